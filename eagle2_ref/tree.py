@@ -1,0 +1,105 @@
+"""The draft tree: what a drafter proposes and a target pass verifies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+ROOT = 0
+
+
+@dataclass(frozen=True)
+class DraftTree:
+    """Proposed continuations of the root, which is the newest emitted token and node 0.
+
+    tokens   [m + 1]  token ids
+    parents  [m + 1]  index of each node's parent, always smaller than its own; the root's is -1
+    values   [m + 1]  log of the product of confidences from the root (EAGLE-2, section 4.1); 0 at the root
+
+    Everything else is derived. Siblings carry different tokens; a rule relies on it.
+    """
+
+    tokens: Tensor
+    parents: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, tokens: list[int], parents: list[int], values: list[float] | None = None) -> DraftTree:
+        """A tree from plain lists; without values every confidence counts as 1."""
+        return cls(torch.tensor(tokens), torch.tensor(parents), torch.tensor(values or [0.0] * len(tokens)))
+
+    @classmethod
+    def bare(cls, root: int) -> DraftTree:
+        """The root alone: to verify it is to take one step of ordinary decoding."""
+        return cls.of([root], [-1])
+
+    def __len__(self) -> int:
+        """Number of nodes, the root included: m + 1."""
+        return len(self._tokens)
+
+    @cached_property
+    def _tokens(self) -> list[int]:
+        return [int(token) for token in self.tokens.tolist()]
+
+    @cached_property
+    def _parents(self) -> list[int]:
+        return [int(parent) for parent in self.parents.tolist()]
+
+    @cached_property
+    def _children(self) -> list[list[int]]:
+        children: list[list[int]] = [[] for _ in self._parents]
+        for node, parent in enumerate(self._parents[1:], start=1):
+            children[parent].append(node)
+        return children
+
+    @cached_property
+    def depths(self) -> list[int]:
+        """Distance of each node from the root; the position of a node is the root's position plus its depth."""
+        depths = [0]
+        for parent in self._parents[1:]:
+            depths.append(depths[parent] + 1)
+        return depths
+
+    def token(self, node: int) -> int:
+        return self._tokens[node]
+
+    def parent(self, node: int) -> int:
+        return self._parents[node]
+
+    def children(self, node: int) -> list[int]:
+        """Children of a node, in the order of their indices."""
+        return self._children[node]
+
+    def child(self, node: int, token: int) -> int | None:
+        """The child of a node that carries a token, if there is one."""
+        return next((child for child in self._children[node] if self._tokens[child] == token), None)
+
+    def path(self, node: int) -> list[int]:
+        """Nodes from just below the root down to `node`; empty for the root."""
+        path: list[int] = []
+        while node != ROOT:
+            path.append(node)
+            node = self._parents[node]
+        return path[::-1]
+
+    def ancestors(self) -> Tensor:
+        """Boolean [m + 1, m + 1]: row i is true at node i and at every node between i and the root.
+
+        The attention mask among tree nodes: a node sees its own path and nothing else.
+        """
+        mask = torch.eye(len(self), dtype=torch.bool)
+        for node, parent in enumerate(self._parents[1:], start=1):
+            mask[node] |= mask[parent]
+        return mask
+
+    def down_to(self, depth: int) -> DraftTree:
+        """The tree without the nodes below a depth. The law of what is emitted does not change with it."""
+        kept = [node for node, d in enumerate(self.depths) if d <= depth]
+        if len(kept) == len(self):
+            return self
+        renumbered = {old: new for new, old in enumerate(kept)}
+        parents = [renumbered.get(self._parents[node], -1) for node in kept]
+        return DraftTree(self.tokens[kept], torch.tensor(parents), self.values[kept])
