@@ -1,0 +1,199 @@
+"""Where randomness comes from: every random choice of a rule is asked of a Coins, and nothing draws from a global generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Uniform(Protocol):
+    """A number of [0, 1), of which a rule may ask only on which side of a threshold it lies."""
+
+    def __lt__(self, threshold: Any, /) -> bool: ...
+
+
+class Coins(Protocol):
+    """What a rule may ask of chance."""
+
+    def seek(self, position: int) -> None:
+        """Tell the absolute position of the next token to be emitted; a block of coins for it begins."""
+
+    def uniform(self) -> Uniform:
+        """A number drawn uniformly from [0, 1)."""
+
+    def categorical(self, p: Tensor) -> int:
+        """A token drawn with probabilities p [V]; p is positive somewhere and sums to 1 up to rounding."""
+
+
+class SeededCoins:
+    """Coins from a torch generator: what one samples with."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def seek(self, position: int) -> None:
+        pass
+
+    def uniform(self) -> float:
+        return torch.rand((), dtype=torch.float64, generator=self._generator).item()
+
+    def categorical(self, p: Tensor) -> int:
+        return invert(p, self.uniform())
+
+
+class KeyedCoins:
+    """Coins that depend on the seed and on the position alone, not on the order in which they are asked for.
+
+    The token at a position is argmax p / e, with e exponential noise keyed by (seed, position): a draw from p. A decoder
+    that draws one token a position, in whatever blocks, therefore emits the same text for every drafter and every tree:
+    coupling turns equality of laws into equality of tokens.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._generator = torch.Generator()
+        self._position = 0
+        self._uniforms = 0
+
+    def seek(self, position: int) -> None:
+        self._position, self._uniforms = position, 0
+
+    def uniform(self) -> float:
+        self._uniforms += 1
+        self._generator.manual_seed(_key(self._seed, self._position, self._uniforms))
+        return torch.rand((), dtype=torch.float64, generator=self._generator).item()
+
+    def categorical(self, p: Tensor) -> int:
+        token = int((p / self.noise(self._position, len(p)).to(p)).argmax())
+        self.seek(self._position + 1)
+        return token
+
+    def noise(self, position: int, size: int) -> Tensor:
+        """The exponential noise [size] of a position; `p / noise` is the race whose winner is the token."""
+        self._generator.manual_seed(_key(self._seed, position, 0))
+        noise = torch.empty(size, dtype=torch.float64).exponential_(generator=self._generator)
+        return noise.clamp_min_(torch.finfo(torch.float32).tiny)
+
+
+class ScriptedCoins:
+    """Coins that are read from a list, for tests at the boundary: 0, the largest number below 1, an exact tie."""
+
+    def __init__(self, uniforms: Sequence[float]) -> None:
+        self._uniforms: Iterator[float] = iter(uniforms)
+
+    def seek(self, position: int) -> None:
+        pass
+
+    def uniform(self) -> float:
+        return next(self._uniforms)
+
+    def categorical(self, p: Tensor) -> int:
+        return invert(p, self.uniform())
+
+
+class EnumeratedCoins:
+    """Coins that come up every way there is: each one branches on a Trail, and `executions` runs all branches."""
+
+    def __init__(self, trail: Trail) -> None:
+        self._trail = trail
+
+    def seek(self, position: int) -> None:
+        pass
+
+    def uniform(self) -> LazyUniform:
+        return LazyUniform(self._trail)
+
+    def categorical(self, p: Tensor) -> int:
+        return self._trail.choose(p.tolist())
+
+
+class Trail:
+    """One path through the tree of all choices: it replays a script, then takes first branches and notes what is left."""
+
+    def __init__(self, script: Sequence[int] = ()) -> None:
+        self._script = list(script)
+        self._taken: list[tuple[int, Sequence[float]]] = []
+        self.weight = 1.0
+
+    def choose(self, weights: Sequence[float]) -> int:
+        """The index of one branch of positive weight. The weights of an execution multiply."""
+        step = len(self._taken)
+        index = self._script[step] if step < len(self._script) else _next_positive(weights, 0)
+        assert index is not None, "a choice needs a branch of positive weight"
+        self._taken.append((index, weights))
+        self.weight *= weights[index]
+        return index
+
+    def next_script(self) -> list[int] | None:
+        """The choices that lead to the next execution, depth first; None after the last."""
+        for step in reversed(range(len(self._taken))):
+            index, weights = self._taken[step]
+            following = _next_positive(weights, index + 1)
+            if following is not None:
+                return [taken for taken, _ in self._taken[:step]] + [following]
+        return None
+
+
+class LazyUniform:
+    """A uniform number of which only an interval is known; a comparison halves it into the two ways it can come out.
+
+    Right also for a number that is compared twice, since the interval remembers.
+    """
+
+    def __init__(self, trail: Trail) -> None:
+        self._trail, self._low, self._high = trail, 0.0, 1.0
+
+    def __lt__(self, threshold: Any) -> bool:
+        x = float(threshold)
+        if x >= self._high or x <= self._low:
+            return x >= self._high
+        width = self._high - self._low
+        below = self._trail.choose([(x - self._low) / width, (self._high - x) / width]) == 0
+        self._low, self._high = (self._low, x) if below else (x, self._high)
+        return below
+
+    def __gt__(self, threshold: Any) -> bool:
+        return not self < threshold
+
+    __le__, __ge__ = __lt__, __gt__  # the boundary has probability zero
+
+
+def executions(run: Callable[[EnumeratedCoins], T]) -> Iterator[tuple[T, float]]:
+    """Every execution of `run`, with its probability. `run` must take all its randomness from the coins it is given."""
+    script: list[int] | None = []
+    while script is not None:
+        trail = Trail(script)
+        outcome = run(EnumeratedCoins(trail))
+        yield outcome, trail.weight
+        script = trail.next_script()
+
+
+def invert(p: Tensor, u: float) -> int:
+    """The token at which the cumulative sum of p first exceeds u, for u in [0, 1): a draw from p if u is uniform.
+
+    A token of probability zero is never returned, whatever u: its cumulative sum does not rise, and past the end (the
+    sum of p may round to less than u) the last token of positive probability stands in.
+    """
+    cumulative = p.double().cumsum(0)
+    token = int(torch.searchsorted(cumulative, torch.tensor(u, dtype=torch.float64, device=p.device), right=True))
+    return token if token < len(p) else int(p.nonzero()[-1])
+
+
+def _next_positive(weights: Sequence[float], start: int) -> int | None:
+    return next((index for index in range(start, len(weights)) if weights[index] > 0), None)
+
+
+def _key(*parts: int) -> int:
+    """A 63-bit seed from several integers, by the finaliser of splitmix64 applied to each in turn."""
+    mask, key = (1 << 64) - 1, 0
+    for part in parts:
+        key = (key + (part & mask) + 0x9E3779B97F4A7C15) & mask
+        key = ((key ^ (key >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        key = ((key ^ (key >> 27)) * 0x94D049BB133111EB) & mask
+        key ^= key >> 31
+    return key >> 1

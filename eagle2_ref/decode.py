@@ -1,0 +1,144 @@
+"""The loop: propose, verify, accept, commit; until the text stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from eagle2_ref.coins import Coins
+from eagle2_ref.drafters import Drafter
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.errors import BadInput
+from eagle2_ref.head import load_head
+from eagle2_ref.rules import Accepted, Rule, walk
+from eagle2_ref.sampling import SamplingParams, law
+from eagle2_ref.target import Target
+from eagle2_ref.tree import ROOT, DraftTree
+
+Finish = Literal["eos", "length", "context"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The tokens that one target pass emits.
+
+    start: position of the first of them. accepted: how many of them were drafted; one more token follows, unless an end
+    of text cut the block short. path: the accepted nodes of the tree. The first block is the prompt's: its tree is bare.
+    """
+
+    start: int
+    tokens: list[int]
+    accepted: int
+    tree: DraftTree
+    path: list[int]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished text: its new tokens, the blocks it came in, why it ended, and what it cost."""
+
+    tokens: list[int]
+    blocks: list[Block]
+    finish: Finish
+    target_passes: int
+    draft_passes: int
+
+    @property
+    def tau(self) -> float:
+        """Acceptance length: tokens emitted per target pass, the prompt's pass and its token left out; nan without a pass."""
+        drafted = self.blocks[1:]
+        return sum(len(block.tokens) for block in drafted) / len(drafted) if drafted else float("nan")
+
+
+class Decoder:
+    """A target, a drafter and a rule. Without a drafter every tree is bare: ordinary decoding, the control arm."""
+
+    def __init__(self, target: Target, drafter: Drafter | None = None, rule: Rule = walk) -> None:
+        self.target, self.drafter, self.rule = target, drafter, rule
+        self.finish: Finish = "length"
+
+    @classmethod
+    def load(
+        cls,
+        target: Path | str,
+        draft: Path | str | None = None,
+        budget: Budget | None = None,
+        rule: Rule = walk,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> Decoder:
+        """From the directories of a pair; `draft` None gives the control arm."""
+        loaded = Target.load(target, dtype, device)
+        if draft is None:
+            return cls(loaded, None, rule)
+        head = load_head(draft, loaded.embedding.detach().cpu(), str(target)).to(loaded.embedding)
+        return cls(loaded, Eagle2(head, loaded.lm_head, budget or Budget()), rule)
+
+    def generate(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> Generation:
+        """The whole continuation of a prompt."""
+        blocks = list(self.stream(prompt, params, coins))
+        tokens = [token for block in blocks for token in block.tokens]
+        draft_passes = self.drafter.passes if self.drafter else 0
+        return Generation(tokens, blocks, self.finish, self.target.passes, draft_passes)
+
+    def stream(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
+        """Emit a continuation of at most `max_new_tokens` tokens, block by block.
+
+        Law: the tokens are distributed as those of ordinary sampling from the target with the same parameters, cut after
+        the first end-of-text token, at `max_new_tokens`, or where the context of the model is full. `finish` tells which.
+        """
+        self._check(prompt)
+        text = list(prompt)
+        end = min(len(prompt) + params.max_new_tokens, self.target.context)
+        self.finish = "length" if end == len(prompt) + params.max_new_tokens else "context"
+        self.target.reset()
+        if self.drafter:
+            self.drafter.reset()
+
+        tree = DraftTree.bare(text[-1])
+        rows = self.target.prefill(text)
+        block = self._accept(tree, rows.logits, text, params, coins)
+        self._observe(text[1:] + block.tokens, rows.features)
+        while True:
+            text += block.tokens
+            yield block
+            if text[-1] in params.eos:
+                self.finish = "eos"
+                return
+            if len(text) == end:
+                return
+            # A path of this depth and one more token just fill what is left: no block runs past the end.
+            tree = self._propose(text[-1], depth=end - len(text) - 1)
+            rows = self.target.verify(tree)
+            block = self._accept(tree, rows.logits, text, params, coins)
+            self.target.commit(block.path)
+            self._observe(block.tokens, rows.features[[ROOT, *block.path]][: len(block.tokens)])
+
+    def _accept(self, tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
+        coins.seek(len(text))
+        accepted: Accepted = self.rule(tree, law(logits, tree, text, params), coins)
+        tokens = accepted.tokens(tree)
+        ends = [i for i, token in enumerate(tokens) if token in params.eos]
+        kept = tokens[: ends[0] + 1] if ends else tokens
+        return Block(len(text), kept, min(len(accepted.path), len(kept)), tree, accepted.path[: len(kept)])
+
+    def _propose(self, root: int, depth: int) -> DraftTree:
+        return self.drafter.propose(depth) if self.drafter else DraftTree.bare(root)
+
+    def _observe(self, tokens: Sequence[int], features: Tensor) -> None:
+        if self.drafter:
+            self.drafter.observe(tokens, features)
+
+    def _check(self, prompt: Sequence[int]) -> None:
+        if not prompt:
+            raise BadInput("the prompt is empty", "give at least one token")
+        if strange := [token for token in prompt if not 0 <= token < self.target.vocab_size]:
+            raise BadInput(f"the prompt has token {strange[0]}", f"{self.target.name} has tokens 0 to {self.target.vocab_size - 1}")
+        if len(prompt) >= self.target.context:
+            raise BadInput(
+                f"the prompt has {len(prompt)} tokens, {self.target.name} can hold {self.target.context}", "give a prompt that leaves room for an answer"
+            )

@@ -1,0 +1,159 @@
+"""EAGLE-2's dynamic draft tree: expansion by value, then reranking (EAGLE-2, sections 4.1 and 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eagle2_ref.errors import BadInput
+from eagle2_ref.head import EagleHead, HeadCache
+from eagle2_ref.tree import DraftTree
+
+
+@dataclass(frozen=True)
+class Budget:
+    """k: nodes expanded a layer, and children looked at a node. depth: layers. m: draft tokens kept, the root not counted."""
+
+    k: int = 8
+    depth: int = 6
+    m: int = 25
+
+    @property
+    def pool(self) -> int:
+        """Number of candidates that m is chosen from: k in the first layer, k squared in every further one."""
+        return self.k + (self.depth - 1) * self.k**2
+
+    def check(self, vocab_size: int) -> None:
+        """Raise BadInput for a budget that cannot be met."""
+        for name, value in (("k", self.k), ("depth", self.depth), ("m", self.m)):
+            if not isinstance(value, int) or value < 1:
+                raise BadInput(f"budget: {name} is {value}", f"{name} must be a whole number of 1 or more")
+        if self.k > vocab_size:
+            raise BadInput(f"budget: k is {self.k}, but the vocabulary has {vocab_size} tokens", f"give a k of at most {vocab_size}")
+        if self.m > self.pool:
+            raise BadInput(
+                f"budget: m is {self.m}, but k = {self.k} and depth = {self.depth} give a pool of {self.pool} candidates",
+                f"give an m of at most {self.pool}, or a larger k or depth",
+            )
+
+
+class Eagle2:
+    """The drafter of EAGLE-2: one head, asked layer by layer for the most promising continuations."""
+
+    def __init__(self, head: EagleHead, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
+        """`lm_head` maps features [n, H] to logits [n, V]: the target's own, which the head shares."""
+        budget.check(head.config.vocab_size)
+        self.head, self.lm_head, self.budget = head, lm_head, budget
+        self.reset()
+
+    def reset(self) -> None:
+        weight = self.head.fc.weight
+        self.passes = 0
+        self._cache = HeadCache(self.head.config, weight.dtype, weight.device)
+        self._tokens: list[int] = []
+        self._features: list[Tensor] = []
+
+    def observe(self, tokens: Sequence[int], features: Tensor) -> None:
+        self._tokens += tokens
+        self._features.append(features)
+
+    @torch.inference_mode()
+    def propose(self, depth: int) -> DraftTree:
+        depth = min(depth, self.budget.depth)
+        root = self._tokens[-1]
+        if depth < 1:
+            return DraftTree.bare(root)
+        pool = self._expand(self._catch_up(), depth)
+        return rerank(root, pool, self.budget.m)
+
+    def _catch_up(self) -> Tensor:
+        """One pass over what was observed since the last tree; returns the estimated feature of the root, [1, H].
+
+        Its keys and values are computed from the target's own features and stay in the cache.
+        """
+        device = self.head.fc.weight.device
+        tokens = torch.tensor(self._tokens, device=device)
+        positions = torch.arange(self._cache.length, self._cache.length + len(tokens), device=device)
+        features = self._pass(tokens, torch.cat(self._features), positions, None)
+        self._cache.length += len(tokens)
+        self._tokens, self._features = [], []
+        return features[-1:]
+
+    def _expand(self, feature: Tensor, depth: int) -> Pool:
+        """Layers 1 to `depth`: all children of the k best nodes of the layer above. The cache is left as it was found."""
+        kept, k, device = self._cache.length, self.budget.k, feature.device
+        layer = self._children(feature, torch.zeros(1, device=device), torch.tensor([-1], device=device))
+        layers, ancestors = [layer], torch.zeros(1, 0, dtype=torch.bool, device=device)
+        before = 0  # candidates in the layers above
+        for level in range(1, depth):
+            beam = best(layer.values, k)
+            row = layer.row[beam]  # which of the expanded nodes above is the parent
+            ancestors = torch.cat([ancestors[row], torch.eye(len(beam), dtype=torch.bool, device=device)], dim=1)
+            mask = torch.cat([ancestors.new_ones(len(beam), kept), ancestors], dim=1)
+            positions = torch.full((len(beam),), kept + level - 1, device=device)
+            feature = self._pass(layer.tokens[beam], feature[row], positions, mask)
+            self._cache.length += len(beam)
+            below = self._children(feature, layer.values[beam], before + beam)
+            before += len(layer.values)
+            layers.append(below)
+            layer = below
+        self._cache.length = kept
+        return Pool.join(layers)
+
+    def _children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
+        """The k most confident continuations of each expanded node: n of them make a layer of n * k candidates."""
+        logits = self.lm_head(features)
+        confidences = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
+        if confidences.isnan().any():
+            raise BadInput("the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32")
+        k = self.budget.k
+        top, tokens = confidences.topk(k, dim=-1)
+        rows = torch.arange(len(features), device=features.device).repeat_interleave(k)
+        return Pool(tokens.flatten(), parents[rows], (values[:, None] + top).flatten(), rows)
+
+    def _pass(self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        self.passes += 1
+        out: Tensor = self.head(tokens, features, positions, mask, self._cache)
+        return out
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Candidates, layer by layer: parents come before their children. Each field is [n].
+
+    parents: index of the parent in the pool, -1 for the root. row: which of the nodes expanded in the layer above it is.
+    """
+
+    tokens: Tensor
+    parents: Tensor
+    values: Tensor
+    row: Tensor
+
+    @classmethod
+    def join(cls, layers: list[Pool]) -> Pool:
+        return cls(*(torch.cat(parts) for parts in zip(*((x.tokens, x.parents, x.values, x.row) for x in layers), strict=True)))
+
+
+def rerank(root: int, pool: Pool, m: int) -> DraftTree:
+    """Keep the m candidates of highest value.
+
+    Values never rise along a path, and of equals the shallower and then the earlier is kept: a kept node's parent is
+    kept too. (With a sort that breaks ties arbitrarily a child can stay without its parent, and the text loses a token.)
+    """
+    kept = best(pool.values, m)
+    place = torch.zeros(len(pool.values) + 1, dtype=torch.long, device=kept.device)
+    place[kept] = torch.arange(1, len(kept) + 1, device=kept.device)  # node 0 is the root; index -1 stays 0
+    first = torch.tensor([root], device=kept.device)
+    return DraftTree(
+        torch.cat([first, pool.tokens[kept]]).cpu(),
+        torch.cat([first.new_tensor([-1]), place[pool.parents[kept]]]).cpu(),
+        torch.cat([pool.values.new_zeros(1), pool.values[kept]]).cpu(),
+    )
+
+
+def best(values: Tensor, n: int) -> Tensor:
+    """Indices of the n highest values, in ascending order of index; of equal values the earlier is kept."""
+    return values.sort(descending=True, stable=True).indices[:n].sort().values
