@@ -1,0 +1,1 @@
+"""How a decoder is judged: implementations, laws, statistics, evidence, verdicts, reports."""

@@ -1,0 +1,147 @@
+"""The values that travel: what a check measured, and the record they are kept in (JSON lines: header, results, footer)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from eagle2_ref.errors import BadInput
+
+Verdict = Literal["pass", "fault", "tie", "inconclusive", "n/a", "blocked"]
+Number = float | int
+
+
+class Value(BaseModel):
+    """A frozen value; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Property(Value):
+    """Something that must hold. `needs` names its foundations: where one of them is red, this one is blocked."""
+
+    id: str = Field(description="stable, such as LAW-1")
+    chapter: str = Field(description="law, greedy, tree, cache, stop, count or smoke")
+    requirement: str = Field(description="one sentence")
+    needs: tuple[str, ...] = ()
+
+
+class LawPicture(Value):
+    """Observed against expected probability of outcomes, most probable first; `n` samples, 0 if the observed law is exact."""
+
+    kind: Literal["law"] = "law"
+    title: str
+    outcomes: tuple[str, ...]
+    expected: tuple[float, ...]
+    observed: tuple[float, ...]
+    n: int = 0
+
+
+class TreePicture(Value):
+    """The draft tree of one step. Node 0 is the root; `path` was accepted and `emitted` is the recovered or bonus token."""
+
+    kind: Literal["tree"] = "tree"
+    title: str
+    tokens: tuple[str, ...]
+    parents: tuple[int, ...]
+    values: tuple[float, ...] = Field(description="log of the product of confidences from the root")
+    path: tuple[int, ...]
+    emitted: str
+
+
+class CountPicture(Value):
+    """How often each whole number was seen, such as blocks by number of accepted tokens; counts[i] belongs to i."""
+
+    kind: Literal["count"] = "count"
+    title: str
+    xlabel: str
+    counts: tuple[int, ...]
+
+
+Picture = Annotated[LawPicture | TreePicture | CountPicture, Field(discriminator="kind")]
+
+
+class Header(Value):
+    """What was judged, with what, on what. The first line of a record."""
+
+    kind: Literal["header"] = "header"
+    format: Literal[1] = 1
+    started: str = Field(description="UTC, ISO 8601")
+    implementation: str = Field(description="the connectable, such as ref:rule=walk")
+    implementation_version: str = ""
+    capabilities: tuple[str, ...] = ()
+    pair: str = Field(description="name of the pair that was decoded with")
+    checksums: dict[str, str] = Field(description="SHA-256 of every file of the pairs used, by path relative to the pair's folder")
+    settings: dict[str, str] = Field(description="tier, device, dtype, seed")
+    versions: dict[str, str] = Field(description="python and the packages that matter")
+    machine: dict[str, str]
+    command: str = Field(description="what to type to run this again")
+    properties: tuple[Property, ...] = Field(description="the catalogue: all that was to be judged")
+
+
+class Result(Value):
+    """What one check of a property measured on one case, and what follows."""
+
+    kind: Literal["result"] = "result"
+    property: str
+    case: str = Field(description="what the property was checked on, such as 'T=1 top_p=0.8, reject, k=2 depth=2 m=5'")
+    verdict: Verdict
+    summary: str = Field(description="one sentence: what was seen")
+    measured: dict[str, Number | str] = {}
+    p_value: float | None = None
+    sensitivity: str | None = Field(None, description="what a pass would have seen")
+    broken: bool = Field(False, description="the implementation raised, hung or answered nonsense")
+    pictures: tuple[Picture, ...] = ()
+    seconds: float = 0.0
+    replay: str = Field("", description="command that runs this case again")
+
+
+class Footer(Value):
+    """The last line. A record without it was cut off and is refused."""
+
+    kind: Literal["footer"] = "footer"
+    finished: str
+    seconds: float
+    results: int
+    verdict: Verdict
+    exit_code: int
+
+
+Line = Annotated[Header | Result | Footer, Field(discriminator="kind")]
+LINES: TypeAdapter[Header | Result | Footer] = TypeAdapter(Line)
+
+
+class Record(Value):
+    """A whole record."""
+
+    header: Header
+    results: tuple[Result, ...]
+    footer: Footer
+
+
+def read_record(path: Path) -> Record:
+    """Read a record; one that is cut off, damaged or of another format is refused with the line that is wrong."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"no record at {path}: {error}", "`eagle2 verify` writes one") from None
+    lines: list[Header | Result | Footer] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            lines.append(LINES.validate_json(line))
+        except ValidationError as error:
+            raise BadInput(f"{path}, line {number} is not a line of a record: {error.errors()[0]['msg']}", "the record is damaged") from None
+    header, *results, footer = lines if len(lines) >= 2 else (None, None)
+    if not isinstance(header, Header) or not isinstance(footer, Footer) or footer.results != len(results):
+        raise BadInput(f"{path} has no header, no footer, or not all results", "the run was cut off; run it again")
+    if strangers := [line for line in results if not isinstance(line, Result)]:
+        raise BadInput(f"{path} has a second {strangers[0].kind}", "one record holds one run")
+    return Record(header=header, results=tuple(line for line in results if isinstance(line, Result)), footer=footer)
+
+
+def schema() -> str:
+    """JSON Schema of one line of a record, as committed under reports/schema/."""
+    return json.dumps(LINES.json_schema(), indent=2, sort_keys=True) + "\n"
