@@ -1,0 +1,175 @@
+"""An opened implementation: every call has a time limit, and every answer is checked before anybody believes it."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from eagle2_ref.coins import Coins
+from eagle2_ref.errors import BadInput
+from harness.pairs import Pair
+
+if TYPE_CHECKING:
+    from harness.implementations import Implementation
+
+
+class AdapterError(Exception):
+    """The implementation raised, hung, or answered what cannot be an answer. Never a pass."""
+
+
+class NotApplicable(Exception):
+    """The implementation says that it cannot do this; the message is the reason."""
+
+
+class Missing(Exception):
+    """A trace does not hold what a check needs. Missing data is never a pass."""
+
+
+@dataclass(frozen=True)
+class BlockTrace:
+    """One target pass as an implementation tells it: its draft tree (root first, parent -1), and how many tokens it accepted.
+
+    The block emitted accepted + 1 tokens, the last one cut where the text ends. The prompt's pass has an empty tree.
+    """
+
+    accepted: int
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """The continuation of one prompt."""
+
+    tokens: tuple[int, ...]
+    blocks: tuple[BlockTrace, ...] | None = None
+
+
+class Engine:
+    """An implementation on a pair. Opened at first use, since an engine may take long and a check may not need it."""
+
+    def __init__(self, implementation: Implementation, pair: Pair, make: Callable[[], Any], speculate: bool) -> None:
+        self.implementation, self.pair, self.speculate = implementation, pair, speculate
+        self._make, self._raw = make, None
+        self._dead = ""
+
+    @property
+    def raw(self) -> Any:
+        """What the author's constructor returned."""
+        if self._raw is None:
+            with self._guard(f"opening it on {self.pair.name}"):
+                self._raw = self._make()
+        return self._raw
+
+    def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]) -> list[Output]:
+        """Continue prompts (token ids), one dict of sampling parameters and one seed each."""
+        raw = self.raw
+        with self._guard(f"generate() of {len(prompts)} prompts on {self.pair.name}"):
+            answers = raw.generate([list(prompt) for prompt in prompts], [dict(p) for p in params], list(seeds))
+        if not isinstance(answers, list | tuple) or len(answers) != len(prompts):
+            found = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
+            raise AdapterError(f"generate() returned {found} for {len(prompts)} prompts")
+        outputs = [self._check(*row) for row in zip(prompts, params, answers, strict=True)]
+        self._tape(prompts, params, seeds, outputs)
+        return outputs
+
+    def decode(self, prompt: Sequence[int], params: dict[str, Any], coins: Coins) -> Output:
+        """Continue one prompt with coins of the harness's own; for implementations with the capability `coins`."""
+        raw = self.raw
+        with self._guard(f"decode() on {self.pair.name}"):
+            answer = raw.decode(list(prompt), dict(params), coins)
+        return self._check(prompt, params, answer)
+
+    @contextlib.contextmanager
+    def _guard(self, doing: str) -> Iterator[None]:
+        """Turn whatever goes wrong inside the implementation into an AdapterError that says what it was doing."""
+        if self._dead:
+            raise AdapterError(self._dead)
+        limit = self.implementation.time_limit
+        try:
+            with time_limit(limit):
+                yield
+        except TimeLimit:
+            self._dead = f"the implementation hung: {doing} took more than {limit:g} s"
+            raise AdapterError(self._dead) from None
+        except (AdapterError, NotApplicable, Missing, BadInput):
+            raise
+        except Exception as error:
+            raise AdapterError(f"the implementation raised, {doing}: {type(error).__name__}: {error}") from error
+
+    def _check(self, prompt: Sequence[int], params: dict[str, Any], answer: Any) -> Output:
+        tokens = answer["tokens"] if isinstance(answer, dict) and "tokens" in answer else answer
+        try:
+            tokens = tuple(int(token) for token in tokens)
+        except (TypeError, ValueError):
+            raise AdapterError(f"an answer is {str(answer)[:80]!r}, not a list of token ids or a dict with 'tokens'") from None
+        if strange := [token for token in tokens if not 0 <= token < self.pair.vocab_size]:
+            raise AdapterError(f"an answer has token {strange[0]}; the vocabulary is 0 to {self.pair.vocab_size - 1}")
+        limit = min(params["max_new_tokens"], max(self.pair.context - len(prompt), 0))
+        if len(tokens) > limit:
+            raise AdapterError(f"an answer has {len(tokens)} tokens; at most {limit} were asked for")
+        eos = params.get("eos_token_id")
+        ends = set(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
+        if len(tokens) < limit and not ends & set(tokens):
+            raise AdapterError(f"an answer has {len(tokens)} tokens, without an end-of-text token; {limit} were asked for")
+        return Output(tokens, _blocks(answer))
+
+    def _tape(self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int], outputs: list[Output]) -> None:
+        """Append what was asked and answered to the tape, a line each; one write a line, so that processes can share it."""
+        if self.implementation.tape is None:
+            return
+        common = {"pair": self.pair.name, "speculate": self.speculate}
+        with self.implementation.tape.open("ab", buffering=0) as tape:
+            for prompt, param, seed, output in zip(prompts, params, seeds, outputs, strict=True):
+                blocks = output.blocks and [{"accepted": b.accepted, "tokens": b.tokens, "parents": b.parents} for b in output.blocks]
+                line = {**common, "prompt": list(prompt), "params": param, "seed": seed, "tokens": output.tokens, "blocks": blocks}
+                tape.write(json.dumps(line).encode() + b"\n")
+
+
+def _blocks(answer: Any) -> tuple[BlockTrace, ...] | None:
+    blocks = answer.get("blocks") if isinstance(answer, dict) else None
+    if blocks is None:
+        return None
+    try:
+        return tuple(BlockTrace(int(b["accepted"]), tuple(map(int, b["tokens"])), tuple(map(int, b["parents"]))) for b in blocks)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterError(f"'blocks' is not a list of dicts with accepted, tokens and parents: {type(error).__name__}: {error}") from None
+
+
+class TimeLimit(BaseException):
+    """Raised into code that ran too long; no `except Exception` of an implementation swallows it."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeLimit in the main thread after some seconds.
+
+    Code that never returns to the interpreter cannot be raised into; 15 seconds later the worker process is ended, and the
+    run goes on without it: a dead worker's check is inconclusive.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise TimeLimit
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        faulthandler.dump_traceback_later(seconds + 15, exit=True)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            faulthandler.cancel_dump_traceback_later()

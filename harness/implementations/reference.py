@@ -1,0 +1,73 @@
+"""The reference decoder as an implementation: what an outsider would write, and doors for the checks that look inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+import eagle2_ref
+from eagle2_ref.coins import Coins, SeededCoins
+from eagle2_ref.decode import Decoder, Generation
+from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.errors import BadInput
+from eagle2_ref.rules import RULES, Accepted, Rule
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.tree import DraftTree
+
+Accept = Callable[[list[int], list[int], Tensor, Coins], tuple[list[int], int]]
+"""A bare rule: (tokens [m + 1], parents [m + 1], p [m + 1, V], coins) -> (accepted nodes, top down; one more token)."""
+
+LAW = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"}
+RULE_CAPABILITIES = frozenset({*LAW, "blocks", "context", "coins", "accept", "budget", "decoder"})
+
+
+class Engine:
+    """eagle2_ref behind the protocol of DESIGN's outsider: two methods and a list of what it can do.
+
+    coins: `decode` takes the coins. accept: `accept` is the rule alone. rules: the option `rule` chooses among ours. budget:
+    the options k, depth and m are understood. decoder: `decoder` is an eagle2_ref Decoder whose insides may be looked at.
+    """
+
+    capabilities = RULE_CAPABILITIES | {"rules"}
+    version = eagle2_ref.__version__
+
+    def __init__(
+        self,
+        target: str,
+        draft: str | None = None,
+        rule: str = "reject",
+        k: int = 8,
+        depth: int = 6,
+        m: int = 25,
+        dtype: str = "float32",
+        device: str = "cpu",
+        accept: Accept | None = None,
+    ) -> None:
+        if rule not in RULES:
+            raise BadInput(f"rule {rule!r} is not known", f"known are {', '.join(RULES)}")
+        self.rule = _from_outside(accept) if accept else RULES[rule]
+        self.decoder = Decoder.load(target, draft, Budget(k, depth, m), self.rule, dtype, device)
+
+    def generate(self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]) -> list[dict[str, Any]]:
+        return [self.decode(prompt, param, SeededCoins(seed)) for prompt, param, seed in zip(prompts, params, seeds, strict=True)]
+
+    def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
+        return told(self.decoder.generate(prompt, SamplingParams.of(params), coins))
+
+
+def told(generation: Generation) -> dict[str, Any]:
+    """A generation in the words of the protocol: plain numbers and lists."""
+    blocks = [
+        {"accepted": block.accepted, "tokens": block.tree.tokens.tolist(), "parents": block.tree.parents.tolist()} for block in generation.blocks[1:]
+    ]
+    return {"tokens": generation.tokens, "blocks": [{"accepted": 0, "tokens": [], "parents": []}, *blocks]}
+
+
+def _from_outside(accept: Accept) -> Rule:
+    def rule(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+        path, token = accept(tree.tokens.tolist(), tree.parents.tolist(), p, coins)
+        return Accepted(list(path), int(token))
+
+    return rule

@@ -1,0 +1,58 @@
+"""junit.xml: one testcase for each case of a property, for whatever collects test results."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+from harness.evidence import Record, Result, Verdict
+from harness.report.view import catalogue
+from harness.report.words import number, shown
+
+ELEMENT: dict[Verdict, str] = {"fault": "failure", "inconclusive": "error", "blocked": "error", "n/a": "skipped"}
+
+
+def junit(record: Record) -> str:
+    """Faults are failures; what gave no answer is an error, since a missing answer is never a pass; a tie passes."""
+    chapter = {p.id: p.chapter for p in catalogue(record)}
+    kinds = [ELEMENT.get(result.verdict) for result in record.results]
+    totals = {
+        "name": f"eagle2 verify {fit(record.header.implementation)}",
+        "tests": str(len(kinds)),
+        "failures": str(kinds.count("failure")),
+        "errors": str(kinds.count("error")),
+        "skipped": str(kinds.count("skipped")),
+        "time": f"{record.footer.seconds:.3f}",
+        "timestamp": fit(record.header.started),
+    }
+    root = ET.Element("testsuites", {key: totals[key] for key in totals if key not in ("timestamp", "skipped")})
+    suite = ET.SubElement(root, "testsuite", totals)
+    for result in record.results:
+        testcase(suite, result, chapter[result.property])
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def testcase(suite: ET.Element, result: Result, chapter: str) -> None:
+    name = f"{fit(result.property)} [{fit(result.case)}]"
+    case = ET.SubElement(suite, "testcase", {"classname": fit(chapter), "name": name, "time": f"{result.seconds:.3f}"})
+    if result.verdict in ELEMENT:
+        outcome = ET.SubElement(case, ELEMENT[result.verdict], {"message": fit(result.summary)})
+        if result.verdict != "n/a":
+            outcome.set("type", "broken" if result.broken else result.verdict)
+            outcome.text = details(result)
+    else:
+        ET.SubElement(case, "system-out").text = details(result)
+
+
+def details(result: Result) -> str:
+    """Everything that was measured, one line each, and how to run it again."""
+    lines = [f"{result.verdict}: {result.summary}", *(f"{name}: {number(value)}" for name, value in result.measured.items())]
+    lines += [f"p-value: {number(result.p_value)}"] if result.p_value is not None else []
+    lines += [f"a pass would have seen: {result.sensitivity}"] if result.sensitivity else []
+    lines += [f"replay: {result.replay}"] if result.replay else []
+    return fit("\n".join(lines))
+
+
+def fit(text: str) -> str:
+    """XML 1.0 cannot hold most control characters in any spelling, so they are shown escaped."""
+    return shown(text, 8000)

@@ -1,0 +1,115 @@
+"""The words and signs of a report, and how hostile text is made fit to be shown."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.evidence import Record, Verdict
+
+
+@dataclass(frozen=True)
+class Sign:
+    """How a verdict looks, and what it means. Colour never stands alone: the symbol says the same."""
+
+    verdict: Verdict
+    symbol: str
+    style: str
+    colour: str
+    meaning: str
+
+
+SIGNS: dict[Verdict, Sign] = {  # the gravest first; this is the order of every list in a report
+    sign.verdict: sign
+    for sign in (
+        Sign("fault", "✗", "fault", "b3261e", "What was seen cannot be the target's law, or breaks the requirement; chance and rounding are ruled out."),
+        Sign("inconclusive", "?", "open", "9a6700", "No answer: too few samples for the promised sensitivity, or the run of the case failed. Never counts as a pass."),
+        Sign("blocked", "⊘", "blocked", "6b5b95", "Not judged, because a requirement it rests on is red."),
+        Sign("tie", "=", "tie", "2f6fa8", "At temperature 0 the outputs part where the target itself hardly prefers one token: its margin is within measured rounding noise."),
+        Sign("pass", "✓", "pass", "2c7a57", "The requirement held in everything that was looked at, and the check says how small a fault it would have seen."),
+        Sign("n/a", "–", "na", "6e777d", "Does not apply: the implementation does not offer what the check needs. The reason stands beside it."),
+    )
+}
+
+CHAPTERS = {  # id: title and the question it answers, in the order of the matrix
+    "law": ("Law", "Does it sample what the target model would sample?"),
+    "greedy": ("Greedy", "At temperature 0, is it token for token the target model?"),
+    "tree": ("Tree", "Is the draft tree what it claims to be?"),
+    "cache": ("Cache", "Does the target remember exactly what was accepted?"),
+    "stop": ("Stopping", "Does it end where it must?"),
+    "count": ("Counts", "Are its own figures true?"),
+    "smoke": ("Smoke", "Does it answer at all?"),
+}
+
+OUTPUT = frozenset({"law", "greedy", "stop"})  # the chapters that judge the emitted text; the others judge the machinery
+
+
+def shown(text: str, limit: int = 2000) -> str:
+    """Text as it may be shown: unprintable characters escaped (bidirectional overrides too), over-long text cut, and said to be."""
+    cut = text[:limit]
+    safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in cut)
+    return safe if len(text) <= limit else f"{safe} … ({len(text) - limit} more characters in the record)"
+
+
+def token(text: str, limit: int = 12) -> str:
+    """A token for a drawing: line ends and the unprintable escaped, spaces visible where one would overlook them, and cut to `limit`."""
+    drawn = shown(text[: limit + 1], limit + 1).replace("\n", "\\n")
+    drawn = re.sub(r"^ +| +$|  +", lambda spaces: "␣" * len(spaces[0]), drawn)
+    return drawn if len(drawn) <= limit else drawn[: limit - 1] + "…"
+
+
+def number(value: float | int | str) -> str:
+    """A measured number at four significant digits; whole numbers in full."""
+    if isinstance(value, str):
+        return shown(value, 200)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def seconds(value: float) -> str:
+    """A duration to two digits."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.0f} s" if value >= 9.95 else f"{value:.1f} s" if value >= 0.05 else f"{1000 * value:.0f} ms"
+
+
+def several(count: int, noun: str) -> str:
+    """'1 check', '3 checks'."""
+    return f"{number(count)} {noun}" if count == 1 else f"{number(count)} {noun}s"
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """'LAW-1, LAW-3 and TREE-2'; a long list ends in its count."""
+    known = list(names)
+    if len(known) > most:
+        known = known[:most] + [f"{len(known) - most} more"]
+    return " and ".join(part for part in (", ".join(known[:-1]), *known[-1:]) if part)
+
+
+def sentence(record: Record) -> str:
+    """The overall verdict, as the footer has it, in one sentence for a manager and an engineer alike."""
+    results, verdict = record.results, record.footer.verdict
+    total = several(len(results), "check")
+    these = [result for result in results if result.verdict == verdict]
+    chapter = {p.id: p.chapter for p in record.header.properties}
+    if record.footer.exit_code == 4:
+        broken = sum(result.broken for result in results)
+        return f"It could not be judged: it raised, hung or answered nonsense in {number(broken)} of {total}."
+    if verdict == "fault":
+        where = listed(dict.fromkeys(shown(result.property, 40) for result in these))
+        if any(chapter.get(result.property) in OUTPUT for result in these):
+            return f"Its output is not the target model’s: {number(len(these))} of {total} found a fault, in {where}."
+        return f"{number(len(these))} of {total} found a fault, in {where}; none of them in the emitted text itself."
+    if verdict == "pass":
+        if not any(chapter.get(result.property) in OUTPUT for result in results):
+            return f"{total} found no fault, but none of them judged the emitted text."
+        return f"In {total}, nothing tells its output from that of the target model decoding alone."
+    return {
+        "tie": f"Its output is the target model’s up to rounding: {several(len(these), 'tie')} in {total}.",
+        "inconclusive": f"This run does not decide: {number(len(these))} of {total} gave no answer.",
+        "blocked": f"It could not be judged: {number(len(these))} of {total} rest on one that failed.",
+        "n/a": f"Nothing was judged: none of {total} applies to what it offers.",
+    }[verdict]

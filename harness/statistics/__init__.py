@@ -1,0 +1,1 @@
+"""Tests and bounds: arrays in, numbers out; no model, no files."""
