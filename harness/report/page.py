@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -14,14 +15,8 @@ MANY = 5  # p-values, from which on their distribution says something
 
 def page(record: Record) -> str:
     """The whole page. The record's text is hostile: every template escapes, and the page's own policy forbids scripts and fetching."""
-    environment = Environment(
-        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        shown=words.shown, number=words.number, seconds=words.seconds, several=words.several, drawing=drawing, moment=moment
-    )
     chapters = view.chapters(record)
-    return environment.get_template("page.html").render(
+    return templates().get_template("page.html").render(
         header=record.header,
         footer=record.footer,
         chapters=chapters,
@@ -32,8 +27,20 @@ def page(record: Record) -> str:
         signs=words.SIGNS.values(),
         sentence=words.sentence(record),
         p_values=p_values(record),
-        links={row.property.id: row.anchor for chapter in chapters for row in chapter.rows},
+        links={row.claim.id: row.anchor for chapter in chapters for row in chapter.rows},
     )
+
+
+@cache
+def templates() -> Environment:
+    """Read from beside this file and compiled once."""
+    environment = Environment(
+        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        shown=words.shown, number=words.number, seconds=words.seconds, several=words.several, drawing=drawing, moment=moment
+    )
+    return environment
 
 
 def drawing(picture: Picture) -> plots.Plot | trees.Drawing:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.evidence import CountPicture, LawPicture
 from harness.report.words import number, shown, token
 
-HEAD, TAIL = 16, 8    # outcomes drawn: the most probable, and of the rest those that differ most
+HEAD, TAIL = 12, 6    # outcomes drawn: the most probable, and of the rest those that differ most
 BINS = 32
 WHISKER = 3.0         # standard errors
 BAND = 0.01           # the band of the p-values is left by one run of a correct decoder in a hundred

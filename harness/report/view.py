@@ -38,7 +38,7 @@ class Row:
     """A property with its cases, in the order of the run."""
 
     anchor: str
-    property: Property
+    claim: Property
     cases: tuple[Case, ...]
 
     @property

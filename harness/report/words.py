@@ -60,7 +60,7 @@ def token(text: str, limit: int = 12) -> str:
     return drawn if len(drawn) <= limit else drawn[: limit - 1] + "…"
 
 
-def number(value: float | int | str) -> str:
+def number(value: float | str) -> str:
     """A measured number at four significant digits; whole numbers in full."""
     if isinstance(value, str):
         return shown(value, 200)

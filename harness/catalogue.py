@@ -1,0 +1,40 @@
+"""The catalogue of properties, read from the docstrings of the pytest chapters: a property is written down once."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from harness.evidence import Property
+
+CHAPTERS = Path(str(files("properties")))
+_HEAD = re.compile(r"(?P<id>[A-Z]+-\d+): (?P<requirement>.+?)(?:\n\n|$)", re.DOTALL)
+_NEEDS = re.compile(r"^Needs (?P<ids>[A-Z0-9, -]+)\.$", re.MULTILINE)
+
+
+def catalogue() -> dict[str, Property]:
+    """All properties, by `file.py::function`. Nothing is imported: `eagle2 --help` and the controller stay light."""
+    found = {}
+    for path in sorted(CHAPTERS.glob("test_*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and (told := read_docstring(ast.get_docstring(node), path.stem)):
+                found[f"{path.name}::{node.name}"] = told
+    return found
+
+
+def read_docstring(docstring: str | None, module: str) -> Property | None:
+    """A property from a docstring that begins `LAW-1: requirement.` and may say `Needs TREE-2, CACHE-1.` on a line of its own.
+
+    All but SMOKE needs SMOKE-1: where an implementation does not answer at all, nothing else can be said of it.
+    """
+    docstring = inspect.cleandoc(docstring or "")
+    head = _HEAD.match(docstring)
+    if not head:
+        return None
+    needs = _NEEDS.search(docstring)
+    ids = tuple(re.split(r",\s*", needs["ids"])) if needs else ()
+    smoke = () if head["id"].startswith("SMOKE") else ("SMOKE-1",)
+    return Property(id=head["id"], chapter=module.removeprefix("test_"), requirement=" ".join(head["requirement"].split()), needs=smoke + ids)

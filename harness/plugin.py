@@ -1,0 +1,211 @@
+"""The pytest plugin: `pytest --impl X` judges X by the chapters of properties/ and writes a record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from eagle2_ref.errors import BadInput
+from harness.catalogue import CHAPTERS, catalogue, read_docstring
+from harness.evidence import Property, Result, Verdict
+from harness.settings import Settings
+
+RESULT = "eagle2-result"
+SETTINGS = pytest.StashKey[Settings]()
+RECORDER = pytest.StashKey[Any]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("eagle2", "judging speculative decoders")
+    group.addoption("--impl", metavar="IMPL", help="implementation to judge: ref, py:package.module:Engine, trace:run.jsonl")
+    group.addoption("--judge", metavar="NAME=VALUE", action="append", default=[], help="setting of the run, such as tier=full or device=cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: left out of the quick tier")
+    try:
+        settings = Settings.parse(config.option.impl or "ref", config.option.judge)
+    except BadInput as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[SETTINGS] = settings
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """On the controller, begin the record. Wrong input is told here, before anything is written."""
+    if session.config.option.impl and not _is_worker() and not session.config.option.collectonly:
+        from harness.implementations import connect
+        from harness.pairs import find_pair, shipped
+        from harness.recorder import Recorder
+
+        settings = session.config.stash[SETTINGS]
+        try:
+            main = find_pair(settings.pair, settings.target or None, settings.draft or None)
+            session.config.stash[RECORDER] = Recorder(settings, connect(settings.impl), [main, shipped("coin4"), shipped("coin6")])
+        except BadInput as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what the tier, `only`, or judging somebody else's decoder leaves out."""
+    settings = config.stash[SETTINGS]
+    judging = bool(config.option.impl)
+
+    def wanted(item: pytest.Item) -> bool:
+        told = property_of(item)
+        if item.get_closest_marker("full") and settings.tier != "full":
+            return False
+        if settings.only and not (told and settings.only in (told.id, f"{told.id}[{case_of(item)}]")):
+            return False
+        return told is not None or not judging
+
+    dropped = [item for item in items if not wanted(item)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if wanted(item)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whatever stops a check becomes a result too: a crash is never silence, and never a pass."""
+    report = yield
+    told = property_of(item)
+    if told and call.excinfo is not None and not any(name == RESULT for name, _ in item.user_properties):
+        result = _from_exception(item, told, call)
+        if result is not None:
+            item.user_properties.append((RESULT, result.model_dump_json()))
+            if result.verdict == "n/a":
+                report.outcome, report.longrepr = "skipped", (str(item.path), 0, result.summary)
+            report.user_properties = list(item.user_properties)
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    recorder = _RECORDING[0] if _RECORDING else None
+    if recorder is None or _is_worker():
+        return
+    sent = [value for name, value in report.user_properties if name == RESULT]
+    if report.when == "teardown":
+        return
+    for value in sent if report.when == "call" or report.outcome != "passed" else []:
+        recorder.add(Result.model_validate_json(str(value)))
+    if report.failed and not sent and (told := _by_nodeid(report.nodeid)):
+        recorder.add(
+            Result(property=told.id, case=_bracket(report.nodeid), verdict="inconclusive", summary=_last_line(report.longreprtext), broken=True)
+        )
+
+
+_RECORDING: list[Any] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection(session: pytest.Session) -> None:
+    _RECORDING[:] = [session.config.stash[RECORDER]] if RECORDER in session.config.stash else []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    recorder = session.config.stash.get(RECORDER, None)
+    if recorder is not None and not _is_worker():
+        session.config.stash.setdefault(EXIT_CODE, recorder.finish())
+
+
+EXIT_CODE = pytest.StashKey[int]()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    recorder = config.stash.get(RECORDER, None)
+    if recorder is not None:
+        terminalreporter.write_sep("-", "eagle2")
+        terminalreporter.write_line((recorder.out / "summary.md").read_text().split("\n\n")[1] if (recorder.out / "summary.md").exists() else "")
+        terminalreporter.write_line(f"record and report: {recorder.out}")
+
+
+# --- what a property test is given ---------------------------------------------------------------------------------
+
+
+class Judge:
+    """Ends a check: makes its result, and lets pytest know."""
+
+    def __init__(self, item: pytest.Item, settings: Settings) -> None:
+        self._item, self._settings = item, settings
+        told = property_of(item)
+        assert told is not None, f"{item.nodeid} has no docstring that begins with the id of a property"
+        self.property, self.case = told, case_of(item)
+
+    def seed(self, salt: int = 0) -> int:
+        """A seed that depends on the property, the case and --seed, not on the worker or the order."""
+        text = f"{self.property.id}[{self.case}] {self._settings.seed} {salt}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+    def __call__(self, verdict: Verdict, summary: str, **evidence: Any) -> None:
+        """Say what was seen; `evidence` are fields of Result. A fault or an inconclusive check fails its test."""
+        result = _result(self._item, self.property, verdict, summary, **evidence)
+        self._item.user_properties.append((RESULT, result.model_dump_json()))
+        if verdict in ("fault", "inconclusive"):
+            _fail(f"{self.property.id}  {self.case}  {verdict.upper()}\n  requirement  {self.property.requirement}\n  observed     {summary}")
+        if verdict == "n/a":
+            pytest.skip(summary)
+
+
+def _fail(message: str) -> NoReturn:
+    pytest.fail(message, pytrace=False)
+
+
+def _result(item: pytest.Item, told: Property, verdict: Verdict, summary: str, **evidence: Any) -> Result:
+    from harness.recorder import command
+
+    only = f"{told.id}[{case_of(item)}]" if case_of(item) else told.id
+    replay = command(item.config.stash[SETTINGS], only)
+    return Result(property=told.id, case=case_of(item), verdict=verdict, summary=summary, replay=replay, **evidence)
+
+
+def _from_exception(item: pytest.Item, told: Property, call: pytest.CallInfo[None]) -> Result | None:
+    from harness.implementations.engine import AdapterError, Missing, NotApplicable
+
+    assert call.excinfo is not None
+    error = call.excinfo.value
+    if isinstance(error, pytest.skip.Exception):
+        return None
+    if isinstance(error, NotApplicable):
+        return _result(item, told, "n/a", str(error))
+    if isinstance(error, AdapterError | BadInput):
+        return _result(item, told, "inconclusive", str(error), broken=True)
+    if isinstance(error, Missing):
+        return _result(item, told, "inconclusive", str(error))
+    where = call.excinfo.traceback[-1]
+    return _result(item, told, "inconclusive", f"the check itself failed: {type(error).__name__}: {error} ({where.path.name}:{where.lineno + 1})")
+
+
+def property_of(item: pytest.Item) -> Property | None:
+    """The property that a test function judges; None for the harness's own tests."""
+    function: Callable[..., Any] | None = getattr(item, "function", None)
+    if function is None or item.path.parent != CHAPTERS:
+        return None
+    return read_docstring(function.__doc__, item.path.stem)
+
+
+def case_of(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.id) if callspec else ""
+
+
+def _by_nodeid(nodeid: str) -> Property | None:
+    path, _, function = nodeid.partition("[")[0].rpartition("::")
+    return catalogue().get(f"{Path(path).name}::{function}")
+
+
+def _bracket(nodeid: str) -> str:
+    return nodeid.partition("[")[2].removesuffix("]")
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "the worker died"
+
+
+def _is_worker() -> bool:
+    return "PYTEST_XDIST_WORKER" in os.environ

@@ -1,0 +1,71 @@
+"""What a run was asked to do: one frozen value, from the command line to every worker."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from eagle2_ref.errors import BadInput
+
+TIERS = ("quick", "full")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """impl: the connectable. only: one property, such as LAW-1, or one case of it, LAW-1[case]. tape: where to record answers.
+
+    whole: the run is meant to be complete, so that a property without a result is missing data.
+    """
+
+    impl: str = "ref"
+    pair: str = "stdlib"
+    target: str = ""
+    draft: str = ""
+    tier: str = "quick"
+    device: str = "cpu"
+    dtype: str = "float32"
+    seed: int = 0
+    out: str = "reports/latest"
+    time_limit: float = 120.0
+    only: str = ""
+    tape: str = ""
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tier not in TIERS:
+            raise BadInput(f"tier {self.tier!r} is not known", f"tiers are {', '.join(TIERS)}")
+        if self.time_limit <= 0:
+            raise BadInput(f"time limit {self.time_limit:g} s is not positive", "give seconds")
+
+    @classmethod
+    def parse(cls, impl: str, pairs: list[str]) -> Settings:
+        """From `--judge name=value` options."""
+        types = {field.name: field.type for field in fields(cls)}
+        values: dict[str, Any] = {"impl": impl}
+        for pair in pairs:
+            name, equals, text = pair.partition("=")
+            if not equals or name not in types:
+                near = difflib.get_close_matches(name, types, 1)
+                raise BadInput(f"--judge {pair}: no such setting", f"did you mean {near[0]}?" if near else f"settings are {', '.join(types)}")
+            values[name] = _parse(name, str(types[name]), text)
+        return cls(**values)
+
+    def unparse(self) -> list[str]:
+        """The command-line options that `parse` reads; defaults are left out."""
+        default = Settings()
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)}
+        return ["--impl", self.impl, *(word for name, value in changed.items() if name != "impl" for word in ("--judge", f"{name}={value}"))]
+
+    def absolute(self) -> Settings:
+        """With paths that mean the same in every folder."""
+        names = ("target", "draft", "out", "tape")
+        return replace(self, **{name: str(Path(getattr(self, name)).resolve()) if getattr(self, name) else "" for name in names})
+
+
+def _parse(name: str, kind: str, text: str) -> str | int | float | bool:
+    try:
+        return {"int": int, "float": float, "bool": lambda t: t == "True", "str": str}[kind](text)
+    except ValueError:
+        raise BadInput(f"--judge {name}={text}: not a number", f"give {name} as {kind}") from None
