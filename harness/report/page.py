@@ -14,9 +14,10 @@ MANY = 5  # p-values, from which on their distribution says something
 
 
 def page(record: Record) -> str:
-    """The whole page. The record's text is hostile: every template escapes, and the page's own policy forbids scripts and fetching."""
+    """The whole page. The record's text is hostile: each template escapes, and the page's policy forbids scripts and fetching."""
     chapters = view.chapters(record)
-    return templates().get_template("page.html").render(
+    template = templates().get_template("page.html")
+    return template.render(
         header=record.header,
         footer=record.footer,
         chapters=chapters,

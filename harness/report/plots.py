@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from harness.evidence import CountPicture, LawPicture
 from harness.report.words import number, shown, token
 
-HEAD, TAIL = 12, 6    # outcomes drawn: the most probable, and of the rest those that differ most
+HEAD, TAIL = 12, 6  # outcomes drawn: the most probable, and of the rest those that differ most
 BINS = 32
-WHISKER = 3.0         # standard errors
-BAND = 0.01           # the band of the p-values is left by one run of a correct decoder in a hundred
+WHISKER = 3.0  # standard errors
+BAND = 0.01  # the band of the p-values is left by one run of a correct decoder in a hundred
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,16 @@ def uniform(p_values: Sequence[float]) -> Plot:
         return f"{x0 + side * p:.1f} {y1 - side * min(max(share, 0), 1):.1f}"
 
     upper, lower = [at(0, half), at(max(1 - half, 0), 1), at(1, 1)], [at(1, 1 - half), at(min(half, 1), 0), at(0, 0)]
-    stairs = "M" + at(0, 0) + "".join(f"L{at(p, i / len(seen))}L{at(p, (i + 1) / len(seen))}" for i, p in enumerate(seen)) + "L" + at(1, 1)
+    steps = [at(p, (i + rise) / len(seen)) for i, p in enumerate(seen) for rise in (0, 1)]
+    stairs = "M" + "L".join([at(0, 0), *steps, at(1, 1)])
     grid = f"M{x0:g} {y1 - side:g}V{y1:g}H{x0 + side:g}"
     labels = [Label(x0 + side * t, y1 + 15, f"{t:g}") for t in (0, 0.5, 1)] + [Label(x0 + side / 2, y1 + 30, "p-value")]
     labels += [Label(x0 - 6, y1 - side * t + 4, f"{t:g}", "end") for t in (0.5, 1)]
-    paths = (("band", f"M{'L'.join(upper + lower)}z"), ("diagonal", f"M{at(0, 0)}L{at(1, 1)}"), ("grid", grid), ("stairs", stairs))
+    diagonal = f"M{at(0, 0)}L{at(1, 1)}"
+    paths = (("band", f"M{'L'.join(upper + lower)}z"), ("diagonal", diagonal), ("grid", grid), ("stairs", stairs))
     reading = (
-        f"The share of the {number(len(seen))} p-values that lie below each value. Those of a correct decoder keep to the diagonal, inside the"
-        f" {1 - BAND:.0%} band; stairs that leave it at the upper left are too many small ones. The smallest is {number(seen[0])}."
+        f"The share of the {number(len(seen))} p-values that lie below each value. Those of a correct decoder keep to the"
+        f" diagonal, inside the {1 - BAND:.0%} band; stairs that leave it at the upper left are too many small ones."
+        f" The smallest is {number(seen[0])}."
     )
     return Plot(344, 342, paths, tuple(labels), reading)

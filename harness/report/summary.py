@@ -40,7 +40,8 @@ def summary(record: Record) -> str:
 def table_row(row: Row, verdicts: list[str]) -> str:
     seen = {sign.verdict: n for sign, n in row.counts}
     cells = "".join(f" {number(seen[v]) if v in seen else ''} |" for v in verdicts)
-    return f"| {text(row.claim.id, 40)} | {text(row.claim.requirement, 200)}{'' if row.cases else ' *(no case was run)*'} |{cells}"
+    silent = "" if row.cases else " *(no case was run)*"
+    return f"| {text(row.claim.id, 40)} | {text(row.claim.requirement, 200)}{silent} |{cells}"
 
 
 def section(title: str, results: list[Result], most: int) -> list[str]:

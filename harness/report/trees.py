@@ -1,4 +1,4 @@
-"""Where the nodes of a drawn tree lie: depth to the right, every leaf on a line of its own, a parent in the middle of its children."""
+"""Where the nodes of a drawn tree lie: depth to the right, each leaf on its own line, a parent amid its children."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.evidence import TreePicture
 from harness.report.words import number, token
 
 ROOT = 0
-MOST = 150               # nodes drawn
+MOST = 150  # nodes drawn
 LINE, LETTER = 20.0, 6.4  # height of a leaf's line; width of a character at the tree's font size
 
 
@@ -145,7 +145,7 @@ def edge(parent: Node, child: Node) -> str:
 
 
 def reading(this: Shape, size: int) -> str:
-    lines = "From the root at the left; the area of a node is its value. Green: accepted. Square: the token emitted after the accepted path."
+    lines = "From the root at the left; the area of a node is its value. Green: accepted. Square: the token emitted after that."
     if this.strays:
         lines += f" Red: {number(len(this.strays))} without a parent before it, drawn on its own."
     return lines + (f" The first {MOST} of {number(size)} nodes are drawn." if size > MOST else "")

@@ -13,7 +13,7 @@ from harness.report.words import CHAPTERS, SIGNS, Sign, shown
 
 STRANGER = "It is not in the catalogue of this run; what was measured is shown all the same."
 PICTURES = 4  # drawn for one property; a run has hundreds, and the page must stay light
-FEW = 4       # cases of one quiet verdict that are shown without being asked for
+FEW = 4  # cases of one quiet verdict that are shown without being asked for
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Row:
     @property
     def sensitivities(self) -> list[tuple[str, int]]:
         """What passes of this property would have seen, each with the number of cases that promise it."""
-        promised = Counter(case.result.sensitivity for case in self.cases if case.result.verdict == "pass" and case.result.sensitivity)
-        return [(text, times) for text, times in promised.items() if text]
+        passes = (case.result for case in self.cases if case.result.verdict == "pass")
+        return list(Counter(result.sensitivity for result in passes if result.sensitivity).items())
 
 
 @dataclass(frozen=True)

@@ -12,25 +12,34 @@ from harness.evidence import Record, Verdict
 
 @dataclass(frozen=True)
 class Sign:
-    """How a verdict looks, and what it means. Colour never stands alone: the symbol says the same."""
+    """How a verdict looks: its class in the stylesheet, its colour in a badge. The symbol says what the colour says."""
 
     verdict: Verdict
     symbol: str
     style: str
     colour: str
-    meaning: str
 
+    @property
+    def meaning(self) -> str:
+        return MEANING[self.verdict]
+
+
+MEANING: dict[Verdict, str] = {
+    "fault": "What was seen cannot be the target’s law, or breaks the requirement; chance and rounding are ruled out.",
+    "inconclusive": "No answer: too few samples for the promised sensitivity, or the case itself failed. Never counts as a pass.",
+    "blocked": "Not judged, because a requirement it rests on is red.",
+    "tie": "At temperature 0 the outputs part where the target’s margin between two tokens is within measured rounding noise.",
+    "pass": "The requirement held in all that was looked at; beside it stands how small a fault would have been seen.",
+    "n/a": "Does not apply: the implementation does not offer what the check needs. The reason stands beside it.",
+}
 
 SIGNS: dict[Verdict, Sign] = {  # the gravest first; this is the order of every list in a report
-    sign.verdict: sign
-    for sign in (
-        Sign("fault", "✗", "fault", "b3261e", "What was seen cannot be the target's law, or breaks the requirement; chance and rounding are ruled out."),
-        Sign("inconclusive", "?", "open", "9a6700", "No answer: too few samples for the promised sensitivity, or the run of the case failed. Never counts as a pass."),
-        Sign("blocked", "⊘", "blocked", "6b5b95", "Not judged, because a requirement it rests on is red."),
-        Sign("tie", "=", "tie", "2f6fa8", "At temperature 0 the outputs part where the target itself hardly prefers one token: its margin is within measured rounding noise."),
-        Sign("pass", "✓", "pass", "2c7a57", "The requirement held in everything that was looked at, and the check says how small a fault it would have seen."),
-        Sign("n/a", "–", "na", "6e777d", "Does not apply: the implementation does not offer what the check needs. The reason stands beside it."),
-    )
+    "fault": Sign("fault", "✗", "fault", "b3261e"),
+    "inconclusive": Sign("inconclusive", "?", "open", "8a5a00"),
+    "blocked": Sign("blocked", "⊘", "blocked", "65558f"),
+    "tie": Sign("tie", "=", "tie", "2a6299"),
+    "pass": Sign("pass", "✓", "pass", "24704d"),
+    "n/a": Sign("n/a", "–", "na", "626b71"),
 }
 
 CHAPTERS = {  # id: title and the question it answers, in the order of the matrix
@@ -47,14 +56,14 @@ OUTPUT = frozenset({"law", "greedy", "stop"})  # the chapters that judge the emi
 
 
 def shown(text: str, limit: int = 2000) -> str:
-    """Text as it may be shown: unprintable characters escaped (bidirectional overrides too), over-long text cut, and said to be."""
+    """Text as it may be shown: the unprintable escaped (bidirectional overrides too), the over-long cut, and said to be."""
     cut = text[:limit]
     safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in cut)
     return safe if len(text) <= limit else f"{safe} … ({len(text) - limit} more characters in the record)"
 
 
 def token(text: str, limit: int = 12) -> str:
-    """A token for a drawing: line ends and the unprintable escaped, spaces visible where one would overlook them, and cut to `limit`."""
+    """A token for a drawing: line ends and the unprintable escaped, spaces visible where they hide, cut to `limit`."""
     drawn = shown(text[: limit + 1], limit + 1).replace("\n", "\\n")
     drawn = re.sub(r"^ +| +$|  +", lambda spaces: "␣" * len(spaces[0]), drawn)
     return drawn if len(drawn) <= limit else drawn[: limit - 1] + "…"
@@ -85,7 +94,7 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     """'LAW-1, LAW-3 and TREE-2'; a long list ends in its count."""
     known = list(names)
     if len(known) > most:
-        known = known[:most] + [f"{len(known) - most} more"]
+        known = [*known[:most], f"{len(known) - most} more"]
     return " and ".join(part for part in (", ".join(known[:-1]), *known[-1:]) if part)
 
 
