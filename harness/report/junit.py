@@ -33,7 +33,7 @@ def junit(record: Record) -> str:
 
 
 def testcase(suite: ET.Element, result: Result, chapter: str) -> None:
-    name = f"{fit(result.property)} [{fit(result.case)}]"
+    name = fit(f"{result.property} [{result.case}]" if result.case else result.property)
     case = ET.SubElement(suite, "testcase", {"classname": fit(chapter), "name": name, "time": f"{result.seconds:.3f}"})
     if result.verdict in ELEMENT:
         outcome = ET.SubElement(case, ELEMENT[result.verdict], {"message": fit(result.summary)})

@@ -28,6 +28,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Drawing:
+    """Nodes, and the strands between them: idle edges, the accepted path, and the last step to the emitted token."""
+
     width: float
     height: float
     nodes: tuple[Node, ...]
@@ -70,7 +72,7 @@ def shape(picture: TreePicture) -> Shape:
     strays = {i for i in range(1, size) if not 0 <= parents[i] < i}
     sound = [-1 if i == ROOT or i in strays else parents[i] for i in range(size)]
     values = [picture.values[i] if i < len(picture.values) else -math.inf for i in range(size)]
-    weights = [math.exp(min(v, 0.0)) if not math.isnan(v) else 0.0 for v in values]
+    weights = [math.exp(min(v, 0.0)) for v in values]
     accepted = [i for i in picture.path if 0 < i < size]
     end = accepted[-1] if accepted else ROOT
     return Shape(

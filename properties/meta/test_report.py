@@ -132,6 +132,10 @@ def rendered(of: Record, out: Path) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in report.render(of, out)}
 
 
+def junit(of: Record, out: Path) -> ET.Element:
+    return ET.fromstring(rendered(of, out)["junit.xml"])  # noqa: S314 - our own text, and it has no document type
+
+
 @pytest.fixture(params=[mixed, hostile, clean, record], ids=["mixed", "hostile", "clean", "empty"])
 def any_record(request: pytest.FixtureRequest) -> Record:
     made = request.param()
@@ -191,10 +195,14 @@ def test_every_property_and_case_is_on_the_page(tmp_path: Path) -> None:
 
 
 def test_faults_come_first_and_are_never_folded(tmp_path: Path) -> None:
-    page = Page(rendered(mixed(), tmp_path)["index.html"])
-    assert page.folded == {f"LAW-2.{i}" for i in range(1, 10)}
-    rows = [value for tag, name, value in page.attributes if (tag, name) == ("tbody", "id") and value.startswith("LAW-2.")]
-    assert rows[0] == "LAW-2.10"
+    mostly: list[Verdict] = ["pass", "fault", "inconclusive"] * 6
+    page = Page(
+        rendered(record(*(result("LAW-2", str(i), v) for i, v in enumerate(mostly)), verdict="fault"), tmp_path)["index.html"]
+    )
+    rows = [value for tag, name, value in page.attributes if (tag, name) == ("tbody", "id")]
+    verdicts = [mostly[int(row.removeprefix("LAW-2.")) - 1] for row in rows]
+    assert verdicts == ["fault"] * 6 + ["inconclusive"] * 6 + ["pass"] * 6
+    assert page.folded == set(rows[12:])
 
 
 def test_every_picture_has_a_line_on_how_to_read_it(tmp_path: Path) -> None:
@@ -239,7 +247,7 @@ def test_endless_text_is_cut_and_said_to_be(tmp_path: Path) -> None:
 
 
 def test_junit_counts_agree_and_a_missing_answer_is_an_error(any_record: Record, tmp_path: Path) -> None:
-    root = ET.fromstring(rendered(any_record, tmp_path)["junit.xml"])
+    root = junit(any_record, tmp_path)
     suite = root.find("testsuite")
     assert suite is not None
     verdicts = Counter(each.verdict for each in any_record.results)
@@ -250,7 +258,7 @@ def test_junit_counts_agree_and_a_missing_answer_is_an_error(any_record: Record,
 
 
 def test_junit_names_the_case_and_how_to_see_it_again(tmp_path: Path) -> None:
-    root = ET.fromstring(rendered(mixed(), tmp_path)["junit.xml"])
+    root = junit(mixed(), tmp_path)
     cases = {case.get("name"): case for case in root.iter("testcase")}
     bad = cases["LAW-2 [bad]"]
     failure = bad.find("failure")
@@ -329,11 +337,11 @@ def test_a_tree_that_is_none_is_drawn_all_the_same(tmp_path: Path) -> None:
     def tree(tokens: int, parents: tuple[int, ...], values: tuple[float, ...], path: tuple[int, ...]) -> TreePicture:
         return TreePicture(title="Odd", tokens=("a",) * tokens, parents=parents, values=values, path=path, emitted="")
 
-    wrong = tree(6, (3, 2, 1, 99, -5, 0), (math.nan, math.inf, 5.0), (0, 77, -3, 5))
+    wrong = tree(6, (3, 2, 1, 99, -5, 0), (5.0, math.inf, math.nan), (0, 77, -3, 5))
     nothing, deep = tree(0, (), (), ()), tree(2000, tuple(range(-1, 1999)), (0.0,) * 2000, tuple(range(2000)))
     assert [node.style for node in trees.tree(wrong).nodes] == ["root", "stray", "idle", "stray", "stray", "path", "emitted"]
     text = rendered(record(result("TREE-1", "wrong", pictures=(wrong, nothing, deep))), tmp_path)["index.html"]
-    assert not re.search(r'(\bd|x|y|r|cx|cy|width|height|viewBox)="[^"]*(nan|inf)', text)
+    assert not re.search(r'(\bd|x|y|r|cx|cy|width|height|viewBox|opacity)="[^"]*(nan|inf)', text)
     assert text.count('class="emitted"') == 3
 
 
@@ -351,9 +359,21 @@ def test_marks_of_a_law_lie_where_the_numbers_are() -> None:
     bars = next(path for style, path in plot.paths if style == "bar")
     long, short = (float(width) for width in re.findall(r"h([0-9.]+)v", bars))
     assert long == pytest.approx(2 * short, abs=0.2)
+    assert "by exact enumeration" in plot.reading and "in 900 samples" in plots.law(LAW).reading
     assert not [path for style, path in plot.paths if style == "whisker" and path]
     gap = [path for style, path in plot.paths if style == "dot"][1]
     assert set(re.findall(r"M([0-9.]+) ", gap)) == {"358.0"}
+
+
+def test_bars_of_a_count_stand_in_proportion_and_none_is_left_out() -> None:
+    plot = plots.count(COUNTS)
+    tops = [float(top) for top in re.findall(r"V([0-9.]+)h", plot.paths[0][1])]
+    assert (128 - tops[0]) / (128 - tops[2]) == pytest.approx(3 / 5, abs=0.01) and tops[1] == 128
+    assert "8 in all" in plot.reading
+    tail = plots.count(CountPicture(title="", xlabel="", counts=(1,) * 40))
+    tops = [float(top) for top in re.findall(r"V([0-9.]+)h", tail.paths[0][1])]
+    assert len(tops) == 33 and (128 - tops[32]) / (128 - tops[0]) == pytest.approx(8)
+    assert "32+" in [label.text for label in tail.labels] and "40 in all" in tail.reading
 
 
 def test_a_law_that_cannot_be_drawn_in_full_says_so(tmp_path: Path) -> None:
