@@ -125,11 +125,11 @@ class Record(Value):
 def read_record(path: Path) -> Record:
     """Read a record; one that is cut off, damaged or of another format is refused with the line that is wrong."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"no record at {path}: {error}", "`eagle2 verify` writes one") from None
     lines: list[Header | Result | Footer] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         try:
             lines.append(LINES.validate_json(line))
         except ValidationError as error:

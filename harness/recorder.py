@@ -50,13 +50,13 @@ class Recorder:
         seconds = round(time.monotonic() - self.started, 1)
         footer = Footer(finished=_now(), seconds=seconds, results=len(results), verdict=verdict, exit_code=code)
         whole = self.path.with_suffix(".whole")
-        whole.write_text("".join(line.model_dump_json() + "\n" for line in (self.header, *results, footer)))
+        whole.write_text("".join(line.model_dump_json() + "\n" for line in (self.header, *results, footer)), encoding="utf-8")
         os.replace(whole, self.path)
         harness.report.render(read_record(self.path), self.out)
         return code
 
     def _write(self, line: Header | Result) -> None:
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json() + "\n")
 
     def _place(self, result: Result) -> tuple[int, str]:

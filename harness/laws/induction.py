@@ -1,0 +1,28 @@
+"""The law of a rule alone, node by node: if it is right at every node, it is right for any number of blocks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from eagle2_ref.coins import executions
+from eagle2_ref.rules import Rule
+from eagle2_ref.tree import ROOT, DraftTree
+
+
+def departure(rule: Rule, tree: DraftTree, p: Tensor) -> tuple[float, int]:
+    """The largest total variation, over the nodes a rule can reach, between its next token and p there; and the node.
+
+    Over all coins: Q(reaches node v, then emits x) must be Q(reaches v) p[v, x], where "emits x" is either the acceptance
+    of a child that carries x or the last token drawn at v. An execution is counted once at every node of its path.
+    """
+    joint: dict[int, Tensor] = defaultdict(lambda: torch.zeros(p.shape[1], dtype=torch.float64))
+    for accepted, weight in executions(lambda coins: rule(tree, p.clone(), coins)):
+        for node, token in zip([ROOT, *accepted.path], accepted.tokens(tree), strict=True):
+            joint[node][token] += weight
+    # A node's own probability is common to both sides, so the distance is not divided by it: a rare node weighs little.
+    distances = {node: float((q - q.sum() * p[node].double()).abs().sum()) / 2 for node, q in joint.items()}
+    worst = max(distances, key=lambda node: distances[node])
+    return distances[worst], worst

@@ -1,0 +1,85 @@
+"""Fixed lists of what the properties are checked on. Statistics never meet Hypothesis: it would hunt unlucky seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting: a pair, sampling parameters, and a budget for implementations that let it be chosen."""
+
+    pair: str
+    params: dict[str, Any]
+    k: int
+    depth: int
+    m: int
+    rule: str = ""
+    full: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def budget(self) -> dict[str, int]:
+        return {"k": self.k, "depth": self.depth, "m": self.m}
+
+    @property
+    def id(self) -> str:
+        names = {"temperature": "T", "repetition_penalty": "penalty", "eos_token_id": "eos"}
+        params = " ".join(f"{names.get(name, name)}={value}" for name, value in self.params.items())
+        return ", ".join(filter(None, [self.pair, params, self.rule, f"k={self.k} depth={self.depth} m={self.m}"]))
+
+
+def parametrize(cells: Iterable[Cell]) -> pytest.MarkDecorator:
+    marks = pytest.mark.full
+    return pytest.mark.parametrize("cell", [pytest.param(c, id=c.id, marks=marks if c.full else ()) for c in cells])
+
+
+def both_rules(*cells: Cell) -> list[Cell]:
+    return [Cell(c.pair, c.params, c.k, c.depth, c.m, rule, c.full) for rule in ("reject", "walk") for c in cells]
+
+
+# The window is depth + 2 tokens: the prompt's own token, a path of full depth, and the bonus token behind it.
+EXACT = both_rules(
+    Cell("coin4", {"temperature": 1.0}, 2, 2, 4),
+    Cell("coin4", {"temperature": 0.5}, 2, 2, 6),
+    Cell("coin4", {"temperature": 1.3}, 4, 1, 4),
+    Cell("coin4", {"temperature": 1.0}, 1, 1, 1),
+    Cell("coin4", {"temperature": 0.5}, 1, 3, 3),
+    Cell("coin4", {"temperature": 1.0, "top_k": 2}, 2, 3, 7),
+    Cell("coin4", {"temperature": 1.0, "top_p": 0.8}, 3, 2, 9),
+    Cell("coin4", {"temperature": 1.0, "min_p": 0.15}, 2, 2, 4),
+    Cell("coin4", {"temperature": 1.0, "repetition_penalty": 1.6}, 2, 2, 5),
+    Cell("coin4", {"temperature": 1.0, "eos_token_id": [0, 2]}, 2, 3, 8),
+    Cell("coin6", {"temperature": 0.7, "top_k": 3}, 3, 2, 8),
+    Cell("coin6", {"temperature": 0.8, "top_k": 4, "top_p": 0.75, "repetition_penalty": 1.2}, 3, 2, 6),
+    Cell("coin6", {"temperature": 0.0}, 4, 4, 20),
+    Cell("coin4", {"temperature": 1.0}, 2, 3, 7, full=True),
+    Cell("coin4", {"temperature": 1.3}, 3, 3, 16, full=True),
+    Cell("coin6", {"temperature": 1.0}, 3, 2, 8, full=True),
+    Cell("coin6", {"temperature": 1.0, "min_p": 0.05, "repetition_penalty": 0.8}, 2, 3, 9, full=True),
+    Cell("coin6", {"temperature": 0.5, "top_p": 0.9}, 6, 2, 12, full=True),
+)
+
+COUPLED = [
+    Cell("", {"temperature": 1.0}, 8, 6, 25),
+    Cell("", {"temperature": 0.5}, 8, 6, 25),
+    Cell("", {"temperature": 1.3}, 1, 1, 1),
+    Cell("", {"temperature": 0.8}, 1, 6, 6),
+    Cell("", {"temperature": 1.0}, 4, 3, 8),
+    Cell("", {"temperature": 0.7, "top_k": 20}, 4, 6, 16),
+    Cell("", {"temperature": 1.0, "top_p": 0.9}, 8, 4, 60),
+    Cell("", {"temperature": 1.0, "min_p": 0.05, "repetition_penalty": 1.2}, 6, 5, 30),
+]
+
+SAMPLED = [
+    Cell("coin4", {"temperature": 1.0}, 2, 2, 4),
+    Cell("coin4", {"temperature": 0.6, "top_p": 0.85}, 2, 2, 4),
+    Cell("coin6", {"temperature": 0.8, "top_k": 4}, 3, 2, 8),
+    Cell("coin6", {"temperature": 1.0}, 3, 2, 8, full=True),
+    Cell("coin4", {"temperature": 1.3, "min_p": 0.1}, 1, 3, 3, full=True),
+    Cell("coin4", {"temperature": 1.0, "repetition_penalty": 1.5}, 4, 2, 8, full=True),
+]

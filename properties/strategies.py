@@ -1,0 +1,39 @@
+"""What Hypothesis draws: trees, laws and budgets, with ties, zeros and near-certainties among them."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from eagle2_ref.tree import DraftTree
+
+
+@st.composite
+def trees(draw: st.DrawFn, vocab_size: int, most: int = 7) -> DraftTree:
+    """A tree of up to `most` drafted nodes with distinct siblings; a bare root among them."""
+    tokens, parents = [draw(st.integers(0, vocab_size - 1))], [-1]
+    for _ in range(draw(st.integers(0, most))):
+        parent = draw(st.integers(0, len(tokens) - 1))
+        taken = {tokens[node] for node, p in enumerate(parents) if p == parent}
+        free = [token for token in range(vocab_size) if token not in taken]
+        if free:
+            tokens.append(draw(st.sampled_from(free)))
+            parents.append(parent)
+    return DraftTree.of(tokens, parents)
+
+
+def laws(vocab_size: int) -> st.SearchStrategy[list[float]]:
+    """Probabilities of a vocabulary: from flat to peaked above 0.999, often with exact ties and exact zeros."""
+    weights = st.sampled_from([0, 0, 1, 1, 2, 3, 10, 1000, 100_000])
+    whole = st.lists(weights, min_size=vocab_size, max_size=vocab_size).filter(any)
+    return whole.map(lambda row: [weight / sum(row) for weight in row])
+
+
+@st.composite
+def trees_with_laws(draw: st.DrawFn) -> tuple[DraftTree, Tensor]:
+    """A tree, and p [m + 1, V] for it."""
+    vocab_size = draw(st.integers(2, 6))
+    tree = draw(trees(vocab_size))
+    p = [draw(laws(vocab_size)) for _ in range(len(tree))]
+    return tree, torch.tensor(p, dtype=torch.float64)

@@ -1,0 +1,80 @@
+"""Chapter CACHE: after every block the caches are those of a fresh pass over the text; nothing rejected stays behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from eagle2_ref.decode import Decoder
+from eagle2_ref.head import HeadCache
+from harness.implementations import Implementation
+from harness.implementations.engine import Engine
+from harness.pairs import Pair, Prompt
+from harness.plugin import Judge
+from properties.watch import farthest, steps
+
+ROUNDING = 1e-9
+PARAMS = {"temperature": 1.0, "max_new_tokens": 32}
+
+
+def test_the_targets_cache(
+    judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], plain: Callable[[Pair, str], PreTrainedModel], pair: Pair, texts: list[Prompt]
+) -> None:
+    """CACHE-1: After every block the target's cache equals that of a fresh prefill of the text without its newest token."""
+    impl.require("decoder")
+    decoder, model = open_engine(pair, dtype="float64").raw.decoder, plain(pair, "float64")
+    worst, blocks = 0.0, 0
+    for i, prompt in enumerate(texts[:3]):
+        for step in steps(decoder, prompt.tokens, PARAMS, judge.seed(i)):
+            kept = [torch.stack([layer.keys[0], layer.values[0]]) for layer in decoder.target.cache.layers]
+            worst = max(worst, *(farthest(a, b) for a, b in zip(kept, _fresh(model, step.text[:-1]), strict=True)))
+            blocks += 1
+    _equal(judge, worst, blocks)
+
+
+def test_the_heads_cache(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]) -> None:
+    """CACHE-2: What the head keeps is what it computes from the target's own features; nothing of a tree's expansion stays."""
+    impl.require("decoder")
+    decoder = open_engine(pair, dtype="float64").raw.decoder
+    worst, blocks = 0.0, 0
+    for i, prompt in enumerate(texts[:3]):
+        for step in list_steps_with_head(decoder, prompt.tokens, judge.seed(i)):
+            worst = max(worst, farthest(*step))
+            blocks += 1
+    _equal(judge, worst, blocks)
+
+
+def list_steps_with_head(decoder: Decoder, prompt: Sequence[int], seed: int) -> list[tuple[Tensor, Tensor]]:
+    """The head's cache after each block, and what one fresh pass over target features makes of the same length."""
+    found = []
+    for step in steps(decoder, prompt, PARAMS, seed):
+        kept = decoder.drafter.cache  # type: ignore[union-attr]
+        if kept.length:
+            found.append((kept.kept().clone(), _fresh_head(decoder, step.text, kept.length)))
+    return found
+
+
+@torch.inference_mode()
+def _fresh(model: PreTrainedModel, text: Sequence[int]) -> list[Tensor]:
+    cache = DynamicCache()
+    model(torch.tensor([list(text)], device=model.device), past_key_values=cache, use_cache=True)
+    return [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
+
+
+@torch.inference_mode()
+def _fresh_head(decoder: Decoder, text: Sequence[int], length: int) -> Tensor:
+    head, device = decoder.drafter.head, decoder.target.model.device  # type: ignore[union-attr]
+    tokens = torch.tensor([list(text)], device=device)
+    features = decoder.target.model.base_model(tokens[:, :length]).last_hidden_state[0]
+    cache = HeadCache(head.config, features.dtype, device)
+    head(tokens[0, 1 : length + 1], features, torch.arange(length, device=device), None, cache)
+    cache.length = length
+    return cache.kept()
+
+
+def _equal(judge: Judge, worst: float, blocks: int) -> None:
+    verdict = "pass" if worst <= ROUNDING else "fault"
+    judge(verdict, f"{blocks} blocks, entries at most {worst:.1e} from those of a fresh pass", measured={"blocks": blocks, "difference": worst})

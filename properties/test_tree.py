@@ -1,0 +1,181 @@
+"""Chapter TREE: what is drafted is a tree within its budget, and is verified as if every path stood alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.tree import ROOT, DraftTree
+from harness.evidence import TreePicture
+from harness.implementations import Implementation
+from harness.implementations.engine import BlockTrace, Engine, Output
+from harness.pairs import Pair, Prompt, shipped
+from harness.plugin import Judge
+from properties.cells import Cell, parametrize
+from properties.watch import Step, farthest, leaves, logits_after, steps
+
+ROUNDING = 1e-9
+"""Logits of two orders of float64 arithmetic, through two dozen layers."""
+
+BEST_FIRST = [Cell("coin4", {}, 4, 4, 3), Cell("coin4", {}, 4, 3, 4), Cell("coin6", {}, 6, 5, 6), Cell("coin6", {}, 5, 4, 5)]
+
+
+def test_drafted_trees(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]) -> None:
+    """TREE-1: Every drafted tree is within its budget, connected, without duplicate siblings, and rooted in the newest token;
+    the accepted path is a path of it."""
+    impl.require("blocks")
+    budget = {name: int(impl.options[name]) for name in ("k", "depth", "m") if name in impl.options}
+    if "budget" in impl.capabilities:
+        budget = {"k": 8, "depth": 6, "m": 25} | budget
+    prompts = [prompt.tokens for prompt in texts[:6]]
+    params = [{"temperature": t, "max_new_tokens": 48} for t in (0.0, 1.0) for _ in range(3)]
+    outputs = open_engine(pair).generate(prompts, params, range(6))
+    trees = 0
+    for prompt, output in zip(prompts, outputs, strict=True):
+        trees += sum(bool(block.parents) for block in output.blocks or ())
+        if wrong := _first_wrong(prompt, output, budget):
+            judge("fault", wrong)
+    judge("pass", f"{trees} trees are sound", measured={"trees": trees, **budget})
+
+
+def _first_wrong(prompt: Sequence[int], output: Output, budget: dict[str, int]) -> str:
+    """What is wrong with the first block that is wrong, or nothing."""
+    if output.blocks is None:
+        return "the implementation declares the capability 'blocks', but returned none"
+    done = 0
+    for number, block in enumerate(output.blocks):
+        emitted = output.tokens[done : done + block.accepted + 1]
+        newest = output.tokens[done - 1] if done else prompt[-1]
+        if wrong := _wrong(block, newest, emitted, budget):
+            return f"block {number}: {wrong}"
+        done += block.accepted + 1
+    return ""
+
+
+def _wrong(block: BlockTrace, newest: int, emitted: Sequence[int], budget: dict[str, int]) -> str:
+    tokens, parents = block.tokens, block.parents
+    if not parents:
+        return f"{block.accepted} tokens accepted without a tree" if block.accepted else ""
+    if len(tokens) != len(parents) or parents[0] != -1:
+        return f"{len(tokens)} tokens and {len(parents)} parents, the first of them {parents[0]}: no tree"
+    if tokens[0] != newest:
+        return f"the root is token {tokens[0]}, the newest token is {newest}"
+    if any(not 0 <= parent < node for node, parent in enumerate(parents[1:], start=1)):
+        return "a node is not connected: its parent does not come before it"
+    if len(set(zip(parents, tokens, strict=True))) < len(tokens):
+        return "two siblings carry the same token"
+    tree = DraftTree.of(list(tokens), list(parents))
+    if len(tree) - 1 > budget.get("m", len(tree)) or max(tree.depths) > budget.get("depth", len(tree)):
+        return f"{len(tree) - 1} drafted nodes, {max(tree.depths)} deep, exceed the budget {budget}"
+    node: int | None = ROOT
+    for token in emitted[: block.accepted]:
+        node = tree.child(node, token) if node is not None else None
+    return "the accepted tokens are no path of the tree" if node is None else ""
+
+
+def test_tree_logits_are_sequential_logits(
+    judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], plain: Callable[[Pair, str], PreTrainedModel], pair: Pair, texts: list[Prompt]
+) -> None:
+    """TREE-2: At every node of a tree the target's logits are those of a plain pass over the text and the node's own path."""
+    impl.require("decoder")
+    decoder, model = open_engine(pair, dtype="float64").raw.decoder, plain(pair, "float64")
+    worst, nodes, shown = 0.0, 0, None
+    for seed, prompt in enumerate(texts[:3]):
+        for step in list(steps(decoder, prompt.tokens[:60], {"temperature": 1.0, "max_new_tokens": 20}, seed))[1:5]:
+            assert step.seen is not None
+            shown = shown or step
+            for leaf in leaves(step.seen.tree):
+                path = step.seen.tree.path(leaf)
+                text = [*step.seen.text, *(step.seen.tree.token(node) for node in path)]
+                sequential = logits_after(model, text)[len(step.seen.text) - 1 :]
+                worst = max(worst, farthest(step.seen.logits[[ROOT, *path]], sequential))
+                nodes += len(path) + 1
+    verdict = "pass" if worst <= ROUNDING else "fault"
+    pictures = (_picture(shown),) if shown else ()
+    judge(verdict, f"{nodes} nodes, logits at most {worst:.1e} from sequential ones", measured={"nodes": nodes, "difference": worst}, pictures=pictures)
+
+
+def test_mask_and_positions(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]) -> None:
+    """TREE-3: A node is given the root's position plus its depth, and sees the text, its ancestors and itself, and nothing else."""
+    impl.require("decoder")
+    decoder, passes = open_engine(pair).raw.decoder, 0
+    for step in list(steps(decoder, texts[0].tokens, {"temperature": 1.0, "max_new_tokens": 40}, judge.seed()))[1:]:
+        assert step.seen is not None
+        tree, start = step.seen.tree, len(step.seen.text) - 1
+        for node in range(len(tree)):
+            path = tree.path(node)
+            sees = {*range(start), start, *(start + ancestor for ancestor in path)}
+            given = set(step.seen.mask[node].nonzero()[:, 0].tolist())
+            if given != sees:
+                judge("fault", f"node {node} of {tree.parents.tolist()} sees {sorted(given ^ sees)} wrongly")
+            if int(step.seen.positions[node]) != start + len(path):
+                judge("fault", f"node {node} has position {int(step.seen.positions[node])}, its depth makes it {start + len(path)}")
+        passes += 1
+    judge("pass", f"masks and positions of {passes} passes are right", measured={"passes": passes})
+
+
+@parametrize(BEST_FIRST)
+def test_best_first(cell: Cell, judge: Judge, impl: Implementation, open_engine: Callable[..., Engine]) -> None:
+    """TREE-4: For m <= k the drafted tree is the best-first one: the m nodes of highest value in the whole tree of continuations.
+
+    The truth asks the head along every path by itself, without a cache and without a tree mask. Of equal values the
+    shallower is kept, then the earlier.
+    """
+    impl.require("decoder", "budget")
+    decoder = open_engine(shipped(cell.pair), dtype="float64", **cell.budget).raw.decoder
+    trees = 0
+    for start in range(decoder.target.vocab_size):
+        for step in list(steps(decoder, [start, 2, 0], {"temperature": 1.0, "max_new_tokens": 12}, start))[1:]:
+            assert step.seen is not None
+            depth = min(cell.depth, 3 + 12 - len(step.seen.text) - 1)
+            drafted = {tuple(step.seen.tree.token(node) for node in step.seen.tree.path(i)) for i in range(1, len(step.seen.tree))}
+            expected = best_first(decoder.drafter, decoder.target, step.seen.text, depth, cell.m) if depth > 0 else set()
+            if drafted != expected:
+                judge("fault", f"after {step.seen.text} the tree is {sorted(drafted)}, the {cell.m} best nodes are {sorted(expected)}")
+            trees += 1
+    judge("pass", f"{trees} trees are the {cell.m} best nodes", measured={"trees": trees, "m": cell.m})
+
+
+@torch.inference_mode()
+def best_first(drafter: Eagle2, target: object, text: Sequence[int], depth: int, m: int) -> set[tuple[int, ...]]:
+    """The m best of all continuations of up to `depth` tokens, by brute force over the head."""
+    budget: Budget = drafter.budget
+    model = target.model  # type: ignore[attr-defined]
+    features = model.base_model(torch.tensor([list(text[:-1])])).last_hidden_state[0]
+    valued: list[tuple[float, int, tuple[int, ...]]] = []
+    layer: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    for level in range(1, depth + 1):
+        grown = [(path, value, _confidences(drafter, text, features, path)) for path, value in layer]
+        layer = [((*path, x), value + float(logp[x])) for path, value, logp in grown for x in logp.topk(min(budget.k, len(logp))).indices.tolist()]
+        valued += [(-value, level, path) for path, value in layer]
+    # Equal within rounding counts as equal: the shallower goes first.
+    return {path for _, _, path in sorted(valued, key=lambda x: (round(x[0], 9), x[1]))[:m]}
+
+
+def _confidences(drafter: Eagle2, text: Sequence[int], features: torch.Tensor, path: tuple[int, ...]) -> torch.Tensor:
+    """log q [V] after a path: the head is fed its own features, one pass over the whole past for each new one."""
+    tokens, known = [*text[1:], *path], features
+    for _ in range(len(path) + 1):
+        n = len(known)
+        positions = torch.arange(n)
+        out = drafter.head(torch.tensor(tokens[:n]), known, positions)
+        known = torch.cat([known, out[-1:]])
+    return drafter.lm_head(known[-1:]).log_softmax(-1)[0]
+
+
+def _picture(step: Step) -> TreePicture:
+    assert step.seen is not None
+    tree = step.seen.tree
+    spelled = [bytes([token]).decode("latin-1") if token < 256 else str(token) for token in tree.tokens.tolist()]
+    last = step.block.tokens[-1]
+    return TreePicture(
+        title=f"the tree after {len(step.seen.text)} tokens of a prompt, temperature 1",
+        tokens=tuple(spelled),
+        parents=tuple(tree.parents.tolist()),
+        values=tuple(round(value, 4) for value in tree.values.tolist()),
+        path=tuple(step.block.path),
+        emitted=bytes([last]).decode("latin-1") if last < 256 else str(last),
+    )
