@@ -107,6 +107,10 @@ class HeadCache:
         self._store[layer, 1, :, self.length : end] = values
         return self._store[layer, 0, :, :end], self._store[layer, 1, :, :end]
 
+    def kept(self) -> Tensor:
+        """The kept entries, [layers, 2, kv_heads, length, head_dim]."""
+        return self._store[:, :, :, : self.length]
+
 
 class EagleHead(nn.Module):
     """fc(cat(embedding of t[i+1], feature f[i])) -> decoder layers -> an estimate of feature f[i+1].

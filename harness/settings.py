@@ -14,7 +14,7 @@ TIERS = ("quick", "full")
 
 @dataclass(frozen=True)
 class Settings:
-    """impl: the connectable. only: one property, such as LAW-1, or one case of it, LAW-1[case]. tape: where to record answers.
+    """impl: the connectable. only: a chapter, such as LAW, a property of it, LAW-1, or one case, LAW-1[case]. tape: where to record answers.
 
     whole: the run is meant to be complete, so that a property without a result is missing data.
     """

@@ -47,7 +47,7 @@ def test_whole_continuations(
     options: dict[str, Any] = {**cell.budget, "dtype": "float64"}
     if "rules" in impl.capabilities:
         options["rule"] = cell.rule
-    pair, prompt = shipped(cell.pair), [0, 2, 1]
+    pair, prompt = shipped(cell.pair), [2, 3, 2]
     params = {**cell.params, "max_new_tokens": cell.depth + 2}
     engine = open_engine(pair, **options)
     observed: Law = {}
@@ -130,7 +130,7 @@ def test_first_tokens_of_samples(
         impl.require(need)
     options: dict[str, Any] = {**cell.budget} if "budget" in impl.capabilities else {}
     depth = cell.depth if options else int(impl.options.get("depth", 4))
-    pair, prompt = shipped(cell.pair), [1, 0, 3]
+    pair, prompt = shipped(cell.pair), [2, 3, 2]
     engine = open_engine(pair, **options)
     params = {**cell.params, "max_new_tokens": min(depth + 2, 8)}
     expected = target_law(plain(pair, "float64"), prompt, SamplingParams.of(params))

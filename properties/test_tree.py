@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 
 import torch
 from transformers import PreTrainedModel
 
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.drafters.eagle2 import Eagle2
+from eagle2_ref.target import Target
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.evidence import TreePicture
 from harness.implementations import Implementation
@@ -122,7 +124,7 @@ def test_best_first(cell: Cell, judge: Judge, impl: Implementation, open_engine:
     """TREE-4: For m <= k the drafted tree is the best-first one: the m nodes of highest value in the whole tree of continuations.
 
     The truth asks the head along every path by itself, without a cache and without a tree mask. Of equal values the
-    shallower is kept, then the earlier.
+    shallower is kept.
     """
     impl.require("decoder", "budget")
     decoder = open_engine(shipped(cell.pair), dtype="float64", **cell.budget).raw.decoder
@@ -131,28 +133,32 @@ def test_best_first(cell: Cell, judge: Judge, impl: Implementation, open_engine:
         for step in list(steps(decoder, [start, 2, 0], {"temperature": 1.0, "max_new_tokens": 12}, start))[1:]:
             assert step.seen is not None
             depth = min(cell.depth, 3 + 12 - len(step.seen.text) - 1)
-            drafted = {tuple(step.seen.tree.token(node) for node in step.seen.tree.path(i)) for i in range(1, len(step.seen.tree))}
-            expected = best_first(decoder.drafter, decoder.target, step.seen.text, depth, cell.m) if depth > 0 else set()
+            tree = step.seen.tree
+            # (depth, value) and not the tokens: of two children that are exactly equally likely either may be drafted.
+            drafted = sorted((d, round(v, 6)) for d, v in zip(tree.depths[1:], tree.values.tolist()[1:], strict=True))
+            expected = sorted(best_first(decoder.drafter, decoder.target, step.seen.text, depth, cell.m))
             if drafted != expected:
-                judge("fault", f"after {step.seen.text} the tree is {sorted(drafted)}, the {cell.m} best nodes are {sorted(expected)}")
+                judge("fault", f"after {step.seen.text} the nodes' (depth, value) are {drafted}, the {cell.m} best have {expected}")
             trees += 1
     judge("pass", f"{trees} trees are the {cell.m} best nodes", measured={"trees": trees, "m": cell.m})
 
 
 @torch.inference_mode()
-def best_first(drafter: Eagle2, target: object, text: Sequence[int], depth: int, m: int) -> set[tuple[int, ...]]:
-    """The m best of all continuations of up to `depth` tokens, by brute force over the head."""
-    budget: Budget = drafter.budget
-    model = target.model  # type: ignore[attr-defined]
-    features = model.base_model(torch.tensor([list(text[:-1])])).last_hidden_state[0]
-    valued: list[tuple[float, int, tuple[int, ...]]] = []
-    layer: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
-    for level in range(1, depth + 1):
-        grown = [(path, value, _confidences(drafter, text, features, path)) for path, value in layer]
-        layer = [((*path, x), value + float(logp[x])) for path, value, logp in grown for x in logp.topk(min(budget.k, len(logp))).indices.tolist()]
-        valued += [(-value, level, path) for path, value in layer]
-    # Equal within rounding counts as equal: the shallower goes first.
-    return {path for _, _, path in sorted(valued, key=lambda x: (round(x[0], 9), x[1]))[:m]}
+def best_first(drafter: Eagle2, target: Target, text: Sequence[int], depth: int, m: int) -> list[tuple[int, float]]:
+    """(depth, value) of the m best of all continuations: the best open one is taken, and opens its children."""
+    if depth < 1:
+        return []
+    features = target.model.base_model(torch.tensor([list(text[:-1])])).last_hidden_state[0]
+    taken: list[tuple[int, float]] = []
+    # Equal within rounding counts as equal: then the shallower goes first.
+    frontier: list[tuple[float, int, tuple[int, ...], float]] = [(0.0, 0, (), 0.0)]
+    while frontier and len(taken) <= m:
+        _, level, path, value = heapq.heappop(frontier)
+        taken.append((level, round(value, 6)))
+        if level < depth:
+            for x, confidence in enumerate(_confidences(drafter, text, features, path).tolist()):
+                heapq.heappush(frontier, (-round(value + confidence, 9), level + 1, (*path, x), value + confidence))
+    return taken[1:]
 
 
 def _confidences(drafter: Eagle2, text: Sequence[int], features: torch.Tensor, path: tuple[int, ...]) -> torch.Tensor:

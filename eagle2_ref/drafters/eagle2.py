@@ -52,7 +52,7 @@ class Eagle2:
     def reset(self) -> None:
         weight = self.head.fc.weight
         self.passes = 0
-        self._cache = HeadCache(self.head.config, weight.dtype, weight.device)
+        self.cache = HeadCache(self.head.config, weight.dtype, weight.device)
         self._tokens: list[int] = []
         self._features: list[Tensor] = []
 
@@ -76,15 +76,15 @@ class Eagle2:
         """
         device = self.head.fc.weight.device
         tokens = torch.tensor(self._tokens, device=device)
-        positions = torch.arange(self._cache.length, self._cache.length + len(tokens), device=device)
+        positions = torch.arange(self.cache.length, self.cache.length + len(tokens), device=device)
         features = self._pass(tokens, torch.cat(self._features), positions, None)
-        self._cache.length += len(tokens)
+        self.cache.length += len(tokens)
         self._tokens, self._features = [], []
         return features[-1:]
 
     def _expand(self, feature: Tensor, depth: int) -> Pool:
         """Layers 1 to `depth`: all children of the k best nodes of the layer above. The cache is left as it was found."""
-        kept, k, device = self._cache.length, self.budget.k, feature.device
+        kept, k, device = self.cache.length, self.budget.k, feature.device
         layer = self._children(feature, torch.zeros(1, device=device), torch.tensor([-1], device=device))
         layers, ancestors = [layer], torch.zeros(1, 0, dtype=torch.bool, device=device)
         before = 0  # candidates in the layers above
@@ -95,12 +95,12 @@ class Eagle2:
             mask = torch.cat([ancestors.new_ones(len(beam), kept), ancestors], dim=1)
             positions = torch.full((len(beam),), kept + level - 1, device=device)
             feature = self._pass(layer.tokens[beam], feature[row], positions, mask)
-            self._cache.length += len(beam)
+            self.cache.length += len(beam)
             below = self._children(feature, layer.values[beam], before + beam)
             before += len(layer.values)
             layers.append(below)
             layer = below
-        self._cache.length = kept
+        self.cache.length = kept
         return Pool.join(layers)
 
     def _children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
@@ -116,7 +116,7 @@ class Eagle2:
 
     def _pass(self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         self.passes += 1
-        out: Tensor = self.head(tokens, features, positions, mask, self._cache)
+        out: Tensor = self.head(tokens, features, positions, mask, self.cache)
         return out
 
 
