@@ -137,8 +137,11 @@ class Decoder:
         if not prompt:
             raise BadInput("the prompt is empty", "give at least one token")
         if strange := [token for token in prompt if not 0 <= token < self.target.vocab_size]:
-            raise BadInput(f"the prompt has token {strange[0]}", f"{self.target.name} has tokens 0 to {self.target.vocab_size - 1}")
+            raise BadInput(
+                f"the prompt has token {strange[0]}", f"{self.target.name} has tokens 0 to {self.target.vocab_size - 1}"
+            )
         if len(prompt) >= self.target.context:
             raise BadInput(
-                f"the prompt has {len(prompt)} tokens, {self.target.name} can hold {self.target.context}", "give a prompt that leaves room for an answer"
+                f"the prompt has {len(prompt)} tokens, {self.target.name} can hold {self.target.context}",
+                "give a prompt that leaves room for an answer",
             )

@@ -135,7 +135,7 @@ class EagleHead(nn.Module):
         tokens[i] is the token that *follows* features[i]; positions[i] is the position of the feature. `mask` is
         boolean [n, kept + n], true where a row may look; without it rows see the cache and their own past.
         """
-        x = self.fc(torch.cat([self.embed_tokens(tokens).to(features.dtype), features], dim=-1))
+        x: Tensor = self.fc(torch.cat([self.embed_tokens(tokens).to(features.dtype), features], dim=-1))
         rope = _rope(positions, self.config, x.dtype)
         for layer in self.layers:
             x = layer(x, rope, mask, cache)
@@ -155,7 +155,8 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: HeadCache | None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache, self.index)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class _Attention(nn.Module):
@@ -169,9 +170,7 @@ class _Attention(nn.Module):
         self.o_proj = nn.Linear(width, width, bias=False)
         self.groups = config.num_attention_heads // config.num_key_value_heads
 
-    def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: HeadCache | None, layer: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: HeadCache | None, layer: int) -> Tensor:
         q, k, v = (
             project(x).unflatten(-1, (-1, self.dim)).transpose(-3, -2) for project in (self.q_proj, self.k_proj, self.v_proj)
         )
@@ -269,7 +268,9 @@ def _read_config(directory: Path) -> HeadConfig:
     try:
         raw = json.loads(path.read_text())
     except FileNotFoundError:
-        raise BadInput(f"no head at {directory}: {path.name} is missing", "give --draft the directory of an EAGLE-1/2 head") from None
+        raise BadInput(
+            f"no head at {directory}: {path.name} is missing", "give --draft the directory of an EAGLE-1/2 head"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not JSON: {error}", "the file is damaged; fetch or train the head again") from None
     if "draft_vocab_size" in raw:
@@ -295,8 +296,9 @@ def _read_tensors(directory: Path) -> dict[str, Tensor]:
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+            tensors: dict[str, Tensor] = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
         return tensors
     except FileNotFoundError:
         raise BadInput(f"{path} is missing though the index names it", "fetch the checkpoint again") from None
@@ -317,9 +319,13 @@ def _must_fit(config: HeadConfig, tensors: dict[str, Tensor], embedding: Tensor,
             hint,
         )
     if config.hidden_size != hidden:
-        raise BadInput(f"head does not fit the target: hidden size {config.hidden_size} in {where}, {hidden} in {where_target}", hint)
+        raise BadInput(
+            f"head does not fit the target: hidden size {config.hidden_size} in {where}, {hidden} in {where_target}", hint
+        )
     if config.vocab_size != vocab:
-        raise BadInput(f"head does not fit the target: vocabulary {config.vocab_size} in {where}, {vocab} in {where_target}", hint)
+        raise BadInput(
+            f"head does not fit the target: vocabulary {config.vocab_size} in {where}, {vocab} in {where_target}", hint
+        )
 
 
 def _must_match(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]], where: Path) -> None:

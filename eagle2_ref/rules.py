@@ -32,7 +32,8 @@ def walk(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
     Law: every emitted token is a draw from p, so the text is distributed as the target's, whatever the tree; the tree
     decides only how many draws one target pass can serve. p is [m + 1, V]: row i is the target's law after node i.
     """
-    path, node = [], ROOT
+    path: list[int] = []
+    node = ROOT
     while True:
         token = coins.categorical(p[node])
         child = tree.child(node, token)
@@ -48,7 +49,8 @@ def reject(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
     Law: that of `walk`. A chain of coins "this one? else, of what remains, this one?" is one categorical draw taken in
     pieces. (The paper writes min(1, p/q); its code, like this, has q = 1: the tree is chosen, not sampled.)
     """
-    path, node = [], ROOT
+    path: list[int] = []
+    node = ROOT
     while True:
         r = p[node]  # what remains of the target's law
         for child in tree.children(node):

@@ -39,7 +39,12 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         _within("temperature", self.temperature, self.temperature >= 0, "0 or more (0 is greedy)")
-        _within("top_k", self.top_k, self.top_k is None or (self.top_k >= 1 and self.top_k == int(self.top_k)), "a whole number of 1 or more")
+        _within(
+            "top_k",
+            self.top_k,
+            self.top_k is None or (self.top_k >= 1 and self.top_k == int(self.top_k)),
+            "a whole number of 1 or more",
+        )
         _within("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "in (0, 1]")
         _within("min_p", self.min_p, self.min_p is None or 0 <= self.min_p <= 1, "in [0, 1]")
         _within("repetition_penalty", self.repetition_penalty, (self.repetition_penalty or 1) > 0, "above 0")
@@ -100,7 +105,7 @@ def _process(scores: Tensor, tree: DraftTree, text: Sequence[int], params: Sampl
     processors = params.processors()
     if params.repetition_penalty is None:
         anything = torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device)
-        return processors(anything, scores)
+        return torch.as_tensor(processors(anything, scores))
     processed = torch.empty_like(scores)
     for depth in sorted(set(tree.depths)):
         nodes = [node for node, d in enumerate(tree.depths) if d == depth]

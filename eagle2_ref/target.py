@@ -46,13 +46,17 @@ class Target:
             raise BadInput(f"dtype {dtype!r} is not known", f"known are {', '.join(DTYPES)}")
         where = torch_device(device)
         if not (Path(directory) / "config.json").exists():
-            raise BadInput(f"no target at {directory}: config.json is missing", "give --target the directory of a transformers checkpoint")
+            raise BadInput(
+                f"no target at {directory}: config.json is missing", "give --target the directory of a transformers checkpoint"
+            )
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 str(directory), dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False, attn_implementation="sdpa"
             )
         except Exception as error:  # transformers, safetensors and json each have their own; all mean the same to the user
-            raise BadInput(f"the target at {directory} cannot be loaded: {error}", "the checkpoint is damaged or of an unknown kind") from error
+            raise BadInput(
+                f"the target at {directory} cannot be loaded: {error}", "the checkpoint is damaged or of an unknown kind"
+            ) from error
         return cls(model.to(where), str(directory))
 
     @property
@@ -87,7 +91,9 @@ class Target:
         device = self.model.device
         positions = self.length + torch.tensor(tree.depths, device=device)
         return self._forward(
-            tree.tokens.to(device)[None], position_ids=positions[None], attention_mask=self._mask(tree.ancestors().to(device), positions)
+            tree.tokens.to(device)[None],
+            position_ids=positions[None],
+            attention_mask=self._mask(tree.ancestors().to(device), positions),
         )
 
     @torch.inference_mode()
@@ -105,7 +111,9 @@ class Target:
         self.passes += 1
         stored = self.cache.get_seq_length()
         if stored != self.length + tokens.shape[1] or not all(hasattr(layer, "keys") for layer in self.cache.layers):
-            raise BadInput(f"{self.name} keeps a state that cannot be rolled back", "only attention caches can be verified against a tree")
+            raise BadInput(
+                f"{self.name} keeps a state that cannot be rolled back", "only attention caches can be verified against a tree"
+            )
         return Rows(logits[-1:] if "logits_to_keep" in kwargs else logits, self._features[0])
 
     def _mask(self, ancestors: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
@@ -115,8 +123,9 @@ class Target:
         distance = positions[:, None] - torch.cat([text, positions])[None]
         lowest = torch.finfo(self.model.dtype).min
         masks = {
-            kind: torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
-            .masked_fill_(~(seen if window is None else seen & (distance < window)), lowest)[None, None]
+            kind: torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device).masked_fill_(
+                ~(seen if window is None else seen & (distance < window)), lowest
+            )[None, None]
             for kind, window in self._masked_layers.items()
         }
         return masks if len(masks) > 1 else next(iter(masks.values()))
@@ -130,7 +139,10 @@ def _masked_layers(config: Any, name: str) -> dict[str, int | None]:
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
     if strange := kinds - {"sliding_attention", "full_attention"}:
-        raise BadInput(f"{name} has layers of type {', '.join(sorted(strange))}", "only full and sliding attention can be verified against a tree")
+        raise BadInput(
+            f"{name} has layers of type {', '.join(sorted(strange))}",
+            "only full and sliding attention can be verified against a tree",
+        )
     return {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}
 
 
@@ -141,7 +153,9 @@ def torch_device(name: str) -> torch.device:
     except RuntimeError:
         raise BadInput(f"device {name!r} is not known", "give cpu, cuda, or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise BadInput("CUDA was asked for, but this torch sees no CUDA device", "use --device cpu, or a torch built for your GPU")
+        raise BadInput(
+            "CUDA was asked for, but this torch sees no CUDA device", "use --device cpu, or a torch built for your GPU"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"{name} was asked for, but there are {torch.cuda.device_count()} CUDA devices", "give one of cuda:0 …")
     return device

@@ -37,4 +37,6 @@ def read_docstring(docstring: str | None, module: str) -> Property | None:
     needs = _NEEDS.search(docstring)
     ids = tuple(re.split(r",\s*", needs["ids"])) if needs else ()
     smoke = () if head["id"].startswith("SMOKE") else ("SMOKE-1",)
-    return Property(id=head["id"], chapter=module.removeprefix("test_"), requirement=" ".join(head["requirement"].split()), needs=smoke + ids)
+    return Property(
+        id=head["id"], chapter=module.removeprefix("test_"), requirement=" ".join(head["requirement"].split()), needs=smoke + ids
+    )

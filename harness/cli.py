@@ -1,4 +1,4 @@
-"""`eagle2`: generate, verify, smoke, record, report, train. Thin: what a command does lives elsewhere, and torch is imported late."""
+"""The command `eagle2`. Thin: what its commands do lives elsewhere, and torch is imported late."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ app = typer.Typer(
 )
 app.add_typer(train, name="train")
 
-Impl = Annotated[str, typer.Argument(help="ref, ref:rule=walk,k=4, py:package.module:Engine,depth=5, py:module:accept, trace:run.jsonl")]
+Impl = Annotated[
+    str, typer.Argument(help="ref, ref:rule=walk,k=4, py:package.module:Engine,depth=5, py:module:accept, trace:run.jsonl")
+]
 PairName = Annotated[str, typer.Option("--pair", help="A shipped pair.")]
 TargetDir = Annotated[str, typer.Option("--target", help="Directory of a target checkpoint, with --draft, instead of --pair.")]
 DraftDir = Annotated[str, typer.Option("--draft", help="Directory of an EAGLE-1/2 head for it.")]

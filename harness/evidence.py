@@ -74,7 +74,9 @@ class Header(Value):
     implementation_version: str = ""
     capabilities: tuple[str, ...] = ()
     pair: str = Field(description="name of the pair that was decoded with")
-    checksums: dict[str, str] = Field(description="SHA-256 of every file of the pairs used, by path relative to the pair's folder")
+    checksums: dict[str, str] = Field(
+        description="SHA-256 of every file of the pairs used, by path relative to the pair's folder"
+    )
     settings: dict[str, str] = Field(description="tier, device, dtype, seed")
     versions: dict[str, str] = Field(description="python and the packages that matter")
     machine: dict[str, str]
@@ -133,7 +135,9 @@ def read_record(path: Path) -> Record:
         try:
             lines.append(LINES.validate_json(line))
         except ValidationError as error:
-            raise BadInput(f"{path}, line {number} is not a line of a record: {error.errors()[0]['msg']}", "the record is damaged") from None
+            raise BadInput(
+                f"{path}, line {number} is not a line of a record: {error.errors()[0]['msg']}", "the record is damaged"
+            ) from None
     header, *results, footer = lines if len(lines) >= 2 else (None, None)
     if not isinstance(header, Header) or not isinstance(footer, Footer) or footer.results != len(results):
         raise BadInput(f"{path} has no header, no footer, or not all results", "the run was cut off; run it again")

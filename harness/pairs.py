@@ -30,7 +30,9 @@ class Pair:
         try:
             config: dict[str, Any] = json.loads(path.read_text())
         except FileNotFoundError:
-            raise BadInput(f"no target at {self.target}: config.json is missing", "give --target the directory of a checkpoint") from None
+            raise BadInput(
+                f"no target at {self.target}: config.json is missing", "give --target the directory of a checkpoint"
+            ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise BadInput(f"{path} is not JSON: {error}", "the file is damaged") from None
         return config
@@ -57,7 +59,9 @@ def shipped(name: str) -> Pair:
     folder = FIXTURES / "pairs" / name
     known = sorted(path.name for path in (FIXTURES / "pairs").iterdir() if (path / "target").is_dir())
     if name not in known:
-        raise BadInput(f"no pair {name!r} is shipped", f"shipped are {', '.join(known)}; others are given by --target and --draft")
+        raise BadInput(
+            f"no pair {name!r} is shipped", f"shipped are {', '.join(known)}; others are given by --target and --draft"
+        )
     return Pair(name, folder / "target", folder / "draft")
 
 

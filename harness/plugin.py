@@ -23,7 +23,9 @@ RECORDER = pytest.StashKey[Any]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("eagle2", "judging speculative decoders")
     group.addoption("--impl", metavar="IMPL", help="implementation to judge: ref, py:package.module:Engine, trace:run.jsonl")
-    group.addoption("--judge", metavar="NAME=VALUE", action="append", default=[], help="setting of the run, such as tier=full or device=cuda")
+    group.addoption(
+        "--judge", metavar="NAME=VALUE", action="append", default=[], help="setting of the run, such as tier=full or device=cuda"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +47,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         settings = session.config.stash[SETTINGS]
         try:
             main = find_pair(settings.pair, settings.target or None, settings.draft or None)
-            session.config.stash[RECORDER] = Recorder(settings, connect(settings.impl), [main, shipped("coin4"), shipped("coin6")])
+            session.config.stash[RECORDER] = Recorder(
+                settings, connect(settings.impl), [main, shipped("coin4"), shipped("coin6")]
+            )
         except BadInput as error:
             raise pytest.UsageError(str(error)) from None
 
@@ -70,7 +74,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Whatever stops a check becomes a result too: a crash is never silence, and never a pass."""
     report = yield
     told = property_of(item)
@@ -95,7 +101,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         recorder.add(Result.model_validate_json(str(value)))
     if report.failed and not sent and (told := _by_nodeid(report.nodeid)):
         recorder.add(
-            Result(property=told.id, case=_bracket(report.nodeid), verdict="inconclusive", summary=_last_line(report.longreprtext), broken=True)
+            Result(
+                property=told.id,
+                case=_bracket(report.nodeid),
+                verdict="inconclusive",
+                summary=_last_line(report.longreprtext),
+                broken=True,
+            )
         )
 
 
@@ -120,7 +132,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     recorder = config.stash.get(RECORDER, None)
     if recorder is not None:
         terminalreporter.write_sep("-", "eagle2")
-        terminalreporter.write_line((recorder.out / "summary.md").read_text().split("\n\n")[1] if (recorder.out / "summary.md").exists() else "")
+        terminalreporter.write_line(
+            (recorder.out / "summary.md").read_text().split("\n\n")[1] if (recorder.out / "summary.md").exists() else ""
+        )
         terminalreporter.write_line(f"record and report: {recorder.out}")
 
 
@@ -146,7 +160,10 @@ class Judge:
         result = _result(self._item, self.property, verdict, summary, **evidence)
         self._item.user_properties.append((RESULT, result.model_dump_json()))
         if verdict in ("fault", "inconclusive"):
-            _fail(f"{self.property.id}  {self.case}  {verdict.upper()}\n  requirement  {self.property.requirement}\n  observed     {summary}")
+            _fail(
+                f"{self.property.id}  {self.case}  {verdict.upper()}\n"
+                f"  requirement  {self.property.requirement}\n  observed     {summary}"
+            )
         if verdict == "n/a":
             pytest.skip(summary)
 
@@ -177,7 +194,12 @@ def _from_exception(item: pytest.Item, told: Property, call: pytest.CallInfo[Non
     if isinstance(error, Missing):
         return _result(item, told, "inconclusive", str(error))
     where = call.excinfo.traceback[-1]
-    return _result(item, told, "inconclusive", f"the check itself failed: {type(error).__name__}: {error} ({where.path.name}:{where.lineno + 1})")
+    return _result(
+        item,
+        told,
+        "inconclusive",
+        f"the check itself failed: {type(error).__name__}: {error} ({Path(where.path).name}:{where.lineno + 1})",
+    )
 
 
 def property_of(item: pytest.Item) -> Property | None:

@@ -44,14 +44,17 @@ class Recorder:
     def finish(self) -> int:
         """Settle the verdicts, write the record anew with its footer, render the report; returns the exit code."""
         missing = sorted(set(self.properties) - {result.property for result in self.results}) if self.settings.whole else []
-        lost = [Result(property=name, case="", verdict="inconclusive", summary="not run: the process that had it to run is gone") for name in missing]
+        lost = [
+            Result(property=name, case="", verdict="inconclusive", summary="not run: the process that had it to run is gone")
+            for name in missing
+        ]
         results = sorted(settle([*self.results, *lost], self.properties), key=self._place)
         verdict, code = conclude(results)
         seconds = round(time.monotonic() - self.started, 1)
         footer = Footer(finished=_now(), seconds=seconds, results=len(results), verdict=verdict, exit_code=code)
         whole = self.path.with_suffix(".whole")
         whole.write_text("".join(line.model_dump_json() + "\n" for line in (self.header, *results, footer)), encoding="utf-8")
-        os.replace(whole, self.path)
+        whole.replace(self.path)
         harness.report.render(read_record(self.path), self.out)
         return code
 
@@ -73,7 +76,10 @@ def _header(settings: Settings, implementation: Implementation, pairs: Sequence[
         pair=pairs[0].name,
         checksums={name: digest for pair in pairs for name, digest in pair.checksums().items()},
         settings={name: str(getattr(settings, name)) for name in ("tier", "device", "dtype", "seed")},
-        versions={"python": platform.python_version(), **{name: _version(name) for name in ("eagle2-ref", "torch", "transformers", "scipy", "hypothesis")}},
+        versions={
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("eagle2-ref", "torch", "transformers", "scipy", "hypothesis")},
+        },
         machine=_machine(settings.device),
         command=command(settings),
         properties=tuple(properties),

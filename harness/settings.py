@@ -14,7 +14,9 @@ TIERS = ("quick", "full")
 
 @dataclass(frozen=True)
 class Settings:
-    """impl: the connectable. only: a chapter, such as LAW, a property of it, LAW-1, or one case, LAW-1[case]. tape: where to record answers.
+    """impl: the connectable. tape: where to record answers.
+
+    only: a chapter, such as LAW, a property of it, LAW-1, or one case, LAW-1[case].
 
     whole: the run is meant to be complete, so that a property without a result is missing data.
     """
@@ -48,7 +50,9 @@ class Settings:
             name, equals, text = pair.partition("=")
             if not equals or name not in types:
                 near = difflib.get_close_matches(name, types, 1)
-                raise BadInput(f"--judge {pair}: no such setting", f"did you mean {near[0]}?" if near else f"settings are {', '.join(types)}")
+                raise BadInput(
+                    f"--judge {pair}: no such setting", f"did you mean {near[0]}?" if near else f"settings are {', '.join(types)}"
+                )
             values[name] = _parse(name, str(types[name]), text)
         return cls(**values)
 
@@ -56,16 +60,27 @@ class Settings:
         """The command-line options that `parse` reads; defaults are left out."""
         default = Settings()
         changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)}
-        return ["--impl", self.impl, *(word for name, value in changed.items() if name != "impl" for word in ("--judge", f"{name}={value}"))]
+        return [
+            "--impl",
+            self.impl,
+            *(word for name, value in changed.items() if name != "impl" for word in ("--judge", f"{name}={value}")),
+        ]
 
     def absolute(self) -> Settings:
         """With paths that mean the same in every folder."""
-        names = ("target", "draft", "out", "tape")
-        return replace(self, **{name: str(Path(getattr(self, name)).resolve()) if getattr(self, name) else "" for name in names})
+
+        def whole(path: str) -> str:
+            return str(Path(path).resolve()) if path else ""
+
+        return replace(self, target=whole(self.target), draft=whole(self.draft), out=whole(self.out), tape=whole(self.tape))
 
 
 def _parse(name: str, kind: str, text: str) -> str | int | float | bool:
     try:
-        return {"int": int, "float": float, "bool": lambda t: t == "True", "str": str}[kind](text)
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+        return text == "True" if kind == "bool" else text
     except ValueError:
         raise BadInput(f"--judge {name}={text}: not a number", f"give {name} as {kind}") from None

@@ -26,7 +26,15 @@ COLOURS = {"pass": "green", "tie": "cyan", "fault": "bold red", "inconclusive": 
 
 
 def show_generation(
-    pair: Pair, prompt: str, params: SamplingParams, rule: str, budget: Budget, seed: int, device: str, dtype: str, step: int | None
+    pair: Pair,
+    prompt: str,
+    params: SamplingParams,
+    rule: str,
+    budget: Budget,
+    seed: int,
+    device: str,
+    dtype: str,
+    step: int | None,
 ) -> None:
     """Stream a continuation, block by block, then what it cost and, if asked for, the tree of one step."""
     import transformers
@@ -58,7 +66,9 @@ def show_generation(
     emitted, passes = sum(len(b.tokens) for b in blocks[1:]), len(blocks) - 1
     tau = f"tau {emitted / passes:.2f}: {emitted} tokens in {passes} target passes" if passes else "no draft was verified"
     drafts = decoder.drafter.passes if decoder.drafter else 0
-    console.print(f"\n[{ACCEPTED}]accepted[/] [{OWN}]the target's own[/]   {tau}, {drafts} head passes; ended by {decoder.finish}")
+    console.print(
+        f"\n[{ACCEPTED}]accepted[/] [{OWN}]the target's own[/]   {tau}, {drafts} head passes; ended by {decoder.finish}"
+    )
     if step is not None:
         if not 1 <= step < len(blocks):
             raise BadInput(f"there is no step {step}", f"this text took {len(blocks) - 1} steps after the prompt's")
@@ -113,7 +123,9 @@ def show_record(record: Record, report: Path | None) -> None:
     console.print(table)
     footer = record.footer
     style = COLOURS[footer.verdict]
-    console.print(f"\n[{style}]{footer.verdict}[/]  {escape(record.header.implementation)} on {record.header.pair}, {footer.seconds:g} s")
+    console.print(
+        f"\n[{style}]{footer.verdict}[/]  {escape(record.header.implementation)} on {record.header.pair}, {footer.seconds:g} s"
+    )
     if report:
         console.print(f"report: {escape(str(report / 'index.html'))}", soft_wrap=True)
 
@@ -137,4 +149,6 @@ def _tokenizer(pair: Pair) -> Any:
     try:
         return AutoTokenizer.from_pretrained(str(pair.target), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{pair.target} has no tokenizer that can be loaded: {error}", "text needs one; `eagle2 verify` does not") from None
+        raise BadInput(
+            f"{pair.target} has no tokenizer that can be loaded: {error}", "text needs one; `eagle2 verify` does not"
+        ) from None

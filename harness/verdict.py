@@ -16,7 +16,9 @@ def settle(results: Sequence[Result], properties: Mapping[str, Property]) -> lis
     """Mark as blocked what is not green on a red foundation: one cause, one red line."""
     red = {result.property for result in results if result.verdict == "fault" or result.broken}
     return [
-        result.model_copy(update={"verdict": "blocked", "summary": f"blocked by {', '.join(causes)}: {result.summary}", "broken": False})
+        result.model_copy(
+            update={"verdict": "blocked", "summary": f"blocked by {', '.join(causes)}: {result.summary}", "broken": False}
+        )
         if result.verdict in ("fault", "inconclusive") and (causes := sorted(_foundations(result.property, properties) & red))
         else result
         for result in results

@@ -10,6 +10,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.decode import Decoder
 from eagle2_ref.head import HeadCache
+from harness.evidence import Verdict
 from harness.implementations import Implementation
 from harness.implementations.engine import Engine
 from harness.pairs import Pair, Prompt
@@ -21,7 +22,12 @@ PARAMS = {"temperature": 1.0, "max_new_tokens": 32}
 
 
 def test_the_targets_cache(
-    judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], plain: Callable[[Pair, str], PreTrainedModel], pair: Pair, texts: list[Prompt]
+    judge: Judge,
+    impl: Implementation,
+    open_engine: Callable[..., Engine],
+    plain: Callable[[Pair, str], PreTrainedModel],
+    pair: Pair,
+    texts: list[Prompt],
 ) -> None:
     """CACHE-1: After every block the target's cache equals that of a fresh prefill of the text without its newest token."""
     impl.require("decoder")
@@ -35,7 +41,9 @@ def test_the_targets_cache(
     _equal(judge, worst, blocks)
 
 
-def test_the_heads_cache(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]) -> None:
+def test_the_heads_cache(
+    judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]
+) -> None:
     """CACHE-2: What the head keeps is what it computes from the target's own features; nothing of a tree's expansion stays."""
     impl.require("decoder")
     decoder = open_engine(pair, dtype="float64").raw.decoder
@@ -76,5 +84,9 @@ def _fresh_head(decoder: Decoder, text: Sequence[int], length: int) -> Tensor:
 
 
 def _equal(judge: Judge, worst: float, blocks: int) -> None:
-    verdict = "pass" if worst <= ROUNDING else "fault"
-    judge(verdict, f"{blocks} blocks, entries at most {worst:.1e} from those of a fresh pass", measured={"blocks": blocks, "difference": worst})
+    verdict: Verdict = "pass" if worst <= ROUNDING else "fault"
+    judge(
+        verdict,
+        f"{blocks} blocks, entries at most {worst:.1e} from those of a fresh pass",
+        measured={"blocks": blocks, "difference": worst},
+    )

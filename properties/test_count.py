@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from eagle2_ref.coins import KeyedCoins
-from harness.evidence import CountPicture
+from harness.evidence import CountPicture, Verdict
 from harness.implementations import Implementation
 from harness.implementations.engine import Engine, Output
 from harness.pairs import FIXTURES, Pair, Prompt
@@ -18,7 +18,9 @@ from harness.plugin import Judge
 TOLERANCE = 0.02
 
 
-def test_blocks_add_up(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]) -> None:
+def test_blocks_add_up(
+    judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]
+) -> None:
     """COUNT-1: The blocks of a text add up to it, and each has between 1 and depth + 1 tokens: 1 <= tau <= depth + 1."""
     impl.require("blocks")
     params = [{"temperature": t, "max_new_tokens": 64} for t in (0.0, 1.0) for _ in range(4)]
@@ -35,7 +37,11 @@ def test_blocks_add_up(judge: Judge, impl: Implementation, open_engine: Callable
         sizes.update(block.accepted for block in blocks if block.parents)
     total = sum(sizes.values())
     tau = sum((size + 1) * count for size, count in sizes.items()) / total if total else float("nan")
-    picture = CountPicture(title="target passes by accepted tokens", xlabel="accepted tokens", counts=tuple(sizes[i] for i in range(max(sizes, default=0) + 1)))
+    picture = CountPicture(
+        title="target passes by accepted tokens",
+        xlabel="accepted tokens",
+        counts=tuple(sizes[i] for i in range(max(sizes, default=0) + 1)),
+    )
     judge("pass", f"{total} passes, tau {tau:.2f}", measured={"passes": total, "tau": tau}, pictures=(picture,))
 
 
@@ -57,9 +63,11 @@ def test_acceptance_length(
     params = {"temperature": temperature, "max_new_tokens": figure["max_new_tokens"]}
     outputs = [engine.decode(prompt.tokens, params, KeyedCoins(i)) for i, prompt in enumerate(texts)]
     tau, due = tau_of(outputs), float(figure["tau"][f"{temperature:g}"])
-    verdict = "pass" if abs(tau / due - 1) <= TOLERANCE else "fault"
+    verdict: Verdict = "pass" if abs(tau / due - 1) <= TOLERANCE else "fault"
     measured = {"tau": tau, "committed": due, "prompts": len(outputs)}
-    judge(verdict, f"tau {tau:.3f}, committed {due:.3f}", measured=measured, sensitivity=f"a tau off by more than {TOLERANCE:.0%}")
+    judge(
+        verdict, f"tau {tau:.3f}, committed {due:.3f}", measured=measured, sensitivity=f"a tau off by more than {TOLERANCE:.0%}"
+    )
 
 
 def tau_of(outputs: list[Output]) -> float:

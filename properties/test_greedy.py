@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eagle2_ref.sampling import SamplingParams
+from harness.evidence import Verdict
 from harness.implementations import Implementation
 from harness.implementations.engine import Engine
 from harness.laws.teacher import Divergence, Teacher
@@ -93,7 +94,13 @@ def _judge_greedy(
     tolerance = 3 * truth.noise([[*prompt, *prompt][:160] for prompt in prompts[:3]])
     found, tokens = _divergences(open_engine(pair, **options), truth, prompts, params)
     faults = [d for d in found if d.margin > tolerance]
-    measured = {"tokens": tokens, "prompts": len(prompts), "ties": len(found) - len(faults), "faults": len(faults), "tolerance": tolerance}
+    measured = {
+        "tokens": tokens,
+        "prompts": len(prompts),
+        "ties": len(found) - len(faults),
+        "faults": len(faults),
+        "tolerance": tolerance,
+    }
     if not found:
         judge("pass", f"{tokens} tokens of {len(prompts)} prompts, all equal", measured=measured)
     elif not faults:
@@ -104,13 +111,21 @@ def _judge_greedy(
         first = faults[0]
         seen = f"token {first.emitted} at position {first.position} where {first.expected} leads by {first.margin:.3g} logits"
         summary = f"{len(faults)} of {tokens} tokens differ beyond the noise of {tolerance:.1g}: {seen}"
-        verdict = "inconclusive" if excused else "fault"
-        aside = f"; but so do {excused} of the control arm: its target is not this target" if excused else "; the control arm has none"
+        verdict: Verdict = "inconclusive" if excused else "fault"
+        aside = (
+            f"; but so do {excused} of the control arm: its target is not this target"
+            if excused
+            else "; the control arm has none"
+        )
         judge(verdict, summary + aside, measured=measured | {"control faults": excused})
 
 
-def _divergences(engine: Engine, truth: Teacher, prompts: list[list[int]], params: dict[str, Any]) -> tuple[list[Divergence], int]:
+def _divergences(
+    engine: Engine, truth: Teacher, prompts: list[list[int]], params: dict[str, Any]
+) -> tuple[list[Divergence], int]:
     outputs = engine.generate(prompts, [params] * len(prompts), range(len(prompts)))
     law = SamplingParams.of(params)
-    found = [d for prompt, output in zip(prompts, outputs, strict=True) for d in truth.greedy_divergences(prompt, output.tokens, law)]
+    found = [
+        d for prompt, output in zip(prompts, outputs, strict=True) for d in truth.greedy_divergences(prompt, output.tokens, law)
+    ]
     return found, sum(len(output.tokens) for output in outputs)

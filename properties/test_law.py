@@ -32,12 +32,19 @@ ROUNDING = 1e-12
 """Total variation that float64 may leave between two ways of adding up the same law."""
 
 FIRST, SECOND = 1e-3, 1e-6
-"""A sampled check is a fault if p < FIRST, and p < SECOND on four times as many fresh samples: once in 1e9 for a correct decoder."""
+"""A sampled check is a fault if p < FIRST, and then p < SECOND on four times as many fresh samples.
+
+A correct decoder meets both once in 1e9 checks.
+"""
 
 
 @parametrize(EXACT)
 def test_whole_continuations(
-    cell: Cell, judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], plain: Callable[[Pair, str], PreTrainedModel]
+    cell: Cell,
+    judge: Judge,
+    impl: Implementation,
+    open_engine: Callable[..., Engine],
+    plain: Callable[[Pair, str], PreTrainedModel],
 ) -> None:
     """LAW-1: Over all coins, whole continuations of depth + 2 tokens are distributed as the target's, to rounding (1e-12).
 
@@ -64,7 +71,12 @@ def test_whole_continuations(
         judge("pass", f"{runs} executions add up to the target's law, to {distance:.1e}", measured=measured, pictures=(picture,))
     else:
         p, q = expected.get(worst, 0.0), observed.get(worst, 0.0)
-        judge("fault", f"total variation {distance:.3g}; {worst} has probability {q:.6g}, the target gives {p:.6g}", measured=measured, pictures=(picture,))
+        judge(
+            "fault",
+            f"total variation {distance:.3g}; {worst} has probability {q:.6g}, the target gives {p:.6g}",
+            measured=measured,
+            pictures=(picture,),
+        )
 
 
 def test_every_tree_and_every_law(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], coins4: Pair) -> None:
@@ -85,14 +97,25 @@ def test_every_tree_and_every_law(judge: Judge, impl: Implementation, open_engin
         instances += 1
         found, node = departure(rule, tree, p)
         if found > worst[0]:
-            worst = found, f"tokens {tree.tokens.tolist()}, parents {tree.parents.tolist()}, after node {node}: p = {p[node].tolist()}"
+            worst = (
+                found,
+                f"tokens {tree.tokens.tolist()}, parents {tree.parents.tolist()}, after node {node}: p = {p[node].tolist()}",
+            )
         assert found <= ROUNDING
 
     try:
         check()
     except AssertionError:
-        judge("fault", f"the next token departs from p by a total variation of {worst[0]:.3g}: {worst[1]}", measured={"total variation": worst[0]})
-    judge("pass", f"{instances} instances, at most {worst[0]:.1e} from p at any node", measured={"instances": instances, "total variation": worst[0]})
+        judge(
+            "fault",
+            f"the next token departs from p by a total variation of {worst[0]:.3g}: {worst[1]}",
+            measured={"total variation": worst[0]},
+        )
+    judge(
+        "pass",
+        f"{instances} instances, at most {worst[0]:.1e} from p at any node",
+        measured={"instances": instances, "total variation": worst[0]},
+    )
 
 
 @parametrize(COUPLED)
@@ -123,7 +146,12 @@ def test_coupled_with_ordinary_sampling(
 
 @parametrize(SAMPLED)
 def test_first_tokens_of_samples(
-    cell: Cell, judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], plain: Callable[[Pair, str], PreTrainedModel], asked: Settings
+    cell: Cell,
+    judge: Judge,
+    impl: Implementation,
+    open_engine: Callable[..., Engine],
+    plain: Callable[[Pair, str], PreTrainedModel],
+    asked: Settings,
 ) -> None:
     """LAW-4: The first depth + 2 tokens of independent samples, taken jointly, fit the target's law (chi-square)."""
     for need in set(cell.params) - {"temperature"}:
@@ -152,12 +180,19 @@ def _sample(engine: Engine, prompt: list[int], params: dict[str, Any], n: int, s
     return counts
 
 
-def _fit(judge: Judge, cell: Cell, expected: Law, counts: Counter[tuple[int, ...]], first: ChiSquare, second: ChiSquare | None) -> None:
+def _fit(
+    judge: Judge, cell: Cell, expected: Law, counts: Counter[tuple[int, ...]], first: ChiSquare, second: ChiSquare | None
+) -> None:
     observed = {text: count / first.n for text, count in counts.items()}
     evidence: dict[str, Any] = {
         "p_value": first.p,
         "sensitivity": f"total variation of {first.visible(FIRST):.3f} or more on {first.df + 1} cells (power 0.9)",
-        "measured": {"chi-square": first.statistic, "degrees of freedom": first.df, "samples": first.n, "impossible": first.impossible},
+        "measured": {
+            "chi-square": first.statistic,
+            "degrees of freedom": first.df,
+            "samples": first.n,
+            "impossible": first.impossible,
+        },
         "pictures": (_picture(f"{cell.id}: {first.n} samples", expected, observed, first.n),),
     }
     if first.impossible:
@@ -177,10 +212,18 @@ def _tolerance(truth: Teacher, chosen: list[Prompt]) -> float:
 
 def _token_for_token(judge: Judge, found: list[Divergence], tokens: int, prompts: int, tolerance: float) -> None:
     faults = [d for d in found if d.margin > tolerance]
-    measured = {"tokens": tokens, "prompts": prompts, "ties": len(found) - len(faults), "faults": len(faults), "tolerance": tolerance}
+    measured = {
+        "tokens": tokens,
+        "prompts": prompts,
+        "ties": len(found) - len(faults),
+        "faults": len(faults),
+        "tolerance": tolerance,
+    }
     if faults:
         first = faults[0]
-        seen = f"token {first.emitted} at position {first.position} where {first.expected} was due by a margin of {first.margin:.3g}"
+        seen = (
+            f"token {first.emitted} at position {first.position} where {first.expected} was due by a margin of {first.margin:.3g}"
+        )
         judge("fault", f"{len(faults)} of {tokens} tokens differ: {seen} (noise allows {tolerance:.1g})", measured=measured)
     elif found:
         judge("tie", f"{len(found)} of {tokens} tokens differ, all within the noise of {tolerance:.1g}", measured=measured)
@@ -198,5 +241,3 @@ def _picture(title: str, expected: Law, observed: Law, n: int = 0) -> LawPicture
         observed=tuple(observed.get(text, 0.0) for text in shown),
         n=n,
     )
-
-

@@ -26,7 +26,9 @@ def test_length(judge: Judge, open_engine: Callable[..., Engine], pair: Pair, te
     judge("pass", f"right for every length from 1 to {lengths[-1]}", measured={"lengths": len(lengths)})
 
 
-def test_end_of_text(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]) -> None:
+def test_end_of_text(
+    judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]
+) -> None:
     """STOP-2: The first end-of-text token ends the text, at whatever offset of a block it falls; no token follows it."""
     impl.require("eos")
     engine, checked, offsets = open_engine(pair), 0, set()
@@ -37,14 +39,20 @@ def test_end_of_text(judge: Judge, impl: Implementation, open_engine: Callable[.
         outputs = engine.generate([prompt.tokens] * len(ends), params, [0] * len(ends))
         for (token, at), output in zip(ends.items(), outputs, strict=True):
             if output.tokens != whole.tokens[: at + 1]:
-                judge("fault", f"with end of text {token}, due after {at + 1} tokens, the text is {_shown(output)}, expected {whole.tokens[: at + 1]}")
+                judge(
+                    "fault",
+                    f"with end of text {token}, due after {at + 1} tokens, the text is {_shown(output)},"
+                    f" expected {whole.tokens[: at + 1]}",
+                )
         checked += len(ends)
         offsets |= {offset for offset, at in _offsets(whole) if at in ends.values()}
     told = f" at offsets {sorted(offsets)} of a block" if offsets else ""
     judge("pass", f"{checked} end-of-text tokens{told}", measured={"texts": checked, "offsets": len(offsets)})
 
 
-def test_several_ends(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]) -> None:
+def test_several_ends(
+    judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]
+) -> None:
     """STOP-3: Of a list of end-of-text tokens the one that comes first ends the text, sampled text too."""
     impl.require("eos")
     engine, checked = open_engine(pair), 0
@@ -69,7 +77,9 @@ def test_context(judge: Judge, impl: Implementation, open_engine: Callable[..., 
     for n, output in zip(lengths, outputs, strict=True):
         if n + len(output.tokens) != coins4.context:
             judge("fault", f"a prompt of {n} tokens got {len(output.tokens)} more; the context holds {coins4.context}")
-    judge("pass", f"prompts of 1 to {lengths[-1]} tokens all fill a context of {coins4.context}", measured={"prompts": len(prompts)})
+    judge(
+        "pass", f"prompts of 1 to {lengths[-1]} tokens all fill a context of {coins4.context}", measured={"prompts": len(prompts)}
+    )
 
 
 def _offsets(output: Output) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.target import Target
 from eagle2_ref.tree import ROOT, DraftTree
-from harness.evidence import TreePicture
+from harness.evidence import TreePicture, Verdict
 from harness.implementations import Implementation
 from harness.implementations.engine import BlockTrace, Engine, Output
 from harness.pairs import Pair, Prompt, shipped
@@ -25,11 +25,13 @@ ROUNDING = 1e-9
 BEST_FIRST = [Cell("coin4", {}, 4, 4, 3), Cell("coin4", {}, 4, 3, 4), Cell("coin6", {}, 6, 5, 6), Cell("coin6", {}, 5, 4, 5)]
 
 
-def test_drafted_trees(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]) -> None:
+def test_drafted_trees(
+    judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]
+) -> None:
     """TREE-1: Every drafted tree is within its budget, connected, without duplicate siblings, and rooted in the newest token;
     the accepted path is a path of it."""
     impl.require("blocks")
-    budget = {name: int(impl.options[name]) for name in ("k", "depth", "m") if name in impl.options}
+    budget: dict[str, int] = {name: int(impl.options[name]) for name in ("k", "depth", "m") if name in impl.options}
     if "budget" in impl.capabilities:
         budget = {"k": 8, "depth": 6, "m": 25} | budget
     prompts = [prompt.tokens for prompt in texts[:6]]
@@ -79,7 +81,12 @@ def _wrong(block: BlockTrace, newest: int, emitted: Sequence[int], budget: dict[
 
 
 def test_tree_logits_are_sequential_logits(
-    judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], plain: Callable[[Pair, str], PreTrainedModel], pair: Pair, texts: list[Prompt]
+    judge: Judge,
+    impl: Implementation,
+    open_engine: Callable[..., Engine],
+    plain: Callable[[Pair, str], PreTrainedModel],
+    pair: Pair,
+    texts: list[Prompt],
 ) -> None:
     """TREE-2: At every node of a tree the target's logits are those of a plain pass over the text and the node's own path."""
     impl.require("decoder")
@@ -95,13 +102,20 @@ def test_tree_logits_are_sequential_logits(
                 sequential = logits_after(model, text)[len(step.seen.text) - 1 :]
                 worst = max(worst, farthest(step.seen.logits[[ROOT, *path]], sequential))
                 nodes += len(path) + 1
-    verdict = "pass" if worst <= ROUNDING else "fault"
+    verdict: Verdict = "pass" if worst <= ROUNDING else "fault"
     pictures = (_picture(shown),) if shown else ()
-    judge(verdict, f"{nodes} nodes, logits at most {worst:.1e} from sequential ones", measured={"nodes": nodes, "difference": worst}, pictures=pictures)
+    judge(
+        verdict,
+        f"{nodes} nodes, logits at most {worst:.1e} from sequential ones",
+        measured={"nodes": nodes, "difference": worst},
+        pictures=pictures,
+    )
 
 
-def test_mask_and_positions(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]) -> None:
-    """TREE-3: A node is given the root's position plus its depth, and sees the text, its ancestors and itself, and nothing else."""
+def test_mask_and_positions(
+    judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], pair: Pair, texts: list[Prompt]
+) -> None:
+    """TREE-3: A node is given the root's position plus its depth; it sees the text, its ancestors and itself, nothing else."""
     impl.require("decoder")
     decoder, passes = open_engine(pair).raw.decoder, 0
     for step in list(steps(decoder, texts[0].tokens, {"temperature": 1.0, "max_new_tokens": 40}, judge.seed()))[1:]:
@@ -114,7 +128,9 @@ def test_mask_and_positions(judge: Judge, impl: Implementation, open_engine: Cal
             if given != sees:
                 judge("fault", f"node {node} of {tree.parents.tolist()} sees {sorted(given ^ sees)} wrongly")
             if int(step.seen.positions[node]) != start + len(path):
-                judge("fault", f"node {node} has position {int(step.seen.positions[node])}, its depth makes it {start + len(path)}")
+                judge(
+                    "fault", f"node {node} has position {int(step.seen.positions[node])}, its depth makes it {start + len(path)}"
+                )
         passes += 1
     judge("pass", f"masks and positions of {passes} passes are right", measured={"passes": passes})
 
@@ -138,7 +154,9 @@ def test_best_first(cell: Cell, judge: Judge, impl: Implementation, open_engine:
             drafted = sorted((d, round(v, 6)) for d, v in zip(tree.depths[1:], tree.values.tolist()[1:], strict=True))
             expected = sorted(best_first(decoder.drafter, decoder.target, step.seen.text, depth, cell.m))
             if drafted != expected:
-                judge("fault", f"after {step.seen.text} the nodes' (depth, value) are {drafted}, the {cell.m} best have {expected}")
+                judge(
+                    "fault", f"after {step.seen.text} the nodes' (depth, value) are {drafted}, the {cell.m} best have {expected}"
+                )
             trees += 1
     judge("pass", f"{trees} trees are the {cell.m} best nodes", measured={"trees": trees, "m": cell.m})
 

@@ -32,7 +32,9 @@ class Budget:
             if not isinstance(value, int) or value < 1:
                 raise BadInput(f"budget: {name} is {value}", f"{name} must be a whole number of 1 or more")
         if self.k > vocab_size:
-            raise BadInput(f"budget: k is {self.k}, but the vocabulary has {vocab_size} tokens", f"give a k of at most {vocab_size}")
+            raise BadInput(
+                f"budget: k is {self.k}, but the vocabulary has {vocab_size} tokens", f"give a k of at most {vocab_size}"
+            )
         if self.m > self.pool:
             raise BadInput(
                 f"budget: m is {self.m}, but k = {self.k} and depth = {self.depth} give a pool of {self.pool} candidates",
@@ -108,7 +110,9 @@ class Eagle2:
         logits = self.lm_head(features)
         confidences = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
         if confidences.isnan().any():
-            raise BadInput("the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32")
+            raise BadInput(
+                "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
+            )
         k = self.budget.k
         top, tokens = confidences.topk(k, dim=-1)
         rows = torch.arange(len(features), device=features.device).repeat_interleave(k)

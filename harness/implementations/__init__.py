@@ -39,7 +39,9 @@ class Implementation:
     def open(self, pair: Pair, *, speculate: bool = True, **options: Any) -> Engine:
         """An engine on a pair; `speculate` False opens the control arm. `options` add to the user's own, and override them."""
         chosen = {**self.options, **options}
-        return Engine(self, pair, partial(self.make, str(pair.target), str(pair.draft) if speculate else None, **chosen), speculate)
+        return Engine(
+            self, pair, partial(self.make, str(pair.target), str(pair.draft) if speculate else None, **chosen), speculate
+        )
 
     def takes(self, option: str) -> bool:
         """Whether the constructor has a parameter of this name."""
@@ -62,7 +64,9 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
             from harness.implementations import reference
 
             common |= {"version": getattr(inspect.getmodule(found), "__version__", "")}
-            implementation = _python(partial(reference.Engine, accept=found), _options(",".join(options)), common, reference.RULE_CAPABILITIES)
+            implementation = _python(
+                partial(reference.Engine, accept=found), _options(",".join(options)), common, reference.RULE_CAPABILITIES
+            )
         else:
             implementation = _python(found, _options(",".join(options)), common)
     elif kind == "trace":
@@ -78,7 +82,9 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
     return implementation
 
 
-def _python(make: Callable[..., Any], options: dict[str, Any], common: dict[str, Any], capabilities: frozenset[str] | None = None) -> Implementation:
+def _python(
+    make: Callable[..., Any], options: dict[str, Any], common: dict[str, Any], capabilities: frozenset[str] | None = None
+) -> Implementation:
     declared = capabilities or frozenset(getattr(make, "capabilities", DEFAULT_CAPABILITIES))
     version = common.pop("version", "") or str(getattr(make, "version", ""))
     implementation = Implementation(make=make, options=options, capabilities=declared, version=version, **common)
@@ -87,7 +93,8 @@ def _python(make: Callable[..., Any], options: dict[str, Any], common: dict[str,
         if not implementation.takes(option):
             near = difflib.get_close_matches(option, names, 1)
             raise BadInput(
-                f"{implementation.name}: there is no option {option!r}", f"did you mean {near[0]}?" if near else f"options are {', '.join(names) or 'none'}"
+                f"{implementation.name}: there is no option {option!r}",
+                f"did you mean {near[0]}?" if near else f"options are {', '.join(names) or 'none'}",
             )
     return implementation
 
@@ -102,12 +109,16 @@ def _import(where: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and not (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise BadInput(f"py:{where}: importing {module_name} needs {error.name}, which is not installed", f"pip install {error.name}") from None
+            raise BadInput(
+                f"py:{where}: importing {module_name} needs {error.name}, which is not installed", f"pip install {error.name}"
+            ) from None
         near = difflib.get_close_matches(module_name, [path.stem for path in Path().glob("*.py")], 1)
         hint = f"did you mean {near[0]}?" if near else "run from the folder that holds it, or install it into this environment"
         raise BadInput(f"py:{where}: there is no module {module_name}", hint) from None
     except Exception as error:
-        raise BadInput(f"py:{where}: importing {module_name} failed: {type(error).__name__}: {error}", "the module must import by itself") from error
+        raise BadInput(
+            f"py:{where}: importing {module_name} failed: {type(error).__name__}: {error}", "the module must import by itself"
+        ) from error
     if not hasattr(module, attribute):
         public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         near = difflib.get_close_matches(attribute, public, 1)

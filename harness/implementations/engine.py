@@ -122,15 +122,26 @@ class Engine:
             raise AdapterError(f"an answer has {len(tokens)} tokens, without an end-of-text token; {limit} were asked for")
         return Output(tokens, _blocks(answer))
 
-    def _tape(self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int], outputs: list[Output]) -> None:
+    def _tape(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int], outputs: list[Output]
+    ) -> None:
         """Append what was asked and answered to the tape, a line each; one write a line, so that processes can share it."""
         if self.implementation.tape is None:
             return
         common = {"pair": self.pair.name, "speculate": self.speculate}
         with self.implementation.tape.open("ab", buffering=0) as tape:
             for prompt, param, seed, output in zip(prompts, params, seeds, outputs, strict=True):
-                blocks = output.blocks and [{"accepted": b.accepted, "tokens": b.tokens, "parents": b.parents} for b in output.blocks]
-                line = {**common, "prompt": list(prompt), "params": param, "seed": seed, "tokens": output.tokens, "blocks": blocks}
+                blocks = output.blocks and [
+                    {"accepted": b.accepted, "tokens": b.tokens, "parents": b.parents} for b in output.blocks
+                ]
+                line = {
+                    **common,
+                    "prompt": list(prompt),
+                    "params": param,
+                    "seed": seed,
+                    "tokens": output.tokens,
+                    "blocks": blocks,
+                }
                 tape.write(json.dumps(line).encode() + b"\n")
 
 
@@ -141,7 +152,9 @@ def _blocks(answer: Any) -> tuple[BlockTrace, ...] | None:
     try:
         return tuple(BlockTrace(int(b["accepted"]), tuple(map(int, b["tokens"])), tuple(map(int, b["parents"]))) for b in blocks)
     except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(f"'blocks' is not a list of dicts with accepted, tokens and parents: {type(error).__name__}: {error}") from None
+        raise AdapterError(
+            f"'blocks' is not a list of dicts with accepted, tokens and parents: {type(error).__name__}: {error}"
+        ) from None
 
 
 class TimeLimit(BaseException):

@@ -50,7 +50,9 @@ class Engine:
         self.rule = _from_outside(accept) if accept else RULES[rule]
         self.decoder = Decoder.load(target, draft, Budget(k, depth, m), self.rule, dtype, device)
 
-    def generate(self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    def generate(
+        self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
+    ) -> list[dict[str, Any]]:
         return [self.decode(prompt, param, SeededCoins(seed)) for prompt, param, seed in zip(prompts, params, seeds, strict=True)]
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
@@ -60,7 +62,8 @@ class Engine:
 def told(generation: Generation) -> dict[str, Any]:
     """A generation in the words of the protocol: plain numbers and lists."""
     blocks = [
-        {"accepted": block.accepted, "tokens": block.tree.tokens.tolist(), "parents": block.tree.parents.tolist()} for block in generation.blocks[1:]
+        {"accepted": block.accepted, "tokens": block.tree.tokens.tolist(), "parents": block.tree.parents.tolist()}
+        for block in generation.blocks[1:]
     ]
     return {"tokens": generation.tokens, "blocks": [{"accepted": 0, "tokens": [], "parents": []}, *blocks]}
 

@@ -32,7 +32,9 @@ class Trace:
         except OSError as error:
             raise BadInput(f"no trace at {path}: {error.strerror}", "`eagle2 record IMPL -o run.jsonl` makes one") from None
         except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{path} is not a trace: {type(error).__name__}: {error}", "`eagle2 record IMPL -o run.jsonl` makes one") from None
+            raise BadInput(
+                f"{path} is not a trace: {type(error).__name__}: {error}", "`eagle2 record IMPL -o run.jsonl` makes one"
+            ) from None
 
     def engine(self, target: str, draft: str | None = None, **_options: Any) -> Replayed:
         return Replayed(self, Path(target).parent.name, draft is not None)
@@ -40,7 +42,13 @@ class Trace:
 
 def write_head(path: Path, implementation: str, version: str, capabilities: frozenset[str], options: dict[str, Any]) -> None:
     """Begin a trace."""
-    head = {"kind": "trace", "implementation": implementation, "version": version, "capabilities": sorted(capabilities), "options": options}
+    head = {
+        "kind": "trace",
+        "implementation": implementation,
+        "version": version,
+        "capabilities": sorted(capabilities),
+        "options": options,
+    }
     path.write_text(json.dumps(head) + "\n")
 
 

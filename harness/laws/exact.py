@@ -25,7 +25,12 @@ def target_law(model: PreTrainedModel, prompt: Sequence[int], params: SamplingPa
     for _ in range(params.max_new_tokens):
         texts = torch.tensor([[*prompt, *text] for text in open_texts], device=model.device)
         p = next_token_law(model, texts, params).tolist()
-        grown = {(*text, x): weight * px for (text, weight), row in zip(open_texts.items(), p, strict=True) for x, px in enumerate(row) if px > 0}
+        grown = {
+            (*text, x): weight * px
+            for (text, weight), row in zip(open_texts.items(), p, strict=True)
+            for x, px in enumerate(row)
+            if px > 0
+        }
         finished |= {text: weight for text, weight in grown.items() if text[-1] in params.eos}
         open_texts = {text: weight for text, weight in grown.items() if text[-1] not in params.eos}
         if not open_texts:
@@ -36,7 +41,7 @@ def target_law(model: PreTrainedModel, prompt: Sequence[int], params: SamplingPa
 def next_token_law(model: PreTrainedModel, texts: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     """p [texts, V] after texts [texts, n] of one length, as `transformers.generate` would sample it."""
     logits = model(texts).logits[:, -1]
-    scores = params.processors()(texts, logits if logits.dtype == torch.float64 else logits.float())
+    scores: torch.Tensor = params.processors()(texts, logits if logits.dtype == torch.float64 else logits.float())
     if params.temperature == 0:
         return torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
     return scores.softmax(-1)

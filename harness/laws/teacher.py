@@ -66,7 +66,9 @@ class Teacher:
         """Where a text departs from greedy decoding, each position judged on the text's own past."""
         return _divergences(self.scores(prompt, tokens, params), len(prompt), tokens)
 
-    def coupled_divergences(self, prompt: Sequence[int], tokens: Sequence[int], params: SamplingParams, seed: int) -> list[Divergence]:
+    def coupled_divergences(
+        self, prompt: Sequence[int], tokens: Sequence[int], params: SamplingParams, seed: int
+    ) -> list[Divergence]:
         """Where a text departs from ordinary sampling with KeyedCoins of this seed: at each position the winner of p / noise.
 
         Races are run in logits: log p - log noise. Equality at every position is, by induction, equality with the text that
@@ -90,7 +92,8 @@ def _divergences(scores: Tensor, start: int, tokens: Sequence[int]) -> list[Dive
     # Of equal logits the first counts, as argmax has it: another one of them diverges with a margin of 0.
     margins = (best - scores.gather(-1, emitted[:, None])[:, 0]).tolist()
     return [
-        Divergence(start + i, int(emitted[i]), int(expected[i]), margins[i]) for i in (expected != emitted).nonzero()[:, 0].tolist()
+        Divergence(start + i, int(emitted[i]), int(expected[i]), margins[i])
+        for i in (expected != emitted).nonzero()[:, 0].tolist()
     ]
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import chi2, ncx2
+
+T = TypeVar("T", bound=Hashable)
 
 POOL = 20.0
 """Cells are pooled until each expects this many. With raw cells of E < 1 the tail probability is off by factors of 20 to 80."""
@@ -36,7 +39,7 @@ class ChiSquare:
         return min(1.0, float(np.sqrt(noncentrality / self.n) / 2))
 
 
-def chi_square(counts: Mapping[Hashable, int], law: Mapping[Hashable, float], pool: float = POOL) -> ChiSquare:
+def chi_square(counts: Mapping[T, int], law: Mapping[T, float], pool: float = POOL) -> ChiSquare:
     """Test counts of independent samples against a law."""
     n = sum(counts.values())
     impossible = sum(count for outcome, count in counts.items() if law.get(outcome, 0.0) == 0.0)
