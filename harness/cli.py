@@ -206,14 +206,17 @@ def run(settings: Settings, jobs: str, report: bool = True) -> int:
     from harness.terminal import show_record
 
     # What is wrong with the words of the command is told here, before pytest starts.
-    connect(settings.impl)
-    find_pair(settings.pair, settings.target or None, settings.draft or None)
+    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
+    connect(settings.impl).check(pair, settings.dtype, settings.device)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
     arguments = [str(CHAPTERS), f"--rootdir={CHAPTERS.parent}", *quiet, "-n", jobs, *settings.unparse()]
     status = pytest.main(arguments)
     path = Path(settings.out) / "record.jsonl"
-    if status in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED) or not path.exists():
-        return USAGE if status == pytest.ExitCode.USAGE_ERROR else INCONCLUSIVE
+    if status == pytest.ExitCode.USAGE_ERROR:
+        return USAGE
+    if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) or not path.exists():
+        typer.echo(f"eagle2: the run was cut off; what it had found is in {path}", err=True)
+        return INCONCLUSIVE
     record = read_record(path)
     show_record(record, path.parent if report else None)
     return record.footer.exit_code if report else (BROKEN if record.footer.exit_code else 0)

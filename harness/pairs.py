@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -85,14 +86,25 @@ class Prompt:
     id: str
     kind: str
     text: str
-
-    @property
-    def tokens(self) -> list[int]:
-        """Its bytes, which are the tokens of the `stdlib` pair."""
-        return list(self.text.encode())
+    tokens: list[int]
 
 
-def prompts() -> list[Prompt]:
-    """fixtures/prompts/code.jsonl."""
-    lines = (FIXTURES / "prompts" / "code.jsonl").read_text().splitlines()
-    return [Prompt(**json.loads(line)) for line in lines]
+def prompts(pair: Pair) -> list[Prompt]:
+    """fixtures/prompts/code.jsonl in the tokens of a pair; a target without a tokenizer is given bytes, modulo its vocabulary."""
+    lines = [json.loads(line) for line in (FIXTURES / "prompts" / "code.jsonl").read_text(encoding="utf-8").splitlines()]
+    encode = _encoder(pair)
+    return [Prompt(**line, tokens=encode(line["text"])) for line in lines]
+
+
+def _encoder(pair: Pair) -> Callable[[str], list[int]]:
+    if not any((pair.target / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
+        return lambda text: [byte % pair.vocab_size for byte in text.encode()]
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(pair.target), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"the tokenizer of {pair.target} cannot be loaded: {error}", "mend it, or remove its files: bytes are used then"
+        ) from None
+    return lambda text: [int(token) for token in tokenizer(text)["input_ids"]]

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -15,9 +15,11 @@ from harness.catalogue import CHAPTERS, catalogue, read_docstring
 from harness.evidence import Property, Result, Verdict
 from harness.settings import Settings
 
+if TYPE_CHECKING:
+    from harness.recorder import Recorder
+
 RESULT = "eagle2-result"
 SETTINGS = pytest.StashKey[Settings]()
-RECORDER = pytest.StashKey[Any]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,11 +49,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         settings = session.config.stash[SETTINGS]
         try:
             main = find_pair(settings.pair, settings.target or None, settings.draft or None)
-            session.config.stash[RECORDER] = Recorder(
-                settings, connect(settings.impl), [main, shipped("coin4"), shipped("coin6")]
-            )
+            pairs = [main, shipped("coin4"), shipped("coin6")]
+            recorder = Recorder(settings, connect(settings.impl), pairs)
         except BadInput as error:
             raise pytest.UsageError(str(error)) from None
+        session.config.pluginmanager.register(Recording(recorder), "eagle2-recording")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -86,56 +88,35 @@ def pytest_runtest_makereport(
             item.user_properties.append((RESULT, result.model_dump_json()))
             if result.verdict == "n/a":
                 report.outcome, report.longrepr = "skipped", (str(item.path), 0, result.summary)
+            elif result.broken:
+                report.longrepr = f"{result.property}  {result.case}  {result.summary}"
             report.user_properties = list(item.user_properties)
     return report
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    recorder = _RECORDING[0] if _RECORDING else None
-    if recorder is None or _is_worker():
-        return
-    sent = [value for name, value in report.user_properties if name == RESULT]
-    if report.when == "teardown":
-        return
-    for value in sent if report.when == "call" or report.outcome != "passed" else []:
-        recorder.add(Result.model_validate_json(str(value)))
-    if report.failed and not sent and (told := _by_nodeid(report.nodeid)):
-        recorder.add(
-            Result(
-                property=told.id,
-                case=_bracket(report.nodeid),
-                verdict="inconclusive",
-                summary=_last_line(report.longreprtext),
-                broken=True,
-            )
-        )
+class Recording:
+    """The plugin of the controller: keeps the record while results come in, and closes it."""
 
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
 
-_RECORDING: list[Any] = []
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown" or (report.when == "setup" and report.passed):
+            return
+        sent = [str(value) for name, value in report.user_properties if name == RESULT]
+        for value in sent:
+            result = Result.model_validate_json(value)
+            self.recorder.add(result.model_copy(update={"seconds": round(report.duration, 2)}))
+        if report.failed and not sent and (told := _by_nodeid(report.nodeid)):
+            why, case = _last_line(report.longreprtext), _bracket(report.nodeid)
+            self.recorder.add(Result(property=told.id, case=case, verdict="inconclusive", summary=why, broken=True))
 
+    def pytest_sessionfinish(self) -> None:
+        self.recorder.finish()
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection(session: pytest.Session) -> None:
-    _RECORDING[:] = [session.config.stash[RECORDER]] if RECORDER in session.config.stash else []
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    recorder = session.config.stash.get(RECORDER, None)
-    if recorder is not None and not _is_worker():
-        session.config.stash.setdefault(EXIT_CODE, recorder.finish())
-
-
-EXIT_CODE = pytest.StashKey[int]()
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    recorder = config.stash.get(RECORDER, None)
-    if recorder is not None:
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         terminalreporter.write_sep("-", "eagle2")
-        terminalreporter.write_line(
-            (recorder.out / "summary.md").read_text().split("\n\n")[1] if (recorder.out / "summary.md").exists() else ""
-        )
-        terminalreporter.write_line(f"record and report: {recorder.out}")
+        terminalreporter.write_line(f"record and report: {self.recorder.out}")
 
 
 # --- what a property test is given ---------------------------------------------------------------------------------

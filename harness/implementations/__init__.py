@@ -43,6 +43,14 @@ class Implementation:
             self, pair, partial(self.make, str(pair.target), str(pair.draft) if speculate else None, **chosen), speculate
         )
 
+    def check(self, pair: Pair, dtype: str, device: str) -> None:
+        """Raise BadInput for options and checkpoints that the reference's own code, where it is used, cannot work with.
+
+        Opening other engines may take minutes and a GPU: theirs is left to SMOKE.
+        """
+        if "decoder" in self.capabilities:
+            self.make(str(pair.target), str(pair.draft), **{"dtype": dtype, "device": device, **self.options})
+
     def takes(self, option: str) -> bool:
         """Whether the constructor has a parameter of this name."""
         parameters = inspect.signature(self.make).parameters.values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import transformers
 from torch import Tensor
 
 import eagle2_ref
@@ -15,6 +16,8 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
+
+transformers.utils.logging.disable_progress_bar()  # bars of loading would stand among the results
 
 Accept = Callable[[list[int], list[int], Tensor, Coins], tuple[list[int], int]]
 """A bare rule: (tokens [m + 1], parents [m + 1], p [m + 1, V], coins) -> (accepted nodes, top down; one more token)."""
