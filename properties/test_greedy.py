@@ -59,7 +59,8 @@ def test_exact_ties(
     teacher: Callable[[Pair, str], Teacher],
     coins6: Pair,
 ) -> None:
-    """GREEDY-2: Where two tokens are exactly equally likely the first is taken, from every start, with any budget."""
+    """GREEDY-2: The same holds where two tokens are exactly equally likely, from every start, with any budget; if another than
+    the first of them is taken, that is told as a tie."""
     impl.require("budget")
     params = {**cell.params, "max_new_tokens": 12}
     starts = [[a] for a in range(6)] + [[a, b, 3] for a in range(6) for b in range(6)]

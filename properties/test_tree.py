@@ -166,7 +166,7 @@ def best_first(drafter: Eagle2, target: Target, text: Sequence[int], depth: int,
     """(depth, value) of the m best of all continuations: the best open one is taken, and opens its children."""
     if depth < 1:
         return []
-    features = target.model.base_model(torch.tensor([list(text[:-1])])).last_hidden_state[0]
+    features = target.model.base_model(torch.tensor([list(text[:-1])], device=target.model.device)).last_hidden_state[0]
     taken: list[tuple[int, float]] = []
     # Equal within rounding counts as equal: then the shallower goes first.
     frontier: list[tuple[float, int, tuple[int, ...], float]] = [(0.0, 0, (), 0.0)]
@@ -184,8 +184,7 @@ def _confidences(drafter: Eagle2, text: Sequence[int], features: torch.Tensor, p
     tokens, known = [*text[1:], *path], features
     for _ in range(len(path) + 1):
         n = len(known)
-        positions = torch.arange(n)
-        out = drafter.head(torch.tensor(tokens[:n]), known, positions)
+        out = drafter.head(torch.tensor(tokens[:n], device=known.device), known, torch.arange(n, device=known.device))
         known = torch.cat([known, out[-1:]])
     return drafter.lm_head(known[-1:]).log_softmax(-1)[0]
 
