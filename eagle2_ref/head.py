@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -44,17 +45,29 @@ class HeadConfig:
         missing = [name for name in needed if name not in raw]
         if missing:
             raise BadInput(f"{where} lacks {', '.join(missing)}", "give --draft a directory with an EAGLE-1/2 head")
-        rope = raw.get("rope_parameters") or {}
-        return cls(
-            **{name: int(raw[name]) for name in needed},
-            num_key_value_heads=int(raw.get("num_key_value_heads") or raw["num_attention_heads"]),
-            num_hidden_layers=int(raw.get("num_hidden_layers", 1)),
-            rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-            rope_theta=float(raw.get("rope_theta") or rope.get("rope_theta") or 10000.0),
-            rope_factor=_rope_factor(raw.get("rope_scaling"), where),
-            bias=bool(raw.get("bias", True)),
-            qkv_bias=bool(raw.get("qkv_bias", False)),
-        )
+        try:
+            rope = raw.get("rope_parameters") or {}
+            config = cls(
+                **{name: int(raw[name]) for name in needed},
+                num_key_value_heads=int(raw.get("num_key_value_heads") or raw["num_attention_heads"]),
+                num_hidden_layers=int(raw.get("num_hidden_layers", 1)),
+                rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+                rope_theta=float(raw.get("rope_theta") or rope.get("rope_theta") or 10000.0),
+                rope_factor=_rope_factor(raw.get("rope_scaling") or rope, where),
+                bias=bool(raw.get("bias", True)),
+                qkv_bias=bool(raw.get("qkv_bias", False)),
+            )
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise error if isinstance(error, BadInput) else BadInput(f"{where} has a value of the wrong kind: {error}") from None
+        config._check(where, raw.get("hidden_act", "silu"))
+        return config
+
+    def _check(self, where: Path | str, activation: str) -> None:
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        if min(heads, kv_heads) < 1 or self.hidden_size % heads or heads % kv_heads:
+            raise BadInput(f"{where}: {heads} heads, {kv_heads} key-value heads and hidden size {self.hidden_size} do not divide")
+        if activation != "silu":
+            raise BadInput(f"{where}: hidden_act {activation!r} is not supported", "only silu is")
 
     def to_json(self) -> dict[str, Any]:
         """The published layout, with the architecture name by which other engines know it."""
@@ -79,7 +92,9 @@ class HeadConfig:
 def _rope_factor(scaling: dict[str, Any] | None, where: Path | str) -> float:
     if not scaling:
         return 1.0
-    kind = scaling.get("type", scaling.get("rope_type"))
+    kind = scaling.get("type", scaling.get("rope_type", "default"))
+    if kind == "default":
+        return 1.0
     if kind != "linear":
         raise BadInput(f"{where}: rope_scaling of type {kind!r} is not supported", "only linear scaling is")
     return float(scaling["factor"])
@@ -219,7 +234,8 @@ def causal(rows: int, columns: int, device: torch.device) -> Tensor:
 def _rope(positions: Tensor, config: HeadConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines, [..., 1, n, head_dim] (the 1 stands for the heads)."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device) / config.head_dim
-    angles = (positions.float() / config.rope_factor).unsqueeze(-1) * config.rope_theta**-exponents
+    frequencies = 1.0 / config.rope_theta**exponents / config.rope_factor  # in transformers' order, to the last bit
+    angles = positions.float().unsqueeze(-1) * frequencies
     angles = torch.cat([angles, angles], dim=-1).unsqueeze(-3)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -265,17 +281,22 @@ def save_head(head: EagleHead, directory: Path | str) -> None:
 
 def _read_config(directory: Path) -> HeadConfig:
     path = directory / "config.json"
-    try:
-        raw = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise BadInput(
-            f"no head at {directory}: {path.name} is missing", "give --draft the directory of an EAGLE-1/2 head"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not JSON: {error}", "the file is damaged; fetch or train the head again") from None
-    if "draft_vocab_size" in raw:
+    if not path.exists():
+        raise BadInput(f"no head at {directory}: {path.name} is missing", "give --draft the directory of an EAGLE-1/2 head")
+    raw = _read_json(path)
+    if "draft_vocab_size" in raw or "Eagle3" in str(raw.get("architectures")):
         raise BadInput(f"{path} describes an EAGLE-3 head", "this decoder loads EAGLE-1 and EAGLE-2 heads")
     return HeadConfig.from_json(raw, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} is not JSON: {error}", "the file is damaged; fetch or train the head again") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path} is not a JSON object", "the file is damaged; fetch or train the head again")
+    return raw
 
 
 def _read_tensors(directory: Path) -> dict[str, Tensor]:
@@ -285,8 +306,10 @@ def _read_tensors(directory: Path) -> dict[str, Tensor]:
             return _read_file(directory / single)
         index = directory / f"{single}.index.json"
         if index.exists():
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            return {name: t for shard in shards for name, t in _read_file(directory / shard).items()}
+            shards = _read_json(index).get("weight_map")
+            if not isinstance(shards, dict) or not shards:
+                raise BadInput(f"{index} has no weight_map", "the file is damaged; fetch or train the head again")
+            return {name: t for shard in sorted(set(shards.values())) for name, t in _read_file(directory / shard).items()}
     raise BadInput(
         f"no weights in {directory}",
         "expected model.safetensors or pytorch_model.bin, or one of them in shards with its index file",
@@ -299,13 +322,19 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             tensors: dict[str, Tensor] = load_file(path)
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-        return tensors
     except FileNotFoundError:
         raise BadInput(f"{path} is missing though the index names it", "fetch the checkpoint again") from None
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}", "the file is damaged; fetch or train it again") from None
-    except Exception as error:  # pickle.UnpicklingError is what weights_only raises on code; it derives from Exception alone
-        raise BadInput(f"{path} is refused: {error}", "only plain tensors are loaded") from None
+        reason = str(error).partition(". ")[0] or "it is empty"
+        raise BadInput(f"{path} cannot be read: {reason}", "the file is damaged; fetch or train it again") from None
+    except UnpicklingError as error:  # what weights_only raises on code; torch's own advice, to do without it, is left out
+        told = [line for line in str(error).splitlines() if line.startswith(("Trying", "Unsupported"))]
+        raise BadInput(
+            f"{path} is refused: it holds more than tensors. {' '.join(told)}", "only plain tensors are loaded"
+        ) from None
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise BadInput(f"{path} is refused: it is not a dictionary of tensors", "give a checkpoint as `state_dict()` has it")
+    return tensors
 
 
 def _must_fit(config: HeadConfig, tensors: dict[str, Tensor], embedding: Tensor, where: Path, where_target: str) -> None:
