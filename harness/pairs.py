@@ -66,6 +66,12 @@ def shipped(name: str) -> Pair:
     return Pair(name, folder / "target", folder / "draft")
 
 
+def name_of(target: Path) -> str:
+    """What a pair is called: the folder of its target, or the one above where that is called `target`."""
+    folder = target.resolve()
+    return folder.parent.name if folder.name == "target" else folder.name
+
+
 def find_pair(name: str, target: str | None, draft: str | None) -> Pair:
     """The pair that --pair, or --target with --draft, asks for."""
     if not target and not draft:
@@ -76,7 +82,7 @@ def find_pair(name: str, target: str | None, draft: str | None) -> Pair:
     for flag, folder in (("--target", target), ("--draft", draft)):
         if not Path(folder).is_dir():
             raise BadInput(f"{flag} {folder} is not a directory", "give the directory of a checkpoint")
-    return Pair(Path(target).resolve().name, Path(target), Path(draft))
+    return Pair(name_of(Path(target)), Path(target), Path(draft))
 
 
 @dataclass(frozen=True)

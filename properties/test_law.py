@@ -17,7 +17,7 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.evidence import LawPicture
 from harness.implementations import Implementation
-from harness.implementations.engine import Engine
+from harness.implementations.engine import AdapterError, Engine
 from harness.laws.exact import Law, most_different, target_law, total_variation
 from harness.laws.induction import departure
 from harness.laws.teacher import Divergence, Teacher
@@ -160,6 +160,10 @@ def test_first_tokens_of_samples(
     depth = cell.depth if options else int(impl.options.get("depth", 4))
     pair, prompt = shipped(cell.pair), [2, 3, 2]
     engine = open_engine(pair, **options)
+    try:
+        engine.raw  # noqa: B018  opened here, so that an engine that is sound but cannot load a toy is not called broken
+    except AdapterError as error:
+        judge("inconclusive", f"its sampled law was not judged: it could not be opened on the pair {pair.name}: {error}")
     params = {**cell.params, "max_new_tokens": min(depth + 2, 8)}
     expected = target_law(plain(pair, "float64"), prompt, SamplingParams.of(params))
     n = 20_000 if asked.tier == "full" else 2_500

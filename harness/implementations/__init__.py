@@ -39,9 +39,8 @@ class Implementation:
     def open(self, pair: Pair, *, speculate: bool = True, **options: Any) -> Engine:
         """An engine on a pair; `speculate` False opens the control arm. `options` add to the user's own, and override them."""
         chosen = {**self.options, **options}
-        return Engine(
-            self, pair, partial(self.make, str(pair.target), str(pair.draft) if speculate else None, **chosen), speculate
-        )
+        make = partial(self.make, str(pair.target), str(pair.draft) if speculate else None, **chosen)
+        return Engine(self, pair, make, speculate, options)
 
     def check(self, pair: Pair, dtype: str, device: str) -> None:
         """Raise BadInput for options and checkpoints that the reference's own code, where it is used, cannot work with.

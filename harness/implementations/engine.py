@@ -56,8 +56,8 @@ class Output:
 class Engine:
     """An implementation on a pair. Opened at first use, since an engine may take long and a check may not need it."""
 
-    def __init__(self, implementation: Implementation, pair: Pair, make: Callable[[], Any], speculate: bool) -> None:
-        self.implementation, self.pair, self.speculate = implementation, pair, speculate
+    def __init__(self, implementation: Implementation, pair: Pair, make: Callable[[], Any], speculate: bool, options: dict[str, Any]) -> None:
+        self.implementation, self.pair, self.speculate, self.options = implementation, pair, speculate, options
         self._make, self._raw = make, None
         self._dead = ""
 
@@ -128,7 +128,7 @@ class Engine:
         """Append what was asked and answered to the tape, a line each; one write a line, so that processes can share it."""
         if self.implementation.tape is None:
             return
-        common = {"pair": self.pair.name, "speculate": self.speculate}
+        common = {"pair": self.pair.name, "speculate": self.speculate, "options": asked_options(self.options)}
         with self.implementation.tape.open("ab", buffering=0) as tape:
             for prompt, param, seed, output in zip(prompts, params, seeds, outputs, strict=True):
                 blocks = output.blocks and [
@@ -143,6 +143,11 @@ class Engine:
                     "blocks": blocks,
                 }
                 tape.write(json.dumps(line).encode() + b"\n")
+
+
+def asked_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that tell requests of a trace apart: a trace may be judged on another device than it was made on."""
+    return {name: value for name, value in sorted(options.items()) if name not in ("device", "dtype")}
 
 
 def _blocks(answer: Any) -> tuple[BlockTrace, ...] | None:
