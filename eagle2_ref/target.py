@@ -34,9 +34,12 @@ class Target:
         text = model.config.get_text_config(decoder=True)
         self.vocab_size, self.context = int(text.vocab_size), int(getattr(text, "max_position_embeddings", 1 << 30))
         self._masked_layers = _masked_layers(text, name)
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        takes = inspect.signature(model.forward).parameters
+        if "position_ids" not in takes:
+            raise BadInput(f"{name} takes no positions of its tokens", "only a model that does can be verified against a tree")
+        self._keeps_logits = "logits_to_keep" in takes
         model.base_model.register_forward_hook(self._keep_features)
-        self.passes = 0
+        self._features: Tensor | None = None
         self.reset()
 
     @classmethod
@@ -49,15 +52,7 @@ class Target:
             raise BadInput(
                 f"no target at {directory}: config.json is missing", "give --target the directory of a transformers checkpoint"
             )
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                str(directory), dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False, attn_implementation="sdpa"
-            )
-        except Exception as error:  # transformers, safetensors and json each have their own; all mean the same to the user
-            raise BadInput(
-                f"the target at {directory} cannot be loaded: {error}", "the checkpoint is damaged or of an unknown kind"
-            ) from error
-        return cls(model.to(where), str(directory))
+        return cls(load_model(directory, dtype).to(where), str(directory))
 
     @property
     def embedding(self) -> Tensor:
@@ -114,6 +109,8 @@ class Target:
             raise BadInput(
                 f"{self.name} keeps a state that cannot be rolled back", "only attention caches can be verified against a tree"
             )
+        if self._features is None:
+            raise BadInput(f"{self.name} does not show the features its LM head is given", "a head cannot draft for such a model")
         return Rows(logits[-1:] if "logits_to_keep" in kwargs else logits, self._features[0])
 
     def _mask(self, ancestors: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
@@ -134,10 +131,38 @@ class Target:
         self._features = output[0] if isinstance(output, tuple) else output.last_hidden_state
 
 
+def load_model(directory: Path | str, dtype: str) -> PreTrainedModel:
+    """A checkpoint by transformers alone, but strictly: it gives random weights to tensors that a checkpoint lacks."""
+    hint = "the checkpoint is damaged or of an unknown kind"
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(directory),
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers, safetensors and json each have their own; all mean the same to the user
+        raise BadInput(f"the target at {directory} cannot be loaded: {error}", hint) from error
+    problems = [
+        f"tensor {name} is {list(found)}, expected {list(expected)}" for name, found, expected in sorted(info["mismatched_keys"])
+    ] + [f"missing tensor {name}" for name in sorted(info["missing_keys"])]
+    if problems:
+        more = [f"… and {len(problems) - 8} more"] if len(problems) > 8 else []
+        raise BadInput(
+            f"the target at {directory} does not match its config.json:\n  " + "\n  ".join([*problems[:8], *more]), hint
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
 def _masked_layers(config: Any, name: str) -> dict[str, int | None]:
     """The kinds of attention layers that a model has, with the window of each (None: no limit)."""
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+    kinds |= {"local"} & set(getattr(config, "attention_layers", None) or [])  # GPT-Neo's windows count entries, not positions
+    kinds |= {"alibi"} if getattr(config, "alibi", False) else set()
     if strange := kinds - {"sliding_attention", "full_attention"}:
         raise BadInput(
             f"{name} has layers of type {', '.join(sorted(strange))}",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.target import DTYPES
+from eagle2_ref.target import load_model
 from harness.pairs import Pair
 
 
@@ -82,8 +82,7 @@ class Teacher:
 
 def load_plain(pair: Pair, dtype: str, device: str = "cpu") -> PreTrainedModel:
     """The target through transformers alone."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(pair.target), dtype=DTYPES[dtype], local_files_only=True)
-    return model.to(device).eval()
+    return load_model(pair.target, dtype).to(device).eval()
 
 
 def _divergences(scores: Tensor, start: int, tokens: Sequence[int]) -> list[Divergence]:
