@@ -60,7 +60,7 @@ def target(kind: str = "llama", seed: int = 0, **changes: Any) -> PreTrainedMode
     """A random causal LM in float64."""
     model_type, departures = KINDS[kind]
     config = AutoConfig.for_model(model_type, **{**SHAPE, **departures, **changes})
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return scatter(model.double(), seed).eval()
 
 
