@@ -73,7 +73,7 @@ def options(
 
 
 @app.command(
-    epilog='Examples:  `eagle2 generate "def fib(n):"`  ·  `eagle2 generate "import os" --temperature 1 --show-tree`'
+    epilog='Examples:  `eagle2 generate "def fib(n):"`  ·  `eagle2 generate "import os" --temperature 0 --show-tree`'
     "  ·  `eagle2 generate - --k 4 --depth 3 --m 8 < prompt.txt`"
 )
 @mendable
@@ -83,7 +83,7 @@ def generate(
     target: TargetDir = "",
     draft: DraftDir = "",
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 200,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
     top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep the likeliest tokens that make up this mass.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Keep tokens of at least this share of the likeliest.")] = None,
