@@ -1,0 +1,139 @@
+"""How a fault is planted into the reference decoder: one part of it is changed, the rest stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from eagle2_ref.coins import Coins, Uniform
+from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.drafters.eagle2 import Eagle2, Pool
+from eagle2_ref.rules import without
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.target import Rows
+from eagle2_ref.tree import ROOT, DraftTree
+from harness.implementations.reference import Engine
+
+Answer = tuple[list[int], int]
+
+
+def broken_reject(
+    tree: DraftTree,
+    p: Tensor,
+    coins: Coins,
+    remainder: Callable[[Tensor, int], Tensor] = without,
+    accepts: Callable[[Tensor, int, Uniform], bool] = lambda r, x, u: u < r[x],
+    last: Callable[[Tensor, Uniform | None, Tensor | None], int] | None = None,
+) -> Answer:
+    """`rules.reject`, with parts to be broken. `last` draws the last token from r, the last coin refused at this node, and
+    what had remained at the node above."""
+    path: list[int] = []
+    node, above = ROOT, None
+    while True:
+        r, refused = p[node], None
+        for child in tree.children(node):
+            x, coin = tree.token(child), coins.uniform()
+            if accepts(r, x, coin):
+                break
+            r, refused = remainder(r, x), coin
+        else:
+            return path, last(r, refused, above) if last else coins.categorical(r)
+        path.append(child)
+        node, above = child, (r if refused is not None else None)
+
+
+class Planted(Engine):
+    """The reference decoder, with a fault planted into it once it is loaded."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.plant(self.decoder)
+        if isinstance(self.decoder.drafter, Eagle2):
+            self.plant_drafter(self.decoder.drafter)
+
+    def plant(self, decoder: Decoder) -> None: ...
+
+    def plant_drafter(self, drafter: Eagle2) -> None: ...
+
+
+class Asked(NamedTuple):
+    """What the law of a tree's nodes is made of."""
+
+    tree: DraftTree
+    logits: Tensor
+    text: list[int]
+    params: SamplingParams
+
+
+class PlantedLaw(Planted):
+    """Another law is handed to the rule: `wrong` makes it from p [m + 1, V] and from what p was made of."""
+
+    def wrong(self, p: Tensor, asked: Asked) -> Tensor:
+        raise NotImplementedError
+
+    def plant(self, decoder: Decoder) -> None:
+        rule, original = decoder.rule, decoder._accept
+
+        def accept(tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
+            decoder.rule = lambda tree, p, coins: rule(tree, self.wrong(p, Asked(tree, logits, text, params)), coins)
+            return original(tree, logits, text, params, coins)
+
+        decoder._accept = accept  # type: ignore[method-assign]
+
+
+class PlantedPass(Planted):
+    """What the target is given for a tree is changed: positions [m + 1], or which nodes [m + 1, m + 1] a node may see."""
+
+    def positions(self, positions: Tensor) -> Tensor:
+        return positions
+
+    def seen(self, ancestors: Tensor) -> Tensor:
+        return ancestors
+
+    def plant(self, decoder: Decoder) -> None:
+        forward, mask = decoder.target._forward, decoder.target._mask
+
+        def given(tokens: Tensor, **kwargs: Any) -> Rows:
+            if "position_ids" in kwargs:
+                kwargs["position_ids"] = self.positions(kwargs["position_ids"][0])[None]
+            return forward(tokens, **kwargs)
+
+        decoder.target._forward = given  # type: ignore[method-assign]
+        decoder.target._mask = lambda ancestors, positions: mask(self.seen(ancestors), positions)  # type: ignore[method-assign]
+
+
+class PlantedCommit(Planted):
+    """Other nodes than the accepted ones are kept in the target's cache."""
+
+    def kept(self, path: list[int]) -> list[int]:
+        raise NotImplementedError
+
+    def plant(self, decoder: Decoder) -> None:
+        commit = decoder.target.commit
+        decoder.target.commit = lambda path: commit(self.kept(list(path)))  # type: ignore[method-assign]
+
+
+class PlantedChildren(Planted):
+    """Other candidates are grown; `children` gets the features [n, H] and values [n] of the expanded nodes."""
+
+    def children(self, grow: Callable[..., Pool], features: Tensor, values: Tensor, parents: Tensor) -> Pool:
+        raise NotImplementedError
+
+    def plant_drafter(self, drafter: Eagle2) -> None:
+        grow = drafter._children
+        drafter._children = lambda *layer: self.children(grow, *layer)  # type: ignore[method-assign]
+
+
+class PlantedStream(Planted):
+    """The blocks come out of the decoder otherwise than they went in."""
+
+    def stream(
+        self, blocks: Callable[..., Iterator[Block]], prompt: list[int], params: SamplingParams, coins: Coins
+    ) -> Iterator[Block]:
+        raise NotImplementedError
+
+    def plant(self, decoder: Decoder) -> None:
+        stream = decoder.stream
+        decoder.stream = lambda *asked: self.stream(stream, *asked)  # type: ignore[method-assign]
