@@ -47,8 +47,9 @@ class SamplingParams:
         )
         _within("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "in (0, 1]")
         _within("min_p", self.min_p, self.min_p is None or 0 <= self.min_p <= 1, "in [0, 1]")
-        _within("repetition_penalty", self.repetition_penalty, (self.repetition_penalty or 1) > 0, "above 0")
-        _within("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more")
+        penalty, n = self.repetition_penalty, self.max_new_tokens
+        _within("repetition_penalty", penalty, penalty is None or penalty > 0, "above 0")
+        _within("max_new_tokens", n, n >= 1 and n == int(n), "a whole number of 1 or more")
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> SamplingParams:
