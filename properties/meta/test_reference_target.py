@@ -82,7 +82,10 @@ def test_greedy_text_is_that_of_generate(kind: str, penalty: float | None) -> No
     for n in (1, 13):
         text = tiny.tokens(n, seed=n)
         ours = decoder.generate(text, SamplingParams(0.0, repetition_penalty=penalty, max_new_tokens=24), SeededCoins(0)).tokens
-        theirs = model.generate(torch.tensor([text]), do_sample=False, max_new_tokens=24, pad_token_id=0, **options)
+        ids = torch.tensor([text])
+        theirs = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24, pad_token_id=0, **options
+        )
         assert ours == theirs[0, n:].tolist()
 
 
