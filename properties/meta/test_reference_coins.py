@@ -1,0 +1,206 @@
+"""The coins: draws follow p, never leave its support, and each kind keeps the promise of its name."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chi2, kstest
+from torch import Tensor
+
+from eagle2_ref.coins import (
+    Coins,
+    EnumeratedCoins,
+    KeyedCoins,
+    ScriptedCoins,
+    SeededCoins,
+    executions,
+    invert,
+)
+from properties.strategies import laws
+
+LAST = math.nextafter(1.0, 0.0)
+P = torch.tensor([0.0, 0.25, 0.125, 0.0, 0.5, 0.125, 0.0], dtype=torch.float64)
+
+
+def tensor(p: list[float], dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.tensor(p, dtype=dtype)
+
+
+# --- invert --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("u", "token"),
+    [(0.0, 1), (0.25, 2), (math.nextafter(0.25, 0), 1), (0.375, 4), (0.875, 5), (math.nextafter(0.875, 0), 4), (LAST, 5)],
+)
+def test_boundaries_belong_to_the_token_above(u: float, token: int) -> None:
+    """At u = 0, at an exact cumulative sum, and one step below it and below 1, the token is the one whose interval [a, b)
+    holds u; tokens of probability zero have none."""
+    assert invert(P, u) == token
+
+
+@given(st.integers(1, 8).flatmap(laws), st.floats(0, 1, exclude_max=True), st.sampled_from([torch.float64, torch.float32]))
+def test_a_token_of_probability_zero_is_never_drawn(p: list[float], u: float, dtype: torch.dtype) -> None:
+    """Whatever u and whatever p, sums that round to less than 1 among them."""
+    law = tensor(p, dtype)
+    for chance in (u, 0.0, LAST, *(min(float(x), LAST) for x in law.double().cumsum(0))):
+        assert law[invert(law, chance)] > 0
+
+
+def test_a_sum_that_rounds_below_one_leaves_no_gap() -> None:
+    """Past the end of the cumulative sum the last token of positive probability is drawn, not the last token."""
+    short = tensor([0.3, 0.3, 0.3, 0.0])
+    assert invert(short, LAST) == 2 and invert(short.float(), 0.95) == 2
+
+
+def test_a_large_vocabulary_is_summed_without_drift() -> None:
+    """With 100,000 tokens in float32 the draw is where the sum says, which is taken in float64."""
+    flat = torch.full((100_000,), 1e-5)
+    assert all(abs(invert(flat, u) - 100_000 * u) <= 1 for u in (0.1, 0.5, 0.9, 0.999))
+
+
+# --- draws -----------------------------------------------------------------------------------------------------------
+
+
+def fit(counts: Counter[int], p: Tensor) -> float:
+    """P-value of the chi-square test of counts against p; 0 where a token of probability zero was drawn."""
+    n, support = sum(counts.values()), p.nonzero()[:, 0].tolist()
+    if set(counts) - set(support):
+        return 0.0
+    statistic = sum((counts[x] - n * float(p[x])) ** 2 / (n * float(p[x])) for x in support)
+    return float(chi2.sf(statistic, len(support) - 1))
+
+
+@pytest.mark.parametrize("make", [SeededCoins, KeyedCoins])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_draws_are_distributed_as_p(make: Callable[[int], Coins], dtype: torch.dtype) -> None:
+    """Over consecutive positions of one seed, and over the first position of many seeds (chi-square, p >= 1e-6)."""
+    p, one = tensor([0.0, 0.5, 0.25, 0.2, 0.05, 0.0], dtype), make(3)
+    one.seek(0)
+    along = Counter(one.categorical(p) for _ in range(8000))
+    across: Counter[int] = Counter()
+    for seed in range(8000):
+        coins = make(seed)
+        coins.seek(5)
+        across[coins.categorical(p)] += 1
+    assert fit(along, p) > 1e-6 and fit(across, p) > 1e-6
+
+
+@pytest.mark.parametrize("make", [SeededCoins, KeyedCoins])
+def test_uniforms_are_uniform_and_independent(make: Callable[[int], Coins]) -> None:
+    """In [0, 1), uniform by Kolmogorov and Smirnov, and without correlation from one to the next."""
+    coins = make(11)
+    drawn = np.array([float(coins.uniform()) for _ in range(6000)])  # type: ignore[arg-type]
+    assert drawn.min() >= 0 and drawn.max() < 1
+    assert kstest(drawn, "uniform").pvalue > 1e-6
+    assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 5 / math.sqrt(len(drawn))
+
+
+def test_the_same_seed_gives_the_same_coins() -> None:
+    """And nothing is drawn from, or left in, torch's global generator."""
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    for make in (SeededCoins, KeyedCoins):
+        first, again, other = (_some(make(seed)) for seed in (7, 7, 8))
+        assert first == again != other
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def _some(coins: Coins) -> list[object]:
+    coins.seek(3)
+    return [coins.uniform(), coins.categorical(P), coins.uniform(), coins.categorical(P)]
+
+
+def test_keyed_draws_depend_on_seed_and_position_alone() -> None:
+    """What was asked before, and in which order, makes no difference; another seed, another position or another coin does."""
+    p = torch.full((50,), 0.02, dtype=torch.float64)
+    straight = KeyedCoins(5)
+    straight.seek(10)
+    text = [straight.categorical(p) for _ in range(30)]
+    jumping = KeyedCoins(5)
+    for position in torch.randperm(30, generator=torch.Generator().manual_seed(0)).tolist():
+        jumping.seek(10 + position)
+        for _ in range(position % 3):
+            jumping.uniform()
+        assert jumping.categorical(p) == text[position]
+    other = KeyedCoins(6)
+    other.seek(10)
+    assert [other.categorical(p) for _ in range(30)] != text and len(set(text)) > 15
+
+
+def test_a_keyed_draw_is_the_winner_of_its_noise() -> None:
+    """`noise` is the exponential noise of a position: the draw is argmax of p / noise, in any dtype of p."""
+    coins = KeyedCoins(9)
+    for position in range(50):
+        coins.seek(position)
+        noise = coins.noise(position, 6)
+        assert noise.min() > 0 and coins.categorical(tensor([0.1, 0.2, 0.0, 0.3, 0.4, 0.0])) == int(
+            (tensor([0.1, 0.2, 0.0, 0.3, 0.4, 0.0]) / noise).argmax()
+        )
+    many = torch.cat([coins.noise(position, 100) for position in range(60)])
+    assert kstest(many.numpy(), "expon").pvalue > 1e-6
+
+
+def test_a_point_mass_is_always_drawn() -> None:
+    """Greedy decoding is sampling from a point mass: no coin can miss it."""
+    p = tensor([0.0, 0.0, 1.0, 0.0], torch.float32)
+    for seed in range(200):
+        assert SeededCoins(seed).categorical(p) == KeyedCoins(seed).categorical(p) == 2
+
+
+def test_scripted_coins_are_read_in_order() -> None:
+    """A uniform and a categorical take the next number each."""
+    coins = ScriptedCoins([0.0, 0.25, LAST])
+    assert coins.uniform() == 0.0 and coins.categorical(P) == 2 and coins.categorical(P) == 5
+
+
+# --- enumeration -------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 5).flatmap(laws), min_size=1, max_size=3))
+def test_executions_are_all_and_their_weights_sum_to_one(rows: list[list[float]]) -> None:
+    """Independent draws give the product law; branches of probability zero are not run."""
+    found = list(executions(lambda coins: tuple(coins.categorical(tensor(row)) for row in rows)))
+    assert len({outcome for outcome, _ in found}) == len(found) == math.prod(sum(x > 0 for x in row) for row in rows)
+    assert math.fsum(weight for _, weight in found) == pytest.approx(1, abs=1e-12)
+    for outcome, weight in found:
+        assert weight == pytest.approx(math.prod(row[x] for row, x in zip(rows, outcome, strict=True)), rel=1e-12)
+
+
+@given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=4))
+def test_a_lazy_uniform_may_be_compared_again(thresholds: list[float]) -> None:
+    """All comparisons of one number agree with each other, and each comes out true with the probability of its threshold."""
+
+    def run(coins: EnumeratedCoins) -> list[bool]:
+        u = coins.uniform()
+        return [u < x for x in thresholds]
+
+    found = list(executions(run))
+    assert math.fsum(weight for _, weight in found) == pytest.approx(1, abs=1e-12)
+    for i, x in enumerate(thresholds):
+        below = math.fsum(weight for answers, weight in found if answers[i])
+        assert below == pytest.approx(min(max(x, 0), 1), abs=1e-12)
+        assert all(answers[i] <= answers[j] for answers, _ in found for j, y in enumerate(thresholds) if x <= y)
+
+
+def test_a_lazy_uniform_knows_every_comparison() -> None:
+    """u < x and u <= x are one, for the boundary has probability zero; u > x and u >= x are its opposite."""
+    found = {tuple(answers): weight for answers, weight in executions(_all_comparisons)}
+    assert found == {(True, True, False, False): pytest.approx(0.3), (False, False, True, True): pytest.approx(0.7)}
+
+
+def _all_comparisons(coins: EnumeratedCoins) -> list[bool]:
+    u = coins.uniform()
+    return [u < 0.3, u <= 0.3, u > 0.3, u >= 0.3]
+
+
+def test_a_run_that_takes_no_coin_has_one_execution() -> None:
+    """Of weight one."""
+    assert list(executions(lambda _: "done")) == [("done", 1.0)]
