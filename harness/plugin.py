@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -123,13 +123,10 @@ class Recording:
 
 
 class Judge:
-    """Ends a check: makes its result, and lets pytest know."""
+    """Ends a check: makes its result and hands it on."""
 
-    def __init__(self, item: pytest.Item, settings: Settings) -> None:
-        self._item, self._settings = item, settings
-        told = property_of(item)
-        assert told is not None, f"{item.nodeid} has no docstring that begins with the id of a property"
-        self.property, self.case = told, case_of(item)
+    def __init__(self, told: Property, case: str, settings: Settings, hear: Callable[[Result], None]) -> None:
+        self.property, self.case, self._settings, self._hear = told, case, settings, hear
 
     def seed(self, salt: int = 0) -> int:
         """A seed that depends on the property, the case and --seed, not on the worker or the order."""
@@ -137,50 +134,53 @@ class Judge:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
     def __call__(self, verdict: Verdict, summary: str, **evidence: Any) -> None:
-        """Say what was seen; `evidence` are fields of Result. A fault or an inconclusive check fails its test."""
-        result = _result(self._item, self.property, verdict, summary, **evidence)
-        self._item.user_properties.append((RESULT, result.model_dump_json()))
-        if verdict in ("fault", "inconclusive"):
-            _fail(
-                f"{self.property.id}  {self.case}  {verdict.upper()}\n"
-                f"  requirement  {self.property.requirement}\n  observed     {summary}"
+        """Say what was seen; `evidence` are fields of Result. Nothing is judged after a fault: the check ends here."""
+        self._hear(_result(self.property, self.case, self._settings, verdict, summary, **evidence))
+
+
+def judge_of(item: pytest.Item) -> Judge:
+    """A judge whose results go with the item's report; a fault or an inconclusive check fails its test."""
+    told = property_of(item)
+    assert told is not None, f"{item.nodeid} has no docstring that begins with the id of a property"
+
+    def hear(result: Result) -> None:
+        item.user_properties.append((RESULT, result.model_dump_json()))
+        if result.verdict in ("fault", "inconclusive"):
+            pytest.fail(
+                f"{told.id}  {result.case}  {result.verdict.upper()}\n"
+                f"  requirement  {told.requirement}\n  observed     {result.summary}\n  replay       {result.replay}",
+                pytrace=False,
             )
-        if verdict == "n/a":
-            pytest.skip(summary)
+        if result.verdict == "n/a":
+            pytest.skip(result.summary)
+
+    return Judge(told, case_of(item), item.config.stash[SETTINGS], hear)
 
 
-def _fail(message: str) -> NoReturn:
-    pytest.fail(message, pytrace=False)
-
-
-def _result(item: pytest.Item, told: Property, verdict: Verdict, summary: str, **evidence: Any) -> Result:
+def _result(told: Property, case: str, settings: Settings, verdict: Verdict, summary: str, **evidence: Any) -> Result:
     from harness.recorder import command
 
-    only = f"{told.id}[{case_of(item)}]" if case_of(item) else told.id
-    replay = command(item.config.stash[SETTINGS], only)
-    return Result(property=told.id, case=case_of(item), verdict=verdict, summary=summary, replay=replay, **evidence)
+    replay = command(settings, f"{told.id}[{case}]" if case else told.id)
+    return Result(property=told.id, case=case, verdict=verdict, summary=summary, replay=replay, **evidence)
 
 
 def _from_exception(item: pytest.Item, told: Property, call: pytest.CallInfo[None]) -> Result | None:
+    """The result that an exception stands for."""
     from harness.implementations.engine import AdapterError, Missing, NotApplicable
 
     assert call.excinfo is not None
-    error = call.excinfo.value
+    error, case, settings = call.excinfo.value, case_of(item), item.config.stash[SETTINGS]
     if isinstance(error, pytest.skip.Exception):
         return None
     if isinstance(error, NotApplicable):
-        return _result(item, told, "n/a", str(error))
+        return _result(told, case, settings, "n/a", str(error))
     if isinstance(error, AdapterError | BadInput):
-        return _result(item, told, "inconclusive", str(error), broken=True)
+        return _result(told, case, settings, "inconclusive", str(error), broken=True)
     if isinstance(error, Missing):
-        return _result(item, told, "inconclusive", str(error))
+        return _result(told, case, settings, "inconclusive", str(error))
     where = call.excinfo.traceback[-1]
-    return _result(
-        item,
-        told,
-        "inconclusive",
-        f"the check itself failed: {type(error).__name__}: {error} ({Path(where.path).name}:{where.lineno + 1})",
-    )
+    place = f"{Path(where.path).name}:{where.lineno + 1}"
+    return _result(told, case, settings, "inconclusive", f"the check itself failed: {type(error).__name__}: {error} ({place})")
 
 
 def property_of(item: pytest.Item) -> Property | None:

@@ -23,7 +23,7 @@ class Cell:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def budget(self) -> dict[str, int]:
+    def budget(self) -> dict[str, Any]:
         return {"k": self.k, "depth": self.depth, "m": self.m}
 
     @property
@@ -77,9 +77,10 @@ COUPLED = [
 
 SAMPLED = [
     Cell("coin4", {"temperature": 1.0}, 2, 2, 4),
-    Cell("coin4", {"temperature": 0.6, "top_p": 0.85}, 2, 2, 4),
+    Cell("coin4", {"temperature": 1.3}, 4, 1, 4),
     Cell("coin6", {"temperature": 0.8, "top_k": 4}, 3, 2, 8),
     Cell("coin6", {"temperature": 1.0}, 3, 2, 8, full=True),
+    Cell("coin4", {"temperature": 0.6, "top_p": 0.85}, 2, 2, 4, full=True),
     Cell("coin4", {"temperature": 1.3, "min_p": 0.1}, 1, 3, 3, full=True),
     Cell("coin4", {"temperature": 1.0, "repetition_penalty": 1.5}, 4, 2, 8, full=True),
 ]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from eagle2_ref.sampling import SamplingParams
 from harness.evidence import Verdict
-from harness.implementations import Implementation
 from harness.implementations.engine import Engine
 from harness.laws.teacher import Divergence, Teacher
-from harness.pairs import Pair, Prompt
+from harness.pairs import Pair, shipped
 from harness.plugin import Judge
-from harness.settings import Settings
 from properties.cells import Cell, parametrize
+from properties.subject import Subject
 
 NEW = 96
 
@@ -28,72 +26,66 @@ COIN = [
 
 
 @pytest.mark.parametrize("penalty", [None, 1.3], ids=["plain", "repetition penalty 1.3"])
-def test_prompts_of_code(
-    penalty: float | None,
-    judge: Judge,
-    impl: Implementation,
-    open_engine: Callable[..., Engine],
-    teacher: Callable[[Pair, str], Teacher],
-    pair: Pair,
-    texts: list[Prompt],
-    asked: Settings,
-) -> None:
+def test_prompts_of_code(penalty: float | None, judge: Judge, subject: Subject) -> None:
     """GREEDY-1: At temperature 0 every token is the target's most likely one, given the text before it.
 
     Each position is judged on the text's own past, so that one divergence does not hide the next. A divergence within the
     measured noise of the arithmetic is a tie; one beyond it is a fault, unless the control arm shows the same.
     """
     if penalty:
-        impl.require("repetition_penalty")
-    chosen = texts if asked.tier == "full" else texts[:: len(texts) // 10 or 1][:10]
+        subject.impl.require("repetition_penalty")
     params = {"temperature": 0.0, "max_new_tokens": NEW} | ({"repetition_penalty": penalty} if penalty else {})
-    _judge_greedy(judge, open_engine, teacher(pair, asked.dtype), pair, [p.tokens for p in chosen], params)
+    _judge_greedy(judge, subject, subject.pair, [prompt.tokens for prompt in subject.some(10)], params, dtype=subject.asked.dtype)
 
 
 @parametrize(COIN)
-def test_exact_ties(
-    cell: Cell,
-    judge: Judge,
-    impl: Implementation,
-    open_engine: Callable[..., Engine],
-    teacher: Callable[[Pair, str], Teacher],
-    coins6: Pair,
-) -> None:
+def test_exact_ties(cell: Cell, judge: Judge, subject: Subject) -> None:
     """GREEDY-2: The same holds where two tokens are exactly equally likely, from every start, with any budget; if another than
     the first of them is taken, that is told as a tie."""
-    impl.require("budget")
+    subject.impl.require("budget")
     params = {**cell.params, "max_new_tokens": 12}
     starts = [[a] for a in range(6)] + [[a, b, 3] for a in range(6) for b in range(6)]
-    _judge_greedy(judge, open_engine, teacher(coins6, "float64"), coins6, starts, params, dtype="float64", **cell.budget)
+    _judge_greedy(judge, subject, shipped("coin6"), starts, params, dtype="float64", **cell.budget)
 
 
 @pytest.mark.parametrize("length", ["one token", "long"])
-def test_short_and_long_prompts(
-    length: str,
-    judge: Judge,
-    open_engine: Callable[..., Engine],
-    teacher: Callable[[Pair, str], Teacher],
-    pair: Pair,
-    texts: list[Prompt],
-    asked: Settings,
-) -> None:
+def test_short_and_long_prompts(length: str, judge: Judge, subject: Subject) -> None:
     """GREEDY-3: The same holds for prompts of one token, and for a long one."""
-    long = [token for prompt in texts for token in prompt.tokens][: min(1200, pair.context // 2)]
-    chosen = [[prompt.tokens[0]] for prompt in texts[:3]] if length == "one token" else [long]
-    _judge_greedy(judge, open_engine, teacher(pair, asked.dtype), pair, chosen, {"temperature": 0.0, "max_new_tokens": 48})
+    long = [token for prompt in subject.texts for token in prompt.tokens][: min(1200, subject.pair.context // 2)]
+    chosen = [[prompt.tokens[0]] for prompt in subject.texts[:3]] if length == "one token" else [long]
+    params = {"temperature": 0.0, "max_new_tokens": 48}
+    _judge_greedy(judge, subject, subject.pair, chosen, params, dtype=subject.asked.dtype)
+
+
+def test_mixed_calls(judge: Judge, subject: Subject) -> None:
+    """GREEDY-4: In a call that mixes temperatures and lengths, a row of temperature 0 is what it is alone."""
+    prompts = [prompt.tokens for prompt in subject.texts[:6]]
+    params = [
+        {"temperature": t, "max_new_tokens": n} for t, n in ((1.0, 24), (0.0, 16), (0.7, 8), (0.0, 24), (1.3, 16), (0.0, 8))
+    ]
+    engine = subject.open(subject.pair)
+    together = engine.generate(prompts, params, range(6))
+    rows = [row for row in range(6) if params[row]["temperature"] == 0]
+    alone = [engine.generate([prompts[row]], [params[row]], [row])[0] for row in rows]
+    wrong = [row for row, output in zip(rows, alone, strict=True) if output.tokens != together[row].tokens]
+    measured = {"rows": len(rows), "different": len(wrong)}
+    if not wrong:
+        judge("pass", f"{len(rows)} greedy rows among sampled ones are what they are alone", measured=measured)
+    tolerance = _tolerance(subject.teacher(subject.pair, subject.asked.dtype), prompts)
+    truth = subject.teacher(subject.pair, subject.asked.dtype)
+    law = SamplingParams(temperature=0.0)
+    margins = [d.margin for row in wrong for d in truth.greedy_divergences(prompts[row], together[row].tokens, law)]
+    verdict: Verdict = "fault" if not margins or max(margins) > tolerance else "tie"
+    judge(verdict, f"row {wrong[0]} differs from what it is alone, by {max(margins, default=0.0):.3g} logits", measured=measured)
 
 
 def _judge_greedy(
-    judge: Judge,
-    open_engine: Callable[..., Engine],
-    truth: Teacher,
-    pair: Pair,
-    prompts: list[list[int]],
-    params: dict[str, Any],
-    **options: Any,
+    judge: Judge, subject: Subject, pair: Pair, prompts: list[list[int]], params: dict[str, Any], dtype: str, **budget: int
 ) -> None:
-    tolerance = 3 * truth.noise([[*prompt, *prompt][:160] for prompt in prompts[:3]])
-    found, tokens = _divergences(open_engine(pair, **options), truth, prompts, params)
+    options: dict[str, Any] = {**budget, "dtype": dtype} if budget else {}
+    truth = subject.teacher(pair, dtype)
+    tolerance = _tolerance(truth, prompts)
+    found, tokens = _divergences(subject.open(pair, **options), truth, prompts, params)
     faults = [d for d in found if d.margin > tolerance]
     measured = {
         "tokens": tokens,
@@ -107,18 +99,21 @@ def _judge_greedy(
     elif not faults:
         judge("tie", f"{len(found)} of {tokens} tokens differ, all within the noise of {tolerance:.1g} logits", measured=measured)
     else:
-        control, _ = _divergences(open_engine(pair, speculate=False, **options), truth, prompts, params)
+        control, _ = _divergences(subject.open(pair, speculate=False, **options), truth, prompts, params)
         excused = sum(d.margin > tolerance for d in control)
         first = faults[0]
         seen = f"token {first.emitted} at position {first.position} where {first.expected} leads by {first.margin:.3g} logits"
         summary = f"{len(faults)} of {tokens} tokens differ beyond the noise of {tolerance:.1g}: {seen}"
         verdict: Verdict = "inconclusive" if excused else "fault"
-        aside = (
-            f"; but so do {excused} of the control arm: its target is not this target"
-            if excused
-            else "; the control arm has none"
+        control_arm = (
+            f"; so do {excused} of the control arm: its target is not this target" if excused else "; the control arm has none"
         )
-        judge(verdict, summary + aside, measured=measured | {"control faults": excused})
+        judge(verdict, summary + control_arm, measured=measured | {"control faults": excused})
+
+
+def _tolerance(truth: Teacher, prompts: list[list[int]]) -> float:
+    """Twice the noise, for two sides may err, and half as much again."""
+    return 3 * truth.noise([[*prompt, *prompt][:160] for prompt in prompts[:3]])
 
 
 def _divergences(

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
-from transformers import PreTrainedModel
 
 from eagle2_ref.coins import KeyedCoins, executions
 from eagle2_ref.rules import Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.evidence import LawPicture
-from harness.implementations import Implementation
 from harness.implementations.engine import AdapterError, Engine
 from harness.laws.exact import Law, most_different, target_law, total_variation
 from harness.laws.induction import departure
 from harness.laws.teacher import Divergence, Teacher
-from harness.pairs import Pair, Prompt, shipped
+from harness.pairs import Prompt, shipped
 from harness.plugin import Judge
-from harness.settings import Settings
 from harness.statistics.chisquare import ChiSquare, chi_square
 from properties.cells import COUPLED, EXACT, SAMPLED, Cell, parametrize
 from properties.strategies import trees_with_laws
+from properties.subject import Subject
 
 ROUNDING = 1e-12
 """Total variation that float64 may leave between two ways of adding up the same law."""
@@ -39,30 +36,24 @@ A correct decoder meets both once in 1e9 checks.
 
 
 @parametrize(EXACT)
-def test_whole_continuations(
-    cell: Cell,
-    judge: Judge,
-    impl: Implementation,
-    open_engine: Callable[..., Engine],
-    plain: Callable[[Pair, str], PreTrainedModel],
-) -> None:
+def test_whole_continuations(cell: Cell, judge: Judge, subject: Subject) -> None:
     """LAW-1: Over all coins, whole continuations of depth + 2 tokens are distributed as the target's, to rounding (1e-12).
 
     Every execution of the decoder is run, from the prompt to the last token; their weights add up to its exact law.
     """
-    impl.require("coins", "budget")
+    subject.impl.require("coins", "budget")
     options: dict[str, Any] = {**cell.budget, "dtype": "float64"}
-    if "rules" in impl.capabilities:
+    if "rules" in subject.impl.capabilities:
         options["rule"] = cell.rule
     pair, prompt = shipped(cell.pair), [2, 3, 2]
     params = {**cell.params, "max_new_tokens": cell.depth + 2}
-    engine = open_engine(pair, **options)
+    engine = subject.open(pair, **options)
     observed: Law = {}
     runs = 0
     for output, weight in executions(lambda coins: engine.decode(prompt, params, coins)):
         observed[output.tokens] = observed.get(output.tokens, 0.0) + weight
         runs += 1
-    expected = target_law(plain(pair, "float64"), prompt, SamplingParams.of(params))
+    expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
     distance = total_variation(observed, expected)
     worst = most_different(observed, expected)
     measured = {"total variation": distance, "executions": runs, "continuations": len(expected)}
@@ -79,17 +70,17 @@ def test_whole_continuations(
         )
 
 
-def test_every_tree_and_every_law(judge: Judge, impl: Implementation, open_engine: Callable[..., Engine], coins4: Pair) -> None:
+def test_every_tree_and_every_law(judge: Judge, subject: Subject) -> None:
     """LAW-2: For any tree and any p, over all coins: wherever the rule gets to, the next token is distributed as p there.
 
     An induction over nodes, for the rule alone; Hypothesis draws the instances, with ties, zeros and near-certainties.
     """
-    impl.require("accept")
-    options = {**({"k": 2, "depth": 2, "m": 4} if "budget" in impl.capabilities else {}), "dtype": "float64"}
-    rule: Rule = open_engine(coins4, **options).raw.rule
+    subject.impl.require("accept")
+    options: dict[str, Any] = {"k": 2, "depth": 2, "m": 4} if "budget" in subject.impl.capabilities else {}
+    rule: Rule = subject.open(shipped("coin4"), dtype="float64", **options).raw.rule
     worst, instances = (0.0, ""), 0
 
-    @hypothesis_settings(max_examples=300)
+    @hypothesis_settings(max_examples=300, report_multiple_bugs=False)
     @given(trees_with_laws())
     def check(instance: tuple[DraftTree, torch.Tensor]) -> None:
         nonlocal worst, instances
@@ -105,35 +96,22 @@ def test_every_tree_and_every_law(judge: Judge, impl: Implementation, open_engin
 
     try:
         check()
-    except AssertionError:
-        judge(
-            "fault",
-            f"the next token departs from p by a total variation of {worst[0]:.3g}: {worst[1]}",
-            measured={"total variation": worst[0]},
-        )
-    judge(
-        "pass",
-        f"{instances} instances, at most {worst[0]:.1e} from p at any node",
-        measured={"instances": instances, "total variation": worst[0]},
-    )
+    except Exception:
+        if worst[0] <= ROUNDING:
+            raise
+        told = f"the next token departs from p by a total variation of {worst[0]:.3g}: {worst[1]}"
+        judge("fault", told, measured={"total variation": worst[0]})
+    measured = {"instances": instances, "total variation": worst[0]}
+    judge("pass", f"{instances} instances, at most {worst[0]:.1e} from p at any node", measured=measured)
 
 
 @parametrize(COUPLED)
-def test_coupled_with_ordinary_sampling(
-    cell: Cell,
-    judge: Judge,
-    impl: Implementation,
-    open_engine: Callable[..., Engine],
-    teacher: Callable[[Pair, str], Teacher],
-    pair: Pair,
-    texts: list[Prompt],
-    asked: Settings,
-) -> None:
+def test_coupled_with_ordinary_sampling(cell: Cell, judge: Judge, subject: Subject) -> None:
     """LAW-3: With coins keyed by position, the `walk` rule emits ordinary sampling's text, token for token, whatever the tree."""
-    impl.require("coins", "rules", "budget")
-    engine = open_engine(pair, rule="walk", dtype="float64", **cell.budget)
-    truth = teacher(pair, "float64")
-    chosen = texts if asked.tier == "full" else texts[:: len(texts) // 8 or 1][:8]
+    subject.impl.require("coins", "rules", "budget")
+    engine = subject.open(subject.pair, rule="walk", dtype="float64", **cell.budget)
+    truth = subject.teacher(subject.pair, "float64")
+    chosen = subject.some(8)
     params = {**cell.params, "max_new_tokens": 64}
     tokens, found = 0, []
     for i, prompt in enumerate(chosen):
@@ -145,32 +123,25 @@ def test_coupled_with_ordinary_sampling(
 
 
 @parametrize(SAMPLED)
-def test_first_tokens_of_samples(
-    cell: Cell,
-    judge: Judge,
-    impl: Implementation,
-    open_engine: Callable[..., Engine],
-    plain: Callable[[Pair, str], PreTrainedModel],
-    asked: Settings,
-) -> None:
+def test_first_tokens_of_samples(cell: Cell, judge: Judge, subject: Subject) -> None:
     """LAW-4: The first depth + 2 tokens of independent samples, taken jointly, fit the target's law (chi-square)."""
     for need in set(cell.params) - {"temperature"}:
-        impl.require(need)
-    options: dict[str, Any] = {**cell.budget} if "budget" in impl.capabilities else {}
-    depth = cell.depth if options else int(impl.options.get("depth", 4))
+        subject.impl.require(need)
+    options: dict[str, Any] = {**cell.budget} if "budget" in subject.impl.capabilities else {}
+    depth = cell.depth if options else int(subject.impl.options.get("depth", 4))
     pair, prompt = shipped(cell.pair), [2, 3, 2]
-    engine = open_engine(pair, **options)
+    engine = subject.open(pair, **options)
     try:
         engine.raw  # noqa: B018  opened here, so that an engine that is sound but cannot load a toy is not called broken
     except AdapterError as error:
         judge("inconclusive", f"its sampled law was not judged: it could not be opened on the pair {pair.name}: {error}")
     params = {**cell.params, "max_new_tokens": min(depth + 2, 8)}
-    expected = target_law(plain(pair, "float64"), prompt, SamplingParams.of(params))
-    n = 20_000 if asked.tier == "full" else 2_500
+    expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
+    n = 20_000 if subject.asked.tier == "full" else 2_500
     counts = _sample(engine, prompt, params, n, judge.seed())
     first = chi_square(counts, expected)
     second = None
-    if 0 < first.p < FIRST:
+    if not first.impossible and first.p < FIRST:
         second = chi_square(_sample(engine, prompt, params, 4 * n, judge.seed(1)), expected)
     _fit(judge, cell, expected, counts, first, second)
 

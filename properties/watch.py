@@ -67,8 +67,9 @@ def leaves(tree: DraftTree) -> list[int]:
 
 
 def farthest(a: Tensor, b: Tensor) -> float:
-    """The largest absolute difference; infinite where shapes differ."""
-    return float((a - b).abs().max()) if a.shape == b.shape else float("inf")
+    """The largest absolute difference; infinite where shapes differ, or where there is a NaN."""
+    distance = float((a - b).abs().max()) if a.shape == b.shape else float("nan")
+    return distance if distance == distance else float("inf")
 
 
 @torch.inference_mode()

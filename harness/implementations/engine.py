@@ -56,7 +56,9 @@ class Output:
 class Engine:
     """An implementation on a pair. Opened at first use, since an engine may take long and a check may not need it."""
 
-    def __init__(self, implementation: Implementation, pair: Pair, make: Callable[[], Any], speculate: bool, options: dict[str, Any]) -> None:
+    def __init__(
+        self, implementation: Implementation, pair: Pair, make: Callable[[], Any], speculate: bool, options: dict[str, Any]
+    ) -> None:
         self.implementation, self.pair, self.speculate, self.options = implementation, pair, speculate, options
         self._make, self._raw = make, None
         self._dead = ""
@@ -118,7 +120,8 @@ class Engine:
             raise AdapterError(f"an answer has {len(tokens)} tokens; at most {limit} were asked for")
         eos = params.get("eos_token_id")
         ends = set(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
-        if len(tokens) < limit and not ends & set(tokens):
+        # Where the context cuts a text short, how short is for STOP-4 to judge.
+        if len(tokens) < limit == params["max_new_tokens"] and not ends & set(tokens):
             raise AdapterError(f"an answer has {len(tokens)} tokens, without an end-of-text token; {limit} were asked for")
         return Output(tokens, _blocks(answer))
 

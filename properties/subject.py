@@ -1,0 +1,61 @@
+"""Who is judged, and the truth about its pairs: what every chapter has at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from harness.implementations import Implementation
+from harness.implementations.engine import Engine
+from harness.laws.teacher import Teacher, load_plain
+from harness.pairs import Pair, Prompt, prompts
+from harness.settings import Settings
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The implementation under test, the pair to decode with, and its prompts, cut where they fill more than half the context."""
+
+    asked: Settings
+    impl: Implementation
+    pair: Pair
+    texts: list[Prompt]
+    _opened: dict[Any, Engine] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, asked: Settings, impl: Implementation, pair: Pair) -> Subject:
+        texts = [replace(prompt, tokens=prompt.tokens[: pair.context // 2]) for prompt in prompts(pair)]
+        return cls(asked, impl, pair, texts)
+
+    def open(self, pair: Pair, speculate: bool = True, **options: Any) -> Engine:
+        """An engine on a pair, kept for later checks, with the run's device and dtype where its constructor takes them."""
+        common = {name: getattr(self.asked, name) for name in ("dtype", "device") if self.impl.takes(name)}
+        key = (pair, speculate, *sorted(options.items()))
+        if key not in self._opened:
+            self._opened[key] = self.impl.open(pair, speculate=speculate, **{**common, **options})
+        return self._opened[key]
+
+    def some(self, n: int) -> list[Prompt]:
+        """n prompts, evenly spread; all of them in the full tier."""
+        return self.texts if self.asked.tier == "full" else self.texts[:: max(1, len(self.texts) // n)][:n]
+
+    def teacher(self, pair: Pair, dtype: str) -> Teacher:
+        """What the target says of a text, and the noise of a dtype."""
+        return _teacher(pair, dtype, self.asked.device)
+
+    def plain(self, pair: Pair, dtype: str) -> PreTrainedModel:
+        """The target through transformers alone."""
+        return _plain(pair, dtype, self.asked.device)
+
+
+@cache
+def _teacher(pair: Pair, dtype: str, device: str) -> Teacher:
+    return Teacher(pair, dtype, device)
+
+
+@cache
+def _plain(pair: Pair, dtype: str, device: str) -> PreTrainedModel:
+    return load_plain(pair, dtype, device)
