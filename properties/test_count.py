@@ -28,9 +28,9 @@ def test_blocks_add_up(judge: Judge, subject: Subject) -> None:
     params: list[dict[str, Any]] = [{"temperature": t, "max_new_tokens": 64} for t in (0.0, 1.0) for _ in range(4)]
     outputs = engine.generate(prompts, params, range(8))
     if "eos" in subject.impl.capabilities:
-        # The same texts again, ended by tokens that stand in their midst, at whatever offset of a block.
-        rows = [(i, len(output.tokens) // part) for i, output in enumerate(outputs) for part in (2, 3, 4, 5)]
-        ended = [{**params[i], "eos_token_id": outputs[i].tokens[at]} for i, at in rows]
+        # The same texts again, ended by the tokens that come up late in them, at whatever offset of a block.
+        rows = [(i, token) for i, output in enumerate(outputs) for token in list(dict.fromkeys(output.tokens))[1:][-5:]]
+        ended = [{**params[i], "eos_token_id": token} for i, token in rows]
         outputs += engine.generate([prompts[i] for i, _ in rows], ended, [i for i, _ in rows])
     depth = int(subject.impl.options.get("depth", 6 if "budget" in subject.impl.capabilities else 1 << 30))
     if wrong := next(filter(None, (_miscounted(output, depth) for output in outputs)), ""):
