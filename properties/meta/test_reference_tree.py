@@ -50,6 +50,7 @@ def test_cut_at_a_depth_the_rest_stays_as_it_was(tree: DraftTree, depth: int) ->
 
     valued = DraftTree(tree.tokens, tree.parents, -torch.arange(len(tree), dtype=torch.float32))
     cut = valued.down_to(depth)
+    assert all(parent < node for node, parent in enumerate(cut.parents.tolist()))
     everything = told(valued, range(len(valued)))
     assert told(cut, range(len(cut))) == [row for row, d in zip(everything, valued.depths, strict=True) if d <= depth]
     assert cut.down_to(depth) is cut
