@@ -107,7 +107,9 @@ class Recording:
         for value in sent:
             result = Result.model_validate_json(value)
             self.recorder.add(result.model_copy(update={"seconds": round(report.duration, 2)}))
-        if report.failed and not sent and (told := _by_nodeid(report.nodeid)):
+        # A worker that died sends nothing; a check that broke after its verdict has sent one that no longer holds.
+        told_so = any(Result.model_validate_json(value).verdict in ("fault", "inconclusive") for value in sent)
+        if report.failed and not told_so and (told := _by_nodeid(report.nodeid)):
             why, case = _last_line(report.longreprtext), _bracket(report.nodeid)
             self.recorder.add(Result(property=told.id, case=case, verdict="inconclusive", summary=why, broken=True))
 

@@ -48,7 +48,7 @@ EXACT = both_rules(
     Cell("coin4", {"temperature": 0.5}, 2, 2, 6),
     Cell("coin4", {"temperature": 1.3}, 4, 1, 4),
     Cell("coin4", {"temperature": 1.0}, 1, 1, 1),
-    Cell("coin4", {"temperature": 0.5}, 1, 3, 3),
+    Cell("coin4", {"temperature": 0.5, "top_k": 3}, 1, 3, 3),
     Cell("coin4", {"temperature": 1.0, "top_k": 2}, 2, 3, 7),
     Cell("coin4", {"temperature": 1.0, "top_p": 0.8}, 3, 2, 9),
     Cell("coin4", {"temperature": 1.0, "min_p": 0.08}, 2, 2, 4),

@@ -29,7 +29,7 @@ def test_blocks_add_up(judge: Judge, subject: Subject) -> None:
     outputs = engine.generate(prompts, params, range(8))
     if "eos" in subject.impl.capabilities:
         # The same texts again, ended by the tokens that come up late in them, at whatever offset of a block.
-        rows = [(i, token) for i, output in enumerate(outputs) for token in list(dict.fromkeys(output.tokens))[1:][-5:]]
+        rows = [(i, token) for i, output in enumerate(outputs) for token in list(dict.fromkeys(output.tokens))[1:][-3:]]
         ended = [{**params[i], "eos_token_id": token} for i, token in rows]
         outputs += engine.generate([prompts[i] for i, _ in rows], ended, [i for i, _ in rows])
     depth = int(subject.impl.options.get("depth", 6 if "budget" in subject.impl.capabilities else 1 << 30))
@@ -65,7 +65,7 @@ def test_acceptance_length(temperature: float, judge: Judge, subject: Subject) -
     subject.impl.require("coins", "rules", "budget")
     committed = FIXTURES / "pairs" / subject.pair.name / "tau.json"
     if not committed.exists():
-        judge("n/a", f"no figure is committed for the subject.pair {subject.pair.name}")
+        judge("n/a", f"no figure is committed for the pair {subject.pair.name}")
     figure = json.loads(committed.read_text())
     engine = subject.open(subject.pair, rule="walk", dtype="float32", **figure["budget"])
     params = {"temperature": temperature, "max_new_tokens": figure["max_new_tokens"]}

@@ -111,8 +111,8 @@ def test_coupled_with_ordinary_sampling(cell: Cell, judge: Judge, subject: Subje
     subject.impl.require("coins", "rules", "budget")
     engine = subject.open(subject.pair, rule="walk", dtype="float64", **cell.budget)
     truth = subject.teacher(subject.pair, "float64")
-    chosen = subject.some(8)
-    params = {**cell.params, "max_new_tokens": 64}
+    chosen = subject.some(6)
+    params = {**cell.params, "max_new_tokens": 48}
     tokens, found = 0, []
     for i, prompt in enumerate(chosen):
         seed = judge.seed(i)
@@ -137,7 +137,7 @@ def test_first_tokens_of_samples(cell: Cell, judge: Judge, subject: Subject) -> 
         judge("inconclusive", f"its sampled law was not judged: it could not be opened on the pair {pair.name}: {error}")
     params = {**cell.params, "max_new_tokens": min(depth + 2, 8)}
     expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
-    n = 20_000 if subject.asked.tier == "full" else 2_500
+    n = 20_000 if subject.asked.tier == "full" else 2_000
     counts = _sample(engine, prompt, params, n, judge.seed())
     first = chi_square(counts, expected)
     second = None

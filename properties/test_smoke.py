@@ -24,7 +24,7 @@ def test_it_repeats_itself(judge: Judge, subject: Subject) -> None:
     params = {"temperature": 1.0, "max_new_tokens": 24}
     first, again, other = engine.generate([prompt] * 3, [params] * 3, [7, 7, 8])
     if first.tokens != again.tokens:
-        judge("inconclusive", "the same seed gave two subject.texts: a run cannot be repeated, and a fault not be replayed")
+        judge("inconclusive", "the same seed gave two texts: a run cannot be repeated, and a fault not be replayed")
     if first.tokens == other.tokens:
         judge("fault", "two seeds gave the same 24 tokens at temperature 1: the seed has no effect, or sampling is greedy")
     judge("pass", "one seed, one text; two seeds, two texts")

@@ -29,7 +29,7 @@ def test_end_of_text(judge: Judge, subject: Subject) -> None:
     """STOP-2: The first end-of-text token ends the text, at whatever offset of a block it falls; no token follows it."""
     subject.impl.require("eos")
     engine, checked, offsets = subject.open(subject.pair), 0, set()
-    for prompt in subject.texts[:5]:
+    for prompt in subject.some(3):
         (whole,) = engine.generate([prompt.tokens], [{**GREEDY, "max_new_tokens": NEW}], [0])
         ends = {token: whole.tokens.index(token) for token in whole.tokens}
         params: list[dict[str, Any]] = [{**GREEDY, "max_new_tokens": NEW, "eos_token_id": token} for token in ends]

@@ -135,7 +135,7 @@ def heard(result: Result) -> None:
 class Scene:
     """What the properties would be given, for any implementation: on the fastest pair that shows a fault.
 
-    bytes_pair: one whose texts have several tokens that can end them, for STOP-3.
+    bytes_pair: one whose texts have several tokens that can end them, for STOP-3. COUNT-1 wants long accepted paths.
     """
 
     asked: Settings
@@ -144,7 +144,8 @@ class Scene:
     def verdict(self, name: str, case: str, connectable: str) -> tuple[Verdict, str]:
         """The verdict of a property on one of its own cases, and what it saw. The connectable still lacks its budget."""
         told, function = _properties()[name]
-        pair, budget = (self.bytes_pair, "k=40,depth=2,m=40") if name == "STOP-3" else (shipped("coin4"), OPTIONS)
+        places = {"STOP-3": (self.bytes_pair, "k=40,depth=2,m=40"), "COUNT-1": (shipped("stdlib"), "k=4,depth=4,m=12")}
+        pair, budget = places.get(name, (shipped("coin4"), OPTIONS))
         subject = Subject.of(self.asked, connect(connectable + budget), pair)
         short = replace(subject, texts=[replace(p, tokens=t) for p, t in zip(subject.texts, _short(pair), strict=True)])
         judge = Judge(told, case, self.asked, heard)
