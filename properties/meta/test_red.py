@@ -43,7 +43,7 @@ RED = [
     ("LAW-1", FILTERS, ["TopPFirst", "RootsPenalty"]),
     ("LAW-1", ENDS, ["BlockKeptWhole"]),
     ("LAW-2", "", ["keeps_the_refused", "stale_bonus", "does_not_renormalise"]),
-    ("LAW-3", "T=1.0, k=4 depth=3 m=8", ["FirstTokenGreedy", "RowsAlike", "CacheCut"]),
+    ("LAW-3", "T=1.0, k=4 depth=3 m=8", ["FirstTokenGreedy", "RowsAlike"]),
     ("LAW-4", "coin4, T=0.6 top_p=0.85, k=2 depth=2 m=4", ["DefaultParameters"]),
     ("LAW-4", "coin6, T=0.8 top_k=4, k=3 depth=2 m=8", ["greedy_always"]),
     ("LAW-4", "coin4, T=1.3, k=4 depth=1 m=4", ["greedy_always"]),
