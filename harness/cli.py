@@ -167,6 +167,7 @@ def record(
     seed: Seed = 0,
     out: Out = Path("reports/latest"),
     time_limit: TimeLimit = 120.0,
+    only: Only = "",
     jobs: Jobs = "auto",
 ) -> None:
     """Verify, and keep all answers in a file that can be judged again elsewhere."""
@@ -175,7 +176,7 @@ def record(
 
     implementation = connect(impl)
     write_head(tape, implementation.name, implementation.version, implementation.capabilities, implementation.options)
-    settings = Settings(impl, pair, target, draft, tier, device, dtype, seed, str(out), time_limit, tape=str(tape), whole=True)
+    settings = Settings(impl, pair, target, draft, tier, device, dtype, seed, str(out), time_limit, only, str(tape), not only)
     code = run(settings.absolute(), jobs)
     typer.echo(f"trace: {tape}")
     raise typer.Exit(code)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """On the controller, begin the record. Wrong input is told here, before anything is written."""
-    if session.config.option.impl and not _is_worker() and not session.config.option.collectonly:
+    if session.config.option.impl and not is_worker(session.config) and not session.config.option.collectonly:
         from harness.implementations import connect
         from harness.pairs import find_pair, shipped
         from harness.recorder import Recorder
@@ -212,5 +211,6 @@ def _last_line(text: str) -> str:
     return lines[-1].strip() if lines else "the worker died"
 
 
-def _is_worker() -> bool:
-    return "PYTEST_XDIST_WORKER" in os.environ
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of pytest-xdist's workers; the environment would tell so of their own children too."""
+    return hasattr(config, "workerinput")
