@@ -62,11 +62,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def wanted(item: pytest.Item) -> bool:
         told = property_of(item)
+        if told is None:
+            return not judging and not settings.only
         if item.get_closest_marker("full") and settings.tier != "full":
             return False
-        if settings.only and not (told and settings.only in (told.id.partition("-")[0], told.id, f"{told.id}[{case_of(item)}]")):
-            return False
-        return told is not None or not judging
+        return settings.only in ("", told.id.partition("-")[0], told.id, f"{told.id}[{case_of(item)}]")
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:
@@ -108,8 +108,9 @@ class Recording:
             self.recorder.add(result.model_copy(update={"seconds": round(report.duration, 2)}))
         # A worker that died sends nothing; a check that broke after its verdict has sent one that no longer holds.
         told_so = any(Result.model_validate_json(value).verdict in ("fault", "inconclusive") for value in sent)
-        if report.failed and not told_so and (told := _by_nodeid(report.nodeid)):
-            why, case = _last_line(report.longreprtext), _bracket(report.nodeid)
+        lacking = not sent or (report.failed and not told_so)
+        if lacking and (told := _by_nodeid(report.nodeid)):
+            why, case = _last_line(report.longreprtext) or "the check came to no verdict", _bracket(report.nodeid)
             self.recorder.add(Result(property=told.id, case=case, verdict="inconclusive", summary=why, broken=True))
 
     def pytest_sessionfinish(self) -> None:
@@ -208,7 +209,7 @@ def _bracket(nodeid: str) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "the worker died"
+    return lines[-1].strip() if lines else ""
 
 
 def is_worker(config: pytest.Config) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from scipy.stats import kstest
 from eagle2_ref.errors import BadInput
 from harness.evidence import Footer, Header, Property, Result, Verdict, read_record, schema
 from harness.pairs import FIXTURES
+from harness.plugin import RESULT, Recording
 from harness.statistics.chisquare import chi_square
 from harness.verdict import BROKEN, FAULT, INCONCLUSIVE, PASS, conclude, settle
-from properties.meta.test_bad_input import eagle2
+from properties.meta.command import eagle2
 
 ROOT = FIXTURES.parent
 TINY = ["ref:k=2,depth=2,m=4", "--pair", "coin4"]
@@ -71,10 +73,11 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert (record.header, record.results, record.footer) == (header, (hostile,), footer)
 
 
-@pytest.mark.parametrize("kept", [slice(0, -1), slice(1, None), slice(0, 3)], ids=["no footer", "no header", "lacks results"])
-def test_a_record_that_lacks_something_is_refused(kept: slice, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [-1, 0, 1], ids=["no footer", "no header", "lacks a result"])
+def test_a_record_that_lacks_something_is_refused(lost: int, tmp_path: Path) -> None:
     lines = (ROOT / "reports" / "reference" / "record.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (tmp_path / "record.jsonl").write_text("".join(lines[kept]), encoding="utf-8")
+    del lines[lost]
+    (tmp_path / "record.jsonl").write_text("".join(lines), encoding="utf-8")
     with pytest.raises(BadInput, match="cut off"):
         read_record(tmp_path / "record.jsonl")
 
@@ -96,6 +99,19 @@ def test_chi_square_is_calibrated() -> None:
     moved /= moved.sum()
     seen = [chi_square(Counter(map(int, rng.choice(40, size=4000, p=moved))), law).p < alpha for _ in range(200)]
     assert np.mean(seen) > 0.85
+
+
+def test_few_cells_are_calibrated_too() -> None:
+    """Of four cells three are free; the average p-value is a half."""
+    rng, weights = np.random.default_rng(1), [0.4, 0.3, 0.2, 0.1]
+    law = dict(enumerate(weights))
+    found = [chi_square(Counter(map(int, rng.choice(4, size=1000, p=weights))), law).p for _ in range(400)]
+    assert kstest(found, "uniform").pvalue > 1e-3
+
+
+def test_a_rare_outcome_is_no_proof() -> None:
+    """One sample where 0.06 of one was due is no fault: cells are pooled."""
+    assert chi_square({0: 500, 1: 499, 2: 1}, {0: 0.5, 1: 0.49994, 2: 6e-5}).p > 0.01
 
 
 def test_one_impossible_sample_is_proof() -> None:
@@ -152,3 +168,25 @@ def test_the_readme_names_commands_that_exist() -> None:
     assert lines
     assert {words[1] for words in lines} <= named
     assert json.loads((ROOT / "reports" / "reference" / "badge.json").read_text())["schemaVersion"] == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sent", "added"),
+    [
+        ("passed", ["pass"], ["pass"]),
+        ("passed", [], ["inconclusive"]),
+        ("failed", [], ["inconclusive"]),
+        ("failed", ["pass"], ["pass", "inconclusive"]),
+        ("failed", ["fault"], ["fault"]),
+    ],
+)
+def test_a_check_that_breaks_or_says_nothing_is_no_pass(outcome: str, sent: list[Verdict], added: list[Verdict]) -> None:
+    """Also one that breaks after it has come to a verdict."""
+    heard: list[Result] = []
+    recording = Recording(SimpleNamespace(add=heard.append))  # type: ignore[arg-type]
+    told = [(RESULT, result("LAW-2", verdict).model_dump_json()) for verdict in sent]
+    place = "properties/test_law.py::test_every_tree_and_every_law"
+    longrepr = "IndexError" if outcome == "failed" else None
+    report = pytest.TestReport(place, ("", 0, ""), {}, outcome, longrepr, "call", user_properties=told)  # type: ignore[arg-type]
+    recording.pytest_runtest_logreport(report)
+    assert [r.verdict for r in heard] == added
