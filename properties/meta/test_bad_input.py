@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +19,7 @@ from harness.cli import app
 from harness.evidence import read_record
 from harness.pairs import FIXTURES, shipped
 from properties.meta import tiny
+from properties.meta.command import eagle2
 
 PAIRS = FIXTURES / "pairs"
 COIN_HEAD, STDLIB = str(PAIRS / "coin4" / "draft"), str(PAIRS / "stdlib" / "target")
@@ -153,10 +151,3 @@ def test_a_record_without_its_footer_is_refused(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "the run was cut off" in done.output
     assert json.loads(lines[-1])["kind"] == "footer"
-
-
-def eagle2(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """The real command, in a folder."""
-    program = [sys.executable, "-c", "from harness.cli import main; main()", *words]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    return subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=120, env=environment, check=False)

@@ -132,7 +132,7 @@ def test_a_worker_that_dies_is_no_pass(tmp_path: Path) -> None:
     engine = "import os\nclass Engine:\n    def __init__(self, target, draft=None): pass\n"
     engine += "    def generate(self, *_):\n        os._exit(0)\n"
     (tmp_path / "engines.py").write_text(engine)
-    done = eagle2(["verify", "py:engines:Engine", "--pair", "coin4", "--only", "SMOKE", "-n", "2", "--out", "out"], tmp_path)
+    done = eagle2(["verify", "py:engines:Engine", "--pair", "coin4", "--only", "SMOKE-1", "-n", "1", "--out", "out"], tmp_path)
     assert done.returncode == BROKEN, done.stdout + done.stderr
     assert all(r.verdict != "pass" for r in read_record(tmp_path / "out" / "record.jsonl").results)
 
