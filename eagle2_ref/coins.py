@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from fractions import Fraction
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -109,33 +110,50 @@ class EnumeratedCoins:
         return LazyUniform(self._trail)
 
     def categorical(self, p: Tensor) -> int:
-        return self._trail.choose(p.tolist())
+        return cast(int, LazyToken(self._trail, p))
+
+
+Weights = Sequence[Any]
+"""Probabilities of the branches of a choice: floats, or Fractions where a law is to be literally right."""
+
+
+class Unrepeatable(Exception):
+    """The same choices led to other ones: state is left over from an earlier execution, or randomness comes from elsewhere."""
 
 
 class Trail:
-    """One path through the tree of all choices: it replays a script, then takes first branches and notes what is left."""
+    """One path through the tree of all choices: it replays a script, then takes first branches and notes what is left.
 
-    def __init__(self, script: Sequence[int] = ()) -> None:
+    A script tells which branch to take of each choice and, if known, the weights that the choice had when it was met first.
+    """
+
+    def __init__(self, script: Sequence[tuple[int, Weights | None]] = ()) -> None:
         self._script = list(script)
-        self._taken: list[tuple[int, Sequence[float]]] = []
-        self.weight = 1.0
+        self.taken: list[tuple[int, Weights]] = []
+        self.weight: Any = 1
 
-    def choose(self, weights: Sequence[float]) -> int:
+    def choose(self, weights: Weights) -> int:
         """The index of one branch of positive weight. The weights of an execution multiply."""
-        step = len(self._taken)
-        index = self._script[step] if step < len(self._script) else _next_positive(weights, 0)
-        assert index is not None, "a choice needs a branch of positive weight"
-        self._taken.append((index, weights))
+        step = len(self.taken)
+        if step < len(self._script):
+            index, before = self._script[step]
+            if before is not None and not _alike(weights, before):
+                raise Unrepeatable(f"choice {step + 1} of an execution had other odds when its beginning was run again")
+        else:
+            first = _next_positive(weights, 0)
+            assert first is not None, "a choice needs a branch of positive weight"
+            index = first
+        self.taken.append((index, weights))
         self.weight *= weights[index]
         return index
 
-    def next_script(self) -> list[int] | None:
+    def next_script(self) -> list[tuple[int, Weights | None]] | None:
         """The choices that lead to the next execution, depth first; None after the last."""
-        for step in reversed(range(len(self._taken))):
-            index, weights = self._taken[step]
+        for step in reversed(range(len(self.taken))):
+            index, weights = self.taken[step]
             following = _next_positive(weights, index + 1)
             if following is not None:
-                return [taken for taken, _ in self._taken[:step]] + [following]
+                return [*self.taken[:step], (following, weights)]
         return None
 
 
@@ -146,12 +164,14 @@ class LazyUniform:
     """
 
     def __init__(self, trail: Trail) -> None:
-        self._trail, self._low, self._high = trail, 0.0, 1.0
+        self._trail = trail
+        self._low: Any = 0
+        self._high: Any = 1
 
     def __lt__(self, threshold: Any) -> bool:
-        x = float(threshold)
+        x = _number(threshold)
         if x >= self._high or x <= self._low:
-            return x >= self._high
+            return bool(x >= self._high)
         width = self._high - self._low
         below = self._trail.choose([(x - self._low) / width, (self._high - x) / width]) == 0
         self._low, self._high = (self._low, x) if below else (x, self._high)
@@ -163,9 +183,65 @@ class LazyUniform:
     __le__, __ge__ = __lt__, __gt__  # the boundary has probability zero
 
 
-def executions(run: Callable[[EnumeratedCoins], T]) -> Iterator[tuple[T, float]]:
-    """Every execution of `run`, with its probability. `run` must take all its randomness from the coins it is given."""
-    script: list[int] | None = []
+class LazyToken:
+    """A token of which only the law is known. To compare it with a token is a choice; to use it as a number decides it.
+
+    One that is never looked at stays undecided: a single execution then stands for a whole row of outcomes, with the
+    probabilities `law` [V]. A rule costs one execution for each node it can stop at, whatever the vocabulary.
+    """
+
+    def __init__(self, trail: Trail, law: Tensor) -> None:
+        self._trail, self.law = trail, law
+        self.token: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, int):
+            return NotImplemented
+        if self.token is None:
+            rest = self.law.clone()
+            rest[other] = 0
+            remaining = rest.sum()
+            if self._trail.choose([_number(self.law[other]), _number(remaining)]) == 0:
+                self.token = other
+            else:
+                self.law = rest / remaining
+        return self.token == other
+
+    def __index__(self) -> int:
+        if self.token is None:
+            self.token = self._trail.choose(self.law.tolist())
+        return self.token
+
+    __int__ = __index__
+
+    def __hash__(self) -> int:
+        return hash(int(self))
+
+    def __repr__(self) -> str:
+        return "an undecided token" if self.token is None else str(self.token)
+
+
+def undecided(token: object) -> bool:
+    """Whether chance has left a token open."""
+    return isinstance(token, LazyToken) and token.token is None
+
+
+def unfold(tokens: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """The texts that one stands for whose last token may be undecided, with their probabilities given the execution."""
+    *before, last = tokens
+    begun = tuple(int(token) for token in before)
+    if not isinstance(last, LazyToken) or last.token is not None:
+        yield (*begun, int(last)), 1
+        return
+    yield from (((*begun, token), weight) for token, weight in enumerate(last.law.tolist()) if weight > 0)
+
+
+def executions(run: Callable[[EnumeratedCoins], T]) -> Iterator[tuple[T, Any]]:
+    """Every execution of `run`, with its probability. `run` must take all its randomness from the coins it is given.
+
+    Raises Unrepeatable where it does not, or where an execution leaves something behind for the next.
+    """
+    script: list[tuple[int, Weights | None]] | None = []
     while script is not None:
         trail = Trail(script)
         outcome = run(EnumeratedCoins(trail))
@@ -184,8 +260,17 @@ def invert(p: Tensor, u: float) -> int:
     return token if token < len(p) else int(p.nonzero()[-1])
 
 
-def _next_positive(weights: Sequence[float], start: int) -> int | None:
+def _next_positive(weights: Weights, start: int) -> int | None:
     return next((index for index in range(start, len(weights)) if weights[index] > 0), None)
+
+
+def _alike(weights: Weights, before: Weights) -> bool:
+    return len(weights) == len(before) and all(abs(a - b) <= 1e-6 for a, b in zip(weights, before, strict=True))
+
+
+def _number(x: Any) -> Any:
+    """A plain number of a tensor's element; a Fraction stays one."""
+    return x if isinstance(x, Fraction) else float(x)
 
 
 def _key(*parts: int) -> int:

@@ -106,11 +106,12 @@ class Decoder:
         while True:
             text += block.tokens
             yield block
-            if text[-1] in params.eos:
+            if params.ends(text[-1]):
                 self.finish = "eos"
                 return
             if len(text) == end:
                 return
+            text[-1] = int(text[-1])  # chance may have left the last token open until it is looked at
             # A path of this depth and one more token just fill what is left: no block runs past the end.
             tree = self._propose(text[-1], depth=end - len(text) - 1)
             rows = self.target.verify(tree)
@@ -122,7 +123,7 @@ class Decoder:
         coins.seek(len(text))
         accepted: Accepted = self.rule(tree, law(logits, tree, text, params), coins)
         tokens = accepted.tokens(tree)
-        ends = [i for i, token in enumerate(tokens) if token in params.eos]
+        ends = [i for i, token in enumerate(tokens) if params.ends(token)]
         kept = tokens[: ends[0] + 1] if ends else tokens
         return Block(len(text), kept, min(len(accepted.path), len(kept)), tree, accepted.path[: len(kept)])
 

@@ -68,6 +68,10 @@ class SamplingParams:
         ids = self.eos_token_id
         return frozenset() if ids is None else frozenset([ids] if isinstance(ids, int) else ids)
 
+    def ends(self, token: int) -> bool:
+        """Whether a token ends a text. Asked by comparison, so that a token that chance has not decided yet may stay so."""
+        return any(token == end for end in self.eos)
+
     def processors(self) -> LogitsProcessorList:
         """transformers' processors in the order in which `generate` applies them; at temperature 0 it applies no warper."""
         chosen = LogitsProcessorList()

@@ -65,7 +65,7 @@ class Eagle2:
     @torch.inference_mode()
     def propose(self, depth: int) -> DraftTree:
         depth = min(depth, self.budget.depth)
-        root = self._tokens[-1]
+        root = int(self._tokens[-1])
         if depth < 1:
             return DraftTree.bare(root)
         pool = self._expand(self._catch_up(), depth)
@@ -77,7 +77,7 @@ class Eagle2:
         Its keys and values are computed from the target's own features and stay in the cache.
         """
         device = self.head.fc.weight.device
-        tokens = torch.tensor(self._tokens, device=device)
+        tokens = torch.tensor([int(token) for token in self._tokens], device=device)
         positions = torch.arange(self.cache.length, self.cache.length + len(tokens), device=device)
         features = self._pass(tokens, torch.cat(self._features), positions, None)
         self.cache.length += len(tokens)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from eagle2_ref.coins import Coins
+from eagle2_ref.coins import Coins, Unrepeatable, undecided
 from eagle2_ref.errors import BadInput
 from harness.pairs import Pair
 
@@ -102,7 +102,7 @@ class Engine:
         except TimeLimit:
             self._dead = f"the implementation hung: {doing} took more than {limit:g} s"
             raise AdapterError(self._dead) from None
-        except (AdapterError, NotApplicable, Missing, BadInput):
+        except (AdapterError, NotApplicable, Missing, BadInput, Unrepeatable):
             raise
         except Exception as error:
             raise AdapterError(f"the implementation raised, {doing}: {type(error).__name__}: {error}") from error
@@ -110,10 +110,11 @@ class Engine:
     def _check(self, prompt: Sequence[int], params: dict[str, Any], answer: Any) -> Output:
         tokens = answer["tokens"] if isinstance(answer, dict) and "tokens" in answer else answer
         try:
-            tokens = tuple(int(token) for token in tokens)
+            tokens = tuple(token if undecided(token) else int(token) for token in tokens)
         except (TypeError, ValueError):
             raise AdapterError(f"an answer is {str(answer)[:80]!r}, not a list of token ids or a dict with 'tokens'") from None
-        if strange := [token for token in tokens if not 0 <= token < self.pair.vocab_size]:
+        decided = [token for token in tokens if not undecided(token)]
+        if strange := [token for token in decided if not 0 <= token < self.pair.vocab_size]:
             raise AdapterError(f"an answer has token {strange[0]}; the vocabulary is 0 to {self.pair.vocab_size - 1}")
         limit = min(params["max_new_tokens"], max(self.pair.context - len(prompt), 0))
         if len(tokens) > limit:

@@ -9,7 +9,7 @@ import transformers
 from torch import Tensor
 
 import eagle2_ref
-from eagle2_ref.coins import Coins, SeededCoins
+from eagle2_ref.coins import Coins, SeededCoins, undecided
 from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
@@ -74,6 +74,6 @@ def told(generation: Generation) -> dict[str, Any]:
 def _from_outside(accept: Accept) -> Rule:
     def rule(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
         path, token = accept(tree.tokens.tolist(), tree.parents.tolist(), p, coins)
-        return Accepted(list(path), int(token))
+        return Accepted(list(path), token if undecided(token) else int(token))
 
     return rule

@@ -20,8 +20,10 @@ from eagle2_ref.coins import (
     KeyedCoins,
     ScriptedCoins,
     SeededCoins,
+    Unrepeatable,
     executions,
     invert,
+    unfold,
 )
 from properties.strategies import laws
 
@@ -167,7 +169,7 @@ def test_scripted_coins_are_read_in_order() -> None:
 @given(st.lists(st.integers(1, 5).flatmap(laws), min_size=1, max_size=3))
 def test_executions_are_all_and_their_weights_sum_to_one(rows: list[list[float]]) -> None:
     """Independent draws give the product law; branches of probability zero are not run."""
-    found = list(executions(lambda coins: tuple(coins.categorical(tensor(row)) for row in rows)))
+    found = list(executions(lambda coins: tuple(int(coins.categorical(tensor(row))) for row in rows)))
     assert len({outcome for outcome, _ in found}) == len(found) == math.prod(sum(x > 0 for x in row) for row in rows)
     assert math.fsum(weight for _, weight in found) == pytest.approx(1, abs=1e-12)
     for outcome, weight in found:
@@ -204,3 +206,39 @@ def _all_comparisons(coins: EnumeratedCoins) -> list[bool]:
 def test_a_run_that_takes_no_coin_has_one_execution() -> None:
     """Of weight one."""
     assert list(executions(lambda _: "done")) == [("done", 1.0)]
+
+
+@given(laws(5), st.lists(st.integers(0, 4), max_size=4))
+def test_an_undecided_token_has_the_law_that_is_left(row: list[float], asked: list[int]) -> None:
+    """Whatever is asked about it, and however often: all that is found adds up to the law it was drawn from."""
+    found, runs = [0.0] * 5, 0
+    for (token, answers), weight in executions(lambda coins: _questioned(coins, row, asked)):
+        runs += 1
+        for (x,), share in unfold([token]):
+            found[x] += weight * share
+            assert answers == [x == y for y in asked]
+    assert found == pytest.approx(row, abs=1e-12)
+    assert runs <= len(set(asked)) + 1
+
+
+def _questioned(coins: EnumeratedCoins, row: list[float], asked: list[int]) -> tuple[int, list[bool]]:
+    token = coins.categorical(tensor(row))
+    return token, [token == x for x in asked]
+
+
+def test_an_undecided_token_is_decided_where_it_is_used_as_a_number() -> None:
+    """As an index, as a number, in a set: one execution a token."""
+    for use in (int, lambda token: [0, 1, 2, 3][token], lambda token: token in {0, 3} or int(token)):
+        assert len(list(executions(lambda coins, use=use: use(coins.categorical(tensor([0.25] * 4)))))) == 4  # type: ignore[misc]
+
+
+def test_what_cannot_be_repeated_is_told() -> None:
+    """A run that keeps something from one execution to the next meets other odds at a choice it has met before."""
+    left = [0.3]
+
+    def leaky(coins: EnumeratedCoins) -> bool:
+        left[0] += 0.2
+        return coins.uniform() < left[0]
+
+    with pytest.raises(Unrepeatable):
+        list(executions(leaky))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from fractions import Fraction
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eagle2_ref.coins import KeyedCoins, ScriptedCoins, SeededCoins, executions
+from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins, SeededCoins, executions, unfold
 from eagle2_ref.rules import RULES, Accepted, reject, walk, without
 from eagle2_ref.tree import DraftTree
+from harness.laws.induction import departure
 from properties.strategies import trees_with_laws
 
 LAST = math.nextafter(1.0, 0.0)
@@ -82,7 +85,8 @@ def test_a_bare_tree_is_one_step_of_ordinary_decoding(name: str) -> None:
     found: dict[int, float] = {}
     for accepted, weight in executions(lambda coins: RULES[name](DraftTree.bare(1), P[:1], coins)):
         assert accepted.path == []
-        found[accepted.token] = found.get(accepted.token, 0.0) + weight
+        for (token,), share in unfold([accepted.token]):
+            found[token] = found.get(token, 0.0) + weight * share
     assert found == {0: 0.125, 1: 0.25, 2: 0.125, 3: 0.5}
 
 
@@ -121,19 +125,51 @@ def test_without_is_the_law_given_that_the_draw_is_another() -> None:
     assert torch.equal(r, P[0])
 
 
-def test_the_law_of_reject_in_fractions() -> None:
-    """By hand, in exact arithmetic: a chain of coins over the children gives back p at the root, token for token."""
-    p = [Fraction(1, 7), Fraction(2, 7), Fraction(0), Fraction(4, 7)]
-    tree = DraftTree.of([0, 3, 2, 1], [-1, 0, 0, 0])
-    emitted, reached, r = [Fraction(0)] * 4, Fraction(1), list(p)
-    for child in tree.children(0):
-        x = tree.token(child)
-        emitted[x] += reached * r[x]
-        reached *= 1 - r[x]
-        r = [Fraction(0) if token == x else share / (1 - r[x]) for token, share in enumerate(r)]
-    assert [a + reached * b for a, b in zip(emitted, r, strict=True)] == p
-    found = dict.fromkeys(range(4), 0.0)
-    laws = rows(*[[float(share) for share in p]] * 4)
-    for accepted, weight in executions(lambda coins: reject(tree, laws, coins)):
-        found[accepted.tokens(tree)[0]] += weight
-    assert all(abs(found[token] - share) <= 1e-15 for token, share in enumerate(p))
+class Shares(list[Any]):
+    """A law in Fractions, with as much of a tensor's manner as a rule asks for."""
+
+    def clone(self) -> Shares:
+        return Shares(self)
+
+    def sum(self) -> Fraction:
+        return sum(self, Fraction(0))
+
+    def tolist(self) -> list[Any]:
+        return list(self)
+
+    def __truediv__(self, whole: Fraction) -> Shares:
+        return Shares(share / whole for share in self)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_law_in_fractions_is_literally_p(name: str) -> None:
+    """The rules as they are, on exact numbers: at every node Q(reaches it, then emits x) = Q(reaches it) p(x), not rounded."""
+    tree = DraftTree.of([0, 3, 2, 1, 1, 0, 3], [-1, 0, 0, 0, 1, 1, 4])
+    counts = [[1, 2, 0, 4], [3, 1, 0, 1], [1, 1, 1, 1], [0, 0, 5, 0], [2, 3, 5, 7], [1, 0, 0, 0], [9, 1, 1, 2]]
+    p = [Shares(Fraction(n, sum(row)) for n in row) for row in counts]
+    joint: dict[int, list[Fraction]] = defaultdict(lambda: [Fraction(0)] * 4)
+    for accepted, weight in executions(lambda coins: RULES[name](tree, cast(Tensor, p), coins)):
+        for tokens, share in unfold(accepted.tokens(tree)):
+            for node, token in zip([0, *accepted.path], tokens, strict=True):
+                joint[node][token] += weight * share
+    assert len(joint) == 6  # node 2 is refused for certain, for p(2) = 0 at the root
+    assert all(emitted == [sum(emitted) * share for share in p[node]] for node, emitted in joint.items())
+    assert sum(joint[0]) == 1
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_induction_costs_one_execution_a_node(name: str) -> None:
+    """For a real vocabulary and EAGLE-2's largest tree: 60 executions a prefix, and p at every node to rounding."""
+    generator = torch.Generator().manual_seed(3)
+    parents = [-1, *(int(torch.randint(max(0, i - 12), i + 1, (), generator=generator)) for i in range(59))]
+    p = torch.randn(60, 32_000, generator=generator, dtype=torch.float64).mul(4).softmax(-1)
+    tokens = [7, *(int(p[parent].topk(40).indices[i % 40]) for i, parent in enumerate(parents[1:]))]
+    runs = 0
+
+    def counted(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+        nonlocal runs
+        runs += 1
+        return RULES[name](tree, p, coins)
+
+    distance, _ = departure(counted, DraftTree.of(tokens, parents), p)
+    assert distance <= 1e-12 and runs == 60
