@@ -1,4 +1,4 @@
-"""Connect a string to a decoder: `ref`, `py:package.module:Engine`, `trace:run.jsonl`, each with options behind commas."""
+"""Connect a string to a decoder: `ref`, `py:package.module:Engine`, `mutant:M04`, `trace:run.jsonl`, each with its options."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Implementation:
 
 
 def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = None) -> Implementation:
-    """The implementation of a string such as `ref:rule=walk,k=4`, `py:my.module:Engine,depth=5` or `trace:run.jsonl`."""
+    """The implementation of a string: `ref:rule=walk,k=4`, `py:my.module:Engine,depth=5`, `mutant:M04`, `trace:run.jsonl`."""
     kind, _, rest = connectable.partition(":")
     common: dict[str, Any] = {"name": connectable, "time_limit": time_limit, "tape": tape}
     if kind == "ref":
@@ -76,6 +76,12 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
             )
         else:
             implementation = _python(found, _options(",".join(options)), common)
+    elif kind == "mutant":
+        from harness import mutants
+
+        name, *options = rest.split(",")
+        planted = mutants.find(name)
+        implementation = _python(planted.make, _options(",".join(options)), common, planted.capabilities)
     elif kind == "trace":
         from harness.implementations.trace import Trace
 
@@ -83,8 +89,8 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
         common |= {"version": trace.version, "tape": None}
         implementation = Implementation(make=trace.engine, options=trace.options, capabilities=trace.capabilities, **common)
     else:
-        near = difflib.get_close_matches(kind, ["ref", "py", "trace"], 1)
-        hint = f"did you mean {near[0]}?" if near else "give ref, py:package.module:Engine or trace:run.jsonl"
+        near = difflib.get_close_matches(kind, ["ref", "py", "mutant", "trace"], 1)
+        hint = f"did you mean {near[0]}?" if near else "give ref, py:package.module:Engine, mutant:M04 or trace:run.jsonl"
         raise BadInput(f"{connectable!r} is not an implementation", hint)
     return implementation
 

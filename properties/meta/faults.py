@@ -20,7 +20,7 @@ from eagle2_ref.sampling import SamplingParams, law
 from eagle2_ref.target import Rows
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.implementations.reference import Engine, told
-from properties.meta.planting import (
+from harness.mutants.planting import (
     Answer,
     Asked,
     Planted,
