@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -64,6 +64,31 @@ class CountPicture(Value):
 Picture = Annotated[LawPicture | TreePicture | CountPicture, Field(discriminator="kind")]
 
 
+class Witness(Value):
+    """One place at which an implementation departed from the law, told so precisely that it can be seen again.
+
+    Either a text (prompt, params, and the seed or the branches that its coins took) with the position of the bad token in it,
+    or a rule's instance (tokens, parents, law) with the bad node.
+    """
+
+    options: dict[str, Number | str | bool] = Field({}, description="options that the engine was opened with")
+    pair: str = ""
+    prompt: tuple[int, ...] = ()
+    params: dict[str, Any] = {}
+    seed: int | None = None
+    keyed: bool = Field(False, description="the seed is that of coins keyed by position")
+    choices: tuple[int, ...] | None = Field(None, description="the branch taken at each choice of an enumerated execution")
+    position: int = Field(0, description="place of the bad token among the new ones, from 0")
+    tokens: tuple[int, ...] = Field((), description="of a rule's instance: token of each node")
+    parents: tuple[int, ...] = ()
+    law: tuple[tuple[float, ...], ...] = Field((), description="of a rule's instance: p at each node")
+    node: int | None = None
+    emitted: int = Field(description="a token that came out")
+    expected: int | None = Field(None, description="the token that was due, where only one was")
+    p: float | None = Field(None, description="the target's probability of the emitted token there")
+    q: float | None = Field(None, description="the implementation's")
+
+
 class Header(Value):
     """What was judged, with what, on what. The first line of a record."""
 
@@ -96,9 +121,29 @@ class Result(Value):
     p_value: float | None = None
     sensitivity: str | None = Field(None, description="what a pass would have seen")
     broken: bool = Field(False, description="the implementation raised, hung or answered nonsense")
+    false_alarm: float = Field(0.0, description="probability at most of calling this a fault if the implementation is right")
+    witness: Witness | None = None
     pictures: tuple[Picture, ...] = ()
     seconds: float = 0.0
     replay: str = Field("", description="command that runs this case again")
+
+
+class Statement(Value):
+    """How far the implementation is the target, in three lines that are never merged into one number."""
+
+    exact: str = Field(description="rules and whole decoders, enumerated: logic, on these instances")
+    logits: str = Field(description="total variation a token that arithmetic puts between its law and the target's")
+    sampled: str = Field(description="what the sampled evidence would have seen, and its bounds")
+
+
+class Likeness(Value):
+    """A mutant of the gallery that does what was seen. fit: 1 is the same, 0 is as far off as a correct decoder."""
+
+    mutant: str
+    fault: str
+    source: str
+    fit: float
+    seen: str = Field(description="what the fit was measured on")
 
 
 class Footer(Value):
@@ -110,10 +155,28 @@ class Footer(Value):
     results: int
     verdict: Verdict
     exit_code: int
+    false_alarm: float = Field(0.0, description="probability at most that a correct implementation is called a fault by this run")
+    statement: Statement | None = None
+    likenesses: tuple[Likeness, ...] = Field((), description="mutants that look like the faults found, the best first")
 
 
 Line = Annotated[Header | Result | Footer, Field(discriminator="kind")]
 LINES: TypeAdapter[Header | Result | Footer] = TypeAdapter(Line)
+
+
+class Trial(Value):
+    """One cell of the kill matrix: a mutant (or a control) before one case of a property."""
+
+    kind: Literal["trial"] = "trial"
+    mutant: str
+    property: str
+    case: str
+    meant: bool = Field(description="the gallery names this property among those that are to see the fault")
+    verdict: Verdict
+    summary: str
+    work: str = Field("", description="what it took, such as '81 executions' or '2,000 tokens'")
+    seconds: float
+    looks_like: str = Field("", description="id of the mutant that the diagnosis names")
 
 
 class Record(Value):
