@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import chi2, ncx2
 
@@ -43,17 +44,23 @@ def chi_square(counts: Mapping[T, int], law: Mapping[T, float], pool: float = PO
     """Test counts of independent samples against a law."""
     n = sum(counts.values())
     impossible = sum(count for outcome, count in counts.items() if law.get(outcome, 0.0) == 0.0)
-    outcomes = sorted((x for x in law if law[x] > 0), key=lambda x: -law[x])
+    outcomes = [x for x in law if law[x] > 0]
     expected = np.array([n * law[x] for x in outcomes])
     observed = np.array([counts.get(x, 0) for x in outcomes], dtype=float)
-    cells = _pooled(expected, pool)
-    e, o = np.bincount(cells, expected), np.bincount(cells, observed)
-    statistic, df = float(((o - e) ** 2 / e).sum()), len(e) - 1
+    statistic, df = goodness(observed, expected, pool)
     p = 0.0 if impossible else float(chi2.sf(statistic, df)) if df else 1.0
     return ChiSquare(statistic, df, p, n, impossible)
 
 
-def _pooled(expected: np.ndarray[tuple[int], np.dtype[np.float64]], pool: float) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def goodness(observed: NDArray[Any], expected: NDArray[Any], pool: float = POOL) -> tuple[float, int]:
+    """Statistic and degrees of freedom, given counts and expectations in any order; outcomes expected 0 times are left out."""
+    order = np.argsort(-expected, kind="stable")[: np.count_nonzero(expected)]
+    cells = _pooled(expected[order], pool)
+    e, o = np.bincount(cells, expected[order]), np.bincount(cells, observed[order])
+    return float(((o - e) ** 2 / e).sum()), len(e) - 1
+
+
+def _pooled(expected: NDArray[Any], pool: float) -> NDArray[np.intp]:
     """Cell numbers for outcomes in descending order: an outcome joins its predecessor's cell while that lacks mass.
 
     A last cell that stays too small is merged into the one before it.
