@@ -20,14 +20,20 @@ DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat1
 
 @dataclass(frozen=True)
 class Rows:
-    """What a target pass returns: logits [rows, V], and features [n, H], the inputs of the LM head at the new positions."""
+    """What a target pass returns: logits [rows, V], and features [n, H], the inputs of the LM head at the new positions.
+
+    Of a pass over several texts both have a dimension in front, one entry a text.
+    """
 
     logits: Tensor
     features: Tensor
 
 
 class Target:
-    """A causal LM and its cache. `length` tokens are in the cache; the root, the newest emitted token, is not yet."""
+    """A causal LM and its cache. `length` tokens are in the cache; the root, the newest emitted token, is not yet.
+
+    A shallow copy, once reset, is the same model with a cache for another text.
+    """
 
     def __init__(self, model: PreTrainedModel, name: str = "the target") -> None:
         self.model, self.name = model.eval(), name
@@ -39,7 +45,7 @@ class Target:
             raise BadInput(f"{name} takes no positions of its tokens", "only a model that does can be verified against a tree")
         self._keeps_logits = "logits_to_keep" in takes
         model.base_model.register_forward_hook(self._keep_features)
-        self._features: Tensor | None = None
+        self._heard: list[Tensor] = []  # the features of the newest pass; copies share it, as they share the model
         self.reset()
 
     @classmethod
@@ -99,36 +105,50 @@ class Target:
             layer.keys, layer.values = layer.keys.index_select(-2, kept), layer.values.index_select(-2, kept)
         self.length = len(kept)
 
-    def _forward(self, tokens: Tensor, **kwargs: Any) -> Rows:
+    def run(self, tokens: Tensor, cache: DynamicCache, **kwargs: Any) -> Rows:
+        """One pass over n new tokens [B, n] of B texts, whose caches lie side by side in `cache`."""
         if not self._keeps_logits:
             kwargs.pop("logits_to_keep", None)
-        logits = self.model(input_ids=tokens, past_key_values=self.cache, use_cache=True, **kwargs).logits[0]
-        self.passes += 1
-        stored = self.cache.get_seq_length()
-        if stored != self.length + tokens.shape[1] or not all(hasattr(layer, "keys") for layer in self.cache.layers):
+        before = cache.get_seq_length()
+        self._heard.clear()
+        logits = self.model(input_ids=tokens, past_key_values=cache, use_cache=True, **kwargs).logits
+        stored = cache.get_seq_length()
+        if stored != before + tokens.shape[1] or not all(hasattr(layer, "keys") for layer in cache.layers):
             raise BadInput(
                 f"{self.name} keeps a state that cannot be rolled back", "only attention caches can be verified against a tree"
             )
-        if self._features is None:
+        if not self._heard:
             raise BadInput(f"{self.name} does not show the features its LM head is given", "a head cannot draft for such a model")
-        return Rows(logits[-1:] if "logits_to_keep" in kwargs else logits, self._features[0])
+        return Rows(logits[:, -1:] if "logits_to_keep" in kwargs else logits, self._heard[0])
 
-    def _mask(self, ancestors: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
-        """Additive [1, 1, m + 1, length + m + 1]: 0 where a node may look, the lowest number elsewhere."""
-        text = torch.arange(self.length, device=positions.device)
-        seen = torch.cat([ancestors.new_ones(len(ancestors), self.length), ancestors], dim=1)
-        distance = positions[:, None] - torch.cat([text, positions])[None]
+    def mask(self, seen: Tensor, distance: Tensor) -> Tensor | dict[str, Tensor]:
+        """Additive [B, 1, n, c]: 0 where a new token may look, the lowest number elsewhere. One for each kind of layer.
+
+        seen [B, n, c] says where it may; distance [B, n, c] is how far back that is, for layers that see only so far.
+        """
         lowest = torch.finfo(self.model.dtype).min
         masks = {
             kind: torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device).masked_fill_(
                 ~(seen if window is None else seen & (distance < window)), lowest
-            )[None, None]
+            )[:, None]
             for kind, window in self._masked_layers.items()
         }
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
+    def _forward(self, tokens: Tensor, **kwargs: Any) -> Rows:
+        rows = self.run(tokens, self.cache, **kwargs)
+        self.passes += 1
+        return Rows(rows.logits[0], rows.features[0])
+
+    def _mask(self, ancestors: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+        """The mask of a tree's nodes: all see the text, and each its ancestors and itself."""
+        text = torch.arange(self.length, device=positions.device)
+        seen = torch.cat([ancestors.new_ones(len(ancestors), self.length), ancestors], dim=1)
+        distance = positions[:, None] - torch.cat([text, positions])[None]
+        return self.mask(seen[None], distance[None])
+
     def _keep_features(self, _module: object, _args: object, output: Any) -> None:
-        self._features = output[0] if isinstance(output, tuple) else output.last_hidden_state
+        self._heard[:] = [output[0] if isinstance(output, tuple) else output.last_hidden_state]
 
 
 def load_model(directory: Path | str, dtype: str) -> PreTrainedModel:
