@@ -35,7 +35,7 @@ EXTEND = 1e3
 TILTS = tuple(sign * size for size in (0.01, 0.03, 0.1, 0.3) for sign in (1, -1))
 """Exponents: the bet is that tokens are drawn from p^(1 + tilt), a temperature of 1 / (1 + tilt) on top of the right one."""
 
-ODDS = tuple(10.0 ** (sign * size) for size in (0.03, 0.1, 0.3, 1.0) for sign in (1, -1))
+ODDS = tuple(10.0 ** (sign * size) for size in (0.01, 0.03, 0.1, 0.3, 1.0) for sign in (1, -1))
 """Factors on the odds that the token after a node is one of its children. Mild ones too: a bet on 10 loses if 5 % are missing."""
 
 HALVINGS = 8
@@ -89,7 +89,7 @@ class Counts:
     histogram [28]   leaf [2, 28] (inner, leaf)   offset [4, 28]     tokens by bin of u, and by stratum
     lag, block, cross [8, 8]   pairs of u: a token and the next; first tokens of consecutive blocks; the same position in
                                consecutive sequences of a shard, where generators seeded alike show
-    tilt [8]   child [8]       sums of log factors for TILTS and for ODDS
+    tilt [8]   child [10]      sums of log factors for TILTS and for ODDS
     score [2]                  sum of scores, and of their variances
     examples                   (sequence, position) of the first few impossible tokens
     """
@@ -181,7 +181,7 @@ def counts(strands: Sequence[Strand]) -> Counts:
 
 
 def child_factors(hit: Array, mass: Array) -> Array:
-    """Log factors [n, 8] of bets on a node's children: their odds mass / (1 - mass) times each of ODDS."""
+    """Log factors [n, 10] of bets on a node's children: their odds mass / (1 - mass) times each of ODDS."""
     odds = np.array(ODDS)
     factors: Array = hit[:, None] * np.log(odds) - np.log1p(mass[:, None] * (odds - 1))
     return factors
@@ -251,17 +251,15 @@ def evidence(sums: Counts) -> Evidence:
 
 def components(sums: Counts) -> dict[str, Array]:
     """log10 E [...] of every component, over whatever leading axes the counts have."""
-    square = np.full(GRID, 1 / GRID)
-    return {
-        "histogram": _mixed(dirichlet(sums.histogram, WIDTHS)),
-        "leaf": _mixed(dirichlet(sums.leaf, WIDTHS)).sum(-1),
-        "offset": _mixed(dirichlet(sums.offset, WIDTHS)).sum(-1),
-        "lag": _mixed(dirichlet(sums.lag, square).sum(-2)),
-        "block": _mixed(dirichlet(sums.block, square).sum(-2)),
-        "cross": _mixed(dirichlet(sums.cross, square).sum(-2)),
-        "tilt": _mixed(sums.tilt),
-        "child": _mixed(sums.child),
-    }
+    strata = {"histogram": sums.histogram[..., None, :], "leaf": sums.leaf, "offset": sums.offset}
+    pairs = {"lag": sums.lag, "block": sums.block, "cross": sums.cross}
+    bets = {"tilt": sums.tilt, "child": sums.child}
+    # A row of a table may deviate grossly and the next not at all: each is bet on with concentrations of its own.
+    return (
+        {name: _mixed(dirichlet(table, WIDTHS)).sum(axis=-1) for name, table in strata.items()}
+        | {name: _mixed(dirichlet(table, np.full(GRID, 1 / GRID))).sum(axis=-1) for name, table in pairs.items()}
+        | {name: _mixed(factors) for name, factors in bets.items()}
+    )
 
 
 def average(each: Mapping[str, Array]) -> Array:
@@ -296,6 +294,9 @@ def visible(n: int, power: float = 0.9) -> Bound:
     the chi-square statistic X (both log-likelihoods to second order): of n tokens a bet of concentration c makes
     X/2 * s - df/2 * log(1 + n/c) where s = n / (n + c). A law at total variation d gives X a noncentrality of at least 4 n d^2.
     """
+    told = "many tokens in every bin; the same deviation at all of them; a deviation that cancels over contexts has none here"
+    if n == 0:
+        return Bound(1.0, False, told)
     df = len(WIDTHS) - 1
     log_costs = np.log([FAULT, len(components(Counts.zero()))]).sum()
 
@@ -305,5 +306,4 @@ def visible(n: int, power: float = 0.9) -> Bound:
 
     needed = brentq(short, 0, 1e9)
     noncentrality = brentq(lambda x: ncx2.sf(needed, df, x) - power, 0, 4 * needed + 1e3)
-    told = "many tokens in every bin; the same deviation at all of them; a deviation that cancels over contexts has none here"
     return Bound(min(1.0, float(np.sqrt(noncentrality / n) / 2)), False, told)

@@ -20,7 +20,7 @@ def strand(
     v: Array,
     offsets: Array | None = None,
     leaves: Array | None = None,
-    children: Sequence[Sequence[int] | None] | None = None,
+    children: Sequence[Sequence[int] | Array | None] | None = None,
 ) -> Strand:
     """The strand of one sequence.
 
@@ -29,13 +29,16 @@ def strand(
     node at which each token was drawn, an empty list after a leaf, None where unknown.
     """
     n, vocabulary = p.shape
-    tokens, v = np.asarray(tokens), np.asarray(v, float)
-    if not (tokens.shape == v.shape == (n,)):
-        raise ValueError(f"{n} laws, but tokens of shape {tokens.shape} and coins of shape {v.shape}")
+    tokens, v = np.asarray(tokens, int), np.asarray(v, float)
+    offsets, leaves = (np.full(n, -1) if known is None else np.asarray(known, int) for known in (offsets, leaves))
+    children = [None] * n if children is None else children
+    if not {(n,)} == {tokens.shape, v.shape, offsets.shape, leaves.shape, (len(children),)}:
+        raise ValueError(f"{n} laws need {n} tokens and coins, and where known {n} offsets, leaves and lists of children")
+    if not (np.all((tokens >= 0) & (tokens < vocabulary)) and np.all((v >= 0) & (v < 1))):
+        raise ValueError(f"tokens must be 0 to {vocabulary - 1}, and coins at least 0 and below 1")
     step = max(1, CELLS // vocabulary)
     parts = [_measure(p[i : i + step], tokens[i : i + step]) for i in range(0, max(n, 1), step)]
     above, px, tilt, score, variance = (np.concatenate(column) for column in zip(*parts, strict=True))
-    unknown = np.full(n, -1)
     hit, mass = _children(p, tokens, children)
     return Strand(
         u=np.clip(above + v * px, 0, 1),
@@ -43,8 +46,8 @@ def strand(
         tilt=tilt,
         score=score,
         variance=variance,
-        offset=unknown if offsets is None else np.asarray(offsets, int),
-        leaf=unknown if leaves is None else np.asarray(leaves, int),
+        offset=offsets,
+        leaf=leaves,
         hit=hit,
         mass=mass,
     )
@@ -81,10 +84,10 @@ def _tilts(p: Array, logs: Array, own: Array) -> Array:
     return tilts
 
 
-def _children(p: Array, tokens: Array, children: Sequence[Sequence[int] | None] | None) -> tuple[Array, Array]:
+def _children(p: Array, tokens: Array, children: Sequence[Sequence[int] | Array | None]) -> tuple[Array, Array]:
     """Whether each token is among the children of its node, and their probability: [n] and [n]."""
     hit, mass = np.full(len(tokens), -1), np.full(len(tokens), np.nan)
-    for i, offered in enumerate(children or ()):
+    for i, offered in enumerate(children):
         if offered is not None:
             distinct = np.unique(np.asarray(offered, int))
             hit[i], mass[i] = tokens[i] in distinct, min(1.0, float(p[i, distinct].sum(dtype=float)))
