@@ -101,16 +101,21 @@ class EnumeratedCoins:
     """Coins that come up every way there is: each one branches on a Trail, and `executions` runs all branches."""
 
     def __init__(self, trail: Trail) -> None:
-        self._trail = trail
+        self.trail = trail
 
     def seek(self, position: int) -> None:
         pass
 
     def uniform(self) -> LazyUniform:
-        return LazyUniform(self._trail)
+        return LazyUniform(self.trail)
 
     def categorical(self, p: Tensor) -> int:
-        return cast(int, LazyToken(self._trail, p))
+        return cast(int, LazyToken(self.trail, p))
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """The branch taken at each choice so far: a Trail with this script comes the same way again."""
+        return tuple(index for index, _ in self.trail.taken)
 
 
 Weights = Sequence[Any]

@@ -20,15 +20,16 @@ def catalogue() -> dict[str, Property]:
     found = {}
     for path in sorted(CHAPTERS.glob("test_*.py")):
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef) and (told := read_docstring(ast.get_docstring(node), path.stem)):
+            if isinstance(node, ast.FunctionDef) and (told := read_docstring(ast.get_docstring(node))):
                 found[f"{path.name}::{node.name}"] = told
     return found
 
 
-def read_docstring(docstring: str | None, module: str) -> Property | None:
+def read_docstring(docstring: str | None) -> Property | None:
     """A property from a docstring that begins `LAW-1: requirement.` and may say `Needs TREE-2, CACHE-1.` on a line of its own.
 
-    All but SMOKE needs SMOKE-1: where an implementation does not answer at all, nothing else can be said of it.
+    Its chapter is the first part of its id. All but SMOKE needs SMOKE-1: where an implementation does not answer at all,
+    nothing else can be said of it.
     """
     docstring = inspect.cleandoc(docstring or "")
     head = _HEAD.match(docstring)
@@ -38,5 +39,8 @@ def read_docstring(docstring: str | None, module: str) -> Property | None:
     ids = tuple(re.split(r",\s*", needs["ids"])) if needs else ()
     smoke = () if head["id"].startswith("SMOKE") else ("SMOKE-1",)
     return Property(
-        id=head["id"], chapter=module.removeprefix("test_"), requirement=" ".join(head["requirement"].split()), needs=smoke + ids
+        id=head["id"],
+        chapter=head["id"].partition("-")[0].lower(),
+        requirement=" ".join(head["requirement"].split()),
+        needs=smoke + ids,
     )

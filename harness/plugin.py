@@ -190,7 +190,7 @@ def property_of(item: pytest.Item) -> Property | None:
     function: Callable[..., Any] | None = getattr(item, "function", None)
     if function is None or item.path.parent != CHAPTERS:
         return None
-    return read_docstring(function.__doc__, item.path.stem)
+    return read_docstring(function.__doc__)
 
 
 def case_of(item: pytest.Item) -> str:

@@ -31,9 +31,9 @@ def laws(vocab_size: int) -> st.SearchStrategy[list[float]]:
 
 
 @st.composite
-def trees_with_laws(draw: st.DrawFn) -> tuple[DraftTree, Tensor]:
+def trees_with_laws(draw: st.DrawFn, most: int = 7) -> tuple[DraftTree, Tensor]:
     """A tree, and p [m + 1, V] for it."""
     vocab_size = draw(st.integers(2, 6))
-    tree = draw(trees(vocab_size))
+    tree = draw(trees(vocab_size, most))
     p = [draw(laws(vocab_size)) for _ in range(len(tree))]
     return tree, torch.tensor(p, dtype=torch.float64)

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
+from torch import Tensor
 
-from eagle2_ref.coins import KeyedCoins, Unrepeatable, executions, unfold
-from eagle2_ref.rules import Rule
+from eagle2_ref.coins import EnumeratedCoins, KeyedCoins, Unrepeatable, executions, undecided, unfold
+from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.tree import DraftTree
-from harness.evidence import LawPicture
-from harness.implementations.engine import AdapterError, Engine
-from harness.laws.exact import Law, most_different, target_law, total_variation
+from eagle2_ref.tree import ROOT, DraftTree
+from harness.evidence import Witness
+from harness.implementations.engine import Engine, Output
+from harness.laws.boundary import BoundaryCoins
+from harness.laws.exact import Law, first_departure, target_law, total_variation
 from harness.laws.induction import departure
 from harness.laws.teacher import Divergence, Teacher
 from harness.pairs import Prompt, shipped
 from harness.plugin import Judge
-from harness.statistics.chisquare import ChiSquare, chi_square
-from properties.cells import COUPLED, EXACT, SAMPLED, Cell, parametrize
+from properties.cells import COUPLED, EXACT, Cell, parametrize
+from properties.pictures import law_picture
 from properties.strategies import trees_with_laws
 from properties.subject import Subject
 
 ROUNDING = 1e-12
 """Total variation that float64 may leave between two ways of adding up the same law."""
-
-FIRST, SECOND = 1e-3, 1e-6
-"""A sampled check is a fault if p < FIRST, and then p < SECOND on four times as many fresh samples.
-
-A correct decoder meets both once in 1e9 checks.
-"""
 
 
 @parametrize(EXACT)
@@ -47,31 +43,52 @@ def test_whole_continuations(cell: Cell, judge: Judge, subject: Subject) -> None
         options["rule"] = cell.rule
     pair, prompt = shipped(cell.pair), [2, 3, 2]
     params = {**cell.params, "max_new_tokens": cell.depth + 2}
-    engine = subject.open(pair, **options)
-    observed: Law = {}
-    runs = 0
     try:
-        for output, weight in executions(lambda coins: engine.decode(prompt, params, coins)):
-            for text, share in unfold(output.tokens):
-                observed[text] = observed.get(text, 0.0) + weight * share
-            runs += 1
+        emitted, choices = _emitted_law(subject.open(pair, **options), prompt, params)
     except Unrepeatable as error:
-        judge("fault", f"the same coins gave another text: {error}; something is left over from the text before")
+        judge("fault", f"the same coins gave another text: {error}")
     expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
-    distance = total_variation(observed, expected)
-    worst = most_different(observed, expected)
-    measured = {"total variation": distance, "executions": runs, "continuations": len(expected)}
-    picture = _picture(f"{cell.id}: exact law", expected, observed)
+    distance = total_variation(emitted, expected)
+    measured = {"total variation": distance, "executions": len(choices), "continuations": len(expected)}
+    evidence: dict[str, Any] = {
+        "measured": measured,
+        "pictures": (law_picture(f"{cell.id}: exact law", expected, emitted),),
+    }
     if distance <= ROUNDING:
-        judge("pass", f"{runs} executions add up to the target's law, to {distance:.1e}", measured=measured, pictures=(picture,))
-    else:
-        p, q = expected.get(worst, 0.0), observed.get(worst, 0.0)
-        judge(
-            "fault",
-            f"total variation {distance:.3g}; {worst} has probability {q:.6g}, the target gives {p:.6g}",
-            measured=measured,
-            pictures=(picture,),
-        )
+        judge("pass", f"{len(choices)} executions add up to the target's law, to {distance:.1e}", **evidence)
+        return
+    first = first_departure(emitted, expected)
+    text = (*first.prefix, first.token)
+    witness = Witness(
+        options=options,
+        pair=cell.pair,
+        prompt=tuple(prompt),
+        params=params,
+        choices=next(taken for begun, taken in choices if begun[: len(text)] == text[: len(begun)]),
+        position=len(first.prefix),
+        emitted=first.token,
+        p=first.p,
+        q=first.q,
+    )
+    seen = f"after {list(first.prefix)} token {first.token} has probability {first.q:.6g}, the target gives {first.p:.6g}"
+    judge("fault", f"total variation {distance:.3g}; {seen}", witness=witness, **evidence)
+
+
+def _emitted_law(
+    engine: Engine, prompt: list[int], params: dict[str, Any]
+) -> tuple[Law, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """The law of all executions together; and of each the text, without a last token left open, with the choices it took."""
+    law: Law = defaultdict(float)
+    executed = []
+
+    def run(coins: EnumeratedCoins) -> tuple[Output, EnumeratedCoins]:
+        return engine.decode(prompt, params, coins), coins
+
+    for (output, coins), weight in executions(run):
+        executed.append((tuple(int(token) for token in output.tokens if not undecided(token)), coins.choices))
+        for text, share in unfold(output.tokens):
+            law[text] += weight * share
+    return law, executed
 
 
 def test_every_tree_and_every_law(judge: Judge, subject: Subject) -> None:
@@ -79,34 +96,109 @@ def test_every_tree_and_every_law(judge: Judge, subject: Subject) -> None:
 
     An induction over nodes, for the rule alone; Hypothesis draws the instances, with ties, zeros and near-certainties.
     """
-    subject.impl.require("accept")
-    options: dict[str, Any] = {"k": 2, "depth": 2, "m": 4} if "budget" in subject.impl.capabilities else {}
-    rule: Rule = subject.open(shipped("coin4"), dtype="float64", **options).raw.rule
-    worst, instances = (0.0, ""), 0
+    rule, instances = _rule(subject), 0
+    worst = Worst()
 
     @hypothesis_settings(max_examples=300, report_multiple_bugs=False)
     @given(trees_with_laws())
-    def check(instance: tuple[DraftTree, torch.Tensor]) -> None:
-        nonlocal worst, instances
-        tree, p = instance
+    def check(instance: tuple[DraftTree, Tensor]) -> None:
+        nonlocal instances
         instances += 1
-        found, node = departure(rule, tree, p)
-        if found > worst[0]:
-            worst = (
-                found,
-                f"tokens {tree.tokens.tolist()}, parents {tree.parents.tolist()}, after node {node}: p = {p[node].tolist()}",
-            )
+        found, node = departure(rule, *instance)
+        worst.note(found, *instance, node)
         assert found <= ROUNDING
 
     try:
         check()
     except Exception:
-        if worst[0] <= ROUNDING:
+        if worst.distance <= ROUNDING:
             raise
-        told = f"the next token departs from p by a total variation of {worst[0]:.3g}: {worst[1]}"
-        judge("fault", told, measured={"total variation": worst[0]})
-    measured = {"instances": instances, "total variation": worst[0]}
-    judge("pass", f"{instances} instances, at most {worst[0]:.1e} from p at any node", measured=measured)
+        told = f"the next token departs from p by a total variation of {worst.distance:.3g}: {worst.told()}"
+        judge("fault", told, measured={"total variation": worst.distance}, witness=worst.witness())
+    measured = {"instances": instances, "total variation": worst.distance}
+    judge("pass", f"{instances} instances, at most {worst.distance:.1e} from p at any node", measured=measured)
+
+
+def test_boundary_coins(judge: Judge, subject: Subject) -> None:
+    """LAW-5: Whatever the coins, be they 0, the largest number below 1, or exactly a threshold: the path is a path of the
+    tree, and no token of probability zero is emitted."""
+    rule, instances, runs = _rule(subject), 0, 0
+    found: list[tuple[str, Witness]] = []
+
+    @hypothesis_settings(max_examples=120, report_multiple_bugs=False)
+    @given(trees_with_laws(most=4))
+    def check(instance: tuple[DraftTree, Tensor]) -> None:
+        nonlocal instances, runs
+        (tree, p), instances = instance, instances + 1
+        for accepted, _ in executions(lambda coins: rule(tree, p.clone(), BoundaryCoins(coins))):
+            runs += 1
+            if wrong := _impossible(tree, p, accepted):
+                node, token, told = wrong
+                found.append((f"{told}: {_spelled(tree, p, node)}", _instance(tree, p, node, token)))
+                raise AssertionError(told)
+
+    try:
+        check()
+    except Exception as error:
+        told, witness = found[-1] if found else (f"the rule raised {type(error).__name__}: {error}", None)
+        judge("fault", told, witness=witness)
+    judge("pass", f"{instances} instances with {runs} scripts of coins", measured={"instances": instances, "executions": runs})
+
+
+def _rule(subject: Subject) -> Rule:
+    subject.impl.require("accept")
+    options: dict[str, Any] = {"k": 2, "depth": 2, "m": 4} if "budget" in subject.impl.capabilities else {}
+    rule: Rule = subject.open(shipped("coin4"), dtype="float64", **options).raw.rule
+    return rule
+
+
+def _impossible(tree: DraftTree, p: Tensor, accepted: Accepted) -> tuple[int, int, str] | None:
+    """The first node after which something came that cannot come: node, token, and what is wrong; or nothing."""
+    node = ROOT
+    for child, token in zip([*accepted.path, None], accepted.tokens(tree), strict=True):
+        if p[node, token] <= 0:
+            return node, token, f"token {token} of probability 0 was emitted"
+        if child is not None and tree.parent(child) != node:
+            return node, token, f"node {child} was accepted after node {node}, of which it is no child"
+        node = node if child is None else child
+    return None
+
+
+@dataclass
+class Worst:
+    """The instance that departs most of those that were tried."""
+
+    distance: float = 0.0
+    tree: DraftTree | None = None
+    p: Tensor | None = None
+    node: int = ROOT
+
+    def note(self, distance: float, tree: DraftTree, p: Tensor, node: int) -> None:
+        if distance > self.distance:
+            self.distance, self.tree, self.p, self.node = distance, tree, p, node
+
+    def told(self) -> str:
+        assert self.tree is not None and self.p is not None
+        return _spelled(self.tree, self.p, self.node)
+
+    def witness(self) -> Witness:
+        assert self.tree is not None and self.p is not None
+        return _instance(self.tree, self.p, self.node, int(self.p[self.node].argmax()))
+
+
+def _spelled(tree: DraftTree, p: Tensor, node: int) -> str:
+    return f"tokens {tree.tokens.tolist()}, parents {tree.parents.tolist()}, after node {node}: p = {p[node].tolist()}"
+
+
+def _instance(tree: DraftTree, p: Tensor, node: int, token: int) -> Witness:
+    return Witness(
+        tokens=tuple(tree.tokens.tolist()),
+        parents=tuple(tree.parents.tolist()),
+        law=tuple(tuple(row) for row in p.tolist()),
+        node=node,
+        emitted=token,
+        p=float(p[node, token]),
+    )
 
 
 @parametrize(COUPLED)
@@ -124,64 +216,6 @@ def test_coupled_with_ordinary_sampling(cell: Cell, judge: Judge, subject: Subje
         tokens += len(output.tokens)
         found += truth.coupled_divergences(prompt.tokens, output.tokens, SamplingParams.of(params), seed)
     _token_for_token(judge, found, tokens, len(chosen), _tolerance(truth, chosen))
-
-
-@parametrize(SAMPLED)
-def test_first_tokens_of_samples(cell: Cell, judge: Judge, subject: Subject) -> None:
-    """LAW-4: The first depth + 2 tokens of independent samples, taken jointly, fit the target's law (chi-square)."""
-    for need in set(cell.params) - {"temperature"}:
-        subject.impl.require(need)
-    options: dict[str, Any] = {**cell.budget} if "budget" in subject.impl.capabilities else {}
-    depth = cell.depth if options else int(subject.impl.options.get("depth", 4))
-    pair, prompt = shipped(cell.pair), [2, 3, 2]
-    engine = subject.open(pair, **options)
-    try:
-        engine.raw  # noqa: B018  opened here, so that an engine that is sound but cannot load a toy is not called broken
-    except AdapterError as error:
-        judge("inconclusive", f"its sampled law was not judged: it could not be opened on the pair {pair.name}: {error}")
-    params = {**cell.params, "max_new_tokens": min(depth + 2, 8)}
-    expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
-    n = 20_000 if subject.asked.tier == "full" else 2_000
-    counts = _sample(engine, prompt, params, n, judge.seed())
-    first = chi_square(counts, expected)
-    second = None
-    if not first.impossible and first.p < FIRST:
-        second = chi_square(_sample(engine, prompt, params, 4 * n, judge.seed(1)), expected)
-    _fit(judge, cell, expected, counts, first, second)
-
-
-def _sample(engine: Engine, prompt: list[int], params: dict[str, Any], n: int, seed: int) -> Counter[tuple[int, ...]]:
-    counts: Counter[tuple[int, ...]] = Counter()
-    for start in range(0, n, 500):
-        size = min(500, n - start)
-        outputs = engine.generate([prompt] * size, [params] * size, range(seed + start, seed + start + size))
-        counts.update(output.tokens for output in outputs)
-    return counts
-
-
-def _fit(
-    judge: Judge, cell: Cell, expected: Law, counts: Counter[tuple[int, ...]], first: ChiSquare, second: ChiSquare | None
-) -> None:
-    observed = {text: count / first.n for text, count in counts.items()}
-    evidence: dict[str, Any] = {
-        "p_value": first.p,
-        "sensitivity": f"total variation of {first.visible(FIRST):.3f} or more on {first.df + 1} cells (power 0.9)",
-        "measured": {
-            "chi-square": first.statistic,
-            "degrees of freedom": first.df,
-            "samples": first.n,
-            "impossible": first.impossible,
-        },
-        "pictures": (_picture(f"{cell.id}: {first.n} samples", expected, observed, first.n),),
-    }
-    if first.impossible:
-        judge("fault", f"{first.impossible} of {first.n} samples have probability zero under the target", **evidence)
-    elif second is not None and second.p < SECOND:
-        judge("fault", f"p = {first.p:.2g}, and {second.p:.2g} on {second.n} fresh samples", **evidence)
-    elif second is not None:
-        judge("pass", f"p = {first.p:.2g}, but {second.p:.2g} on {second.n} fresh samples", **evidence)
-    else:
-        judge("pass", f"p = {first.p:.2g}: {first.n} samples fit the target's law", **evidence)
 
 
 def _tolerance(truth: Teacher, chosen: list[Prompt]) -> float:
@@ -208,15 +242,3 @@ def _token_for_token(judge: Judge, found: list[Divergence], tokens: int, prompts
         judge("tie", f"{len(found)} of {tokens} tokens differ, all within the noise of {tolerance:.1g}", measured=measured)
     else:
         judge("pass", f"{tokens} tokens of {prompts} prompts, all equal", measured=measured)
-
-
-def _picture(title: str, expected: Law, observed: Law, n: int = 0) -> LawPicture:
-    """The 40 likeliest continuations."""
-    shown = sorted({*expected, *observed}, key=lambda text: -expected.get(text, 0.0))[:40]
-    return LawPicture(
-        title=title,
-        outcomes=tuple(" ".join(map(str, text)) for text in shown),
-        expected=tuple(expected.get(text, 0.0) for text in shown),
-        observed=tuple(observed.get(text, 0.0) for text in shown),
-        n=n,
-    )

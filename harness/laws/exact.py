@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -52,6 +54,39 @@ def total_variation(a: Mapping[tuple[int, ...], float], b: Mapping[tuple[int, ..
     return sum(abs(a.get(key, 0.0) - b.get(key, 0.0)) for key in {*a, *b}) / 2
 
 
-def most_different(a: Mapping[tuple[int, ...], float], b: Mapping[tuple[int, ...], float]) -> tuple[int, ...]:
-    """The continuation on which two laws differ most."""
-    return max({*a, *b}, key=lambda key: abs(a.get(key, 0.0) - b.get(key, 0.0)))
+@dataclass(frozen=True)
+class Departure:
+    """The first place at which an emitted law leaves the target's: after `prefix`, `token` comes out with q instead of p."""
+
+    prefix: tuple[int, ...]
+    token: int
+    p: float
+    q: float
+
+
+def first_departure(emitted: Law, target: Law) -> Departure:
+    """Of the shortest prefixes after which two laws differ, the one where it weighs most, and a token that comes too often there.
+
+    An excess of less than half of the largest counts as rounding, or as the wake of an earlier one.
+    """
+    excess: dict[tuple[int, ...], float] = {}
+    emitted_mass, target_mass = _prefixes(emitted), _prefixes(target)
+    for text, q in emitted_mass.items():
+        if text:
+            before = text[:-1]
+            p = target_mass.get(text, 0.0) / target_mass[before] if target_mass.get(before) else 0.0
+            excess[text] = q - emitted_mass[before] * p
+    largest = max(excess.values())
+    text = min((text for text in excess if excess[text] >= largest / 2), key=lambda text: (len(text), -excess[text]))
+    before = text[:-1]
+    p = target_mass.get(text, 0.0) / target_mass[before] if target_mass.get(before) else 0.0
+    return Departure(before, text[-1], p, emitted_mass[text] / emitted_mass[before])
+
+
+def _prefixes(law: Law) -> Law:
+    """The probability that a text begins so, for every beginning."""
+    mass: Law = defaultdict(float)
+    for text, weight in law.items():
+        for n in range(len(text) + 1):
+            mass[text[:n]] += weight
+    return mass

@@ -20,7 +20,7 @@ from harness.implementations.engine import AdapterError
 from harness.pairs import Pair, prompts, shipped
 from harness.plugin import Judge
 from harness.settings import Settings
-from properties import test_count, test_law
+from properties import test_count, test_law_sampled
 from properties.meta import faults, tiny
 from properties.subject import Subject
 
@@ -159,9 +159,9 @@ class Scene:
 @pytest.fixture
 def scene(asked: Settings, bytes_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     # A tenth of the samples: these faults are gross, and what small ones need is a matter of statistics, not of wiring.
-    sample = test_law._sample
+    sample = test_law_sampled._sample
     monkeypatch.setattr(
-        test_law, "_sample", lambda engine, prompt, params, n, seed: sample(engine, prompt, params, n // 10, seed)
+        test_law_sampled, "_sample", lambda engine, prompt, params, n, seed: sample(engine, prompt, params, n // 10, seed)
     )
     # The figure of a pair that has none: that of the reference.
     monkeypatch.setattr(test_count, "FIXTURES", tmp_path)
