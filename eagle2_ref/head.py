@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -111,20 +113,46 @@ class HeadCache:
         shape = (config.num_hidden_layers, 2, config.num_key_value_heads, capacity, config.head_dim)
         self._store = torch.zeros(shape, dtype=dtype, device=device)
         self.length = 0
+        self.starts = torch.zeros((), dtype=torch.long, device=device)
+
+    @classmethod
+    def beside(cls, caches: Sequence[HeadCache]) -> HeadCache:
+        """What B texts keep, side by side, with a dimension [B] before the heads. All end together: shorter ones begin
+        later, at `starts` [B]."""
+        joined, longest = copy(caches[0]), max(cache.length for cache in caches)
+        room = max(cache._store.shape[-2] for cache in caches) - longest
+        starts = [longest - cache.length for cache in caches]
+        padded = [F.pad(cache.kept(), (0, 0, start, room)) for cache, start in zip(caches, starts, strict=True)]
+        joined._store, joined.length = torch.stack(padded, dim=2), longest
+        joined.starts = torch.tensor(starts, device=joined._store.device)
+        return joined
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put new entries behind the kept ones, [kv_heads, n, head_dim] each, and return the whole."""
-        end = self.length + keys.shape[-2]
-        if end > self._store.shape[3]:
-            self._store = torch.cat([self._store, torch.zeros_like(self._store)], dim=3)
-            return self.write(layer, keys, values)
-        self._store[layer, 0, :, self.length : end] = keys
-        self._store[layer, 1, :, self.length : end] = values
-        return self._store[layer, 0, :, :end], self._store[layer, 1, :, :end]
+        """Put new entries behind the kept ones, [..., kv_heads, n, head_dim] each, and return the whole."""
+        end = self._reserve(keys.shape[-2])
+        self._store[layer, 0, ..., self.length : end, :] = keys
+        self._store[layer, 1, ..., self.length : end, :] = values
+        return self._store[layer, 0, ..., :end, :], self._store[layer, 1, ..., :end, :]
+
+    def take(self, joined: HeadCache, row: int, n: int) -> None:
+        """Keep the n newest entries of one text of several side by side."""
+        end = self._reserve(n)
+        self._store[..., self.length : end, :] = joined.kept()[:, :, row, :, joined.length - n :]
+        self.length = end
 
     def kept(self) -> Tensor:
-        """The kept entries, [layers, 2, kv_heads, length, head_dim]."""
-        return self._store[:, :, :, : self.length]
+        """The kept entries, [layers, 2, ..., kv_heads, length, head_dim]."""
+        return self._store[..., : self.length, :]
+
+    def holds(self) -> Tensor:
+        """Boolean [..., length]: where an entry is one of the text, not what stands before a shorter one."""
+        return torch.arange(self.length, device=self.starts.device) >= self.starts[..., None]
+
+    def _reserve(self, n: int) -> int:
+        """Make room for n more entries; returns where they end."""
+        while self.length + n > self._store.shape[-2]:
+            self._store = torch.cat([self._store, torch.zeros_like(self._store)], dim=-2)
+        return self.length + n
 
 
 class EagleHead(nn.Module):
@@ -148,7 +176,7 @@ class EagleHead(nn.Module):
         """tokens [..., n], features [..., n, H], positions [n] or [..., n] -> [..., n, H].
 
         tokens[i] is the token that *follows* features[i]; positions[i] is the position of the feature. `mask` is
-        boolean [n, kept + n], true where a row may look; without it rows see the cache and their own past.
+        boolean [..., n, kept + n], true where a row may look; without it rows see the cache and their own past.
         """
         x: Tensor = self.fc(torch.cat([self.embed_tokens(tokens).to(features.dtype), features], dim=-1))
         rope = _rope(positions, self.config, x.dtype)
@@ -195,6 +223,7 @@ class _Attention(nn.Module):
         if mask is None:
             mask = causal(q.shape[-2], k.shape[-2], x.device)
         k, v = (t.repeat_interleave(self.groups, dim=-3) for t in (k, v))
+        mask = mask.unsqueeze(-3)  # for every head the same
         out: Tensor = self.o_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(-3, -2).flatten(-2))
         return out
 

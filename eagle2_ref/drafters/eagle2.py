@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from eagle2_ref.errors import BadInput
-from eagle2_ref.head import EagleHead, HeadCache
+from eagle2_ref.head import EagleHead, HeadCache, causal
 from eagle2_ref.tree import DraftTree
 
 
@@ -85,21 +87,28 @@ class Eagle2:
         return features[-1:]
 
     def _expand(self, feature: Tensor, depth: int) -> Pool:
-        """Layers 1 to `depth`: all children of the k best nodes of the layer above. The cache is left as it was found."""
-        kept, k, device = self.cache.length, self.budget.k, feature.device
-        layer = self._children(feature, torch.zeros(1, device=device), torch.tensor([-1], device=device))
-        layers, ancestors = [layer], torch.zeros(1, 0, dtype=torch.bool, device=device)
+        """Layers 1 to `depth`: all children of the k best nodes of the layer above. The cache is left as it was found.
+
+        feature is the root's, [1, H]; of B texts whose caches stand side by side [B, 1, H], and all below has [B] in front.
+        """
+        kept, k, device, texts = self.cache.length, self.budget.k, feature.device, feature.shape[:-2]
+        root = torch.full((*texts, 1), -1, device=device)
+        layer = self._children(feature, torch.zeros(*texts, 1, device=device), root)
+        layers, ancestors = [layer], torch.zeros(*texts, 1, 0, dtype=torch.bool, device=device)
+        text = self.cache.holds().unsqueeze(-2)
         before = 0  # candidates in the layers above
         for level in range(1, depth):
             beam = best(layer.values, k)
-            row = layer.row[beam]  # which of the expanded nodes above is the parent
-            ancestors = torch.cat([ancestors[row], torch.eye(len(beam), dtype=torch.bool, device=device)], dim=1)
-            mask = torch.cat([ancestors.new_ones(len(beam), kept), ancestors], dim=1)
-            positions = torch.full((len(beam),), kept + level - 1, device=device)
-            feature = self._pass(layer.tokens[beam], feature[row], positions, mask)
-            self.cache.length += len(beam)
-            below = self._children(feature, layer.values[beam], before + beam)
-            before += len(layer.values)
+            row = layer.row.gather(-1, beam)  # which of the expanded nodes above is the parent
+            itself = torch.eye(beam.shape[-1], dtype=torch.bool, device=device).expand(*beam.shape, -1)
+            ancestors = torch.cat([ancestors.take_along_dim(row[..., None], -2), itself], dim=-1)
+            mask = torch.cat([text.expand(*beam.shape, kept), ancestors], dim=-1)
+            positions = (kept + level - 1 - self.cache.starts)[..., None].expand(beam.shape)
+            feature = feature.take_along_dim(row[..., None], -2)
+            feature = self._pass(layer.tokens.gather(-1, beam), feature, positions, mask)
+            self.cache.length += beam.shape[-1]
+            below = self._children(feature, layer.values.gather(-1, beam), before + beam)
+            before += layer.values.shape[-1]
             layers.append(below)
             layer = below
         self.cache.length = kept
@@ -113,10 +122,10 @@ class Eagle2:
             raise BadInput(
                 "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
             )
-        k = self.budget.k
-        top, tokens = confidences.topk(k, dim=-1)
-        rows = torch.arange(len(features), device=features.device).repeat_interleave(k)
-        return Pool(tokens.flatten(), parents[rows], (values[:, None] + top).flatten(), rows)
+        k, n = self.budget.k, features.shape[-2]
+        top, tokens = (found.flatten(-2) for found in confidences.topk(k, dim=-1))
+        rows = torch.arange(n, device=features.device).repeat_interleave(k).expand(tokens.shape)
+        return Pool(tokens, parents.gather(-1, rows), values.gather(-1, rows) + top, rows)
 
     def _pass(self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         self.passes += 1
@@ -124,9 +133,55 @@ class Eagle2:
         return out
 
 
+@torch.inference_mode()
+def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[DraftTree]:
+    """`propose` of several texts with one head: every pass of it serves all of them.
+
+    Layers are made from the top down, so that the tree of a text that must end soon needs but the upper ones.
+    """
+    trees = [DraftTree.bare(drafter._tokens[-1]) for drafter in drafters]
+    depths = [min(depth, drafter.budget.depth) for drafter, depth in zip(drafters, depths, strict=True)]
+    growing = [text for text, depth in enumerate(depths) if depth >= 1]
+    if not growing:
+        return trees
+    roots, alive = [trees[text].token(0) for text in growing], [drafters[text] for text in growing]
+    joint, feature = _catch_up_together(alive)
+    pool = joint._expand(feature, max(depths))
+    for row, (text, root) in enumerate(zip(growing, roots, strict=True)):
+        budget, depth = drafters[text].budget, depths[text]
+        trees[text] = rerank(root, pool.of(row, replace(budget, depth=depth).pool), budget.m)
+        drafters[text].passes += depth
+    return trees
+
+
+def _catch_up_together(drafters: Sequence[Eagle2]) -> tuple[Eagle2, Tensor]:
+    """`_catch_up` of B texts: a drafter with their caches side by side, and the roots' features [B, 1, H].
+
+    Of texts that have less to catch up with the new tokens stand to the right, so that all roots are in the last column.
+    """
+    joint, device = copy(drafters[0]), drafters[0].head.fc.weight.device
+    joint.cache = HeadCache.beside([drafter.cache for drafter in drafters])
+    news = [len(drafter._tokens) for drafter in drafters]
+    tokens = pad_sequence([torch.tensor(drafter._tokens, device=device) for drafter in drafters], True, padding_side="left")
+    features = pad_sequence([torch.cat(drafter._features) for drafter in drafters], True, padding_side="left")
+    columns = torch.arange(tokens.shape[1], device=device)
+    new = columns >= tokens.shape[1] - torch.tensor(news, device=device)[:, None]
+    ends = torch.tensor([drafter.cache.length for drafter in drafters], device=device) + torch.tensor(news, device=device)
+    positions = (ends[:, None] - tokens.shape[1] + columns).clamp(min=0)
+    own = causal(len(columns), len(columns), device) & new[:, None] | torch.eye(len(columns), dtype=torch.bool, device=device)
+    text = joint.cache.holds()[:, None].expand(-1, len(columns), -1)
+    out = joint._pass(tokens, features, positions, torch.cat([text, own], dim=-1))
+    joint.cache.length += len(columns)
+    for row, drafter in enumerate(drafters):
+        drafter.cache.take(joint.cache, row, news[row])
+        drafter._tokens, drafter._features = [], []
+    joint.cache = HeadCache.beside([drafter.cache for drafter in drafters])
+    return joint, out[:, -1:]
+
+
 @dataclass(frozen=True)
 class Pool:
-    """Candidates, layer by layer: parents come before their children. Each field is [n].
+    """Candidates, layer by layer: parents come before their children. Each field is [n], or [B, n] for several texts.
 
     parents: index of the parent in the pool, -1 for the root. row: which of the nodes expanded in the layer above it is.
     """
@@ -138,7 +193,12 @@ class Pool:
 
     @classmethod
     def join(cls, layers: list[Pool]) -> Pool:
-        return cls(*(torch.cat(parts) for parts in zip(*((x.tokens, x.parents, x.values, x.row) for x in layers), strict=True)))
+        fields = zip(*((x.tokens, x.parents, x.values, x.row) for x in layers), strict=True)
+        return cls(*(torch.cat(parts, dim=-1) for parts in fields))
+
+    def of(self, text: int, n: int) -> Pool:
+        """The first n candidates of one text of several."""
+        return Pool(self.tokens[text, :n], self.parents[text, :n], self.values[text, :n], self.row[text, :n])
 
 
 def rerank(root: int, pool: Pool, m: int) -> DraftTree:
@@ -159,5 +219,5 @@ def rerank(root: int, pool: Pool, m: int) -> DraftTree:
 
 
 def best(values: Tensor, n: int) -> Tensor:
-    """Indices of the n highest values, in ascending order of index; of equal values the earlier is kept."""
-    return values.sort(descending=True, stable=True).indices[:n].sort().values
+    """Indices of the n highest values [..., c], in ascending order of index; of equal values the earlier is kept."""
+    return values.sort(descending=True, stable=True).indices[..., :n].sort().values

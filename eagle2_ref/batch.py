@@ -1,0 +1,178 @@
+"""The loop of decode.py for several texts at once: one pass of the target, and of the head, serves them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from eagle2_ref.coins import Coins
+from eagle2_ref.decode import Block, Decoder, Finish, Generation
+from eagle2_ref.drafters import Drafter
+from eagle2_ref.drafters.eagle2 import Eagle2, propose_together
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.target import Rows, Target
+from eagle2_ref.tree import ROOT, DraftTree
+
+Resettable = TypeVar("Resettable", Target, Drafter)
+
+
+def generate_batch(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], coins: Sequence[Coins], size: int = 32
+) -> list[Generation]:
+    """Continue every prompt with its own parameters and coins, at most `size` of them at a time; a finished text makes room.
+
+    Law: each text is the one that `decoder.generate` makes of it alone, coin for coin. Only the order of additions within a
+    padded pass may differ: in float64 the tokens are the same, in lower precision two texts may part at a tie.
+    """
+    texts = [Text(decoder, *asked) for asked in zip(prompts, params, coins, strict=True)]
+    waiting, live = texts, list[Text]()
+    while waiting or live:
+        room = size - len(live)
+        new, waiting = waiting[:room], waiting[room:]
+        for text, rows in zip(new, prefill([text.target for text in new], [text.tokens for text in new]), strict=True):
+            text.begin(rows)
+        live = [text for text in [*live, *new] if not text.finish]
+        trees = propose(live)
+        for text, tree, rows in zip(live, trees, verify([text.target for text in live], trees), strict=True):
+            text.advance(tree, rows)
+        live = [text for text in live if not text.finish]
+    return [text.generation() for text in texts]
+
+
+class Text:
+    """A text on its way: what `Decoder.stream` keeps in local names. Its target and drafter have caches of their own."""
+
+    def __init__(self, decoder: Decoder, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
+        decoder._check(prompt)
+        self.decoder, self.params, self.coins = copy(decoder), params, coins
+        self.target = self.decoder.target = another(decoder.target)
+        self.drafter = self.decoder.drafter = another(decoder.drafter) if decoder.drafter else None
+        self.tokens, self.blocks = list(prompt), list[Block]()
+        self.end = min(len(prompt) + params.max_new_tokens, self.target.context)
+        self.at_end: Finish = "length" if self.end == len(prompt) + params.max_new_tokens else "context"
+        self.finish: Finish | None = None
+
+    @property
+    def room(self) -> int:
+        """Depth of the deepest tree whose block does not run past the end."""
+        return self.end - len(self.tokens) - 1
+
+    def begin(self, rows: Rows) -> None:
+        """The prompt has been read: its block."""
+        block = self._accept(DraftTree.bare(self.tokens[-1]), rows.logits)
+        self.decoder._observe(self.tokens[1:] + block.tokens, rows.features)
+        self._emit(block)
+
+    def advance(self, tree: DraftTree, rows: Rows) -> None:
+        """A tree has been verified: its block."""
+        block = self._accept(tree, rows.logits)
+        self.target.commit(block.path)
+        self.decoder._observe(block.tokens, rows.features[[ROOT, *block.path]][: len(block.tokens)])
+        self._emit(block)
+
+    def generation(self) -> Generation:
+        """The finished text. A pass counts for every text that it served."""
+        assert self.finish, "a text is told when it is finished"
+        tokens = [token for block in self.blocks for token in block.tokens]
+        return Generation(tokens, self.blocks, self.finish, self.target.passes, self.drafter.passes if self.drafter else 0)
+
+    def _accept(self, tree: DraftTree, logits: Tensor) -> Block:
+        return self.decoder._accept(tree, logits, self.tokens, self.params, self.coins)
+
+    def _emit(self, block: Block) -> None:
+        self.blocks.append(block)
+        self.tokens += block.tokens
+        if self.params.ends(self.tokens[-1]):
+            self.finish = "eos"
+        elif len(self.tokens) == self.end:
+            self.finish = self.at_end
+
+
+def another(of: Resettable) -> Resettable:
+    """The same model with the state of another text."""
+    copied = copy(of)
+    copied.reset()
+    return copied
+
+
+def propose(texts: Sequence[Text]) -> list[DraftTree]:
+    """A tree for each text, bare without a drafter; EAGLE-2's head serves all texts in one pass a layer."""
+    drafters = [text.drafter for text in texts if isinstance(text.drafter, Eagle2)]
+    if len(drafters) == len(texts):
+        return propose_together(drafters, [text.room for text in texts])
+    return [text.decoder._propose(text.tokens[-1], text.room) for text in texts]
+
+
+def prefill(targets: Sequence[Target], prompts: Sequence[Sequence[int]]) -> list[Rows]:
+    """`Target.prefill` of several prompts in one pass. They end in the last column, the only one whose logits are wanted."""
+    chains = [DraftTree.of(list(prompt), list(range(-1, len(prompt) - 1))) for prompt in prompts]
+    rows = _together(targets, chains, "left", logits_to_keep=1)
+    for target, prompt in zip(targets, prompts, strict=True):
+        target.length = len(prompt)
+    return rows
+
+
+def verify(targets: Sequence[Target], trees: Sequence[DraftTree]) -> list[Rows]:
+    """`Target.verify` of a tree for each of several texts in one pass; `Target.commit` follows, for each text alone."""
+    return _together(targets, trees, "right")
+
+
+@torch.inference_mode()
+def _together(targets: Sequence[Target], trees: Sequence[DraftTree], padding: str, **kwargs: Any) -> list[Rows]:
+    """One pass over a tree for each text. A shorter text begins later, where it then ends its nodes begin: what a text may
+    see, at which position, is what it is alone, and what it keeps is one piece of the joint cache.
+    """
+    if not targets:
+        return []
+    lead, device = targets[0], targets[0].model.device
+    width, nodes = max(target.length for target in targets), max(len(tree) for tree in trees)
+    firsts = [nodes - len(tree) if padding == "left" else 0 for tree in trees]
+    tokens, depths = (
+        pad_sequence(rows, batch_first=True, padding_side=padding).to(device)
+        for rows in ([tree.tokens for tree in trees], [torch.tensor(tree.depths) for tree in trees])
+    )
+    lengths = torch.tensor([target.length for target in targets], device=device)[:, None]
+    text, positions = torch.arange(width, device=device) - (width - lengths), lengths + depths
+    seen = torch.cat([(text >= 0)[:, None].expand(-1, nodes, -1), _ancestors(trees, firsts, nodes).to(device)], dim=-1)
+    distance = positions[..., None] - torch.cat([text, positions], dim=1)[:, None]
+    cache = _beside([target.cache for target in targets], width)
+    rows = lead.run(tokens, cache, position_ids=positions, attention_mask=lead.mask(seen, distance), **kwargs)
+    told = []
+    for row, (target, tree, first) in enumerate(zip(targets, trees, firsts, strict=True)):
+        target.cache = _piece(cache, row, slice(width - target.length + first, width + first + len(tree)))
+        target.passes += 1
+        told.append(Rows(rows.logits[row, : len(tree)], rows.features[row, first : first + len(tree)]))
+    return told
+
+
+def _ancestors(trees: Sequence[DraftTree], firsts: Sequence[int], nodes: int) -> Tensor:
+    """Boolean [B, nodes, nodes]: each tree's ancestors, its own nodes beginning at `first`; what pads sees itself alone."""
+    seen = torch.eye(nodes, dtype=torch.bool).repeat(len(trees), 1, 1)
+    for row, (tree, first) in enumerate(zip(trees, firsts, strict=True)):
+        seen[row, first : first + len(tree), first : first + len(tree)] = tree.ancestors()
+    return seen
+
+
+def _beside(caches: Sequence[DynamicCache], width: int) -> DynamicCache:
+    """The caches of several texts as one, the shorter ones to the right."""
+    joint = DynamicCache()
+    for index, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
+        keys = [F.pad(layer.keys, (0, 0, width - layer.keys.shape[-2], 0)) for layer in layers]
+        values = [F.pad(layer.values, (0, 0, width - layer.values.shape[-2], 0)) for layer in layers]
+        joint.update(torch.cat(keys), torch.cat(values), index)
+    return joint
+
+
+def _piece(joint: DynamicCache, row: int, columns: slice) -> DynamicCache:
+    """The entries of one text."""
+    piece = DynamicCache()
+    for index, layer in enumerate(joint.layers):
+        piece.update(layer.keys[row : row + 1, :, columns], layer.values[row : row + 1, :, columns], index)
+    return piece
