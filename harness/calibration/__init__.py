@@ -1,0 +1,1 @@
+"""Is the instrument itself right? Simulated decoders, correct and broken, judged by the thousand."""

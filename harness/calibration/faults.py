@@ -1,0 +1,256 @@
+"""Planted faults: the rule in lockstep with one part wrong, each told in one line with the public thread it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.calibration.decoders import NONE, Node, Reject, draw
+from harness.calibration.worlds import Bools, Floats, Ints, Texts, follow
+
+
+class AcceptsAll(Reject):
+    """The uniform number is always 0: every draft that is possible is accepted (vllm-project/vllm-ascend issue 13730)."""
+
+    def accepts(self, _node: Node, i: int, p: Floats, _remaining: Floats) -> Bools:
+        possible: Bools = p[:, i] > 0
+        return possible
+
+
+class RecoveredFromP(Reject):
+    """After refusals the token is drawn from the whole of p, the refused included (vllm-project/vllm-ascend issue 7807)."""
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        return super().last(node, np.zeros_like(lost))
+
+
+class SiblingsNotRenormalised(Reject):
+    """A refused token is zeroed, but what remains is not made to sum to 1 (vllm-project/vllm-ascend PR 2881)."""
+
+    def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
+        return super().accepts(node, i, p, np.ones_like(remaining))
+
+
+class LastRefusedStays(Reject):
+    """The token refused last is not taken out of what the recovered token is drawn from (SafeAILab/EAGLE commit 2f982e2)."""
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        return super().last(node, np.where(np.arange(lost.shape[1]) == last_refused(lost)[:, None], 0, lost))
+
+
+class RatioOfDraft(Reject):
+    """Accepts with p / q, though drafts were chosen, not sampled from q (jaymody/speculative-sampling issue 3)."""
+
+    def accepts(self, node: Node, i: int, p: Floats, _remaining: Floats) -> Bools:
+        taken: Bools = node.coins[:, i] * np.exp(node.confidence[:, i]) < p[:, i]
+        return taken
+
+
+class PartialResidual(RatioOfDraft):
+    """The same, and a refused token loses no more than q of its mass (SafeAILab/EAGLE before commit 2f982e2)."""
+
+    def loses(self, node: Node, p: Floats) -> Floats:
+        return np.minimum(p, np.exp(node.confidence))
+
+
+class SiblingsShareCoin(Reject):
+    """One uniform number serves all siblings (flashinfer-ai/flashinfer PR 424)."""
+
+    def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
+        taken: Bools = node.coins[:, 0] * remaining < p[:, i]
+        return taken
+
+
+class CoinReused(Reject):
+    """The coin that refused a draft also picks the recovered token (vllm-project/vllm-ascend PR 16370)."""
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        refused = last_refused(lost)
+        coin = node.coins[np.arange(len(refused)), np.where(refused == NONE, lost.shape[1], refused)]
+        return draw(node, node.world.target, coin, lost)
+
+
+class GreedyBonus(Reject):
+    """After a whole path the bonus token is the likeliest one, whatever the temperature (Luce-Org/lucebox PR 374)."""
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        return np.where(is_leaf(node), likeliest(node), super().last(node, lost))
+
+
+class GreedyDrafts(Reject):
+    """Drafts are judged by argmax; only the last token honours the sampling parameters (ROCm/ATOM PR 2318)."""
+
+    def accepts(self, node: Node, i: int, _p: Floats, _remaining: Floats) -> Bools:
+        taken: Bools = node.tokens[:, i] == likeliest(node)
+        return taken
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        return super().last(node, np.zeros_like(lost))
+
+
+class RawAcceptance(Reject):
+    """Drafts are judged with default parameters, the last token honours the request's (vllm-project/vllm issue 9834)."""
+
+    def p(self, node: Node) -> Floats:
+        world, text = node.world, node.text[:, None]
+        return world.raw.p[world.kind(text), world.rank(text, node.tokens)]
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        return super().last(node, np.where(lost > 0, super().p(node), 0))
+
+
+class RawBonus(Reject):
+    """Where nothing was refused, the last token comes from unprocessed logits (SafeAILab/EAGLE commit c7ef8e5)."""
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        raw = draw(node, node.world.raw, node.coins[:, -1], np.zeros_like(lost))
+        return np.where(lost.any(axis=1), super().last(node, lost), raw)
+
+
+class StaleRow(Reject):
+    """At depth 3 and below, one row in a hundred is still that of its parent (ml-explore/mlx-swift-lm PR 173: wrong rewinds)."""
+
+    def judge(self, node: Node) -> tuple[Ints, Floats]:
+        return super().judge(self.stale(node))
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        return super().last(self.stale(node), lost)
+
+    def stale(self, node: Node) -> Node:
+        struck = (node.depth >= 3) & (follow(node.text, np.array(1)) % np.uint64(100) == 0)
+        return replace(node, text=np.where(struck, text_above(node), node.text))
+
+
+class ParentsRowForBonus(Reject):
+    """The bonus token at a leaf is drawn from its parent's row (openvinotoolkit/openvino.genai issue 4190)."""
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        return super().last(replace(node, text=np.where(is_leaf(node), text_above(node), node.text)), lost)
+
+
+class ParentsRowForDrafts(Reject):
+    """Drafts below the first layer are judged by the row above their own (kekzl/imp issue 667: off by one)."""
+
+    def p(self, node: Node) -> Floats:
+        return super().p(replace(node, text=text_above(node)))
+
+
+class AcceptsLess(Reject):
+    """Accepts with 0.95 of the right probability: no thread's, but of a known size, and small."""
+
+    def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
+        return super().accepts(node, i, 0.95 * p, remaining)
+
+
+class AcceptsCertain(Reject):
+    """A draft of probability above .9 is accepted without a coin (sgl-project/sglang issue 35771: threshold_single)."""
+
+    def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
+        return (p[:, i] > 0.9) | super().accepts(node, i, p, remaining)
+
+
+class TypicalAcceptance(Reject):
+    """Accepts what is not too improbable for the law's entropy, else takes the likeliest (vllm-project/vllm PR 5131)."""
+
+    def accepts(self, node: Node, i: int, p: Floats, _remaining: Floats) -> Bools:
+        entropy = node.world.entropy[node.world.kind(node.text)]
+        typical: Bools = p[:, i] > np.minimum(0.09, 0.3 * np.exp(-entropy))
+        return typical
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        return np.where(lost.any(axis=1), likeliest(node), super().last(node, lost))
+
+
+class CoinsRepeat(Reject):
+    """Every second block is decided by the coins of the block before (vllm-project/vllm PR 47386: same seed and offset)."""
+
+    def coins(self, rng: np.random.Generator, shape: tuple[int, ...], step: int, before: Floats | None) -> Floats:
+        return before if before is not None and step % 2 else super().coins(rng, shape, step, before)
+
+
+class StaleResidual(Reject):
+    """At a leaf that was accepted after a sibling was refused, the bonus is drawn from what remained above (EAGLE PR 47)."""
+
+    def last(self, node: Node, lost: Floats) -> Ints:
+        right = super().last(node, lost)
+        if node.above is None:
+            return right
+        return np.where(
+            is_leaf(node) & node.refused.any(axis=1), super().last(self.one_up(node, node.above), node.refused), right
+        )
+
+    def one_up(self, node: Node, above: Node) -> Node:
+        return replace(above, coins=node.coins)
+
+
+class RoundedTo16Bits(Reject):
+    """No fault worth the name: p is rounded to bfloat16 before it is compared (SafeAILab/EAGLE computes in the model's dtype)."""
+
+    def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
+        bits = p.astype(np.float32).view(np.uint32) + np.uint32(0x8000) & np.uint32(0xFFFF0000)
+        return super().accepts(node, i, bits.view(np.float32).astype(float), remaining)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A rule, and what the target's law is processed by: a fault in processing needs processing."""
+
+    rule: type[Reject]
+    processing: str = "T=0.7"
+
+    @property
+    def name(self) -> str:
+        return self.rule.__name__ + (f", {self.processing}" if self.processing != "T=0.7" else "")
+
+    @property
+    def told(self) -> str:
+        return (self.rule.__doc__ or "").splitlines()[0]
+
+
+FAULTS = (
+    Fault(AcceptsAll),
+    Fault(RecoveredFromP),
+    Fault(SiblingsNotRenormalised),
+    Fault(LastRefusedStays),
+    Fault(RatioOfDraft),
+    Fault(PartialResidual),
+    Fault(SiblingsShareCoin),
+    Fault(CoinReused),
+    Fault(GreedyBonus),
+    Fault(GreedyDrafts),
+    Fault(RawAcceptance),
+    Fault(RawBonus),
+    Fault(RawBonus, "top_p=0.9"),
+    Fault(StaleRow),
+    Fault(ParentsRowForBonus),
+    Fault(ParentsRowForDrafts),
+    Fault(AcceptsLess),
+    Fault(AcceptsCertain),
+    Fault(TypicalAcceptance),
+    Fault(CoinsRepeat),
+    Fault(StaleResidual),
+    Fault(RoundedTo16Bits),
+)
+
+
+def is_leaf(node: Node) -> Bools:
+    """[n] nothing is offered."""
+    leaf: Bools = ~node.offered.any(axis=1)
+    return leaf
+
+
+def text_above(node: Node) -> Texts:
+    """The text before the node's own token; the root's own, since it has no row above it in the pass."""
+    return node.text if node.above is None else node.above.text
+
+
+def likeliest(node: Node) -> Ints:
+    """The target's argmax [n]."""
+    return node.world.token(node.text, np.zeros(len(node.text), int))
+
+
+def last_refused(lost: Floats) -> Ints:
+    """The child refused last [n], or NONE."""
+    backwards = lost[:, ::-1] > 0
+    return np.where(backwards.any(axis=1), lost.shape[1] - 1 - backwards.argmax(axis=1), NONE)
