@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block, Decoder, Finish, Generation
 from eagle2_ref.drafters import Drafter
 from eagle2_ref.drafters.eagle2 import Eagle2, propose_together
+from eagle2_ref.errors import BadInput
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Rows, Target
 from eagle2_ref.tree import ROOT, DraftTree
@@ -23,40 +25,71 @@ from eagle2_ref.tree import ROOT, DraftTree
 Resettable = TypeVar("Resettable", Target, Drafter)
 
 
-def generate_batch(
-    decoder: Decoder, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], coins: Sequence[Coins], size: int = 32
-) -> list[Generation]:
-    """Continue every prompt with its own parameters and coins, at most `size` of them at a time; a finished text makes room.
+class Batch:
+    """Texts that share the passes of one decoder, at most `size` of them at a time; a finished text makes room for another."""
 
-    Law: each text is the one that `decoder.generate` makes of it alone, coin for coin. Only the order of additions within a
-    padded pass may differ: in float64 the tokens are the same, in lower precision two texts may part at a tie.
-    """
-    texts = [Text(decoder, *asked) for asked in zip(prompts, params, coins, strict=True)]
-    waiting, live = texts, list[Text]()
-    while waiting or live:
-        room = size - len(live)
-        new, waiting = waiting[:room], waiting[room:]
-        for text, rows in zip(new, prefill([text.target for text in new], [text.tokens for text in new]), strict=True):
-            text.begin(rows)
-        live = [text for text in [*live, *new] if not text.finish]
-        trees = propose(live)
-        for text, tree, rows in zip(live, trees, verify([text.target for text in live], trees), strict=True):
-            text.advance(tree, rows)
-        live = [text for text in live if not text.finish]
-    return [text.generation() for text in texts]
+    def __init__(self, decoder: Decoder, size: int = 32) -> None:
+        if size < 1:
+            raise BadInput(f"batch is {size}", "batch must be a whole number of 1 or more")
+        self.decoder, self.size = decoder, size
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], coins: Sequence[Coins]
+    ) -> list[Generation]:
+        """The whole continuation of every prompt, each with its own parameters and coins.
+
+        Law: each text is the one that `Decoder.generate` makes of it alone, coin for coin. Only the order of additions within
+        a padded pass may differ: in float64 the tokens are the same, in lower precision two texts may part at a tie.
+        """
+        for prompt in prompts:
+            self.decoder._check(prompt)
+        waiting = deque(enumerate(zip(prompts, params, coins, strict=True)))
+        live, told = list[Text](), dict[int, Generation]()
+        while waiting or live:
+            new = [Text(self.decoder, *waiting.popleft()) for _ in range(min(self.size - len(live), len(waiting)))]
+            for text, rows in zip(new, self.prefill(new), strict=True):
+                text.begin(rows)
+            live += new
+            going = [text for text in live if not text.finish]
+            trees = self.propose(going)
+            for text, tree, rows in zip(going, trees, self.verify(going, trees), strict=True):
+                text.advance(tree, rows)
+            told |= {text.number: text.told() for text in live if text.finish}
+            live = [text for text in live if not text.finish]
+        return [told[number] for number in range(len(told))]
+
+    def prefill(self, texts: Sequence[Text]) -> list[Rows]:
+        """`Target.prefill` of several texts in one pass: chains that are kept whole."""
+        chains = [DraftTree.of(text.tokens, list(range(-1, len(text.tokens) - 1))) for text in texts]
+        # They end in the last column, the only one whose logits are wanted.
+        rows = together([text.target for text in texts], chains, "left", logits_to_keep=1)
+        for text in texts:
+            text.target.length = len(text.tokens)
+        return rows
+
+    def propose(self, texts: Sequence[Text]) -> list[DraftTree]:
+        """A tree for each text, bare without a drafter; EAGLE-2's head serves all texts in one pass a layer."""
+        drafters = [text.drafter for text in texts if isinstance(text.drafter, Eagle2)]
+        if len(drafters) == len(texts):
+            return propose_together(drafters, [text.room for text in texts])
+        return [text.decoder._propose(text.tokens[-1], text.room) for text in texts]
+
+    def verify(self, texts: Sequence[Text], trees: Sequence[DraftTree]) -> list[Rows]:
+        """`Target.verify` of a tree for each text in one pass. `Target.commit` follows, for each text alone."""
+        return together([text.target for text in texts], trees, "right")
 
 
 class Text:
     """A text on its way: what `Decoder.stream` keeps in local names. Its target and drafter have caches of their own."""
 
-    def __init__(self, decoder: Decoder, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
-        decoder._check(prompt)
-        self.decoder, self.params, self.coins = copy(decoder), params, coins
+    def __init__(self, decoder: Decoder, number: int, asked: tuple[Sequence[int], SamplingParams, Coins]) -> None:
+        prompt, self.params, self.coins = asked
+        self.number, self.decoder = number, copy(decoder)
         self.target = self.decoder.target = another(decoder.target)
         self.drafter = self.decoder.drafter = another(decoder.drafter) if decoder.drafter else None
         self.tokens, self.blocks = list(prompt), list[Block]()
-        self.end = min(len(prompt) + params.max_new_tokens, self.target.context)
-        self.at_end: Finish = "length" if self.end == len(prompt) + params.max_new_tokens else "context"
+        self.end = min(len(prompt) + self.params.max_new_tokens, self.target.context)
+        self.at_end: Finish = "length" if self.end == len(prompt) + self.params.max_new_tokens else "context"
         self.finish: Finish | None = None
 
     @property
@@ -77,7 +110,7 @@ class Text:
         self.decoder._observe(block.tokens, rows.features[[ROOT, *block.path]][: len(block.tokens)])
         self._emit(block)
 
-    def generation(self) -> Generation:
+    def told(self) -> Generation:
         """The finished text. A pass counts for every text that it served."""
         assert self.finish, "a text is told when it is finished"
         tokens = [token for block in self.blocks for token in block.tokens]
@@ -102,30 +135,8 @@ def another(of: Resettable) -> Resettable:
     return copied
 
 
-def propose(texts: Sequence[Text]) -> list[DraftTree]:
-    """A tree for each text, bare without a drafter; EAGLE-2's head serves all texts in one pass a layer."""
-    drafters = [text.drafter for text in texts if isinstance(text.drafter, Eagle2)]
-    if len(drafters) == len(texts):
-        return propose_together(drafters, [text.room for text in texts])
-    return [text.decoder._propose(text.tokens[-1], text.room) for text in texts]
-
-
-def prefill(targets: Sequence[Target], prompts: Sequence[Sequence[int]]) -> list[Rows]:
-    """`Target.prefill` of several prompts in one pass. They end in the last column, the only one whose logits are wanted."""
-    chains = [DraftTree.of(list(prompt), list(range(-1, len(prompt) - 1))) for prompt in prompts]
-    rows = _together(targets, chains, "left", logits_to_keep=1)
-    for target, prompt in zip(targets, prompts, strict=True):
-        target.length = len(prompt)
-    return rows
-
-
-def verify(targets: Sequence[Target], trees: Sequence[DraftTree]) -> list[Rows]:
-    """`Target.verify` of a tree for each of several texts in one pass; `Target.commit` follows, for each text alone."""
-    return _together(targets, trees, "right")
-
-
 @torch.inference_mode()
-def _together(targets: Sequence[Target], trees: Sequence[DraftTree], padding: str, **kwargs: Any) -> list[Rows]:
+def together(targets: Sequence[Target], trees: Sequence[DraftTree], padding: str, **kwargs: Any) -> list[Rows]:
     """One pass over a tree for each text. A shorter text begins later, where it then ends its nodes begin: what a text may
     see, at which position, is what it is alone, and what it keeps is one piece of the joint cache.
     """
