@@ -9,6 +9,7 @@ import transformers
 from torch import Tensor
 
 import eagle2_ref
+from eagle2_ref.batch import Batch
 from eagle2_ref.coins import Coins, SeededCoins, undecided
 from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.drafters.eagle2 import Budget
@@ -23,14 +24,15 @@ Accept = Callable[[list[int], list[int], Tensor, Coins], tuple[list[int], int]]
 """A bare rule: (tokens [m + 1], parents [m + 1], p [m + 1, V], coins) -> (accepted nodes, top down; one more token)."""
 
 LAW = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"}
-RULE_CAPABILITIES = frozenset({*LAW, "blocks", "context", "coins", "accept", "budget", "decoder"})
+RULE_CAPABILITIES = frozenset({*LAW, "blocks", "context", "coins", "accept", "budget", "batch", "decoder"})
 
 
 class Engine:
     """eagle2_ref behind the protocol of DESIGN's outsider: two methods and a list of what it can do.
 
     coins: `decode` takes the coins. accept: `accept` is the rule alone. rules: the option `rule` chooses among ours. budget:
-    the options k, depth and m are understood. decoder: `decoder` is an eagle2_ref Decoder whose insides may be looked at.
+    the options k, depth and m are understood. batch: the option batch is, the number of texts that share a target pass, and a
+    text with its seed is what it is alone. decoder: `decoder` is an eagle2_ref Decoder whose insides may be looked at.
     """
 
     capabilities = RULE_CAPABILITIES | {"rules"}
@@ -46,17 +48,22 @@ class Engine:
         m: int = 25,
         dtype: str = "float32",
         device: str = "cpu",
+        batch: int = 1,
         accept: Accept | None = None,
     ) -> None:
         if rule not in RULES:
             raise BadInput(f"rule {rule!r} is not known", f"known are {', '.join(RULES)}")
         self.rule = _from_outside(accept) if accept else RULES[rule]
         self.decoder = Decoder.load(target, draft, Budget(k, depth, m), self.rule, dtype, device)
+        self.batch = Batch(self.decoder, batch)
 
     def generate(
         self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
     ) -> list[dict[str, Any]]:
-        return [self.decode(prompt, param, SeededCoins(seed)) for prompt, param, seed in zip(prompts, params, seeds, strict=True)]
+        coins = [SeededCoins(seed) for seed in seeds]
+        if self.batch.size == 1:
+            return [self.decode(*asked) for asked in zip(prompts, params, coins, strict=True)]
+        return [told(made) for made in self.batch.generate(prompts, [SamplingParams.of(param) for param in params], coins)]
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
         return told(self.decoder.generate(prompt, SamplingParams.of(params), coins))
