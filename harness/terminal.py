@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -15,11 +14,13 @@ from rich.tree import Tree
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from eagle2_ref.sampling import SamplingParams
-from harness.evidence import Record, Result
+from harness.evidence import Record
 from harness.pairs import Pair
+from harness.report import view, words
 
 if TYPE_CHECKING:
     from eagle2_ref.decode import Block
+    from eagle2_ref.tree import DraftTree
 
 ACCEPTED, OWN = "green", "bold yellow"
 COLOURS = {"pass": "green", "tie": "cyan", "fault": "bold red", "inconclusive": "yellow", "blocked": "magenta", "n/a": "dim"}
@@ -92,55 +93,88 @@ class Speller:
 
 def draft_tree(block: Block, tokenizer: Any) -> Tree:
     """The tree of one step: each node with its token and the value it was chosen for; the accepted path in colour."""
-    tree, values = block.tree, block.tree.values.exp().tolist()
+    values = [f"{value:.3f}" for value in block.tree.values.exp().tolist()]
+    last = block.tokens[-1] if len(block.tokens) > block.accepted else None
+    ending = {} if last is None else {block.path[-1] if block.path else 0: (last, "the target's own")}
+    return branches(block.tree, block.path, values, ending, lambda token: repr(tokenizer.decode([token])))
+
+
+def branches(
+    tree: DraftTree,
+    path: Sequence[int],
+    notes: Sequence[str],
+    ending: Mapping[int, tuple[int, str]],
+    spell: Callable[[int], str],
+) -> Tree:
+    """A drawn tree: each node with a note behind it, `path` in colour, and below a node the token that ended the block there."""
 
     def label(node: int) -> Text:
-        style = ACCEPTED if node in block.path else ""
-        return Text(f"{tokenizer.decode([tree.token(node)])!r}", style=style) + Text(f"  {values[node]:.3f}", style="dim")
+        return Text(spell(tree.token(node)), style=ACCEPTED if node in path else "") + Text(f"  {notes[node]}", style="dim")
 
     drawn = Tree(label(0), guide_style="dim")
-    branches = {0: drawn}
+    grown = {0: drawn}
     for node in range(1, len(tree)):
-        branches[node] = branches[tree.parent(node)].add(label(node))
-    if len(block.tokens) > block.accepted:
-        last = block.path[-1] if block.path else 0
-        branches[last].add(Text(f"{tokenizer.decode(block.tokens[-1:])!r}  the target's own", style=OWN))
+        grown[node] = grown[tree.parent(node)].add(label(node))
+    for node, (token, why) in ending.items():
+        grown[node].add(Text(f"{spell(token)}  {why}", style=OWN))
     return drawn
 
 
+def speller(pair: Pair) -> Callable[[int], str]:
+    """A token as it is shown: quoted text, or its number on a pair without a tokenizer."""
+    try:
+        tokenizer = _tokenizer(pair)
+    except BadInput:
+        return str
+    return lambda token: repr(tokenizer.decode([token]))
+
+
 def show_record(record: Record, report: Path | None) -> None:
-    """A line a property: its verdict, how many cases, and what to know; then the verdict of the whole."""
+    """A line a property: its verdict, how many cases, and what to know; then the verdict of the whole, and what it is worth."""
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("property", "verdict", "cases", "what was seen"):
         table.add_column(name, overflow="fold")
-    for told in record.header.properties:
-        results = [result for result in record.results if result.property == told.id]
-        if results:
-            worst = _worst(results)
-            table.add_row(told.id, Text(worst.verdict, style=COLOURS[worst.verdict]), str(len(results)), _seen(results, worst))
+    for row in (row for chapter in view.chapters(record) for row in chapter.rows if row.cases):
+        worst = min(row.cases, key=lambda case: _ORDER.index(case.result.verdict))
+        verdict = worst.result.verdict
+        seen = _seen(worst, alone=len(row.cases) == 1)
+        table.add_row(Text(words.shown(row.claim.id, 40)), Text(verdict, style=COLOURS[verdict]), str(len(row.cases)), seen)
     console.print()
     console.print(table)
-    footer = record.footer
-    style = COLOURS[footer.verdict]
-    console.print(
-        f"\n[{style}]{footer.verdict}[/]  {escape(record.header.implementation)} on {record.header.pair}, {footer.seconds:g} s"
-    )
+    show_worth(record, console)
     if report:
-        console.print(f"report: {escape(str(report / 'index.html'))}", soft_wrap=True)
+        console.print(Text(f"report: {report / 'index.html'}"), soft_wrap=True)
+
+
+def show_worth(record: Record, console: Console) -> None:
+    """What the faults look like, the verdict, how far from the target it may still be, and how often such a run is wrong."""
+    header, footer = record.header, record.footer
+    console.print()
+    for likeness in footer.likenesses[: words.LIKENESSES]:
+        console.print(Text(words.likeness(likeness)))
+    console.print(
+        Text(footer.verdict, style=COLOURS[footer.verdict])
+        + Text(f"  {words.shown(header.implementation, 200)} on {words.shown(header.pair, 80)}, {footer.seconds:g} s")
+    )
+    if footer.statement:
+        for name, line in words.statement(footer.statement):
+            console.print(Text(f"{name:<8}", style="dim") + Text(line))
+    if footer.false_alarm:
+        console.print(Text(words.false_alarm(footer.false_alarm), style="dim"))
 
 
 _ORDER = ("fault", "inconclusive", "blocked", "tie", "pass", "n/a")
 
 
-def _worst(results: list[Result]) -> Result:
-    return min(results, key=lambda result: _ORDER.index(result.verdict))
-
-
-def _seen(results: list[Result], worst: Result) -> Text:
-    if worst.verdict in ("pass", "tie", "n/a") or len(results) == 1:
-        return Text(worst.summary)
-    return Text(f"{worst.case}: {worst.summary}\n") + Text(worst.replay, style="dim")
+def _seen(worst: view.Case, alone: bool) -> Text:
+    """What the gravest case saw, and the command that shows it again."""
+    result = worst.result
+    if result.verdict in ("pass", "tie", "n/a"):
+        return Text(words.shown(result.summary))
+    case = "" if alone or not result.case else f"{words.shown(result.case, 200)}: "
+    again = worst.replay or words.shown(result.replay, 1000)
+    return Text(f"{case}{words.shown(result.summary)}") + Text(f"\n{again}" if again else "", style="dim")
 
 
 def _tokenizer(pair: Pair) -> Any:

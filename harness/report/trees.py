@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.evidence import TreePicture
+from harness.evidence import TreePicture, Witness
 from harness.report.words import number, token
 
 ROOT = 0
@@ -81,6 +81,25 @@ def shape(picture: TreePicture) -> Shape:
         weights=[*weights, 1.0],
         accepted=set(accepted),
         strays=strays,
+    )
+
+
+def witness(seen: Witness) -> TreePicture | None:
+    """The tree of a rule's instance, the path to the bad node as if accepted; None for a witness that is a text."""
+    if seen.node is None or not seen.tokens:
+        return None
+    path: list[int] = []
+    node = seen.node
+    while 0 < node < len(seen.parents) and node not in path:  # whatever the record says, this ends
+        path.insert(0, node)
+        node = seen.parents[node]
+    return TreePicture(
+        title=f"Witness: after node {seen.node} came token {seen.emitted}",
+        tokens=tuple(map(str, seen.tokens)),
+        parents=seen.parents,
+        values=(0.0,) * len(seen.tokens),
+        path=tuple(path),
+        emitted=str(seen.emitted),
     )
 
 

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from eagle2_ref.errors import BadInput
 from harness.evidence import Picture, Property, Record, Result, Verdict
-from harness.report.words import CHAPTERS, SIGNS, Sign, shown
+from harness.report import trees
+from harness.report.words import CHAPTERS, SIGNS, Sign, listed, shown
 
 STRANGER = "It is not in the catalogue of this run; what was measured is shown all the same."
 PICTURES = 4  # drawn for one property; a run has hundreds, and the page must stay light
@@ -26,6 +28,17 @@ class Case:
     @property
     def sign(self) -> Sign:
         return SIGNS[self.result.verdict]
+
+    @property
+    def replay(self) -> str:
+        """The command that reproduces a fault from the record; empty where the record holds no witness of one."""
+        return f"eagle2 replay {self.anchor}" if self.result.verdict == "fault" and self.result.witness else ""
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Those of the record; before them the tree of a witness that is a rule's instance."""
+        tree = trees.witness(self.result.witness) if self.result.witness else None
+        return (tree, *self.result.pictures) if tree else self.result.pictures
 
     @property
     def tooltip(self) -> str:
@@ -70,7 +83,7 @@ class Row:
 
     @property
     def all_pictures(self) -> list[tuple[Case, Picture]]:
-        return [(case, picture) for case in self.ranked for picture in case.result.pictures]
+        return [(case, picture) for case in self.ranked for picture in case.pictures]
 
     @property
     def sensitivities(self) -> list[tuple[str, int]]:
@@ -100,6 +113,16 @@ def chapters(record: Record) -> list[Chapter]:
     for place, known in enumerate(catalogue(record), start=1):
         by_chapter.setdefault(known.chapter, []).append(row(known, place, record.results))
     return [chapter(name, rows) for name, rows in by_chapter.items() if rows]
+
+
+def find(record: Record, anchor: str) -> Case:
+    """The case of an anchor of the page, such as LAW-1.3: the third result of LAW-1 in the record."""
+    cases = {case.anchor: case for chapter in chapters(record) for row in chapter.rows for case in row.cases}
+    if anchor not in cases:
+        known = [case.anchor for case in cases.values() if case.replay]
+        there = f"faults that can be replayed are {listed(known, 20)}" if known else "it holds no fault that can be replayed"
+        raise BadInput(f"the record has no result {shown(anchor, 60)!r}", there)
+    return cases[anchor]
 
 
 def chapter(name: str, rows: Sequence[Row]) -> Chapter:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.evidence import Record, Verdict
+from harness.evidence import Likeness, Record, Statement, Verdict, Witness
+from harness.statistics.budget import RUNS_A_DAY, Family
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ CHAPTERS = {  # id: title and the question it answers, in the order of the matri
     "count": ("Counts", "Are its own figures true?"),
     "smoke": ("Smoke", "Does it answer at all?"),
 }
+
+LIKENESSES = 3  # named; the others are in the record
 
 OUTPUT = frozenset({"law", "greedy", "stop"})  # the chapters that judge the emitted text; the others judge the machinery
 
@@ -96,6 +99,41 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     if len(known) > most:
         known = [*known[:most], f"{len(known) - most} more"]
     return " and ".join(part for part in (", ".join(known[:-1]), *known[-1:]) if part)
+
+
+def statement(said: Statement) -> list[tuple[str, str]]:
+    """The three lines, each under its name. They are of different kinds, so nothing is ever added up over them."""
+    return [(name, shown(str(getattr(said, name)), 1000)) for name in ("exact", "logits", "sampled")]
+
+
+def false_alarm(probability: float) -> str:
+    """The error budget of a run, for somebody who has such a run every time the code changes."""
+    century = Family(1, probability).a_century
+    often = f"once in {float(f'{100 / century:.2g}'):,.10g} years" if century > 0 else "never"
+    return (
+        f"A correct implementation is called a fault by such a run with probability at most {number(probability)};"
+        f" at {RUNS_A_DAY} runs a day {often}."
+    )
+
+
+def likeness(like: Likeness) -> str:
+    """'looks like M04 (the bonus comes from …, SafeAILab/EAGLE PR 47), fit 0.98, on LAW-4'."""
+    about = ", ".join(shown(part.removesuffix("."), 300) for part in (like.fault, like.source) if part)
+    return f"looks like {shown(like.mutant, 40)} ({about}), fit {like.fit:.2f}, on {shown(like.seen, 300)}"
+
+
+def witness(seen: Witness) -> str:
+    """The place at which it went wrong, in one sentence."""
+    if seen.node is not None:
+        where = f"In a tree of {several(len(seen.tokens), 'node')}, after node {seen.node}, token {seen.emitted} came"
+    else:
+        text = " ".join(map(str, seen.prompt[-12:]))
+        start = f"… {text}" if len(seen.prompt) > 12 else text
+        where = f"After the prompt {start} ({several(len(seen.prompt), 'token')}), at new token {seen.position}"
+        where += f" (the first is 0), token {seen.emitted} came"
+    due = f" where {seen.expected} was due" if seen.expected is not None else ""
+    odds = [f"{who} gives it {number(x)}" for who, x in (("the target", seen.p), ("the implementation", seen.q)) if x is not None]
+    return f"{where}{due}{': ' if odds else ''}{', '.join(odds)}."
 
 
 def sentence(record: Record) -> str:

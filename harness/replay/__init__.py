@@ -1,0 +1,113 @@
+"""Reproduce a fault from its record, and show the step at which the bad token came: its tree, the node, the coin, p and q.
+
+A record names the code that it judged, and to replay it is to run that code: mind whose record it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.text import Text
+
+from eagle2_ref.coins import Unrepeatable
+from eagle2_ref.errors import BadInput
+from harness.evidence import Record, Result, Witness
+from harness.implementations import connect
+from harness.implementations.engine import AdapterError, Missing, NotApplicable
+from harness.pairs import Pair
+from harness.replay.again import Found, again, pair_of
+from harness.report.view import find
+from harness.report.words import number, shown, witness
+from harness.terminal import COLOURS, branches, speller
+from harness.verdict import FAULT, INCONCLUSIVE, PASS
+
+__all__ = ["replay"]
+
+
+def replay(record: Record, name: str, console: Console, given: Pair | None = None) -> int:
+    """Run a fault again by its id on the page, such as LAW-1.3; exit code 1 if it came again, 0 if not, 3 if that cannot be told.
+
+    given: the user's own pair, where the fault was seen on one that is not shipped.
+    """
+    result = find(record, name).result
+    if result.witness is None:
+        again_ = f"its check can be run again: {shown(result.replay, 1000)}" if result.replay else "run its check again"
+        raise BadInput(f"{name} keeps no witness of a fault", again_)
+    for head, line in _recorded(record, result, result.witness):
+        _line(console, head, shown(line, 1000))
+    if record.header.implementation.startswith("trace:"):
+        return _unknown(console, "a trace holds answers, and no decoder that could give them again")
+    pair = pair_of(result.witness, given)
+    try:
+        found = again(connect(record.header.implementation), result.witness, pair)
+    except Unrepeatable as error:
+        return _gone(console, str(error))
+    except (AdapterError, Missing, NotApplicable) as error:
+        return _unknown(console, str(error))
+    _show(console, found, result.witness, str if result.witness.law else speller(pair))
+    if found.came and found.departs:
+        console.print(Text("The same token came again.", style=COLOURS["fault"]))
+        return FAULT
+    return _gone(console, "the token is emitted as often as is due" if found.came else f"token {found.token} was not emitted")
+
+
+def _recorded(record: Record, result: Result, seen: Witness) -> list[tuple[str, str]]:
+    options = "".join(f", {option}={value}" for option, value in seen.options.items())
+    where = "by its rule alone" if seen.law else f"on {seen.pair}"
+    lines = [
+        (result.property, f"{result.verdict}  {result.case}"),
+        ("recorded", result.summary),
+        ("witness", witness(seen)),
+        ("opened", f"{record.header.implementation} {where}{options}"),
+        ("asked", ", ".join(f"{key}={value}" for key, value in seen.params.items())),
+        ("coins", _chance(seen)),
+    ]
+    return [(head, line) for head, line in lines if line]
+
+
+def _chance(seen: Witness) -> str:
+    if seen.choices is not None:
+        return f"branches {' '.join(map(str, seen.choices))} of an enumerated execution"
+    if seen.seed is not None:
+        return f"seed {seen.seed}{', keyed by position' if seen.keyed else ''}"
+    return "all there are" if seen.law else ""
+
+
+def _show(console: Console, found: Found, seen: Witness, spell: Callable[[int], str]) -> None:
+    """The tree of the step, the node, all its coins with the one that brought the token, and the two probabilities."""
+    console.print()
+    node, step = "", found.step
+    if step:
+        node = f" after node {step.node}, {spell(step.tree.token(step.node))}"
+        notes = [f"node {each}" for each in range(len(step.tree))]
+        ending = {step.node: (found.token, "← here" if found.came else "← it came here then")}
+        console.print(branches(step.tree, step.path, notes, ending, spell))
+        console.print()
+    _line(console, "token", f"{spell(found.token)}{node}")
+    if not found.coins:
+        _line(console, "coin", "the implementation's own, unseen")
+    for i, coin in enumerate(found.coins):
+        mark = "  ← brought it" if coin is found.coin else ""
+        _line(console, "" if i else "coins", f"{coin.said(found.token)}{mark}")
+    likeliest = int(found.p.argmax())
+    best = f"; its likeliest there is {spell(likeliest)}, of {number(float(found.p[likeliest]))}"
+    _line(console, "target", f"p = {number(float(found.p[found.token]))}{best if found.p.any() else '; the text has ended'}")
+    then = "" if seen.q is None or seen.emitted != found.token else f"{number(seen.q)} in the record"
+    now = "" if found.q is None else f"{number(found.q)} over all coins"
+    if now or then:
+        _line(console, "it", f"q = {now or then}{f', {then}' if now and then else ''}")
+
+
+def _line(console: Console, head: str, line: str) -> None:
+    console.print(Text(f"{head:<10}", style="dim") + Text(line))
+
+
+def _gone(console: Console, why: str) -> int:
+    console.print(Text(f"It did not come again: {shown(why)}.", style=COLOURS["pass"]))
+    return PASS
+
+
+def _unknown(console: Console, why: str) -> int:
+    console.print(Text(f"It cannot be reproduced: {shown(why)}.", style=COLOURS["inconclusive"]))
+    return INCONCLUSIVE
