@@ -119,6 +119,7 @@ class Result(Value):
     summary: str = Field(description="one sentence: what was seen")
     measured: dict[str, Number | str] = {}
     p_value: float | None = None
+    diagnostics: dict[str, float] = Field({}, description="p-values of further tests; they are reported and decide nothing")
     sensitivity: str | None = Field(None, description="what a pass would have seen")
     broken: bool = Field(False, description="the implementation raised, hung or answered nonsense")
     false_alarm: float = Field(0.0, description="probability at most of calling this a fault if the implementation is right")

@@ -14,7 +14,7 @@ TIERS = ("quick", "full")
 
 @dataclass(frozen=True)
 class Settings:
-    """impl: the connectable. tape: where to record answers.
+    """impl: the connectable. tape: where to record answers. evidence: folder of counts that are kept from run to run.
 
     only: a chapter, such as LAW, a property of it, LAW-1, or one case, LAW-1[case].
 
@@ -33,6 +33,7 @@ class Settings:
     time_limit: float = 120.0
     only: str = ""
     tape: str = ""
+    evidence: str = ""
     whole: bool = False
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ class Settings:
         def whole(path: str) -> str:
             return str(Path(path).resolve()) if path else ""
 
-        return replace(self, target=whole(self.target), draft=whole(self.draft), out=whole(self.out), tape=whole(self.tape))
+        return replace(self, target=whole(self.target), draft=whole(self.draft), out=whole(self.out), tape=whole(self.tape), evidence=whole(self.evidence))
 
 
 def _parse(name: str, kind: str, text: str) -> str | int | float | bool:

@@ -84,3 +84,49 @@ SAMPLED = [
     Cell("coin4", {"temperature": 1.3, "min_p": 0.1}, 1, 3, 3, full=True),
     Cell("coin4", {"temperature": 1.0, "repetition_penalty": 1.5}, 4, 2, 8, full=True),
 ]
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What is asked of a sampling campaign. tokens: in the quick tier; the full tier takes ten times as many.
+
+    Without a pair it is the run's own, and its prompts; the toys are asked from every start. Several params are mixed in a call.
+    """
+
+    name: str
+    params: tuple[dict[str, Any], ...]
+    tokens: int
+    pair: str = ""
+    budget: dict[str, int] = field(default_factory=dict)
+    full: bool = False
+
+    @property
+    def needs(self) -> set[str]:
+        return {name for params in self.params for name in params} - {"temperature", "max_new_tokens"}
+
+
+CAMPAIGNS = [
+    Campaign("coin4, T=1", ({"temperature": 1.0, "max_new_tokens": 20},), 4_000, "coin4", {"k": 2, "depth": 3, "m": 5}),
+    Campaign(
+        "coin6, T=0.8 top_k=4, mixed with T=1.3 and T=0.6",
+        (
+            {"temperature": 0.8, "top_k": 4, "max_new_tokens": 20},
+            {"temperature": 1.3, "max_new_tokens": 17},
+            {"temperature": 0.6, "top_k": 5, "max_new_tokens": 9},
+        ),
+        4_000,
+        "coin6",
+        {"k": 3, "depth": 4, "m": 10},
+    ),
+    Campaign("prompts of code, T=1", ({"temperature": 1.0, "max_new_tokens": 48},), 1_500),
+    Campaign(
+        "prompts of code, T=0.7 top_p=0.9, mixed with T=1.2",
+        (
+            {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 40},
+            {"temperature": 1.2, "max_new_tokens": 24},
+            {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 13},
+        ),
+        3_000,
+        full=True,
+    ),
+]

@@ -38,6 +38,12 @@ class Subject:
             self._opened[key] = self.impl.open(pair, speculate=speculate, **{**common, **options})
         return self._opened[key]
 
+    @property
+    def rough(self) -> bool:
+        """Whether its arithmetic alone departs from the float64 law by more than samples can tell: verdicts then rest on the
+        comparison with its own control arm."""
+        return self.asked.dtype in ("bfloat16", "float16")
+
     def some(self, n: int) -> list[Prompt]:
         """n prompts, evenly spread; all of them in the full tier."""
         return self.texts if self.asked.tier == "full" else self.texts[:: max(1, len(self.texts) // n)][:n]

@@ -1,0 +1,77 @@
+"""A sampling campaign: shards, each a pure function of (engine, plan, range of seeds), whose counts add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.tree import ROOT, DraftTree
+from harness.implementations.engine import BlockTrace, Engine, Output
+from harness.laws.oracle import Oracle
+from harness.statistics.eprocess import Strand
+from harness.statistics.pit import strand
+
+PER_CALL = 16
+"""Prompts in one call: of several lengths and, where the plan has several, of several parameters."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for: text i continues prompt i with parameters i, both taken in turn. All are sampled: no temperature 0."""
+
+    prompts: Sequence[Sequence[int]]
+    params: Sequence[dict[str, Any]]
+
+    def asked(self, text: int) -> tuple[Sequence[int], dict[str, Any]]:
+        return self.prompts[text % len(self.prompts)], self.params[(text // len(self.prompts) + text) % len(self.params)]
+
+
+def shard(engine: Engine, oracle: Oracle, plan: Plan, seed: int, texts: range) -> list[Strand]:
+    """Some texts of a plan, to be counted; text i is sampled with seed + i, and judged with a coin that only we know."""
+    return [one for i in range(texts.start, texts.stop, PER_CALL) for one in _call(engine, oracle, plan, seed, texts, i)]
+
+
+def _call(engine: Engine, oracle: Oracle, plan: Plan, seed: int, texts: range, start: int) -> Iterator[Strand]:
+    numbers = range(start, min(start + PER_CALL, texts.stop))
+    prompts, params = zip(*(plan.asked(i) for i in numbers), strict=True)
+    outputs = engine.generate(prompts, params, [seed + i for i in numbers])
+    laws = oracle.laws(prompts, [output.tokens for output in outputs], [SamplingParams.of(p) for p in params])
+    for i, output, p in zip(numbers, outputs, laws, strict=True):
+        v = np.random.default_rng([seed, i]).random(len(output.tokens))
+        yield strand(p, np.array(output.tokens), v, *placed(output))
+
+
+def placed(output: Output) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None, list[list[int] | None] | None]:
+    """Of each token its offset in its block, whether it was drawn after a leaf, and the tokens of its node's children.
+
+    Nothing where the implementation does not tell its blocks; unknown (-1, None) where what it tells does not fit its text.
+    """
+    if output.blocks is None:
+        return None, None, None
+    places = [place for block in _spans(output) for place in _along(*block)][: len(output.tokens)]
+    places += [(-1, -1, None)] * (len(output.tokens) - len(places))
+    offsets, leaves, children = zip(*places, strict=True)
+    return np.array(offsets), np.array(leaves), list(children)
+
+
+def _spans(output: Output) -> Iterator[tuple[BlockTrace, Sequence[int]]]:
+    done = 0
+    for block in output.blocks or ():
+        yield block, output.tokens[done : done + block.accepted + 1]
+        done += block.accepted + 1
+
+
+def _along(block: BlockTrace, emitted: Sequence[int]) -> Iterator[tuple[int, int, list[int] | None]]:
+    tree = DraftTree.of(list(block.tokens), list(block.parents)) if block.parents else DraftTree.bare(0)
+    node: int | None = ROOT
+    for offset, token in enumerate(emitted):
+        if node is None:
+            yield -1, -1, None
+        else:
+            children = [tree.token(child) for child in tree.children(node)]
+            yield offset, int(not children), children
+            node = tree.child(node, token)

@@ -1,0 +1,83 @@
+"""The oracle: the target's own laws along texts that somebody emitted, many texts in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from eagle2_ref.sampling import SamplingParams
+
+CELLS = 1 << 24
+"""Numbers that the logits of one pass may have: 128 MiB in float64."""
+
+NEARLY_POSSIBLE = 1e-300
+"""Stands for a probability that arithmetic cannot tell from zero."""
+
+Laws = NDArray[np.float64]
+
+
+class Oracle:
+    """Teacher forcing in batches. `noise` is how far, in logits, the arithmetic of an implementation may be from ours."""
+
+    def __init__(self, model: PreTrainedModel, noise: float) -> None:
+        self.model, self.noise = model, noise
+
+    def laws(
+        self, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
+    ) -> list[Laws]:
+        """Of each text p [n, V], the law of each of its n tokens given the prompt and the tokens before it.
+
+        A filter such as top-p can leave a token out by a hair, and other arithmetic keep it in: one that enters if the noise
+        is all in its favour is not impossible, and is given a probability next to zero.
+        """
+        longest = max(len(prompt) + len(text) for prompt, text in zip(prompts, texts, strict=True))
+        at_once = max(1, CELLS // (longest * self.model.config.vocab_size))
+        found: list[Laws] = []
+        for start in range(0, len(texts), at_once):
+            batch = slice(start, start + at_once)
+            rows = zip(prompts[batch], texts[batch], params[batch], self._logits(prompts[batch], texts[batch]), strict=True)
+            found += [self._law(*row) for row in rows]
+        return found
+
+    @torch.inference_mode()
+    def _logits(self, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Shorter texts are filled up on the right, where no position of theirs can see it."""
+        whole = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
+        longest = max(map(len, whole))
+        tokens = torch.tensor([text + [0] * (longest - len(text)) for text in whole], device=self.model.device)
+        logits = self.model(tokens).logits
+        return [
+            row[len(prompt) - 1 : len(prompt) + len(text) - 1] for row, prompt, text in zip(logits, prompts, texts, strict=True)
+        ]
+
+    def _law(self, prompt: Sequence[int], text: Sequence[int], params: SamplingParams, logits: Tensor) -> Laws:
+        history = torch.tensor([[*prompt, *text]], device=logits.device)
+        p = _processed(history, len(prompt), logits, params)
+        emitted = history[0, len(prompt) :, None]
+        if (out := p.gather(-1, emitted)[:, 0] == 0).any():
+            favoured = logits[out].scatter_add(-1, emitted[out], torch.full_like(logits[out][:, :1], 2 * self.noise))
+            places = out.nonzero()[:, 0].tolist()
+            again = torch.cat(
+                [
+                    _processed(history[:, : len(prompt) + i + 1], len(prompt) + i, favoured[[j]], params)
+                    for j, i in enumerate(places)
+                ]
+            )
+            nearly = again.gather(-1, emitted[out]) > 0
+            p[out] = p[out].scatter(-1, emitted[out], torch.where(nearly, NEARLY_POSSIBLE, 0.0).to(p))
+        return p.double().cpu().numpy()
+
+
+def _processed(history: Tensor, start: int, logits: Tensor, params: SamplingParams) -> Tensor:
+    """p [n, V] of logits at the positions start … of a text [1, length], each with its own past."""
+    processors = params.processors()
+    if params.repetition_penalty is None:
+        scores = processors(history[:, :1].expand(len(logits), 1), logits)
+    else:
+        scores = torch.cat([processors(history[:, : start + i], logits[i : i + 1]) for i in range(len(logits))])
+    return torch.as_tensor(scores).softmax(-1)
