@@ -1,0 +1,167 @@
+"""The exact law of unedited code: every execution it can have is run, and their weights are added up."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eagle2_ref.coins import Trail, Unrepeatable, undecided
+from eagle2_ref.tree import ROOT, DraftTree
+from harness.laws.exact import Law
+from harness.laws.interception import NotEnumerable, intercepted
+
+Progress = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """The law of a code's outcomes, how many executions it took, and the probability of those that were not run."""
+
+    law: Law
+    executions: int
+    unfinished: float
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Executions that differ in their last token at most: what came before, their weight, and the law [V] of that token."""
+
+    before: tuple[int, ...]
+    weight: float
+    last: Tensor
+
+
+def enumerate_law(
+    run: Callable[[], Sequence[int]], *, most: int = 100_000, window: int | None = None, progress: Progress | None = None
+) -> Enumeration:
+    """The law of what `run` returns, over everything it draws; of at most `most` executions.
+
+    window: the length of a whole outcome. A token drawn last of all, which completes an outcome of this length, is not run
+    once for each value: its law is known where it is drawn. `progress` hears of executions and of the mass that is done.
+    Raises NotEnumerable, naming the call, for randomness that cannot be followed or was not seen.
+    """
+    walk = Walk(run, lambda outcome: len(outcome) == window, most)
+    law: Law = defaultdict(float)
+    for leaf in walk.leaves():
+        for token in leaf.last.nonzero()[:, 0].tolist():
+            law[(*leaf.before, token)] += leaf.weight * float(leaf.last[token])
+        if progress is not None:
+            progress(walk.executions, walk.mass)
+    return Enumeration(dict(law), walk.executions, max(0.0, 1 - walk.mass) if walk.cut else 0.0)
+
+
+@dataclass(frozen=True)
+class Departure:
+    """The largest total variation between a rule's next token and p, the node at which it was found, and what it took."""
+
+    distance: float
+    node: int
+    executions: int
+    unfinished: float
+
+
+def rule_departure(
+    accept: Callable[[DraftTree, Tensor], tuple[Sequence[int], Any]], tree: DraftTree, p: Tensor, *, most: int = 10_000
+) -> Departure:
+    """As induction.departure, for a rule that draws for itself: the induction over nodes, with everything it draws followed.
+
+    Over all executions: Q(reaches node v, then emits x) must be Q(reaches v) p[v, x]. The last token's law is taken whole, so
+    that a rule costs one execution for each node it can stop at, whatever the vocabulary; where the rule looks at it, its
+    likeliest, its least likely and its last value are run.
+    """
+
+    def run() -> tuple[Any, ...]:
+        path, token = accept(tree, p.clone())
+        return (*path, token)
+
+    walk = Walk(run, lambda _: True, most)
+    joint: dict[int, Tensor] = defaultdict(lambda: torch.zeros(p.shape[1], dtype=torch.float64))
+    for leaf in walk.leaves():
+        path = list(leaf.before)
+        if path != tree.path(path[-1] if path else ROOT):
+            raise ValueError(f"nodes {path} are no path of the tree")
+        for node, child in zip([ROOT, *path], path, strict=False):
+            joint[node][tree.token(child)] += leaf.weight
+        joint[path[-1] if path else ROOT][: len(leaf.last)] += leaf.weight * leaf.last
+    distances = {node: float((q - q.sum() * p[node].double()).abs().sum()) / 2 for node, q in joint.items()}
+    worst = max(distances, key=lambda node: distances[node])
+    return Departure(distances[worst], worst, walk.executions, max(0.0, 1 - walk.mass) if walk.cut else 0.0)
+
+
+class Walk:
+    """Through all executions, depth first. Executions that share everything but the value of a last draw are merged."""
+
+    def __init__(self, run: Callable[[], Sequence[Any]], complete: Callable[[Sequence[int]], bool], most: int) -> None:
+        self._run, self._complete, self._most = run, complete, most
+        self.executions, self.mass, self.cut = 0, 0.0, False
+
+    def leaves(self) -> Iterator[Leaf]:
+        script: Any = []
+        first: tuple[Any, Leaf] | None = None
+        while script is not None:
+            if self.executions >= self._most:
+                self.cut = True
+                return
+            trail, leaf = self._execute(script)
+            first = first or (list(trail.taken), leaf)
+            merged = self._siblings(trail, leaf)
+            leaf, script = merged or (leaf, trail.next_script())
+            self.mass += leaf.weight
+            yield leaf
+        if first is not None and not _same(self._execute(first[0])[1], first[1]):
+            raise NotEnumerable(f"{UNSEEN}: the first execution, run again, came to another end")
+
+    def _execute(self, script: Any) -> tuple[Trail, Leaf]:
+        trail = Trail(script)
+        self.executions += 1
+        try:
+            with intercepted(trail):
+                *before, last = self._run()
+                path = tuple(int(token) for token in before)
+                law = last.law.clone() if undecided(last) else _certainly(int(last))
+        except Unrepeatable as error:
+            raise NotEnumerable(f"{UNSEEN}: {error}") from error
+        if len(trail.taken) < len(script):
+            raise NotEnumerable(f"{UNSEEN}: an execution ended before the choices it had when its beginning was run before")
+        return trail, Leaf(path, float(trail.weight), law)
+
+    def _siblings(self, trail: Trail, leaf: Leaf) -> tuple[Leaf, Any] | None:
+        """The leaf of all values of the last draw and the script that comes after them; None where they may differ in more.
+
+        Some of the values are really run: the likeliest, the least likely and the last.
+        """
+        outcome = (*leaf.before, len(leaf.last) - 1)
+        if not trail.taken or not torch.equal(leaf.last, _certainly(outcome[-1])) or not self._complete(outcome):
+            return None
+        index, weights = trail.taken[-1]
+        law = torch.tensor([float(weight) for weight in weights], dtype=torch.float64)
+        possible = law.nonzero()[:, 0].tolist()
+        if outcome[-1] != index or index != possible[0] or len(possible) == 1:
+            return None
+        by_weight = sorted(possible[1:-1], key=lambda token: float(law[token]))
+        for token in dict.fromkeys([*by_weight[:1], *by_weight[-1:], possible[-1]]):
+            other, found = self._execute([*trail.taken[:-1], (token, weights)])
+            alike = found.before == leaf.before and torch.equal(found.last, _certainly(token))
+            if len(other.taken) != len(trail.taken) or not alike:
+                return None
+        merged = Leaf(leaf.before, leaf.weight / float(law[index]) * float(law.sum()), law / law.sum())
+        return merged, other.next_script()
+
+
+UNSEEN = "something is drawn out of our sight, or state is left over from an earlier execution"
+
+
+def _certainly(token: int) -> Tensor:
+    """The law of a token that is decided; no longer than it must be."""
+    law = torch.zeros(token + 1, dtype=torch.float64)
+    law[token] = 1
+    return law
+
+
+def _same(a: Leaf, b: Leaf) -> bool:
+    return a.before == b.before and abs(a.weight - b.weight) <= 1e-9 and torch.equal(a.last, b.last)

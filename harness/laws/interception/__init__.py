@@ -1,0 +1,50 @@
+"""Unedited Python code as a function of its coins: all that it draws is branched on, or it is refused by name.
+
+What is drawn stays undecided. A uniform number is an interval that a comparison splits; noise waits for its race; a token
+waits until somebody looks. What cannot be followed raises NotEnumerable, and so does randomness that gets past: an aten
+operation that draws, one that reads an undecided number, a generator whose state has moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from eagle2_ref.coins import Trail
+from harness.laws.interception import calls, draws
+from harness.laws.interception.chance import Chance, NotEnumerable
+from harness.laws.interception.mode import Interception
+from harness.laws.interception.nets import Net, Untouched
+from harness.laws.interception.python import replacements
+
+__all__ = ["NotEnumerable", "intercepted"]
+
+assert calls and draws  # their handlers are registered by importing them
+
+
+@contextlib.contextmanager
+def intercepted(trail: Trail) -> Iterator[None]:
+    """Code inside draws from the trail. Its tokens may still be undecided when it is done; look at them in here."""
+    chance = Chance(trail)
+    mode = Interception(chance)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(Untouched())
+        for place, name, stand_in in replacements(chance):
+            stack.enter_context(_replaced(place, name, stand_in))
+        stack.enter_context(Net(mode))
+        stack.enter_context(mode)
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(place: object, name: str, stand_in: object) -> Iterator[None]:
+    own = name in vars(place)
+    before = getattr(place, name)
+    setattr(place, name, stand_in)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(place, name, before)
+        else:
+            delattr(place, name)  # it had been inherited

@@ -1,0 +1,192 @@
+"""Under whose eyes code runs: every call of torch is a draw, is followed, or is none of our business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from harness.laws.interception.chance import Chance, NotEnumerable, Seed, Whole
+from harness.laws.interception.memory import Memory, rearrange
+from harness.laws.interception.numbers import Number
+from harness.laws.interception.values import Lazy, rounded
+
+Handler = Callable[..., Any]
+DRAWS: dict[str, Handler] = {}
+"""Functions that draw, by name: handler(mode, func, *args, **kwargs)."""
+FOLLOWED: dict[str, Handler] = {}
+"""Functions that can be followed when an argument is undecided, by name: handler(mode, func, *args, **kwargs)."""
+
+
+def handles(table: dict[str, Handler], names: str) -> Callable[[Handler], Handler]:
+    """Register a handler for functions of these names."""
+
+    def register(handler: Handler) -> Handler:
+        table.update(dict.fromkeys(names.split(), handler))
+        return handler
+
+    return register
+
+
+class Interception(TorchFunctionMode):
+    """Draws leave undecided numbers behind in tensors; what is done with them is followed, or refused by name."""
+
+    def __init__(self, chance: Chance) -> None:
+        super().__init__()
+        self.chance, self.memory = chance, Memory(chance)
+        self.working = False  # whether torch is called by our own handlers
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        name, kwargs = func.__name__, kwargs or {}
+        if name in DRAWS:
+            return self._work(DRAWS[name], func, args, kwargs)
+        met = list(self._undecided((args, kwargs)))
+        if not met:
+            return func(*args, **kwargs)
+        if name in FOLLOWED:
+            return self._work(FOLLOWED[name], func, args, kwargs)
+        if all(isinstance(value, Whole | Seed) or (isinstance(value, Tensor) and self.memory.whole(value)) for value in met):
+            return self._work(_decide_all, func, args, kwargs)
+        raise NotEnumerable(f"torch.{name} of undecided numbers")
+
+    def _work(self, handler: Handler, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        before, self.working = self.working, True
+        try:
+            return handler(self, func, *args, **kwargs)
+        finally:
+            self.working = before
+
+    def _undecided(self, value: Any) -> Iterator[Any]:
+        """The arguments that hold something undecided."""
+        if isinstance(value, Tensor):
+            if self.memory.shadows and self.memory.holds(value):
+                yield value
+        elif isinstance(value, Number | Whole | Seed):
+            yield value
+        elif isinstance(value, list | tuple):
+            for item in value:
+                yield from self._undecided(item)
+        elif isinstance(value, dict):
+            for item in value.values():
+                yield from self._undecided(item)
+        elif isinstance(value, np.ndarray) and value.dtype == object:
+            yield from self._undecided(value.tolist())
+
+    # --- what handlers are made of -------------------------------------------------------------------------------------
+
+    def decided(self, value: Any) -> Any:
+        """The same arguments, with all whole numbers in them decided."""
+        if isinstance(value, Tensor) and self.memory.whole(value):
+            self.memory.decide(value)
+        if isinstance(value, Whole | Seed):
+            return int(value)
+        if isinstance(value, list | tuple):
+            items = map(self.decided, value)
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        if isinstance(value, dict):
+            return {key: self.decided(item) for key, item in value.items()}
+        return value
+
+    def objects(self, value: Any) -> Any:
+        """A numpy array of the elements: plain numbers, Number and Whole."""
+        if not isinstance(value, Tensor):
+            return np.array(value, dtype=object)
+        result = np.empty(value.shape, dtype=object)
+        whole, flat = self.memory.whole(value), result.reshape(-1)
+        numbers = None if whole else self.memory.numbers(value).map(lambda part: part.reshape(-1))
+        ids = self.memory.ids(value).reshape(-1).tolist()
+        for i, (number, plain) in enumerate(zip(ids, value.detach().reshape(-1).tolist(), strict=True)):
+            if number < 0:
+                flat[i] = plain
+            else:
+                flat[i] = self.chance.whole(number) if numbers is None else Number(self.chance, numbers.map(lambda p, i=i: p[i]))
+        return result
+
+    def holds(self, value: Any) -> bool:
+        return next(self._undecided(value), None) is not None
+
+    def numbers(self, value: Any) -> Lazy:
+        """Floats of any make as Lazy, which may be all plain."""
+        if isinstance(value, Number):
+            return value.lazy
+        if isinstance(value, Tensor) and self.memory.whole(value):
+            self.memory.decide(value)
+        return self.memory.numbers(value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64))
+
+    def plain(self, value: Any) -> Tensor:
+        """Numbers that are all decided, as float64."""
+        numbers = self.numbers(value)
+        if numbers.random.any():
+            raise NotEnumerable("arithmetic between two undecided numbers")
+        return numbers.shift
+
+    def new(self, numbers: Lazy, dtype: torch.dtype, device: Any = None) -> Tensor:
+        """A tensor that holds undecided numbers."""
+        return self.memory.store(torch.empty(numbers.ids.shape, dtype=dtype, device=device), numbers)
+
+    def new_wholes(self, wholes: Any, shape: Any, dtype: torch.dtype = torch.long, device: Any = None) -> Tensor:
+        """A tensor of whole numbers, from the ids of undecided ones."""
+        tensor = torch.zeros(shape, dtype=dtype, device=device)
+        return self.memory.store_wholes(tensor, torch.as_tensor(wholes, dtype=torch.long).reshape(shape))
+
+    def tensor(self, value: Any) -> Tensor:
+        """A tensor of whatever torch.tensor takes, undecided numbers and whole numbers among it."""
+        if isinstance(value, Tensor):
+            return value
+        if isinstance(value, Number):
+            return self.new(value.lazy, torch.get_default_dtype())
+        if isinstance(value, Whole | Seed):
+            return self.new_wholes([self.chance.keep(value)], ())
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        if isinstance(value, list | tuple) and self.holds(value):
+            rows = [self.tensor(item) for item in value]
+            return self.moved(torch.stack, rows) if self.holds(rows) else torch.stack(rows)
+        return torch.tensor(value)
+
+    def moved(self, function: Callable[..., Any], data: list[Tensor]) -> Any:
+        """function(*data), which only moves elements about; a view of one of them, where torch makes a view."""
+        result = function(*data)
+        first = result if isinstance(result, Tensor) else result[0]
+        if self.memory.knows(first):
+            return result
+        return rearrange(self.memory, data, function, result) if self.holds(data) else result
+
+    def cast(self, tensor: Tensor, made: Tensor) -> Tensor:
+        """Give `made`, a copy of `tensor` in another dtype or on another device, the numbers of the original."""
+        if self.memory.knows(made):
+            return made
+        if self.memory.whole(tensor):
+            if made.is_floating_point() or made.dtype == torch.bool:
+                self.memory.decide(tensor)
+                return made.copy_(tensor)
+            return self.memory.store_wholes(made, self.memory.ids(tensor))
+        if made.is_floating_point():
+            return self.memory.store(made, self.memory.numbers(tensor))
+        return made.copy_(rounded(self.chance, self.memory.numbers(tensor), torch.trunc))
+
+    def assign(self, target: Tensor, source: Tensor) -> Tensor:
+        """target[...] = source, broadcast."""
+        source = source.expand(target.shape)
+        if not self.holds(source):
+            self.memory.forget(target)
+            with torch.inference_mode():
+                target.copy_(source)
+        elif self.memory.whole(source) and not target.is_floating_point():
+            with torch.inference_mode():
+                target.copy_(source)
+            self.memory.store_wholes(target, self.memory.ids(source))
+        elif self.memory.whole(source):
+            self.memory.decide(source)
+            self.assign(target, source)
+        else:
+            self.memory.store(target, self.memory.numbers(source))
+        return target
+
+
+def _decide_all(mode: Interception, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What cannot be followed, but holds whole numbers only, sees them decided."""
+    return func(*mode.decided(args), **mode.decided(kwargs))

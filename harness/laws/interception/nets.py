@@ -1,0 +1,69 @@
+"""What randomness must not get past: operations of aten, and the states of the global generators."""
+
+from __future__ import annotations
+
+import random
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.laws.interception.chance import NotEnumerable
+from harness.laws.interception.mode import Interception
+
+
+class Net(TorchDispatchMode):
+    """Below torch's functions: refuses operations that draw from a generator, or that read an undecided number unseen."""
+
+    def __init__(self, mode: Interception) -> None:
+        super().__init__()
+        self._mode = mode
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        kwargs = kwargs or {}
+        if not self._mode.working:
+            if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
+                raise NotEnumerable(f"{func} draws from a generator that cannot be followed")
+            if self._mode.memory.shadows and any(self._mode.holds(value) for value in (*args, *kwargs.values())):
+                raise NotEnumerable(f"{func} looks at undecided numbers")
+        return func(*args, **kwargs)
+
+
+def _draws(func: Any, args: Any, kwargs: Any) -> bool:
+    """Attention kernels are tagged for their dropout; without dropout they draw nothing."""
+    names = [argument.name for argument in func._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return "dropout_p" not in names or bool(given.get("dropout_p", 0.0))
+
+
+class Untouched:
+    """Global generators must be at the end as they were: nothing draws from them but what we did not see."""
+
+    def __enter__(self) -> None:
+        self._before = _states()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        after = _states()
+        moved = [name for name, state in after.items() if not _same(state, self._before[name])]
+        if moved:
+            torch.set_rng_state(self._before["torch"])
+            random.setstate(self._before["random"])
+            np.random.set_state(self._before["numpy.random"])
+            if kind is None:
+                raise NotEnumerable(f"the global generator of {' and '.join(moved)} was drawn from, or seeded, out of our sight")
+
+
+def _states() -> dict[str, Any]:
+    states = {"torch": torch.get_rng_state(), "random": random.getstate(), "numpy.random": np.random.get_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["torch.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
