@@ -40,7 +40,7 @@ def replay(record: Record, name: str, console: Console, given: Pair | None = Non
         return _unknown(console, "a trace holds answers, and no decoder that could give them again")
     pair = pair_of(result.witness, given)
     try:
-        found = again(connect(record.header.implementation), result.witness, pair)
+        found = again(connect(record.header.implementation), result.witness, pair, record.header.settings)
     except Unrepeatable as error:
         return _gone(console, str(error))
     except (AdapterError, Missing, NotApplicable) as error:
@@ -88,7 +88,7 @@ def _show(console: Console, found: Found, seen: Witness, spell: Callable[[int], 
     if not found.coins:
         _line(console, "coin", "the implementation's own, unseen")
     for i, coin in enumerate(found.coins):
-        mark = "  ← brought it" if coin is found.coin else ""
+        mark = "  ← brought it" if found.came and coin is found.coin else ""
         _line(console, "" if i else "coins", f"{coin.said(found.token)}{mark}")
     likeliest = int(found.p.argmax())
     best = f"; its likeliest there is {spell(likeliest)}, of {number(float(found.p[likeliest]))}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +56,11 @@ class Found:
     coin: Coin | None
 
 
-def again(implementation: Implementation, seen: Witness, pair: Pair) -> Found:
-    """Run it. Raises Unrepeatable where the recorded choices are not there any more."""
-    return _instance(implementation, seen, pair) if seen.node is not None else _text(implementation, seen, pair)
+def again(implementation: Implementation, seen: Witness, pair: Pair, settings: Mapping[str, str]) -> Found:
+    """Run it, with the dtype and the device of the run's settings. Raises Unrepeatable where a recorded choice is not there."""
+    common = {name: settings[name] for name in ("dtype", "device") if name in settings and implementation.takes(name)}
+    told = seen.model_copy(update={"options": {**common, **seen.options}})
+    return _instance(implementation, told, pair) if seen.node is not None else _text(implementation, told, pair)
 
 
 def pair_of(seen: Witness, given: Pair | None) -> Pair:
@@ -177,8 +179,7 @@ def _instance(implementation: Implementation, seen: Witness, pair: Pair) -> Foun
     """All executions of the rule; looked at is the token that comes too often after the node. If none does, what coins at the
     edge bring is looked at too."""
     implementation.require("accept")
-    budget = {"k": 2, "depth": 2, "m": 4} if "budget" in implementation.capabilities else {}  # of no matter to a rule alone
-    rule: Rule = _open(implementation, seen, pair, **budget).raw.rule
+    rule: Rule = _open(implementation, seen, pair, small="budget" in implementation.capabilities).raw.rule
     tree, p = DraftTree.of(list(seen.tokens), list(seen.parents)), torch.tensor(seen.law, dtype=torch.float64)
     node = seen.node or ROOT
     before = tuple(tree.token(each) for each in tree.path(node))
@@ -223,7 +224,9 @@ def _impossible(run: Execution, tree: DraftTree, p: Tensor, node: int, token: in
 # --- both ----------------------------------------------------------------------------------------------------------
 
 
-def _open(implementation: Implementation, seen: Witness, pair: Pair, **budget: int) -> Engine:
+def _open(implementation: Implementation, seen: Witness, pair: Pair, small: bool = False) -> Engine:
+    """small: with a budget that fits any pair. To a rule alone it is of no matter."""
+    budget = {"k": 2, "depth": 2, "m": 4} if small else {}
     options: dict[str, Any] = {**budget, **seen.options}
     return implementation.open(pair, **options)
 
@@ -245,4 +248,4 @@ def _share(law: dict[int, float], token: int) -> float:
 def _departs(law: dict[int, float], p: Tensor, seen: Witness) -> bool:
     reached = sum(law.values())
     distance: float = sum(abs(law.get(x, 0.0) - reached * px) for x, px in enumerate(p.tolist())) / 2
-    return distance > ROUNDING.get(str(seen.options.get("dtype", "float64" if seen.law else "")), 1e-5)
+    return distance > ROUNDING.get("float64" if seen.law else str(seen.options.get("dtype")), 1e-5)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from harness.evidence import Record, Result, Verdict
-from harness.report.view import catalogue
-from harness.report.words import number, shown
+from harness.evidence import Record, Verdict
+from harness.report.view import Case, cases, catalogue
+from harness.report.words import number, shown, witness
 
 ELEMENT: dict[Verdict, str] = {"fault": "failure", "inconclusive": "error", "blocked": "error", "n/a": "skipped"}
 
@@ -26,30 +26,34 @@ def junit(record: Record) -> str:
     }
     root = ET.Element("testsuites", {key: totals[key] for key in totals if key not in ("timestamp", "skipped")})
     suite = ET.SubElement(root, "testsuite", totals)
-    for result in record.results:
-        testcase(suite, result, chapter[result.property])
+    for case in cases(record):
+        testcase(suite, case, chapter[case.result.property])
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def testcase(suite: ET.Element, result: Result, chapter: str) -> None:
+def testcase(suite: ET.Element, told: Case, chapter: str) -> None:
+    result = told.result
     name = fit(f"{result.property} [{result.case}]" if result.case else result.property)
     case = ET.SubElement(suite, "testcase", {"classname": fit(chapter), "name": name, "time": f"{result.seconds:.3f}"})
     if result.verdict in ELEMENT:
         outcome = ET.SubElement(case, ELEMENT[result.verdict], {"message": fit(result.summary)})
         if result.verdict != "n/a":
             outcome.set("type", "broken" if result.broken else result.verdict)
-            outcome.text = details(result)
+            outcome.text = details(told)
     else:
-        ET.SubElement(case, "system-out").text = details(result)
+        ET.SubElement(case, "system-out").text = details(told)
 
 
-def details(result: Result) -> str:
+def details(case: Case) -> str:
     """Everything that was measured, one line each, and how to run it again."""
+    result = case.result
     lines = [f"{result.verdict}: {result.summary}", *(f"{name}: {number(value)}" for name, value in result.measured.items())]
     lines += [f"p-value: {number(result.p_value)}"] if result.p_value is not None else []
+    lines += [f"p-value, {name}: {number(p)}" for name, p in result.diagnostics.items()]
     lines += [f"a pass would have seen: {result.sensitivity}"] if result.sensitivity else []
-    lines += [f"replay: {result.replay}"] if result.replay else []
+    lines += [f"witness: {witness(result.witness)}"] if result.witness else []
+    lines += [f"replay: {command}" for command in (case.replay, result.replay) if command]
     return fit("\n".join(lines))
 
 

@@ -27,6 +27,9 @@ def page(record: Record) -> str:
         sign=words.SIGNS[record.footer.verdict],
         signs=words.SIGNS.values(),
         sentence=words.sentence(record),
+        likenesses=[words.likeness(like) for like in record.footer.likenesses[: words.LIKENESSES]],
+        statement=words.statement(record.footer.statement) if record.footer.statement else [],
+        false_alarm=words.false_alarm(record.footer.false_alarm) if record.footer.false_alarm else "",
         p_values=p_values(record),
         links={row.claim.id: row.anchor for chapter in chapters for row in chapter.rows},
     )
@@ -38,9 +41,8 @@ def templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
-        shown=words.shown, number=words.number, seconds=words.seconds, several=words.several, drawing=drawing, moment=moment
-    )
+    ours = (words.shown, words.number, words.seconds, words.several, words.witness, drawing, moment)
+    environment.filters.update({one.__name__: one for one in ours})
     return environment
 
 
@@ -52,9 +54,10 @@ def drawing(picture: Picture) -> plots.Plot | trees.Drawing:
 
 
 def p_values(record: Record) -> plots.Plot | None:
-    """All of the run, those of faults too; None where there are too few to look at."""
-    found = [result.p_value for result in record.results if result.p_value is not None and math.isfinite(result.p_value)]
-    return plots.uniform(found) if len(found) >= MANY else None
+    """All of the run, those of faults and of diagnostics too; None where there are too few to look at."""
+    told = [p for result in record.results for p in (result.p_value, *result.diagnostics.values()) if p is not None]
+    found = [p for p in told if math.isfinite(p)]
+    return plots.uniform(found, sum(len(result.diagnostics) for result in record.results)) if len(found) >= MANY else None
 
 
 def moment(stamp: str) -> str:

@@ -112,10 +112,11 @@ def count(picture: CountPicture) -> Plot:
     return Plot(440, 166, (("solid", bars), ("grid", axes)), tuple(labels), reading)
 
 
-def uniform(p_values: Sequence[float]) -> Plot:
+def uniform(p_values: Sequence[float], diagnostics: int = 0) -> Plot:
     """The distribution function of the p-values beside that of a uniform variable.
 
-    The band is Dvoretzky, Kiefer and Wolfowitz's, with Massart's constant: half width sqrt(log(2 / BAND) / 2n).
+    The band is Dvoretzky, Kiefer and Wolfowitz's, with Massart's constant: half width sqrt(log(2 / BAND) / 2n). Of the
+    p-values some may be of `diagnostics`, several on the same tokens: for these the band is too narrow, and that is said.
     """
     seen = sorted(p_values)
     x0, y1, side = 34.0, 306.0, 296.0
@@ -137,4 +138,6 @@ def uniform(p_values: Sequence[float]) -> Plot:
         f" diagonal, inside the {1 - BAND:.0%} band; stairs that leave it at the upper left are too many small ones."
         f" The smallest is {number(seen[0])}."
     )
+    if diagnostics:
+        reading += f" {number(diagnostics)} are of diagnostics, several on the same tokens, and may lean together."
     return Plot(344, 342, paths, tuple(labels), reading)

@@ -5,9 +5,21 @@ from __future__ import annotations
 import json
 import re
 
-from harness.evidence import Record, Result
-from harness.report.view import Row, chapters, counts
-from harness.report.words import SIGNS, number, seconds, sentence, several, shown
+from harness.evidence import Record
+from harness.report.view import Case, Row, cases, chapters, counts
+from harness.report.words import (
+    LIKENESSES,
+    SIGNS,
+    false_alarm,
+    likeness,
+    number,
+    seconds,
+    sentence,
+    several,
+    shown,
+    statement,
+    witness,
+)
 
 FAULTS, OPEN = 50, 10  # lines; a summary that nobody reads to its end names the rest by their number
 
@@ -29,8 +41,11 @@ def summary(record: Record) -> str:
         "| property | requirement |" + "".join(f" {sign.symbol} {sign.verdict} |" for sign in signs),
         "|---|---|" + "--:|" * len(signs),
         *(table_row(row, [sign.verdict for sign in signs]) for row in rows),
-        *section("Faults", [r for r in record.results if r.verdict == "fault"], FAULTS),
-        *section("No answer", [r for r in record.results if r.verdict == "inconclusive"], OPEN),
+        *section("Faults", [case for case in cases(record) if case.result.verdict == "fault"], FAULTS),
+        *([""] if record.footer.likenesses else []),
+        *(f"- {text(likeness(like), 800)}" for like in record.footer.likenesses[:LIKENESSES]),
+        *section("No answer", [case for case in cases(record) if case.result.verdict == "inconclusive"], OPEN),
+        *worth(record),
         "",
         f"Again: {code(header.command)}",
     ]
@@ -44,14 +59,24 @@ def table_row(row: Row, verdicts: list[str]) -> str:
     return f"| {text(row.claim.id, 40)} | {text(row.claim.requirement, 200)}{silent} |{cells}"
 
 
-def section(title: str, results: list[Result], most: int) -> list[str]:
+def worth(record: Record) -> list[str]:
+    """How far from the target it may still be, and how often such a run is wrong about a correct decoder."""
+    footer = record.footer
+    lines = ["", "### How far from the target it may still be", ""] if footer.statement else []
+    lines += [f"- **{name}** {text(line, 1000)}" for name, line in statement(footer.statement)] if footer.statement else []
+    return [*lines, *(["", text(false_alarm(footer.false_alarm))] if footer.false_alarm else [])]
+
+
+def section(title: str, results: list[Case], most: int) -> list[str]:
     """A list of results; what is beyond `most` is counted."""
     if not results:
         return []
     lines = ["", f"### {title}", ""]
-    for result in results[:most]:
+    for case in results[:most]:
+        result = case.result
         lines.append(f"- **{text(result.property, 40)}** {text(result.case, 200)}: {text(result.summary, 400)}")
-        lines += [f"  {code(result.replay)}"] if result.replay else []
+        lines += [f"  {text(witness(result.witness), 600)}"] if result.witness else []
+        lines += [f"  {code(command)}" for command in (case.replay, result.replay) if command]
     return lines + ([f"- and {number(len(results) - most)} more, in index.html"] if len(results) > most else [])
 
 

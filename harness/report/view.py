@@ -115,14 +115,19 @@ def chapters(record: Record) -> list[Chapter]:
     return [chapter(name, rows) for name, rows in by_chapter.items() if rows]
 
 
+def cases(record: Record) -> list[Case]:
+    """Every result with its place, in the order of the page."""
+    return [case for chapter in chapters(record) for row in chapter.rows for case in row.cases]
+
+
 def find(record: Record, anchor: str) -> Case:
     """The case of an anchor of the page, such as LAW-1.3: the third result of LAW-1 in the record."""
-    cases = {case.anchor: case for chapter in chapters(record) for row in chapter.rows for case in row.cases}
-    if anchor not in cases:
-        known = [case.anchor for case in cases.values() if case.replay]
-        there = f"faults that can be replayed are {listed(known, 20)}" if known else "it holds no fault that can be replayed"
+    known = {case.anchor: case for case in cases(record)}
+    if anchor not in known:
+        faults = [case.anchor for case in known.values() if case.replay]
+        there = f"faults that can be replayed are {listed(faults, 20)}" if faults else "it holds no fault that can be replayed"
         raise BadInput(f"the record has no result {shown(anchor, 60)!r}", there)
-    return cases[anchor]
+    return known[anchor]
 
 
 def chapter(name: str, rows: Sequence[Row]) -> Chapter:

@@ -7,8 +7,6 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
@@ -16,120 +14,27 @@ from typing import get_args
 import pytest
 
 from harness import report
-from harness.evidence import CountPicture, Footer, Header, LawPicture, Property, Record, Result, TreePicture, Verdict
+from harness.evidence import (
+    CountPicture,
+    LawPicture,
+    Property,
+    Record,
+    TreePicture,
+    Verdict,
+)
 from harness.report import plots, trees, words
-
-HOSTILE = (
-    "<script src=//evil.example/x>alert(1)</script>\"' onload='x' | *b* `c` [l](https://evil.example)"
-    " \x00\x07\x1b[31m\u202e\u2028 ]]> --> {{ 7*7 }}\n"
+from properties.meta.records import (
+    COUNTS,
+    LAW,
+    TREE,
+    Page,
+    clean,
+    hostile,
+    mixed,
+    record,
+    rendered,
+    result,
 )
-LAW = LawPicture(title="First token", outcomes=("a", " b", "\n"), expected=(0.5, 0.3, 0.2), observed=(0.52, 0.27, 0.21), n=900)
-EXACT = LAW.model_copy(update={"title": "By enumeration", "n": 0})
-VALUES = (0.0, -0.3, -1.6, -0.9)
-TREE = TreePicture(
-    title="Step 3", tokens=("def", " f", "\n", " g"), parents=(-1, 0, 0, 1), values=VALUES, path=(1, 3), emitted="("
-)
-COUNTS = CountPicture(title="Blocks", xlabel="accepted tokens", counts=(3, 0, 5))
-VOID = {"meta", "link", "br"}
-
-
-def record(
-    *results: Result, properties: tuple[Property, ...] | None = None, verdict: Verdict = "pass", exit_code: int = 0, **header: str
-) -> Record:
-    """A record of these results, its catalogue made to fit unless it is given."""
-    names = dict.fromkeys(result.property for result in results)
-    known = tuple(Property(id=name, chapter=name.split("-")[0].lower(), requirement=f"What {name} asks.") for name in names)
-    names_ = {"implementation": "ref", "pair": "coin", "command": "eagle2 verify ref", "started": "2026-07-01T10:20:30Z"}
-    facts = {
-        "settings": {"seed": "7"},
-        "versions": {"torch": "2.13.0"},
-        "machine": {"cores": "2"},
-        "checksums": {"config": "0" * 64},
-    }
-    head = Header.model_validate({**names_, **facts, "properties": known if properties is None else properties, **header})
-    foot = Footer(finished="2026-07-01T10:21:00Z", seconds=30, results=len(results), verdict=verdict, exit_code=exit_code)
-    return Record(header=head, results=results, footer=foot)
-
-
-def result(name: str, case: str, verdict: Verdict = "pass", **more: object) -> Result:
-    return Result.model_validate({"property": name, "case": case, "verdict": verdict, "summary": f"seen in {case}", **more})
-
-
-def mixed() -> Record:
-    """Every verdict, every kind of picture, p-values, a broken answer and a long list of passes."""
-    verdicts = [result("LAW-1", f"verdict {v}", v, replay=f"replay {v}", pictures=(LAW, EXACT)) for v in get_args(Verdict)]
-    passes = [result("LAW-2", f"case {i}", p_value=(i + 0.5) / 9, sensitivity="any total variation ≥ 0.03") for i in range(9)]
-    rest = [
-        result("LAW-2", "bad", "fault", p_value=1e-40, measured={"cells": 27, "chi-square": 1984.0}, replay="replay bad"),
-        result("TREE-1", "drawn", pictures=(TREE,)),
-        result("COUNT-1", "counted", "inconclusive", broken=True, pictures=(COUNTS,)),
-    ]
-    return record(*verdicts, *passes, *rest, verdict="fault", exit_code=1)
-
-
-def hostile() -> Record:
-    """The same hostile text wherever a record has room for text."""
-    pictures = (
-        LawPicture(title=HOSTILE, outcomes=(HOSTILE, "b"), expected=(0.5, 0.5), observed=(0.5, 0.5)),
-        TreePicture(title=HOSTILE, tokens=(HOSTILE, HOSTILE), parents=(-1, 0), values=(0.0, -1.0), path=(1,), emitted=HOSTILE),
-        CountPicture(title=HOSTILE, xlabel=HOSTILE, counts=(1, 2)),
-    )
-    verdicts: tuple[Verdict, ...] = ("fault", "n/a", "inconclusive", "pass")
-    texts = {"summary": HOSTILE, "measured": {HOSTILE: HOSTILE}, "sensitivity": HOSTILE, "replay": HOSTILE}
-    seen = [result(HOSTILE, HOSTILE + verdict, verdict, pictures=pictures, **texts) for verdict in verdicts]
-    claim = Property(id=HOSTILE, chapter=HOSTILE, requirement=HOSTILE, needs=(HOSTILE, "'><img src=x>"))
-    names = dict.fromkeys(("implementation", "implementation_version", "pair", "command", "started"), HOSTILE)
-    base = record(*seen, properties=(claim,), verdict="fault", exit_code=1, **names)
-    facts = {field: {HOSTILE: HOSTILE} for field in ("checksums", "settings", "versions", "machine")}
-    return base.model_copy(update={"header": base.header.model_copy(update={**facts, "capabilities": (HOSTILE,)})})
-
-
-def clean() -> Record:
-    return record(*(result(f"LAW-{i}", f"case {j}", seconds=0.5) for i in (1, 2) for j in range(7)), result("SMOKE-1", "loads"))
-
-
-@dataclass
-class Page(HTMLParser):
-    """A parsed page, which must be nested as it should."""
-
-    text: str
-    open: list[str] = field(default_factory=list)
-    tags: Counter[str] = field(default_factory=Counter)
-    attributes: list[tuple[str, str, str]] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-    folded: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self.feed(self.text)
-        self.close()
-        assert self.open == [], f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if "details" in self.open:
-            self.folded |= {value or "" for name, value in attrs if name == "id"}
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    def values(self, name: str) -> list[str]:
-        return [value for _, attribute, value in self.attributes if attribute == name]
-
-
-def rendered(of: Record, out: Path) -> dict[str, str]:
-    return {path.name: path.read_text(encoding="utf-8") for path in report.render(of, out)}
 
 
 def junit(of: Record, out: Path) -> ET.Element:
@@ -264,6 +169,7 @@ def test_junit_names_the_case_and_how_to_see_it_again(tmp_path: Path) -> None:
     failure = bad.find("failure")
     assert bad.get("classname") == "law" and failure is not None and failure.get("message") == "seen in bad"
     assert failure.text is not None and "chi-square: 1984" in failure.text and "replay: replay bad" in failure.text
+    assert "replay: eagle2 replay LAW-2.10" in failure.text and "p-value, Neyman: 0.0123" in failure.text
     broken = cases["COUNT-1 [counted]"].find("error")
     assert broken is not None and broken.get("type") == "broken"
 
@@ -276,7 +182,11 @@ def test_the_summary_lists_each_fault_with_its_replay(tmp_path: Path) -> None:
         "- **LAW-1** verdict fault: seen in verdict fault",
         "  `replay fault`",
         "- **LAW-2** bad: seen in bad",
+        "  After the prompt 2 3 2 (3 tokens), at new token 4 (the first is 0), token 1 came: the target gives it 0.25, the"
+        " implementation gives it 0.5.",
+        "  `eagle2 replay LAW-2.10`",
         "  `replay bad`",
+        "- looks like M04 (The bonus is stale, SafeAILab/EAGLE PR 47), fit 0.98, on LAW-4 on coin4",
     ]
     assert "| LAW-2 | What LAW-2 asks. | 1 |  |  |  | 9 |  |" in summary
 
