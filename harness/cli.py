@@ -176,7 +176,9 @@ def record(
 
     implementation = connect(impl)
     write_head(tape, implementation.name, implementation.version, implementation.capabilities, implementation.options)
-    settings = Settings(impl, pair, target, draft, tier, device, dtype, seed, str(out), time_limit, only, str(tape), not only)
+    settings = Settings(
+        impl, pair, target, draft, tier, device, dtype, seed, str(out), time_limit, only, str(tape), whole=not only
+    )
     code = run(settings.absolute(), jobs)
     typer.echo(f"trace: {tape}")
     raise typer.Exit(code)

@@ -1,9 +1,13 @@
-"""Pictures that several chapters draw."""
+"""What several chapters show: a law beside another, the place of a divergence."""
 
 from __future__ import annotations
 
-from harness.evidence import LawPicture
+from collections.abc import Sequence
+from typing import Any
+
+from harness.evidence import LawPicture, Witness
 from harness.laws.exact import Law
+from harness.laws.teacher import Divergence
 
 
 def law_picture(title: str, expected: Law, observed: Law, n: int = 0) -> LawPicture:
@@ -15,4 +19,28 @@ def law_picture(title: str, expected: Law, observed: Law, n: int = 0) -> LawPict
         expected=tuple(expected.get(text, 0.0) for text in shown),
         observed=tuple(observed.get(text, 0.0) for text in shown),
         n=n,
+    )
+
+
+def diverged(
+    first: Divergence,
+    pair: str,
+    options: dict[str, Any],
+    prompt: Sequence[int],
+    params: dict[str, Any],
+    seed: int,
+    keyed: bool = False,
+) -> Witness:
+    """The place at which a text left the one that was due, and how to come there again."""
+    return Witness(
+        options=options,
+        pair=pair,
+        prompt=tuple(prompt),
+        params=params,
+        seed=seed,
+        keyed=keyed,
+        position=first.position - len(prompt),
+        emitted=first.emitted,
+        expected=first.expected,
+        p=first.p,
     )

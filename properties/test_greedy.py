@@ -9,13 +9,17 @@ import pytest
 from eagle2_ref.sampling import SamplingParams
 from harness.evidence import Verdict
 from harness.implementations.engine import Engine
-from harness.laws.teacher import Divergence, Teacher
+from harness.laws.teacher import Divergence, Noise, Teacher
 from harness.pairs import Pair, shipped
 from harness.plugin import Judge
 from properties.cells import Cell, parametrize
+from properties.pictures import diverged
 from properties.subject import Subject
 
 NEW = 96
+
+CROWD = 1e-9
+"""p-value below which so many ties, each of them excusable, are none."""
 
 COIN = [
     Cell("coin6", {"temperature": 0.0}, 1, 1, 1),
@@ -72,8 +76,8 @@ def test_mixed_calls(judge: Judge, subject: Subject) -> None:
     if not wrong:
         judge("pass", f"{len(rows)} greedy rows among sampled ones are what they are alone", measured=measured)
         return
-    tolerance = _tolerance(subject.teacher(subject.pair, subject.asked.dtype), prompts)
     truth = subject.teacher(subject.pair, subject.asked.dtype)
+    tolerance = _noise(truth, prompts).tolerance
     law = SamplingParams(temperature=0.0)
     margins = [d.margin for row in wrong for d in truth.greedy_divergences(prompts[row], together[row].tokens, law)]
     verdict: Verdict = "fault" if not margins or max(margins) > tolerance else "tie"
@@ -85,44 +89,54 @@ def _judge_greedy(
 ) -> None:
     options: dict[str, Any] = {**budget, "dtype": dtype} if budget else {}
     truth = subject.teacher(pair, dtype)
-    tolerance = _tolerance(truth, prompts)
+    noise = _noise(truth, prompts)
     found, tokens = _divergences(subject.open(pair, **options), truth, prompts, params)
-    faults = [d for d in found if d.margin > tolerance]
+    faults = [(i, d) for i, d in found if d.margin > noise.tolerance]
+    ties = len(found) - len(faults)
+    crowd = noise.too_many(sum(0 < d.margin <= noise.tolerance for _, d in found), tokens)  # exact ties are anybody's
     measured = {
         "tokens": tokens,
         "prompts": len(prompts),
-        "ties": len(found) - len(faults),
+        "ties": ties,
         "faults": len(faults),
-        "tolerance": tolerance,
+        "tolerance": noise.tolerance,
+        "flips in calibration": noise.flips / noise.positions,
     }
+    evidence: dict[str, Any] = {"measured": measured, "false_alarm": CROWD}
     if not found:
-        judge("pass", f"{tokens} tokens of {len(prompts)} prompts, all equal", measured=measured)
-    elif not faults:
-        judge("tie", f"{len(found)} of {tokens} tokens differ, all within the noise of {tolerance:.1g} logits", measured=measured)
+        judge("pass", f"{tokens} tokens of {len(prompts)} prompts, all equal", **evidence)
+    elif not faults and crowd >= CROWD:
+        told = f"{ties} of {tokens} tokens differ, all within the noise of {noise.tolerance:.1g} logits"
+        judge("tie", told, **evidence)
     else:
         control, _ = _divergences(subject.open(pair, speculate=False, **options), truth, prompts, params)
-        excused = sum(d.margin > tolerance for d in control)
-        first = faults[0]
+        excused = sum(d.margin > noise.tolerance for _, d in control)
+        i, first = (faults or found)[0]
         seen = f"token {first.emitted} at position {first.position} where {first.expected} leads by {first.margin:.3g} logits"
-        summary = f"{len(faults)} of {tokens} tokens differ beyond the noise of {tolerance:.1g}: {seen}"
+        many = f"{len(faults)} of {tokens} tokens differ beyond the noise of {noise.tolerance:.1g}: {seen}"
+        few = f"{ties} of {tokens} tokens differ: each within the noise, but p = {crowd:.1g} for so many"
         verdict: Verdict = "inconclusive" if excused else "fault"
         control_arm = (
             f"; so do {excused} of the control arm: its target is not this target" if excused else "; the control arm has none"
         )
-        judge(verdict, summary + control_arm, measured=measured | {"control faults": excused})
+        witness = diverged(first, pair.name, options, prompts[i], params, i)
+        told = (many if faults else few) + control_arm
+        judge(verdict, told, witness=witness, **evidence | {"measured": measured | {"control faults": excused}})
 
 
-def _tolerance(truth: Teacher, prompts: list[list[int]]) -> float:
-    """Twice the noise, for two sides may err, and half as much again."""
-    return 3 * truth.noise([[*prompt, *prompt][:160] for prompt in prompts[:3]])
+def _noise(truth: Teacher, prompts: list[list[int]]) -> Noise:
+    return truth.noise([[*prompt, *prompt][:160] for prompt in prompts[:3]])
 
 
 def _divergences(
     engine: Engine, truth: Teacher, prompts: list[list[int]], params: dict[str, Any]
-) -> tuple[list[Divergence], int]:
+) -> tuple[list[tuple[int, Divergence]], int]:
+    """Every divergence with the number of its prompt, which is its seed too; and how many tokens there were."""
     outputs = engine.generate(prompts, [params] * len(prompts), range(len(prompts)))
     law = SamplingParams.of(params)
     found = [
-        d for prompt, output in zip(prompts, outputs, strict=True) for d in truth.greedy_divergences(prompt, output.tokens, law)
+        (i, d)
+        for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True))
+        for d in truth.greedy_divergences(prompt, output.tokens, law)
     ]
     return found, sum(len(output.tokens) for output in outputs)

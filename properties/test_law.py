@@ -19,11 +19,11 @@ from harness.implementations.engine import Engine, Output
 from harness.laws.boundary import BoundaryCoins
 from harness.laws.exact import Law, first_departure, target_law, total_variation
 from harness.laws.induction import departure
-from harness.laws.teacher import Divergence, Teacher
-from harness.pairs import Prompt, shipped
+from harness.laws.teacher import Divergence
+from harness.pairs import shipped
 from harness.plugin import Judge
 from properties.cells import COUPLED, EXACT, Cell, parametrize
-from properties.pictures import law_picture
+from properties.pictures import diverged, law_picture
 from properties.strategies import trees_with_laws
 from properties.subject import Subject
 
@@ -209,21 +209,23 @@ def test_coupled_with_ordinary_sampling(cell: Cell, judge: Judge, subject: Subje
     truth = subject.teacher(subject.pair, "float64")
     chosen = subject.some(6)
     params = {**cell.params, "max_new_tokens": 48}
-    tokens, found = 0, []
+    tokens, found, witness = 0, [], None
+    tolerance = truth.noise([prompt.tokens for prompt in chosen[:4]]).tolerance
     for i, prompt in enumerate(chosen):
         seed = judge.seed(i)
         output = engine.decode(prompt.tokens, params, KeyedCoins(seed))
         tokens += len(output.tokens)
-        found += truth.coupled_divergences(prompt.tokens, output.tokens, SamplingParams.of(params), seed)
-    _token_for_token(judge, found, tokens, len(chosen), _tolerance(truth, chosen))
+        departures = truth.coupled_divergences(prompt.tokens, output.tokens, SamplingParams.of(params), seed)
+        found += departures
+        if witness is None and (first := next((d for d in departures if d.margin > tolerance), None)):
+            opened = {"rule": "walk", "dtype": "float64", **cell.budget}
+            witness = diverged(first, subject.pair.name, opened, prompt.tokens, params, seed, keyed=True)
+    _token_for_token(judge, found, tokens, len(chosen), tolerance, witness)
 
 
-def _tolerance(truth: Teacher, chosen: list[Prompt]) -> float:
-    """Twice the noise, for two sides may err, and half as much again."""
-    return 3 * truth.noise([prompt.tokens for prompt in chosen[:4]])
-
-
-def _token_for_token(judge: Judge, found: list[Divergence], tokens: int, prompts: int, tolerance: float) -> None:
+def _token_for_token(
+    judge: Judge, found: list[Divergence], tokens: int, prompts: int, tolerance: float, witness: Witness | None
+) -> None:
     faults = [d for d in found if d.margin > tolerance]
     measured = {
         "tokens": tokens,
@@ -237,7 +239,8 @@ def _token_for_token(judge: Judge, found: list[Divergence], tokens: int, prompts
         seen = (
             f"token {first.emitted} at position {first.position} where {first.expected} was due by a margin of {first.margin:.3g}"
         )
-        judge("fault", f"{len(faults)} of {tokens} tokens differ: {seen} (noise allows {tolerance:.1g})", measured=measured)
+        told = f"{len(faults)} of {tokens} tokens differ: {seen} (noise allows {tolerance:.1g})"
+        judge("fault", told, measured=measured, witness=witness)
     elif found:
         judge("tie", f"{len(found)} of {tokens} tokens differ, all within the noise of {tolerance:.1g}", measured=measured)
     else:

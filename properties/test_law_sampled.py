@@ -156,7 +156,7 @@ def test_streams_of_tokens(campaign: Campaign, judge: Judge, subject: Subject) -
     engine, plan = subject.open(pair, **options), Plan(_prompts(subject, pair, campaign), campaign.params)
     _must_open(engine, judge)
     truth = subject.teacher(pair, subject.asked.dtype)
-    oracle = Oracle(truth.model, truth.noise([(*prompt, *prompt) for prompt in plan.prompts[:3]]))
+    oracle = Oracle(truth.model, truth.noise([(*prompt, *prompt) for prompt in plan.prompts[:3]]).logits)
     folder = Path(subject.asked.evidence) if subject.asked.evidence else None
     ledger = Ledger(folder, subject.impl, {"campaign": campaign.name, "pair": pair.name, "seed": subject.asked.seed})
     budget = campaign.tokens * (10 if subject.asked.tier == "full" else 1)

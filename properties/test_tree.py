@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -106,6 +107,36 @@ def test_tree_logits_are_sequential_logits(judge: Judge, subject: Subject) -> No
         measured={"nodes": nodes, "difference": worst},
         pictures=pictures,
     )
+
+
+def test_laws_of_a_pass_in_its_own_arithmetic(judge: Judge, subject: Subject) -> None:
+    """TREE-5: In the dtype under test, the law that a verification gives each node is the target's up to the noise of that dtype.
+
+    Measured a node, at temperature 1, against float64: the total variation that arithmetic alone puts into every token.
+    """
+    subject.impl.require("decoder")
+    decoder, truth = subject.open(subject.pair).raw.decoder, subject.teacher(subject.pair, subject.asked.dtype)
+    chosen = subject.texts[:3]
+    noise = truth.noise([[*prompt.tokens, *prompt.tokens][:160] for prompt in chosen])
+    found: list[float] = []
+    for seed, prompt in enumerate(chosen):
+        for step in list(steps(decoder, prompt.tokens[:60], {"temperature": 1.0, "max_new_tokens": 20}, seed))[1:5]:
+            assert step.seen is not None
+            for leaf in leaves(step.seen.tree):
+                path = step.seen.tree.path(leaf)
+                text = [*step.seen.text, *(step.seen.tree.token(node) for node in path)]
+                p = logits_after(truth.model, text)[len(step.seen.text) - 1 :].softmax(-1)
+                q = step.seen.logits[[ROOT, *path]].double().softmax(-1)
+                found += ((p - q).abs().sum(-1) / 2).tolist()
+    largest, mean = max(found), sum(found) / len(found)
+    # Logits that differ by at most e change no probability by more than a factor exp(2 e); half of that is total variation.
+    allowed = math.expm1(2 * noise.tolerance) / 2
+    verdict: Verdict = "pass" if largest <= allowed else "fault"
+    measured = {"tokens": len(found), "mean total variation": mean, "largest total variation": largest, "allowed": allowed}
+    told = (
+        f"total variation of {mean:.1e} a token on average, at most {largest:.1e}, at {len(found)} nodes in {subject.asked.dtype}"
+    )
+    judge(verdict, told, measured=measured)
 
 
 def test_mask_and_positions(judge: Judge, subject: Subject) -> None:

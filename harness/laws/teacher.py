@@ -6,13 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import beta, binom
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.target import load_model
+from eagle2_ref.target import Target, load_model
+from eagle2_ref.tree import DraftTree
 from harness.pairs import Pair
+
+WAY = 10
+"""Depth of the trees on which noise is measured."""
+
+ROUNDING = 1e-6
+"""Between two orders of float64 arithmetic, in logits: generous."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +28,36 @@ class Divergence:
     """A position at which the emitted token is not the one the target would have emitted there.
 
     margin: by how much (in logits) the target preferred its own token. A tie if the margin is within the noise of the
-    arithmetic, a fault otherwise.
+    arithmetic, a fault otherwise. p: the target's probability of the emitted token, before any greediness.
     """
 
     position: int
     emitted: int
     expected: int
     margin: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What arithmetic in a dtype does to the target. logits: the largest difference to any of the 8 likeliest tokens.
+
+    flips of positions: how often another token than that of float64 was the likeliest, in one pass or another.
+    """
+
+    logits: float
+    flips: int
+    positions: int
+
+    @property
+    def tolerance(self) -> float:
+        """How far a token of low precision may be behind the best one in float64: both may err, each half as much again."""
+        return 3 * self.logits
+
+    def too_many(self, ties: int, tokens: int) -> float:
+        """p-value of so many ties among so many tokens, if they come as often as flips may (99.9 % bound) in calibration."""
+        most = beta.ppf(0.999, self.flips + 1, self.positions - self.flips) if self.flips < self.positions else 1.0
+        return float(binom.sf(ties - 1, tokens, most))
 
 
 class Teacher:
@@ -35,17 +66,18 @@ class Teacher:
     def __init__(self, pair: Pair, dtype: str = "float32", device: str = "cpu") -> None:
         self.model = load_plain(pair, "float64", device)
         self.dtype, self._pair, self._device = dtype, pair, device
-        self._noise: float | None = None
+        self._noise: Noise | None = None
 
-    def noise(self, texts: Sequence[Sequence[int]]) -> float:
-        """The largest difference, in logits, that arithmetic in the dtype under test makes to any of the 8 likeliest tokens.
+    def noise(self, texts: Sequence[Sequence[int]]) -> Noise:
+        """What the dtype under test does to the target's logits, measured once, on texts of the pair.
 
-        Measured once, on texts of the pair: passes over a whole text, and one token at a time with a cache, in the dtype
-        under test, each against float64. (Batched and sequential passes round differently; both are the target.)
+        A pass over a whole text, one token at a time with a cache, and a draft tree verified in one pass, each against
+        float64. (They round differently from each other, and all are the target.)
         """
         if self._noise is None:
             low = load_plain(self._pair, self.dtype, self._device)
-            self._noise = max(_difference(low, self.model, text) for text in texts)
+            passes = [_calibrate(low, self.model, text) for text in texts]
+            self._noise = Noise(max(n.logits for n in passes), sum(n.flips for n in passes), sum(n.positions for n in passes))
         return self._noise
 
     @torch.inference_mode()
@@ -64,7 +96,8 @@ class Teacher:
 
     def greedy_divergences(self, prompt: Sequence[int], tokens: Sequence[int], params: SamplingParams) -> list[Divergence]:
         """Where a text departs from greedy decoding, each position judged on the text's own past."""
-        return _divergences(self.scores(prompt, tokens, params), len(prompt), tokens)
+        scores = self.scores(prompt, tokens, params)
+        return _divergences(scores, scores, len(prompt), tokens)
 
     def coupled_divergences(
         self, prompt: Sequence[int], tokens: Sequence[int], params: SamplingParams, seed: int
@@ -77,7 +110,7 @@ class Teacher:
         scores = self.scores(prompt, tokens, params).log_softmax(-1)
         coins = KeyedCoins(seed)
         noise = torch.stack([coins.noise(len(prompt) + i, scores.shape[-1]) for i in range(len(tokens))])
-        return _divergences(scores - noise.log().to(scores), len(prompt), tokens)
+        return _divergences(scores - noise.log().to(scores), scores, len(prompt), tokens)
 
 
 def load_plain(pair: Pair, dtype: str, device: str = "cpu") -> PreTrainedModel:
@@ -85,23 +118,50 @@ def load_plain(pair: Pair, dtype: str, device: str = "cpu") -> PreTrainedModel:
     return load_model(pair.target, dtype).to(device).eval()
 
 
-def _divergences(scores: Tensor, start: int, tokens: Sequence[int]) -> list[Divergence]:
+def _divergences(scores: Tensor, logits: Tensor, start: int, tokens: Sequence[int]) -> list[Divergence]:
+    """Where the tokens are not those of the highest scores; `logits` are what the scores were made of, and tell probabilities."""
     emitted = torch.tensor(list(tokens), device=scores.device)
     best, expected = scores.max(-1)
     # Of equal logits the first counts, as argmax has it: another one of them diverges with a margin of 0.
     margins = (best - scores.gather(-1, emitted[:, None])[:, 0]).tolist()
+    p = logits.softmax(-1).gather(-1, emitted[:, None])[:, 0].tolist()
     return [
-        Divergence(start + i, int(emitted[i]), int(expected[i]), margins[i])
+        Divergence(start + i, int(emitted[i]), int(expected[i]), margins[i], p[i])
         for i in (expected != emitted).nonzero()[:, 0].tolist()
     ]
 
 
 @torch.inference_mode()
-def _difference(low: PreTrainedModel, high: PreTrainedModel, text: Sequence[int]) -> float:
+def _calibrate(low: PreTrainedModel, high: PreTrainedModel, text: Sequence[int]) -> Noise:
     tokens = torch.tensor([list(text)], device=high.device)
     truth = high(tokens).logits[0]
     likeliest = truth.topk(min(8, truth.shape[-1]), dim=-1).indices
     cache = DynamicCache()
     one_by_one = torch.cat([low(tokens[:, i : i + 1], past_key_values=cache, use_cache=True).logits[0] for i in range(len(text))])
-    passes = (low(tokens).logits[0], one_by_one)
-    return max(float((logits.double() - truth).gather(-1, likeliest).abs().max()) for logits in passes)
+    largest, flips, positions = 0.0, 0, 0
+    for start, logits in [(0, low(tokens).logits[0]), (0, one_by_one), *_trees(low, text)]:
+        part = slice(start, start + len(logits))
+        largest = max(largest, float((logits.double() - truth[part]).gather(-1, likeliest[part]).abs().max()))
+        flips += int((logits.argmax(-1) != truth[part].argmax(-1)).sum())
+        positions += len(logits)
+    wrong = max(
+        (float((logits - truth[start : start + WAY + 1]).abs().max()) for start, logits in _trees(high, text)), default=0.0
+    )
+    assert wrong <= ROUNDING, f"a tree is verified wrongly by {wrong:.1e} in float64: that is no noise, and would hide faults"
+    return Noise(largest, flips, positions)
+
+
+def _trees(model: PreTrainedModel, text: Sequence[int]) -> list[tuple[int, Tensor]]:
+    """Logits along a text that is verified as the main path of three draft trees; and where each tree begins.
+
+    Every node of the path has a sibling, so that trees are as wide as real ones and masks matter.
+    """
+    target, found = Target(model), []
+    for start in range(1, len(text) - WAY, max(WAY, len(text) // 3)):
+        target.reset()
+        target.prefill(text[:start])
+        path = list(text[start : start + WAY + 1])
+        beside = [(token + 1) % target.vocab_size for token in path[1:]]
+        rows = target.verify(DraftTree.of(path + beside, [-1, *range(WAY), *range(WAY)]))
+        found.append((start, rows.logits[: WAY + 1]))
+    return found
