@@ -75,8 +75,15 @@ def rule_departure(
     likeliest, its least likely and its last value are run.
     """
 
+    given = p.clone()
+    untouched = given._version
+
     def run() -> tuple[Any, ...]:
-        path, token = accept(tree, p.clone())
+        nonlocal given, untouched
+        if given._version != untouched:  # a rule that writes into p must not spoil the next execution
+            given = p.clone()
+            untouched = given._version
+        path, token = accept(tree, given)
         return (*path, token)
 
     walk = Walk(run, lambda _: True, most)

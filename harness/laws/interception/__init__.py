@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 
 from eagle2_ref.coins import Trail
-from harness.laws.interception import calls, draws
+from harness.laws.interception import calls, draws, looks
 from harness.laws.interception.chance import Chance, NotEnumerable
 from harness.laws.interception.mode import Interception
 from harness.laws.interception.nets import Net, Untouched
@@ -19,7 +19,7 @@ from harness.laws.interception.python import replacements
 
 __all__ = ["NotEnumerable", "intercepted"]
 
-assert calls and draws  # their handlers are registered by importing them
+assert calls and draws and looks  # their handlers are registered by importing them
 
 
 @contextlib.contextmanager

@@ -49,12 +49,21 @@ class Cell:
         bounds = torch.cat([ends[:1], edges.clamp(self.low, self.high), ends[1:]])
         widths = bounds.diff()
         possible = widths.nonzero()[:, 0]
-        if len(possible) == 1:
-            index = int(possible[0])
-        else:
-            index = self._trail.choose((widths / (self.high - self.low)).tolist())
+        certain = len(possible) == 1
+        index = int(possible[0]) if certain else self._trail.choose((widths / (self.high - self.low)).tolist())
         self.low, self.high = float(bounds[index]), float(bounds[index + 1])
         return index
+
+    def above(self, edge: float) -> bool:
+        """Whether U lies above one edge; `place`, for the commonest case."""
+        if self.rate != 1.0:
+            raise NotEnumerable("the winner of a race of noises is compared with a number")
+        if edge <= self.low or edge >= self.high:
+            return edge <= self.low
+        width = self.high - self.low
+        above = self._trail.choose([(edge - self.low) / width, (self.high - edge) / width]) == 1
+        self.low, self.high = (edge, self.high) if above else (self.low, edge)
+        return above
 
     @property
     def middle(self) -> float:
@@ -197,4 +206,3 @@ for _name in [f"__{side}{name}__" for name in _ARITHMETIC for side in ("", "r")]
     setattr(Seed, _name, _kept)
 for _name in ["__lt__", "__le__", "__gt__", "__ge__", "__round__", "__floor__", "__trunc__"]:
     setattr(Whole, _name, _decided(_name))
-

@@ -16,33 +16,32 @@ F = Callable[..., Any]
 
 
 @handles(DRAWS, "rand")
-def rand(mode: Interception, _: F, *size: Any, generator: Any = None, out: Any = None, **made: Any) -> Tensor:  # noqa: ARG001
+def rand(mode: Interception, _: F, *size: Any, out: Any = None, **made: Any) -> Tensor:
     tensor = torch.empty(*size, **made) if out is None else out
     return mode.memory.store(tensor, Lazy.fresh(mode.chance, UNIFORM, tensor.shape))
 
 
 @handles(DRAWS, "rand_like")
-def rand_like(mode: Interception, _: F, like: Tensor, generator: Any = None, **made: Any) -> Tensor:  # noqa: ARG001
+def rand_like(mode: Interception, _: F, like: Tensor, **made: Any) -> Tensor:
     tensor = torch.empty_like(like, **made)
     return mode.memory.store(tensor, Lazy.fresh(mode.chance, UNIFORM, tensor.shape))
 
 
 @handles(DRAWS, "uniform_")
-def uniform_(mode: Interception, _: F, x: Tensor, low: float = 0.0, high: float = 1.0, generator: Any = None, **named: Any) -> Tensor:  # noqa: ARG001
-    low, high = (torch.tensor(named.get(name, value), dtype=torch.float64) for name, value in (("from", low), ("to", high)))
-    return mode.memory.store(x, Lazy.fresh(mode.chance, UNIFORM, x.shape).times(high - low).plus(low))
+def uniform_(mode: Interception, _: F, x: Tensor, low: float = 0.0, high: float = 1.0, **named: Any) -> Tensor:
+    bounds = [named.get(name, value) for name, value in (("from", low), ("to", high))]
+    bottom, top = torch.tensor(bounds, dtype=torch.float64)
+    return mode.memory.store(x, Lazy.fresh(mode.chance, UNIFORM, x.shape).times(top - bottom).plus(bottom))
 
 
 @handles(DRAWS, "exponential_")
-def exponential_(mode: Interception, _: F, x: Tensor, lambd: float = 1.0, generator: Any = None) -> Tensor:  # noqa: ARG001
+def exponential_(mode: Interception, _: F, x: Tensor, lambd: float = 1.0) -> Tensor:
     noise = Lazy.fresh(mode.chance, EXPONENTIAL, x.shape)
     return mode.memory.store(x, noise.over(torch.tensor(lambd, dtype=torch.float64)))
 
 
 @handles(DRAWS, "multinomial")
-def multinomial(
-    mode: Interception, _: F, p: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None, out: Any = None  # noqa: ARG001
-) -> Tensor:
+def multinomial(mode: Interception, _: F, p: Tensor, num_samples: int, replacement: bool = False, *, out: Any = None) -> Tensor:
     """Draws from each row of p [rows, V] or from p [V]; the last one of a row stays undecided."""
     weights = mode.plain(p).reshape(-1, p.shape[-1])
     if not bool((weights >= 0).all() & weights.isfinite().all()):
@@ -67,7 +66,7 @@ def _several(mode: Interception, weights: Tensor, n: int, replacement: bool) -> 
 
 
 @handles(DRAWS, "bernoulli bernoulli_")
-def bernoulli(mode: Interception, func: F, x: Tensor, p: Any = None, *, generator: Any = None, out: Any = None) -> Tensor:  # noqa: ARG001
+def bernoulli(mode: Interception, func: F, x: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
     in_place = func.__name__.endswith("_")
     chances = torch.as_tensor(0.5 if in_place and p is None else x if p is None else p).double().expand(x.shape)
     drawn = [1 - mode.chance.trail.choose([share, 1 - share]) for share in chances.reshape(-1).tolist()]
@@ -76,12 +75,12 @@ def bernoulli(mode: Interception, func: F, x: Tensor, p: Any = None, *, generato
 
 
 @handles(DRAWS, "randint randint_like random_")
-def randint(mode: Interception, func: F, *args: Any, generator: Any = None, **named: Any) -> Tensor:  # noqa: ARG001
+def randint(mode: Interception, func: F, *args: Any, **named: Any) -> Tensor:
     """Whole numbers below a bound, or from one bound to below another; of too many only seeds can be made."""
     name, limits = func.__name__, [named.pop(key) for key in ("low", "from", "high", "to") if key in named]
     rest = list(args)
     target = rest.pop(0) if name in ("randint_like", "random_") else None
-    size = named.pop("size", None) if name == "randint" else None
+    size: Any = named.pop("size", None) if name == "randint" else None
     if name == "randint" and size is None:
         size = rest.pop()
     limits = [int(limit) for limit in [*rest, *limits] if limit is not None] or [2**53]
@@ -98,7 +97,7 @@ def randint(mode: Interception, func: F, *args: Any, generator: Any = None, **na
 
 
 @handles(DRAWS, "randperm")
-def randperm(mode: Interception, _: F, n: int, *, generator: Any = None, out: Any = None, **made: Any) -> Tensor:  # noqa: ARG001
+def randperm(mode: Interception, _: F, n: int, *, out: Any = None, **made: Any) -> Tensor:
     rest = list(range(n))
     order = [rest.pop(mode.chance.trail.choose([1 / len(rest)] * len(rest))) for _ in range(n)]
     result = torch.tensor(order, **{"dtype": torch.long, **made})

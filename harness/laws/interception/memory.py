@@ -37,9 +37,14 @@ class Memory:
         self.shadows: dict[int, Shadow] = {}
 
     def holds(self, tensor: Tensor) -> bool:
-        """Whether some element of a tensor is undecided."""
+        """Whether some element of a tensor is undecided. A storage that holds nothing undecided any more is let go."""
         shadow = self._shadow(tensor)
-        return shadow is not None and bool((_view(shadow.ids, tensor) >= 0).any())
+        if shadow is None:
+            return False
+        found = bool((_view(shadow.ids, tensor) >= 0).any())
+        if not found and not bool((shadow.ids >= 0).any()):
+            del self.shadows[tensor.untyped_storage().data_ptr()]
+        return found
 
     def knows(self, tensor: Tensor) -> bool:
         """Whether a tensor lies in a storage that has held undecided numbers."""
@@ -112,9 +117,9 @@ class Memory:
                     shadow.real[place] = value
 
     def _shadow(self, tensor: Tensor) -> Shadow | None:
-        if not self.shadows or tensor.layout != torch.strided or tensor.device.type == "meta" or not tensor.numel():
+        if not self.shadows or tensor.layout != torch.strided:
             return None
-        return self.shadows.get(tensor.untyped_storage().data_ptr())
+        return self.shadows.get(tensor.untyped_storage().data_ptr())  # of an empty or abstract tensor 0, which none has
 
     def _begin(self, tensor: Tensor, kind: Kind | None) -> Shadow:
         storage = tensor.untyped_storage()
@@ -148,7 +153,7 @@ def rearrange(memory: Memory, data: Sequence[Tensor], function: Callable[..., An
             ids = torch.cat([memory.ids(tensor).reshape(-1) for tensor in data])
             memory.store_wholes(made, ids[origin])
         else:
-            memory.store(made, gathered([memory.numbers(tensor) for tensor in data]).map(lambda part, o=origin: part[o]))
+            memory.store(made, gathered([memory.numbers(tensor) for tensor in data]).at(origin))
     return result
 
 

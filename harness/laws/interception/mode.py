@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ DRAWS: dict[str, Handler] = {}
 """Functions that draw, by name: handler(mode, func, *args, **kwargs)."""
 FOLLOWED: dict[str, Handler] = {}
 """Functions that can be followed when an argument is undecided, by name: handler(mode, func, *args, **kwargs)."""
+TELLING: dict[str, Handler] = {}
+"""Functions that tell about a tensor without looking at its elements."""
 
 
 def handles(table: dict[str, Handler], names: str) -> Callable[[Handler], Handler]:
@@ -40,16 +42,18 @@ class Interception(TorchFunctionMode):
         self.chance, self.memory = chance, Memory(chance)
         self.working = False  # whether torch is called by our own handlers
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func.__name__, kwargs or {}
         if name in DRAWS:
-            return self._work(DRAWS[name], func, args, kwargs)
-        met = list(self._undecided((args, kwargs)))
-        if not met:
+            asked = {key: value for key, value in kwargs.items() if key != "generator"}
+            return self._work(DRAWS[name], func, args, asked)
+        if name in TELLING:
+            return self._work(TELLING[name], func, args, kwargs)
+        if not self.holds((args, kwargs)):
             return func(*args, **kwargs)
         if name in FOLLOWED:
             return self._work(FOLLOWED[name], func, args, kwargs)
-        if all(isinstance(value, Whole | Seed) or (isinstance(value, Tensor) and self.memory.whole(value)) for value in met):
+        if not self.holds((args, kwargs), floats=True):
             return self._work(_decide_all, func, args, kwargs)
         raise NotEnumerable(f"torch.{name} of undecided numbers")
 
@@ -59,22 +63,6 @@ class Interception(TorchFunctionMode):
             return handler(self, func, *args, **kwargs)
         finally:
             self.working = before
-
-    def _undecided(self, value: Any) -> Iterator[Any]:
-        """The arguments that hold something undecided."""
-        if isinstance(value, Tensor):
-            if self.memory.shadows and self.memory.holds(value):
-                yield value
-        elif isinstance(value, Number | Whole | Seed):
-            yield value
-        elif isinstance(value, list | tuple):
-            for item in value:
-                yield from self._undecided(item)
-        elif isinstance(value, dict):
-            for item in value.values():
-                yield from self._undecided(item)
-        elif isinstance(value, np.ndarray) and value.dtype == object:
-            yield from self._undecided(value.tolist())
 
     # --- what handlers are made of -------------------------------------------------------------------------------------
 
@@ -103,11 +91,21 @@ class Interception(TorchFunctionMode):
             if number < 0:
                 flat[i] = plain
             else:
-                flat[i] = self.chance.whole(number) if numbers is None else Number(self.chance, numbers.map(lambda p, i=i: p[i]))
+                flat[i] = self.chance.whole(number) if numbers is None else Number(self.chance, numbers.at(i))
         return result
 
-    def holds(self, value: Any) -> bool:
-        return next(self._undecided(value), None) is not None
+    def holds(self, value: Any, floats: bool = False) -> bool:
+        """Whether an argument, or something in it, holds something undecided; an undecided float, if it is asked for."""
+        if isinstance(value, Tensor):
+            memory = self.memory
+            return bool(memory.shadows) and memory.holds(value) and not (floats and memory.whole(value))
+        if isinstance(value, list | tuple):
+            return any(self.holds(item, floats) for item in value)
+        if isinstance(value, dict):
+            return bool(value) and self.holds(list(value.values()), floats)
+        if isinstance(value, np.ndarray):
+            return value.dtype == object and self.holds(value.tolist(), floats)
+        return isinstance(value, Number if floats else Number | Whole | Seed)
 
     def numbers(self, value: Any) -> Lazy:
         """Floats of any make as Lazy, which may be all plain."""
@@ -185,6 +183,16 @@ class Interception(TorchFunctionMode):
         else:
             self.memory.store(target, self.memory.numbers(source))
         return target
+
+
+@handles(
+    TELLING,
+    "__get__ size dim ndimension numel nelement stride is_contiguous storage_offset element_size get_device is_floating_point"
+    " is_complex is_inference __len__ __hash__ untyped_storage requires_grad_ is_tensor",
+)
+def tell(_: Interception, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Also properties, of which some, such as T, are views."""
+    return func(*args, **kwargs)
 
 
 def _decide_all(mode: Interception, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

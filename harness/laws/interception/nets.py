@@ -15,19 +15,25 @@ from harness.laws.interception.chance import NotEnumerable
 from harness.laws.interception.mode import Interception
 
 
-class Net(TorchDispatchMode):
+class Net(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Below torch's functions: refuses operations that draw from a generator, or that read an undecided number unseen."""
 
     def __init__(self, mode: Interception) -> None:
-        super().__init__()
-        self._mode = mode
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._mode, self._drawing = mode, dict[Any, bool]()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled under it, and the guard against that doubles the price of a call
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not self._mode.working:
-            if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
+            if func not in self._drawing:
+                self._drawing[func] = torch.Tag.nondeterministic_seeded in func.tags
+            if self._drawing[func] and _draws(func, args, kwargs):
                 raise NotEnumerable(f"{func} draws from a generator that cannot be followed")
-            if self._mode.memory.shadows and any(self._mode.holds(value) for value in (*args, *kwargs.values())):
+            if self._mode.memory.shadows and self._mode.holds((args, kwargs)):
                 raise NotEnumerable(f"{func} looks at undecided numbers")
         return func(*args, **kwargs)
 
@@ -58,7 +64,7 @@ class Untouched:
 
 def _states() -> dict[str, Any]:
     states = {"torch": torch.get_rng_state(), "random": random.getstate(), "numpy.random": np.random.get_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         states["torch.cuda"] = torch.cuda.get_rng_state()
     return states
 

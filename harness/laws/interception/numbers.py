@@ -13,6 +13,8 @@ from torch import Tensor
 from harness.laws.interception.chance import Chance, NotEnumerable
 from harness.laws.interception.values import UNIFORM, Kind, Lazy, compare, rates, rounded
 
+ZERO, ONE = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+
 
 class Number:
     """An undecided number. Arithmetic is followed, a comparison with a number is a choice, and a look at it is refused."""
@@ -22,7 +24,7 @@ class Number:
 
     @classmethod
     def draw(cls, chance: Chance, kind: Kind = UNIFORM) -> Number:
-        return cls(chance, Lazy.fresh(chance, kind, ()))
+        return cls(chance, Lazy(kind, chance.draw(1)[0], ZERO, ONE))
 
     def item(self) -> Number:
         return self
@@ -32,7 +34,7 @@ class Number:
         return self._of(self.lazy.log())
 
     def log1p(self) -> Number:
-        return (self + 1).log()
+        return self._of(self.lazy.plus(ONE).log())
 
     def exp(self) -> Number:
         return self._of(self.lazy.exp())

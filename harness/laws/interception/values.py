@@ -58,7 +58,7 @@ class Lazy:
 
     @classmethod
     def fresh(cls, chance: Chance, kind: Kind, shape: tuple[int, ...] | torch.Size) -> Lazy:
-        ids = chance.draw(torch.Size(shape).numel()).reshape(shape)
+        ids = chance.draw(math.prod(shape)).reshape(shape)
         return cls(kind, ids, torch.zeros(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64))
 
     @property
@@ -69,9 +69,12 @@ class Lazy:
         """The same rearrangement of all parts."""
         return replace(self, ids=function(self.ids), shift=function(self.shift), scale=function(self.scale))
 
+    def at(self, index: Any) -> Lazy:
+        return self.map(lambda part: part[index])
+
     def affine(self, shift: Tensor, scale: Tensor) -> Lazy:
         """This, with another shift and scale, broadcast; what is scaled by 0 is plain."""
-        shape = torch.broadcast_shapes(self.ids.shape, shift.shape, scale.shape)
+        shape = broadcast(self.ids, shift, scale)
         ids, shift, scale = (part.expand(shape) for part in (self.ids, shift, scale))
         return replace(self, ids=ids.where((scale != 0) & (ids >= 0), -1), shift=shift, scale=scale)
 
@@ -143,10 +146,13 @@ def compare(chance: Chance, x: Lazy, thresholds: Tensor, holds: Callable[[Any, A
 
     All thresholds that one number meets are met in one choice.
     """
+    if thresholds.numel() == 1 == x.ids.numel() and x.scale.item() != 0:
+        answer = _compare_one(chance, x, float(thresholds), bool(holds(0, 1)))
+        return torch.full(broadcast(x.ids, thresholds), answer)
     t = thresholds.double()
-    shape = torch.broadcast_shapes(x.ids.shape, t.shape)
+    shape = broadcast(x.ids, t)
     x, t = x.map(lambda part: part.expand(shape).reshape(-1)), t.expand(shape).reshape(-1)
-    answers = holds(x.shift, t)
+    answers: Tensor = holds(x.shift, t)
     less = bool(holds(0, 1))
     for number in dict.fromkeys(x.ids[x.random].tolist()):
         at = (x.ids == number).nonzero()[:, 0]
@@ -160,6 +166,21 @@ def compare(chance: Chance, x: Lazy, thresholds: Tensor, holds: Callable[[Any, A
         answers[at] = (above == rising) != less
     answers[x.random & t.isnan()] = False
     return answers.reshape(shape)
+
+
+def broadcast(*tensors: Tensor) -> torch.Size:
+    shape: torch.Size = torch.broadcast_tensors(*tensors)[0].shape  # type: ignore[no-untyped-call]
+    return shape
+
+
+def _compare_one(chance: Chance, x: Lazy, threshold: float, less: bool) -> bool:
+    if math.isnan(threshold):
+        return False
+    scale = x.scale.item()
+    y = (threshold - x.shift.item()) / scale
+    edge = y if x.kind == UNIFORM else float(x.kind.uniform_at(torch.tensor(y, dtype=torch.float64)))
+    rising = (scale > 0) == x.kind.increasing
+    return (chance.cell(int(x.ids)).above(edge) == rising) != less
 
 
 def locate(chance: Chance, x: Lazy, edges: Tensor, right: bool) -> Tensor:
