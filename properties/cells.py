@@ -64,6 +64,12 @@ EXACT = both_rules(
     Cell("coin6", {"temperature": 0.5, "top_p": 0.9}, 6, 2, 12, full=True),
 )
 
+UNEDITED = [
+    Cell("coin4", {"temperature": 1.0}, 2, 2, 4),
+    Cell("coin4", {"temperature": 0.5, "top_k": 3}, 1, 1, 1),
+    Cell("coin6", {"temperature": 0.8, "top_p": 0.9}, 3, 2, 6, full=True),
+]
+
 COUPLED = [
     Cell("", {"temperature": 1.0}, 8, 6, 25),
     Cell("", {"temperature": 0.5}, 8, 6, 25),

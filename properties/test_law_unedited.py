@@ -1,0 +1,85 @@
+"""Chapter LAW, unedited: Python decoders as they are, everything they draw intercepted and run through."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+from eagle2_ref.sampling import SamplingParams
+from harness.implementations.engine import Engine
+from harness.laws.enumeration import Enumeration, enumerate_law
+from harness.laws.exact import first_departure, target_law, total_variation
+from harness.laws.interception import NotEnumerable
+from harness.pairs import shipped
+from harness.plugin import Judge
+from properties.cells import UNEDITED, Cell, parametrize
+from properties.pictures import law_picture
+from properties.subject import Subject
+
+EXACT, SINGLE = 1e-10, 1e-5
+"""Total variation that float64, and float32 where an implementation has no other, leave between a law and the target's."""
+
+WINDOW = 3
+"""Tokens of a continuation: the prompt's own, one after a draft, and one behind it."""
+
+SECONDS = 10.0
+"""What an enumeration may take in the quick tier, about; the full tier ten times as long. What is not done by then is told."""
+
+
+@parametrize(UNEDITED)
+def test_generate_itself(cell: Cell, judge: Judge, subject: Subject) -> None:
+    """LAW-6: Over everything that `generate` draws, be it from torch, random or numpy, continuations have the target's law.
+
+    Nothing of the implementation is edited. Each execution is given another seed: what draws from the seed out of our sight
+    cannot be enumerated, and is told as n/a with the call's name where there is one.
+    """
+    for need in set(cell.params) - {"temperature"}:
+        subject.impl.require(need)
+    if subject.impl.name.startswith("trace:"):
+        judge("n/a", "a trace draws nothing")
+    pair, prompt = shipped(cell.pair), [2, 3, 2]
+    options: dict[str, Any] = dict(cell.budget) if "budget" in subject.impl.capabilities else {}
+    options |= {"dtype": "float64"} if subject.impl.takes("dtype") else {}
+    rounding = EXACT if "dtype" in options else SINGLE
+    params = {**cell.params, "max_new_tokens": WINDOW}
+    engine = subject.open(pair, **options)
+    engine.generate([prompt], [params], [0])  # what is loaded at the first call may draw as it likes
+    try:
+        found = _enumerate(engine, prompt, params, SECONDS * (10 if subject.asked.tier == "full" else 1))
+    except NotEnumerable as error:
+        judge("n/a", f"it cannot be enumerated: {error}")
+    expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
+    surplus = sum(max(0.0, q - expected.get(text, 0.0)) for text, q in found.law.items())
+    distance = total_variation(found.law, expected) if not found.unfinished else surplus
+    measured = {"total variation": distance, "executions": found.executions, "unfinished": found.unfinished}
+    evidence: dict[str, Any] = {
+        "measured": measured,
+        "pictures": (law_picture(f"{cell.id}: law of generate()", expected, found.law),),
+    }
+    if distance > rounding:
+        first = first_departure(found.law, expected)
+        seen = f"after {list(first.prefix)} token {first.token} has probability {first.q:.6g}, the target gives {first.p:.6g}"
+        judge("fault", f"total variation {distance:.3g}; {seen}", **evidence)
+    elif found.unfinished:
+        told = f"{found.executions} executions leave a mass of {found.unfinished:.2g} undone: --tier full takes longer"
+        judge("n/a", told, **evidence)
+    else:
+        judge("pass", f"{found.executions} executions add up to the target's law, to {distance:.1e}", **evidence)
+
+
+def _enumerate(engine: Engine, prompt: list[int], params: dict[str, Any], seconds: float) -> Enumeration:
+    """The law of one call. Before it is believed: what makes no choices must come to the same with other seeds too."""
+    seeds = itertools.count(1)
+
+    def run() -> tuple[int, ...]:
+        (output,) = engine.generate([prompt], [params], [next(seeds)])
+        return output.tokens
+
+    begun = time.monotonic()
+    run()
+    a_call = time.monotonic() - begun
+    found = enumerate_law(run, most=max(100, int(seconds / a_call)), window=params["max_new_tokens"])
+    if found.executions <= 2 and len({run() for _ in range(8)}) > 1:
+        raise NotEnumerable("it draws from its seed, out of our sight")
+    return found
