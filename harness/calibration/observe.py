@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -114,6 +115,12 @@ def consecutive(marked: Bools) -> tuple[Ints, Ints]:
     places = np.flatnonzero(marked)
     together = places[1:] // marked.shape[1] == places[:-1] // marked.shape[1]
     return places[:-1][together], places[1:][together]
+
+
+def zero(*axes: int) -> Counts:
+    """No tokens, on leading axes."""
+    arrays: dict[str, Any] = {name: np.zeros((*axes, *a.shape), a.dtype) for name, a in Counts.zero().arrays().items()}
+    return Counts(**arrays)
 
 
 def running(sums: Counts) -> Counts:

@@ -1,0 +1,195 @@
+"""What a calibration showed, drawn from its record alone: index.html for a reader, summary.md for a pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+from harness.calibration.campaigns import LOOKS, SAMPLE, TEXTS
+from harness.calibration.drawings import alarms, detections, p_values
+from harness.calibration.faults import FAULTS, NEVER
+from harness.calibration.figures import BOUNDED, TAIL, Calibration, Detection, quantile
+from harness.calibration.observe import LENGTH
+from harness.calibration.worlds import BUDGETS
+from harness.report import write_whole
+from harness.report.page import templates
+from harness.report.words import number
+from harness.statistics.eprocess import FAULT
+
+CAMPAIGN = LOOKS * TEXTS * LENGTH
+SAMPLED = SAMPLE * LENGTH
+
+
+def render(record: Path, out: Path) -> list[Path]:
+    """Write index.html and summary.md into `out`."""
+    calibration = Calibration.read(record)
+    return [write_whole(out / "index.html", page(calibration)), write_whole(out / "summary.md", summary(calibration))]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that was promised, what was found, and whether the two agree."""
+
+    promised: str
+    found: str
+    held: bool
+
+
+def claims(calibration: Calibration) -> list[Claim]:
+    """All that is promised."""
+    return [
+        *(false_alarms(calibration, evidence) for evidence in BOUNDED),
+        tails(calibration),
+        bounds(calibration),
+        sight(calibration),
+        power(calibration),
+    ]
+
+
+def false_alarms(calibration: Calibration, evidence: float) -> Claim:
+    worst = max(calibration.alarms, key=lambda one: one.rate(evidence).value)
+    rate = worst.rate(evidence)
+    found = f"at most {rate.count:,} of {rate.n:,} campaigns ({rate.value:.2%}, by {worst.component} at V = {worst.vocab:,})"
+    promised = (
+        f"A correct decoder reaches evidence of {evidence:,.0f} in at most one campaign in {evidence:,.0f}, by any component."
+    )
+    held = rate.interval[0] <= 1 / evidence if evidence < FAULT else not rate.count
+    return Claim(promised, found if rate.count else "none", held)
+
+
+def tails(calibration: Calibration) -> Claim:
+    """Too many small ones, beyond chance; too few make a test blunt, not wrong."""
+    judged = [(one, level) for one in calibration.p_values for level in TAIL]
+    wrong = [f"{one.test} at {level:g} (V = {one.vocab:,})" for one, level in judged if one.rate(level).interval[0] > level]
+    found = f"{len(judged) - len(wrong)} of {len(judged)} rates agree" + (f"; not: {', '.join(wrong)}" if wrong else "")
+    return Claim("p-values of correct decoders are as small as they say, down to 1e-4.", found, not wrong)
+
+
+def bounds(calibration: Calibration) -> Claim:
+    short = [
+        f"{case['bound']}, {case['size']} outcomes: {r.value:.3f}"
+        for case, r in calibration.coverage
+        if r.interval[1] < case["level"]
+    ]
+    proved = [text for text in short if not text.startswith("inversion")]
+    found = f"{len(calibration.coverage) - len(short)} of {len(calibration.coverage)} cases"
+    told = f"; short of it, asymptotic: {', '.join(short)}" if short else ""
+    return Claim("Bounds cover the truth at their level; asymptotic ones in the limit.", found + told, not proved)
+
+
+def sight(calibration: Calibration) -> Claim:
+    found = ", ".join(f"{rate.value:.3f} at {case['n']:,} tokens" for case, rate in calibration.promises)
+    held = all(rate.interval[1] >= case["power"] for case, rate in calibration.promises)
+    return Claim("A deviation that a pass says it would have seen is convicted nine times in ten.", found, held)
+
+
+def power(calibration: Calibration) -> Claim:
+    found = {fault: [one for one in calibration.detections if one.fault == fault] for fault in (fault.name for fault in FAULTS)}
+    seen = [name for name, runs in found.items() if all(isfinite(quantile(one.verdict, 0.5)) for one in runs)]
+    promised = "At least 15 planted faults come to a verdict in most runs, at each vocabulary."
+    return Claim(
+        promised, f"{len(seen)} of {len(found)}; not everywhere: {', '.join(sorted(set(found) - set(seen)))}", len(seen) >= 15
+    )
+
+
+def page(calibration: Calibration) -> str:
+    """index.html: no scripts, nothing fetched."""
+    return (
+        templates()
+        .get_template("calibration.html")
+        .render(
+            calibration=calibration,
+            claims=claims(calibration),
+            alarms=[alarms([one for one in calibration.alarms if one.vocab == v]) for v in BUDGETS],
+            p_values=[p_values([one for one in calibration.p_values if one.vocab == v]) for v in BUDGETS],
+            detections=detections(calibration.detections),
+            rows=rows(calibration),
+            vocabularies=list(BUDGETS),
+            bounded=BOUNDED,
+            tail=TAIL,
+            campaign=CAMPAIGN,
+            sampled=SAMPLED,
+            fault=FAULT,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A fault at one vocabulary, in words."""
+
+    verdict: str
+    first: str
+    sooner: str
+    black_box: str
+    prototype: str
+
+
+def rows(calibration: Calibration) -> list[tuple[str, str, list[Cell]]]:
+    """A row a fault: name, what it is, a cell a vocabulary."""
+    found = {(one.fault, one.vocab): one for one in calibration.detections}
+    return [
+        (
+            fault.name,
+            fault.told,
+            [cell(found[fault.name, v], fault.prototype and fault.prototype[i]) for i, v in enumerate(BUDGETS)],
+        )
+        for fault in FAULTS
+    ]
+
+
+def cell(one: Detection, prototype: float | None) -> Cell:
+    """Median and nine in ten; a run that did not get there has no number."""
+    return Cell(
+        spread(one.verdict),
+        one.first if isfinite(quantile(one.verdict, 0.5)) else "",
+        spread(one.traced[0]),
+        spread(one.black_box[-1]),
+        "–" if prototype is None else "never" if prototype == NEVER else number(int(prototype)),
+    )
+
+
+def spread(tokens: tuple[float, ...]) -> str:
+    shares = [quantile(tokens, share) for share in (0.5, 0.9)]
+    return " / ".join(number(int(x)) if isfinite(x) else "never" for x in shares) if isfinite(shares[0]) else "never"
+
+
+def summary(calibration: Calibration) -> str:
+    """Markdown: the promises, the faults, the rates."""
+    kept = claims(calibration)
+    counted = [sum(one[name] for one in calibration.correct.values()) for name in ("campaigns", "tokens")]
+    return "\n".join(
+        [
+            "## Calibration of the evidence",
+            "",
+            f"{counted[0]:,} campaigns of correct decoders ({counted[1]:,} tokens), {len(FAULTS)} planted faults;"
+            f" {calibration.seconds:,.0f} s of computing, by `{calibration.header['command']}`.",
+            "",
+            *table(["", "promised", "found"], [["✓" if c.held else "✗", c.promised, c.found] for c in kept]),
+            "",
+            f"A correct decoder, {CAMPAIGN:,} tokens a campaign: rate at which E ever reached",
+            "",
+            *table(["V", "component", *(f"{e:,.0f}" for e in BOUNDED)], alarm_rows(calibration)),
+            "",
+            "Tokens to a verdict, median / nine runs of ten, and the component that saw most; in brackets those to E = 1e6",
+            "",
+            *table(
+                ["fault", *(f"V = {v:,}" for v in BUDGETS)],
+                [[name, *map(in_short, cells)] for name, _, cells in rows(calibration)],
+            ),
+            "",
+        ]
+    )
+
+
+def alarm_rows(calibration: Calibration) -> list[list[str]]:
+    return [[f"{a.vocab:,}", a.component, *(f"{a.rate(e).value:.4f}" for e in BOUNDED)] for a in calibration.alarms]
+
+
+def in_short(cell: Cell) -> str:
+    return " ".join(part for part in (cell.verdict, cell.first, f"({cell.sooner})") if part)
+
+
+def table(head: list[str], body: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body)]
