@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.evidence import Number, Result, Statement
+from harness.statistics.bounds import LEVEL
+from harness.verdict import JUDGED
 
-JUDGED = ("pass", "fault", "tie")
+MOST = 3
+"""Sensitivities that are spelled out; the others stand in the report."""
 
 
 def statement(results: Sequence[Result]) -> Statement:
@@ -15,7 +18,7 @@ def statement(results: Sequence[Result]) -> Statement:
     return Statement(
         exact=_exact(_of(judged, "LAW-1", "LAW-6"), _of(judged, "LAW-2")),
         logits=_logits(_of(judged, "TREE-5")),
-        sampled=_sampled(_of(judged, "LAW-4"), _of(judged, "LAW-7")),
+        sampled=_sampled(_of(judged, "LAW-4"), _of(judged, "LAW-7"), _of(judged, "LAW-8")),
     )
 
 
@@ -40,28 +43,36 @@ def _logits(seen: list[Result]) -> str:
         return _not_shown("the logits were not compared")
     mean, most = _largest(seen, "mean total variation"), _largest(seen, "largest total variation")
     tokens = _count(seen, "tokens")
-    return f"Measured: total variation of {mean} a token on average, {most} at most, over {tokens} tokens; no bound for others."
+    told = f"total variation of {mean} a token on average, {most} at most, over {tokens} tokens"
+    return f"Measured: {told}; of others nothing is proved."
 
 
-def _sampled(fits: list[Result], streams: list[Result]) -> str:
+def _sampled(fits: list[Result], streams: list[Result], arms: list[Result]) -> str:
     """What would have been seen, and what is bounded: a rigorous bound is never mixed with an asymptotic one."""
     parts = []
     if fits:
-        seen = list(dict.fromkeys(result.sensitivity for result in fits if result.sensitivity))
-        told = f"; would have seen a {'; a '.join(seen)}" if seen else ""
-        parts.append(f"First tokens of {_count(fits, 'samples')} samples in {_several(len(fits), 'law')}{told}{_reds(fits)}.")
+        parts.append(f"First tokens of {_count(fits, 'samples')} samples in {_several(len(fits), 'law')}{_seen(fits)}.")
     if streams:
-        seen = list(dict.fromkeys(result.sensitivity for result in streams if result.sensitivity))
-        told = f"; would have seen a {'; a '.join(seen)}" if seen else ""
-        evidence = f"evidence against it at most 10^{_largest(streams, 'log10 E')}"
-        parts.append(f"{_count(streams, 'tokens')} tokens, {evidence}{told}{_bounds(streams)}{_reds(streams)}.")
+        evidence = f"evidence against it at most 10^{_largest(streams, 'log10 E')} in any of {_several(len(streams), 'stream')}"
+        parts.append(f"{_count(streams, 'tokens')} tokens, {evidence}{_seen(streams)}{_bounds(streams)}.")
+    if arms:
+        parts.append(f"{_count(arms, 'tokens')} tokens against its own control{_seen(arms)}.")
     return " ".join(parts) or _not_shown("nothing was sampled")
 
 
+def _seen(results: list[Result]) -> str:
+    """What these checks would have seen, in their own words; and how many of them are red."""
+    told = list(dict.fromkeys(result.sensitivity.removeprefix("a ") for result in results if result.sensitivity))
+    more = f", and {len(told) - MOST} more" if len(told) > MOST else ""
+    return (f"; would have seen {', or '.join(told[:MOST])}{more}" if told else "") + _reds(results)
+
+
 def _bounds(streams: list[Result]) -> str:
-    kinds = (("dkw bound", "rigorous, of the ranks' distribution"), ("pit tv", "asymptotic, of the total variation of ranks"))
-    told = [f"{what}: {_largest(streams, name)}" for name, what in kinds if _values(streams, name)]
-    return f"; bounds, the weakest of {_several(len(streams), 'stream')}: {', and '.join(told)}" if told else ""
+    """Of the ranks of tokens (their probability integral transforms), the weakest bound of any stream."""
+    rigorous = f"rigorous at {LEVEL:.1%} if ranks are independent and their number was fixed: distribution function within"
+    kinds = {"dkw bound": rigorous, "pit tv": f"asymptotic at {LEVEL:.1%}: total variation within"}
+    told = [f"{what} {_largest(streams, name)} of uniform" for name, what in kinds.items() if _values(streams, name)]
+    return "".join(f"; {bound}" for bound in told)
 
 
 def _reds(results: list[Result]) -> str:
