@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -61,8 +61,7 @@ class Batch:
     def prefill(self, texts: Sequence[Text]) -> list[Rows]:
         """`Target.prefill` of several texts in one pass: chains that are kept whole."""
         chains = [DraftTree.of(text.tokens, list(range(-1, len(text.tokens) - 1))) for text in texts]
-        # They end in the last column, the only one whose logits are wanted.
-        rows = together([text.target for text in texts], chains, "left", logits_to_keep=1)
+        rows = together([text.target for text in texts], chains, prompts=True)
         for text in texts:
             text.target.length = len(text.tokens)
         return rows
@@ -76,7 +75,7 @@ class Batch:
 
     def verify(self, texts: Sequence[Text], trees: Sequence[DraftTree]) -> list[Rows]:
         """`Target.verify` of a tree for each text in one pass. `Target.commit` follows, for each text alone."""
-        return together([text.target for text in texts], trees, "right")
+        return together([text.target for text in texts], trees)
 
 
 class Text:
@@ -126,6 +125,8 @@ class Text:
             self.finish = "eos"
         elif len(self.tokens) == self.end:
             self.finish = self.at_end
+        else:
+            self.tokens[-1] = int(self.tokens[-1])  # chance may have left the last token open until it is looked at
 
 
 def another(of: Resettable) -> Resettable:
@@ -136,17 +137,20 @@ def another(of: Resettable) -> Resettable:
 
 
 @torch.inference_mode()
-def together(targets: Sequence[Target], trees: Sequence[DraftTree], padding: str, **kwargs: Any) -> list[Rows]:
-    """One pass over a tree for each text. A shorter text begins later, where it then ends its nodes begin: what a text may
-    see, at which position, is what it is alone, and what it keeps is one piece of the joint cache.
+def together(targets: Sequence[Target], trees: Sequence[DraftTree], prompts: bool = False) -> list[Rows]:
+    """One pass over a tree for each text, after which the cache of each holds all of its nodes.
+
+    A shorter text begins at a later column, so that all end at the same one, and there their nodes begin: a text is one
+    piece of the joint cache. What it sees, at which position, is what it is alone. `prompts`, behind which there is nothing,
+    end at the same column instead, the only one whose logits are wanted.
     """
     if not targets:
         return []
     lead, device = targets[0], targets[0].model.device
     width, nodes = max(target.length for target in targets), max(len(tree) for tree in trees)
-    firsts = [nodes - len(tree) if padding == "left" else 0 for tree in trees]
+    firsts = [nodes - len(tree) if prompts else 0 for tree in trees]
     tokens, depths = (
-        pad_sequence(rows, batch_first=True, padding_side=padding).to(device)
+        pad_sequence(rows, batch_first=True, padding_side="left" if prompts else "right").to(device)
         for rows in ([tree.tokens for tree in trees], [torch.tensor(tree.depths) for tree in trees])
     )
     lengths = torch.tensor([target.length for target in targets], device=device)[:, None]
@@ -154,7 +158,8 @@ def together(targets: Sequence[Target], trees: Sequence[DraftTree], padding: str
     seen = torch.cat([(text >= 0)[:, None].expand(-1, nodes, -1), _ancestors(trees, firsts, nodes).to(device)], dim=-1)
     distance = positions[..., None] - torch.cat([text, positions], dim=1)[:, None]
     cache = _beside([target.cache for target in targets], width)
-    rows = lead.run(tokens, cache, position_ids=positions, attention_mask=lead.mask(seen, distance), **kwargs)
+    wanted = {"logits_to_keep": 1} if prompts else {}
+    rows = lead.run(tokens, cache, position_ids=positions, attention_mask=lead.mask(seen, distance), **wanted)
     told = []
     for row, (target, tree, first) in enumerate(zip(targets, trees, firsts, strict=True)):
         target.cache = _piece(cache, row, slice(width - target.length + first, width + first + len(tree)))

@@ -139,7 +139,7 @@ def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[
 
     Layers are made from the top down, so that the tree of a text that must end soon needs but the upper ones.
     """
-    trees = [DraftTree.bare(drafter._tokens[-1]) for drafter in drafters]
+    trees = [DraftTree.bare(int(drafter._tokens[-1])) for drafter in drafters]
     depths = [min(depth, drafter.budget.depth) for drafter, depth in zip(drafters, depths, strict=True)]
     growing = [text for text, depth in enumerate(depths) if depth >= 1]
     if not growing:
@@ -162,7 +162,8 @@ def _catch_up_together(drafters: Sequence[Eagle2]) -> tuple[Eagle2, Tensor]:
     joint, device = copy(drafters[0]), drafters[0].head.fc.weight.device
     joint.cache = HeadCache.beside([drafter.cache for drafter in drafters])
     news = [len(drafter._tokens) for drafter in drafters]
-    tokens = pad_sequence([torch.tensor(drafter._tokens, device=device) for drafter in drafters], True, padding_side="left")
+    observed = [torch.tensor([int(token) for token in drafter._tokens], device=device) for drafter in drafters]
+    tokens = pad_sequence(observed, True, padding_side="left")
     features = pad_sequence([torch.cat(drafter._features) for drafter in drafters], True, padding_side="left")
     columns = torch.arange(tokens.shape[1], device=device)
     new = columns >= tokens.shape[1] - torch.tensor(news, device=device)[:, None]
