@@ -46,6 +46,7 @@ SIGNS: dict[Verdict, Sign] = {  # the gravest first; this is the order of every 
 CHAPTERS = {  # id: title and the question it answers, in the order of the matrix
     "law": ("Law", "Does it sample what the target model would sample?"),
     "greedy": ("Greedy", "At temperature 0, is it token for token the target model?"),
+    "batch": ("Batch", "Is each text of a call what it is alone?"),
     "tree": ("Tree", "Is the draft tree what it claims to be?"),
     "cache": ("Cache", "Does the target remember exactly what was accepted?"),
     "stop": ("Stopping", "Does it end where it must?"),
@@ -55,7 +56,7 @@ CHAPTERS = {  # id: title and the question it answers, in the order of the matri
 
 LIKENESSES = 3  # named; the others are in the record
 
-OUTPUT = frozenset({"law", "greedy", "stop"})  # the chapters that judge the emitted text; the others judge the machinery
+OUTPUT = frozenset({"law", "greedy", "batch", "stop"})  # the chapters that judge the emitted text; the others judge the machinery
 
 
 def shown(text: str, limit: int = 2000) -> str:
