@@ -54,6 +54,7 @@ def test_rank_distribution_is_covered() -> None:
     radius = rank_cdf(0, 500, LEVEL).value
     assert np.mean(found) >= LEVEL
     assert radius == pytest.approx(np.sqrt(np.log(20) / 1000))
+    assert rank_cdf(0.3, 500, LEVEL).value == pytest.approx(0.3 + radius)
 
 
 def test_radius_of_the_rank_distribution_is_no_wider_than_it_must_be() -> None:

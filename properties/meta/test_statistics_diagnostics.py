@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import chi2, kstest
 
 from harness.statistics.diagnostics import child, diagnose, holm, ks, neyman, score, tail
 from harness.statistics.eprocess import WIDTHS, Counts, Strand
@@ -63,6 +63,21 @@ def test_bins_are_pooled() -> None:
     p = tail(histogram)
     assert p is not None
     assert p > 0.9
+
+
+def test_children_that_are_missed_here_and_favoured_there() -> None:
+    """Likely children too seldom, unlikely ones too often, and right on average: groups of like probability tell."""
+    mass = np.tile([0.1, 0.9], 2000)
+    w = np.random.default_rng(25).random(4000)
+    shifted, right = child((w < np.tile([0.15, 0.85], 2000)).astype(int), mass), child((w < mass).astype(int), mass)
+    assert shifted is not None
+    assert right is not None
+    assert shifted < 1e-9 < 1e-3 < right
+
+
+def test_neyman_polynomials_are_orthonormal() -> None:
+    """At u = 1 the j-th is sqrt(2 j + 1): one value there makes a statistic of 3 + 5 + ... + 17 = 80."""
+    assert neyman(np.ones(1)) == pytest.approx(chi2.sf(80, 8), abs=0)
 
 
 def test_impossible_tokens_are_left_out() -> None:

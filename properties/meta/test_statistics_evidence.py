@@ -140,6 +140,13 @@ def test_counts_are_what_was_put_in(correct: list[Strand]) -> None:
     assert sums.cross.sum() == 11 * 32
     assert sums.block.sum() == sum((s.offset == 0).sum() - 1 for s in correct[:12])
     assert np.array_equal(sums.leaf.sum(axis=0), sums.histogram)
+    offsets = np.concatenate([s.offset for s in correct[:12]])
+    assert sums.offset.sum(axis=1).tolist() == [
+        (offsets == 0).sum(),
+        (offsets == 1).sum(),
+        (offsets == 2).sum(),
+        (offsets > 2).sum(),
+    ]
     assert WIDTHS.sum() == pytest.approx(1)
     assert len(WIDTHS) == 28
 

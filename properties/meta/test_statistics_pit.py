@@ -81,6 +81,7 @@ def test_float32_laws_are_scaled_to_one() -> None:
     p = laws(10, 100)
     low, high = (strand(rows, np.full(10, 7), np.full(10, 0.5)) for rows in (p.astype(np.float32), p))
     assert low.u == pytest.approx(high.u, abs=1e-6)
+    assert strand(p * (1 + 5e-5), np.full(10, 7), np.full(10, 0.5)).u == pytest.approx(high.u, abs=1e-12)
     assert low.u.dtype == np.float64
 
 

@@ -90,6 +90,11 @@ def assert_uniform(p_values: list[float]) -> None:
         assert abs(np.mean(np.array(p_values) <= level + 1e-9) - level) < spread
 
 
+def test_a_swap_that_changes_nothing_counts() -> None:
+    """One text on each side: whichever is which, the statistic is the same, and p is 1."""
+    assert prefix_mmd([[[1]]], [[[2]]], 3, seed=0, permutations=99).p == 1
+
+
 def test_same_texts_on_both_sides_are_no_difference() -> None:
     one = texts(1, 40)
     assert prefix_mmd(one, one, WINDOW, seed=0, permutations=99).p == 1
@@ -105,7 +110,7 @@ def test_too_little_says_nothing() -> None:
 
 
 def test_a_text_that_ends_is_no_prefix_of_another() -> None:
-    found = prefix_mmd([[[1]] * 30], [[[1, 2]] * 30], 2, seed=0, permutations=99)
+    found = prefix_mmd([[[1]] * 30], [[[1, 0]] * 30], 2, seed=0, permutations=99)
     assert found.p == 1 / 100
     assert found.statistic == pytest.approx(1.0)
 
