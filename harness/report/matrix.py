@@ -231,7 +231,7 @@ def confusion(matrix: Matrix) -> Plot | None:
     places = {row.told.id: i for i, row in enumerate(rows)}
     others = sorted({row.taken_for for row in rows} - set(places))  # named though their laws were not asked about
     places |= {name: len(rows) + i for i, name in enumerate(others)}
-    x0, y0, step = 40.0, 34.0, 11.0
+    x0, y0, step = 40.0, 4.0, 11.0
     wide, high = step * len(places), step * len(rows)
     paths = {"right": "", "wrong": ""}
     labels = []
@@ -240,13 +240,13 @@ def confusion(matrix: Matrix) -> Plot | None:
         paths["right" if row.taken_for == row.told.id else "wrong"] += f"M{x + 1:g} {y + 1:g}h9v9h-9z"
         labels.append(Label(x0 - 5, y + 9, shown(row.told.id, 5), "end"))
         if row.taken_for != row.told.id:
-            labels.append(Label(x + step / 2, y0 - 5, shown(row.taken_for, 5)))
+            labels.append(Label(x + step + 2, y + 9, shown(row.taken_for, 5), "start"))
     frame = f"M{x0:g} {y0:g}h{wide:g}v{high:g}h{-wide:g}z"
     reading = (
         f"A row for each fault, a column for each that the diagnosis can name, in the same order. On the diagonal it was"
-        f" {diagnosis(matrix)}; the columns of the others carry the name that was given."
+        f" {diagnosis(matrix)}; beside the others stands the name that was given."
     )
-    return Plot(x0 + wide + 20, y0 + high + 6, (("frame", frame), *paths.items()), tuple(labels), reading)
+    return Plot(x0 + wide + 40, y0 + high + 6, (("frame", frame), *paths.items()), tuple(labels), reading)
 
 
 def summary(matrix: Matrix, took: float) -> str:

@@ -131,7 +131,7 @@ def test_the_confusion_matrix_lies_on_its_diagonal_where_the_diagnosis_is_right(
     drawn = confusion(Matrix.of([*GREEN, trial("M03", "LAW-1", "fault", meant=True, looks_like="M77")], GALLERY))
     assert drawn
     marks = {style: re.findall(r"M([0-9.]+) ([0-9.]+)h9", path) for style, path in drawn.paths}
-    assert marks["right"] == [("41", "35")] and marks["wrong"] == [("41", "46"), ("74", "57")]
+    assert marks["right"] == [("41", "5")] and marks["wrong"] == [("41", "16"), ("74", "27")]
     assert [label.text for label in drawn.labels] == ["M01", "M02", "M01", "M03", "M77"]
     assert "right for 1 of 3" in drawn.reading
     assert confusion(Matrix.of([trial("M01", "LAW-1", "fault", meant=True)], GALLERY)) is None
