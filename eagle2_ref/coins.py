@@ -261,7 +261,7 @@ def invert(p: Tensor, u: float) -> int:
     sum of p may round to less than u) the last token of positive probability stands in.
     """
     cumulative = p.double().cumsum(0)
-    token = int(torch.searchsorted(cumulative, torch.tensor(u, dtype=torch.float64, device=p.device), right=True))
+    token = int(torch.searchsorted(cumulative, u, right=True))
     return token if token < len(p) else int(p.nonzero()[-1])
 
 

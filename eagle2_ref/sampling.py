@@ -120,7 +120,7 @@ def _process(scores: Tensor, tree: DraftTree, text: Sequence[int], params: Sampl
 
 
 def _refuse_nan(scores: Tensor, tree: DraftTree, length: int) -> None:
-    bad = scores.isnan().any(-1) | scores.isposinf().any(-1) | scores.isneginf().all(-1)
+    bad = ~scores.amax(-1).isfinite()  # NaN if one is, inf if one is, -inf if all are
     if bad.any():
         node = int(bad.nonzero()[0])
         position = length - 1 + tree.depths[node]

@@ -118,12 +118,12 @@ class Eagle2:
         """The k most confident continuations of each expanded node: n of them make a layer of n * k candidates."""
         logits = self.lm_head(features)
         confidences = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
-        if confidences.isnan().any():
+        k, n = self.budget.k, features.shape[-2]
+        top, tokens = (found.flatten(-2) for found in confidences.topk(k, dim=-1))
+        if top.isnan().any():  # which counts as higher than any number
             raise BadInput(
                 "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
             )
-        k, n = self.budget.k, features.shape[-2]
-        top, tokens = (found.flatten(-2) for found in confidences.topk(k, dim=-1))
         rows = torch.arange(n, device=features.device).repeat_interleave(k).expand(tokens.shape)
         return Pool(tokens, parents.gather(-1, rows), values.gather(-1, rows) + top, rows)
 
@@ -139,19 +139,18 @@ def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[
 
     Layers are made from the top down, so that the tree of a text that must end soon needs but the upper ones.
     """
-    trees = [DraftTree.bare(int(drafter._tokens[-1])) for drafter in drafters]
+    roots = [int(drafter._tokens[-1]) for drafter in drafters]
     depths = [min(depth, drafter.budget.depth) for drafter, depth in zip(drafters, depths, strict=True)]
     growing = [text for text, depth in enumerate(depths) if depth >= 1]
-    if not growing:
-        return trees
-    roots, alive = [trees[text].token(0) for text in growing], [drafters[text] for text in growing]
-    joint, feature = _catch_up_together(alive)
-    pool = joint._expand(feature, max(depths))
-    for row, (text, root) in enumerate(zip(growing, roots, strict=True)):
-        budget, depth = drafters[text].budget, depths[text]
-        trees[text] = rerank(root, pool.of(row, replace(budget, depth=depth).pool), budget.m)
-        drafters[text].passes += depth
-    return trees
+    trees = {text: DraftTree.bare(root) for text, root in enumerate(roots) if text not in growing}
+    if growing:
+        joint, feature = _catch_up_together([drafters[text] for text in growing])
+        pool = joint._expand(feature, max(depths))
+        for row, text in enumerate(growing):
+            budget, depth = drafters[text].budget, depths[text]
+            trees[text] = rerank(roots[text], pool.of(row, replace(budget, depth=depth).pool), budget.m)
+            drafters[text].passes += depth
+    return [trees[text] for text in range(len(drafters))]
 
 
 def _catch_up_together(drafters: Sequence[Eagle2]) -> tuple[Eagle2, Tensor]:
