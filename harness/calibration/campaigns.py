@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.calibration.decoders import Reject, Walk
 from harness.calibration.faults import FAULTS
-from harness.calibration.observe import LENGTH, Oracle, running, sample, tally, zero
+from harness.calibration.observe import LENGTH, Oracle, joined, running, sample, tally, zero
 from harness.calibration.worlds import PROCESSINGS, Floats, World
 from harness.statistics.diagnostics import child, ks, neyman, score, tails
 from harness.statistics.eprocess import FAULT, Counts, Strand, average, components
@@ -25,8 +25,10 @@ EVIDENCE = (*(round(10 ** (0.1 * i), 4) for i in range(41)), 20.0, FAULT)
 """E at which campaigns are counted that ever reached it: by Ville at most one in E of them."""
 LEVELS = (1e-5, 1e-4, 1e-3, *(round(0.01 * i, 2) for i in range(1, 101)))
 """Where p-values are counted that are at most as large."""
-RUNS = 20
-"""Of a fault, one beside the other."""
+RUNS, WORLDS = 20, 4
+"""Of a fault."""
+BITE = 8192
+"""Texts simulated at once."""
 FOUND = (1e6, FAULT)
 """Evidence to which tokens are counted: what statistics of this kind are usually told for, and what convicts."""
 TRACED = ("leaf", "offset", "block", "child")
@@ -47,12 +49,14 @@ class Correct:
         oracle = Oracle.of(World.build(self.vocab, processing, self.number))
         rng = np.random.default_rng([1, self.vocab, self.number])
         strands = sample(oracle, rule(), CAMPAIGNS * LOOKS * TEXTS, rng)
-        each = components(running(tally(strands, CAMPAIGNS, LOOKS)))
+        sums = running(tally(strands, CAMPAIGNS, LOOKS))
+        each = components(sums)
         highest = {name: log10.max(axis=1) for name, log10 in (each | {"average": average(each)}).items()}
         return {
             "campaigns": CAMPAIGNS,
             "tokens": CAMPAIGNS * LOOKS * TEXTS * LENGTH,
             "blocks": int((strands.offset == 0).sum()),
+            "impossible": int(sums.impossible[:, -1].sum()),
             "reached": {name: at_least(values, np.log10(EVIDENCE)) for name, values in highest.items()},
             "p_values": {name: at_least(-np.array(values), -np.array(LEVELS)) for name, values in p_values(strands).items()},
         }
@@ -80,7 +84,7 @@ def p_values(strands: Strand) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Broken:
-    """RUNS of a fault, side by side, each until its evidence convicts it or it has had `limit` texts."""
+    """Runs of a fault, side by side, some in each of WORLDS worlds, until all are convicted or have had `limit` texts."""
 
     vocab: int
     fault: int
@@ -89,20 +93,19 @@ class Broken:
 
     def run(self) -> Figures:
         fault = FAULTS[self.fault]
-        oracle = Oracle.of(World.build(self.vocab, fault.processing, 0))
+        oracles = [Oracle.of(World.build(self.vocab, fault.processing, world)) for world in range(WORLDS)]
         rng = np.random.default_rng([2, self.vocab, self.fault])
         race = Race.of(self.runs)
         while race.texts < self.limit and not race.over:
-            looks, texts = stretch(race.texts, self.runs)
-            race.advance(tally(sample(oracle, fault.rule(), self.runs * looks * texts, rng), self.runs, looks), texts)
+            looks, texts = self.stretch(race.texts)
+            strands = joined([sample(o, fault.rule(), self.runs // WORLDS * looks * texts, rng) for o in oracles])
+            race.advance(tally(strands, self.runs, looks), texts)
         return {"fault": fault.name, "runs": self.runs, "spent": race.texts * LENGTH, **race.figures()}
 
-
-def stretch(texts: int, runs: int) -> tuple[int, int]:
-    """Looks to come and texts a look: after the first few, a look every sixteenth of what there was at the last doubling."""
-    doubled = 2 ** int(np.log2(max(texts, 4)))
-    each = max(1, doubled // 16)
-    return max(1, min(4, doubled // each, 4096 // (runs * each))), each
+    def stretch(self, done: int) -> tuple[int, int]:
+        """Looks to come, and texts a look: a sixteenth of what there was at the last doubling, in bites that fit memory."""
+        texts = 2 ** int(np.log2(max(done, 16))) // 16
+        return max(1, min(16, BITE // (self.runs * texts), (self.limit - done) // texts)), texts
 
 
 @dataclass

@@ -35,7 +35,7 @@ def square(low: float, high: float, ticks: Sequence[tuple[float, str]], xlabel: 
 
 def alarms(shown: list[Alarms]) -> Plot:
     """How many campaigns of a correct decoder ever reached an evidence, by component; the dashed line is what Ville allows."""
-    ticks = [(-float(i), f"1/{10**i:,}" if i else "1") for i in range(DECADES + 1)]
+    ticks = [(-float(i), f"{10.0**-i:g}") for i in range(DECADES + 1)]
     at, frame, labels = square(-DECADES, 0, ticks, "1 / evidence that is reached at any look")
     paths = [("grid", frame), ("diagonal", f"M{at(-DECADES, -DECADES)}L{at(0, 0)}")]
     for line in shown:
@@ -52,7 +52,7 @@ def alarms(shown: list[Alarms]) -> Plot:
 
 def p_values(shown: list[PValues]) -> Plot:
     """The distribution functions of the p-values of every diagnostic, on logarithmic axes, where their tails can be seen."""
-    ticks = [(-float(i), f"1e-{i}" if i > 2 else f"{10.0**-i:g}") for i in range(6)]
+    ticks = [(-float(i), f"{10.0**-i:g}") for i in range(6)]
     at, frame, labels = square(-5, 0, ticks, "p-value")
     band = [(level, Rate(round(level * shown[0].n), shown[0].n).interval) for level in LEVELS]
     upper = [at(log10(level), log10(max(high, 1e-9))) for level, (_, high) in band]

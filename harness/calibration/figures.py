@@ -130,8 +130,8 @@ class Calibration:
 
     @cached_property
     def correct(self) -> dict[int, Line]:
-        """By vocabulary: campaigns, tokens and blocks of correct decoders."""
-        names = ("campaigns", "tokens", "blocks")
+        """By vocabulary: campaigns, tokens, blocks and impossible tokens of correct decoders."""
+        names = ("campaigns", "tokens", "blocks", "impossible")
         return {v: {name: sum(shard[name] for shard in shards) for name in names} for v, shards in self._by_vocabulary()}
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,7 +63,12 @@ class Oracle:
 def sample(oracle: Oracle, rule: Reject, texts: int, rng: np.random.Generator) -> Strand:
     """The strands of so many fresh texts of LENGTH tokens."""
     starts = rng.integers(0, 2**64, texts, dtype=np.uint64)
-    parts = [oracle.strands(write(oracle.world, rule, starts[i : i + CHUNK], LENGTH, rng), rng) for i in range(0, texts, CHUNK)]
+    chunks = (starts[i : i + CHUNK] for i in range(0, texts, CHUNK))
+    return joined([oracle.strands(write(oracle.world, rule, chunk, LENGTH, rng), rng) for chunk in chunks])
+
+
+def joined(parts: Sequence[Strand]) -> Strand:
+    """The texts of one after those of the other."""
     return Strand(*(np.concatenate(column) for column in zip(*(vars(part).values() for part in parts), strict=True)))
 
 

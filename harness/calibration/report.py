@@ -40,6 +40,7 @@ def claims(calibration: Calibration) -> list[Claim]:
     """All that is promised."""
     return [
         *(false_alarms(calibration, evidence) for evidence in BOUNDED),
+        support(calibration),
         tails(calibration),
         bounds(calibration),
         sight(calibration),
@@ -56,6 +57,13 @@ def false_alarms(calibration: Calibration, evidence: float) -> Claim:
     )
     held = rate.interval[0] <= 1 / evidence if evidence < FAULT else not rate.count
     return Claim(promised, found if rate.count else "none", held)
+
+
+def support(calibration: Calibration) -> Claim:
+    seen = sum(one["impossible"] for one in calibration.correct.values())
+    return Claim(
+        "A correct decoder emits no token that the target gives probability zero.", f"{seen:,}" if seen else "none", not seen
+    )
 
 
 def tails(calibration: Calibration) -> Claim:
@@ -109,8 +117,8 @@ def page(calibration: Calibration) -> str:
             bounded=BOUNDED,
             tail=TAIL,
             campaign=CAMPAIGN,
+            look=TEXTS * LENGTH,
             sampled=SAMPLED,
-            fault=FAULT,
         )
     )
 

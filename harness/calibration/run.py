@@ -56,7 +56,7 @@ def calibrate(out: Path, quick: bool = False, jobs: int = 1) -> list[Path]:
 
 def plan(quick: bool) -> list[Shard]:
     """All that is simulated, what takes longest first."""
-    each, limit, runs, times = (4, 512, 6, 200) if quick else (48, 8192, RUNS, 2000)
+    each, limit, runs, times = (4, 512, 8, 200) if quick else (40, 4096, RUNS, 2000)
     return [
         *(Broken(vocab, fault, limit, runs) for fault in range(len(FAULTS)) for vocab in BUDGETS),
         *(Correct(vocab, number) for vocab in BUDGETS for number in range(each)),
