@@ -21,9 +21,9 @@ CAMPAIGNS, LOOKS, TEXTS = 64, 32, 8
 """Of a shard of correct decoders: campaigns, looks at the evidence of each, texts from one look to the next."""
 SAMPLE = 64
 """Texts that a p-value is made of: 2,048 tokens."""
-EVIDENCE = (*(round(10 ** (0.1 * i), 4) for i in range(41)), 20.0, FAULT)
+EVIDENCE = (*(round(10 ** (0.2 * i), 4) for i in range(21)), 20.0, FAULT)
 """E at which campaigns are counted that ever reached it: by Ville at most one in E of them."""
-LEVELS = (1e-5, 1e-4, 1e-3, *(round(0.01 * i, 2) for i in range(1, 101)))
+LEVELS = (1e-5, 1e-4, 1e-3, 0.01, *(round(0.05 * i, 2) for i in range(1, 21)))
 """Where p-values are counted that are at most as large."""
 RUNS, WORLDS = 20, 4
 """Of a fault."""

@@ -166,7 +166,7 @@ class TypicalAcceptance(Reject):
 
 
 class CoinsRepeat(Reject):
-    """Every second block is decided by the coins of the block before (vllm-project/vllm PR 47386: same seed and offset)."""
+    """Every second block is decided by the coins of the block before (vllm-project/vllm PR 47386: same noise again)."""
 
     def coins(self, rng: np.random.Generator, shape: tuple[int, ...], step: int, before: Floats | None) -> Floats:
         return before if before is not None and step % 2 else super().coins(rng, shape, step, before)
@@ -179,12 +179,8 @@ class StaleResidual(Reject):
         right = super().last(node, lost)
         if node.above is None:
             return right
-        return np.where(
-            is_leaf(node) & node.refused.any(axis=1), super().last(self.one_up(node, node.above), node.refused), right
-        )
-
-    def one_up(self, node: Node, above: Node) -> Node:
-        return replace(above, coins=node.coins)
+        stale = super().last(replace(node.above, coins=node.coins), node.refused)
+        return np.where(is_leaf(node) & node.refused.any(axis=1), stale, right)
 
 
 class RoundedTo16Bits(Reject):

@@ -76,8 +76,8 @@ class PValues:
 
     @cached_property
     def uniform(self) -> float:
-        """p-value of their own uniformity: chi-square of the hundred bins of one per cent."""
-        counts = np.diff([0, *self.below[LEVELS.index(0.01) :]])
+        """p-value of their own uniformity: chi-square of twentieths."""
+        counts = np.diff([0, *self.below[LEVELS.index(0.05) :]])
         statistic, df = goodness(counts, np.full(len(counts), self.n / len(counts)))
         return float(chi2.sf(statistic, df))
 

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import harness.statistics
 from eagle2_ref import __version__
+from eagle2_ref.errors import BadInput
 from harness.calibration import report
 from harness.calibration.campaigns import RUNS, Broken, Correct
 from harness.calibration.coverage import CASES, Covered, Promised
@@ -113,8 +114,10 @@ def fingerprint() -> str:
 
 
 def resume(path: Path, expected: Line) -> list[Line]:
-    """The header and the lines of an earlier run, if it was of the same code and plan. A torn line is dropped."""
+    """The header and the lines of an earlier run, if of the same code and plan; else a new file. A torn line is dropped."""
     lines = list(whole_lines(path)) if path.exists() else []
+    if lines and (lines[0]["tier"], expected["tier"]) == ("full", "quick"):
+        raise BadInput(f"{path} holds a full calibration, which a quick one would replace", "give another --out")
     same = bool(lines) and {name: value for name, value in lines[0].items() if name != "started"} == expected
     lines = lines if same else [{**expected, "started": datetime.now(UTC).isoformat(timespec="seconds")}]
     write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
