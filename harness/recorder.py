@@ -13,6 +13,8 @@ from pathlib import Path
 
 import harness.report
 from harness.catalogue import catalogue
+from harness.diagnosis import diagnose
+from harness.equivalence import false_alarm, statement
 from harness.evidence import Footer, Header, Property, Result, read_record
 from harness.implementations import Implementation
 from harness.pairs import Pair
@@ -51,7 +53,16 @@ class Recorder:
         results = sorted(settle([*self.results, *lost], self.properties), key=self._place)
         verdict, code = conclude(results)
         seconds = round(time.monotonic() - self.started, 1)
-        footer = Footer(finished=_now(), seconds=seconds, results=len(results), verdict=verdict, exit_code=code)
+        footer = Footer(
+            finished=_now(),
+            seconds=seconds,
+            results=len(results),
+            verdict=verdict,
+            exit_code=code,
+            false_alarm=false_alarm(results),
+            statement=statement(results),
+            likenesses=diagnose(results),
+        )
         whole = self.path.with_suffix(".whole")
         whole.write_text("".join(line.model_dump_json() + "\n" for line in (self.header, *results, footer)), encoding="utf-8")
         whole.replace(self.path)

@@ -44,7 +44,7 @@ def test_whole_continuations(cell: Cell, judge: Judge, subject: Subject) -> None
     pair, prompt = shipped(cell.pair), [2, 3, 2]
     params = {**cell.params, "max_new_tokens": cell.depth + 2}
     try:
-        emitted, choices = _emitted_law(subject.open(pair, **options), prompt, params)
+        emitted, choices = emitted_law(subject.open(pair, **options), prompt, params)
     except Unrepeatable as error:
         judge("fault", f"the same coins gave another text: {error}")
     expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
@@ -74,7 +74,7 @@ def test_whole_continuations(cell: Cell, judge: Judge, subject: Subject) -> None
     judge("fault", f"total variation {distance:.3g}; {seen}", witness=witness, **evidence)
 
 
-def _emitted_law(
+def emitted_law(
     engine: Engine, prompt: list[int], params: dict[str, Any]
 ) -> tuple[Law, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
     """The law of all executions together; and of each the text, without a last token left open, with the choices it took."""

@@ -1,0 +1,50 @@
+"""`eagle2 mutants` and `eagle2 calibrate`: the instrument itself is judged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import mendable
+
+app = typer.Typer()
+
+Processes = Annotated[int, typer.Option("--jobs", "-n", help="Processes; 0 is one a core.")]
+
+
+@app.command(
+    epilog="Examples:  `eagle2 mutants`  ·  `eagle2 mutants --quick`  ·  `eagle2 mutants --only M04 --check LAW`"
+    "  ·  `eagle2 verify mutant:M04`"
+)
+@mendable
+def mutants(
+    only: Annotated[str, typer.Option(help="Ids of mutants or controls, with commas between.")] = "",
+    check: Annotated[str, typer.Option(help="A chapter, such as LAW, or a property, LAW-1.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Only until the first property kills that is meant to.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Directory of trials and report.")] = Path("reports/latest/mutants"),
+    jobs: Processes = 0,
+    sign: Annotated[bool, typer.Option("--sign", help="Keep what every mutant does for the diagnosis of faults.")] = False,
+) -> None:
+    """Put every mutant and every control before the properties. Exit code 1 if a mutant survives or a control dies."""
+    from properties.meta.matrix import matrix
+
+    raise typer.Exit(matrix([name for name in only.split(",") if name], check, quick, out, jobs or os.cpu_count() or 1, sign))
+
+
+@app.command(
+    epilog="Examples:  `eagle2 calibrate --out reports/calibration`  ·  `eagle2 calibrate --quick --out /tmp/calibration`"
+)
+@mendable
+def calibrate(
+    out: Annotated[Path, typer.Option("--out", help="Directory of figures and report; a run that was cut off goes on there.")],
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth, to see that it works.")] = False,
+    jobs: Processes = 0,
+) -> None:
+    """Simulate correct and faulty decoders by the thousand: how often evidence cries wolf, and how soon it sees a fault."""
+    from harness.calibration.run import calibrate
+
+    for written in calibrate(out, quick, jobs or os.cpu_count() or 1):
+        typer.echo(written)

@@ -1,0 +1,49 @@
+"""Options and errors that the commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eagle2_ref.errors import BadInput
+from harness.verdict import USAGE
+
+Impl = Annotated[
+    str,
+    typer.Argument(
+        help="ref, ref:rule=walk,k=4, py:package.module:Engine,depth=5, py:module:accept, mutant:M04, trace:run.jsonl"
+    ),
+]
+PairName = Annotated[str, typer.Option("--pair", help="A shipped pair.")]
+TargetDir = Annotated[str, typer.Option("--target", help="Directory of a target checkpoint, with --draft, instead of --pair.")]
+DraftDir = Annotated[str, typer.Option("--draft", help="Directory of an EAGLE-1/2 head for it.")]
+Tier = Annotated[str, typer.Option(help="quick, or full: more cases and more samples.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")]
+Dtype = Annotated[str, typer.Option(help="float64, float32, bfloat16 or float16.")]
+Seed = Annotated[int, typer.Option(help="Seed of all that is sampled.")]
+Out = Annotated[Path, typer.Option("--out", help="Directory of record and report.")]
+TimeLimit = Annotated[float, typer.Option(help="Seconds that one call of the implementation may take.")]
+Jobs = Annotated[str, typer.Option("--jobs", "-n", help="Processes; auto is one a core.")]
+Only = Annotated[str, typer.Option(help="One property, such as LAW-1, or one case of it, 'LAW-1[case]'.")]
+Evidence = Annotated[str, typer.Option(help="Folder in which LAW-7 keeps its counts, and goes on with those it finds there.")]
+
+
+def mendable(command: Callable[..., None]) -> Callable[..., None]:
+    """Tell what a user can mend in a few lines and exit with 2, instead of a traceback."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except BadInput as error:
+            typer.echo(f"eagle2: {error}", err=True)
+            raise typer.Exit(USAGE) from None
+        except KeyboardInterrupt:
+            typer.echo("eagle2: stopped", err=True)
+            raise typer.Exit(130) from None
+
+    return run
