@@ -187,8 +187,9 @@ def _beside(caches: Sequence[DynamicCache], width: int) -> DynamicCache:
 
 
 def _piece(joint: DynamicCache, row: int, columns: slice) -> DynamicCache:
-    """The entries of one text."""
-    piece = DynamicCache()
-    for index, layer in enumerate(joint.layers):
-        piece.update(layer.keys[row : row + 1, :, columns], layer.values[row : row + 1, :, columns], index)
+    """The entries of one text: a view, until `Target.commit` copies what it keeps."""
+    piece = copy(joint)
+    piece.layers = [copy(layer) for layer in joint.layers]
+    for layer in piece.layers:
+        layer.keys, layer.values = layer.keys[row : row + 1, :, columns], layer.values[row : row + 1, :, columns]
     return piece

@@ -108,6 +108,8 @@ def _process(scores: Tensor, tree: DraftTree, text: Sequence[int], params: Sampl
     """Nodes of one depth have histories of one length, hence one call of the processors a depth; without a processor
     that looks back, one call in all."""
     processors = params.processors()
+    if not processors:
+        return scores
     if params.repetition_penalty is None:
         anything = torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device)
         return torch.as_tensor(processors(anything, scores))

@@ -17,7 +17,7 @@ class Drafter(Protocol):
     """Forward passes of the draft model since `reset`."""
 
     def reset(self) -> None:
-        """Forget the text: a new prompt begins."""
+        """Forget the text: a new prompt begins. A shallow copy, once reset, drafts for another text."""
 
     def observe(self, tokens: Sequence[int], features: Tensor) -> None:
         """features [n, H] are the target's for n further positions; tokens [n] are the tokens emitted *after* each of them.
