@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.evidence import Number, Result, Statement
 from harness.statistics.bounds import LEVEL
+from harness.statistics.budget import family
 from harness.verdict import JUDGED
 
 MOST = 3
@@ -20,6 +21,11 @@ def statement(results: Sequence[Result]) -> Statement:
         logits=_logits(_of(judged, "TREE-5")),
         sampled=_sampled(_of(judged, "LAW-4"), _of(judged, "LAW-7"), _of(judged, "LAW-8")),
     )
+
+
+def false_alarm(results: Iterable[Result]) -> float:
+    """At most how probable it is that a run calls a correct implementation a fault: the sum over its checks."""
+    return family(result.false_alarm for result in results).false_alarm
 
 
 def _exact(decoders: list[Result], rules: list[Result]) -> str:

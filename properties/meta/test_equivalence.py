@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.equivalence import statement
+from harness.equivalence import false_alarm, statement
 from harness.evidence import Result, Statement, read_record
 from properties.meta.records import result
 
@@ -93,3 +93,8 @@ def test_a_long_list_of_sensitivities_is_cut() -> None:
 def test_the_statement_of_the_shipped_record() -> None:
     said = statement(read_record(Path("reports/reference/record.jsonl")).results)
     assert said.exact.startswith("Enumerated: ") and "fault" not in said.exact + said.sampled
+
+
+def test_the_shares_of_all_checks_are_added() -> None:
+    shares = [result("LAW-4", "a", false_alarm=1e-9), result("LAW-7", "b", "fault", false_alarm=2e-9), result("LAW-1", "c")]
+    assert false_alarm(shares) == pytest.approx(3e-9) and false_alarm([]) == 0
