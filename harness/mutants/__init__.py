@@ -76,10 +76,8 @@ def find(label: str) -> Mutant:
     gallery: dict[str, Mutant] = importlib.import_module(__name__).GALLERY
     if label not in gallery:
         near = difflib.get_close_matches(label.upper(), gallery, 3, cutoff=0.3) or list(gallery)[:3]
-        raise BadInput(
-            f"there is no mutant {label!r}",
-            "did you mean " + ", or ".join(f"{name} ({gallery[name].name})" for name in near) + "?",
-        )
+        told = ", ".join(f"{other} ({gallery[other].name})" for other in near)
+        raise BadInput(f"there is no mutant {label!r}", f"near it are {told}")
     return gallery[label]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -24,16 +26,17 @@ def broken_reject(
     p: Tensor,
     coins: Coins,
     remainder: Callable[[Tensor, int], Tensor] = without,
-    accepts: Callable[[Tensor, int, Uniform], bool] = lambda r, x, u: u < r[x],
+    accepts: Callable[[Tensor, int, Any], bool] = lambda r, x, u: u < r[x],
     last: Callable[[Tensor, Uniform | None, Tensor | None], int] | None = None,
+    order: Callable[[list[int], Tensor], list[int]] = lambda children, _r: children,
 ) -> Answer:
-    """`rules.reject`, with parts to be broken. `last` draws the last token from r, the last coin refused at this node, and
+    """`rules.reject`, with parts to be changed. `last` draws the last token from r, the last coin refused at this node, and
     what had remained at the node above."""
     path: list[int] = []
     node, above = ROOT, None
     while True:
         r, refused = p[node], None
-        for child in tree.children(node):
+        for child in order(tree.children(node), r):
             x, coin = tree.token(child), coins.uniform()
             if accepts(r, x, coin):
                 break
@@ -44,8 +47,15 @@ def broken_reject(
         node, above = child, (r if refused is not None else None)
 
 
+def inverted(p: Tensor, coin: Uniform) -> int:
+    """The token at which the cumulative sum of p first exceeds a coin; comparisons are all it asks of the coin."""
+    return next((x for x, cumulative in enumerate(p.double().cumsum(0)) if coin < cumulative), int(p.nonzero()[-1]))
+
+
 class Planted(Engine):
     """The reference decoder, with a fault planted into it once it is loaded."""
+
+    __signature__ = inspect.signature(Engine)  # what `connect` checks options against
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -56,6 +66,21 @@ class Planted(Engine):
     def plant(self, decoder: Decoder) -> None: ...
 
     def plant_drafter(self, drafter: Eagle2) -> None: ...
+
+
+class PlantedBlock(Planted):
+    """A block comes out of the rule otherwise than it went in."""
+
+    def block(self, block: Block, asked: Asked, coins: Coins) -> Block:
+        raise NotImplementedError
+
+    def plant(self, decoder: Decoder) -> None:
+        accept = decoder._accept
+
+        def otherwise(tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
+            return self.block(accept(tree, logits, text, params, coins), Asked(tree, logits, text, params), coins)
+
+        decoder._accept = otherwise  # type: ignore[method-assign]
 
 
 class Asked(NamedTuple):
@@ -83,6 +108,22 @@ class PlantedLaw(Planted):
         decoder._accept = accept  # type: ignore[method-assign]
 
 
+class PlantedRows(Planted):
+    """The logits [m + 1, V] of a tree come back from the target's pass otherwise."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def plant(self, decoder: Decoder) -> None:
+        verify = decoder.target.verify
+
+        def otherwise(tree: DraftTree) -> Rows:
+            rows = verify(tree)
+            return replace(rows, logits=self.logits(rows.logits))
+
+        decoder.target.verify = otherwise  # type: ignore[method-assign]
+
+
 class PlantedPass(Planted):
     """What the target is given for a tree is changed: positions [m + 1], or which nodes [m + 1, m + 1] a node may see."""
 
@@ -105,14 +146,14 @@ class PlantedPass(Planted):
 
 
 class PlantedCommit(Planted):
-    """Other nodes than the accepted ones are kept in the target's cache."""
+    """What is accepted is kept in the target's cache otherwise. `keep` stands for `Target.commit`, which is handed to it."""
 
-    def kept(self, path: list[int]) -> list[int]:
+    def keep(self, commit: Callable[[Sequence[int]], None], path: list[int]) -> None:
         raise NotImplementedError
 
     def plant(self, decoder: Decoder) -> None:
         commit = decoder.target.commit
-        decoder.target.commit = lambda path: commit(self.kept(list(path)))  # type: ignore[method-assign]
+        decoder.target.commit = lambda path: self.keep(commit, list(path))  # type: ignore[method-assign]
 
 
 class PlantedChildren(Planted):
@@ -126,6 +167,37 @@ class PlantedChildren(Planted):
         drafter._children = lambda *layer: self.children(grow, *layer)  # type: ignore[method-assign]
 
 
+class PlantedObserve(Planted):
+    """The drafter is told otherwise what was emitted: tokens [n], and the target's features [n, H] before each of them."""
+
+    def seen(self, drafter: Eagle2, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:
+        raise NotImplementedError
+
+    def plant_drafter(self, drafter: Eagle2) -> None:
+        observe = drafter.observe
+
+        def otherwise(tokens: Sequence[int], features: Tensor) -> None:
+            observe(*self.seen(drafter, list(tokens), features))
+
+        drafter.observe = otherwise  # type: ignore[method-assign]
+
+
+class PlantedCut(Planted):
+    """Where a block is cut at an end of text inside it. As it stands here it never is."""
+
+    def cut(self, block: Block, text: list[int], params: SamplingParams) -> Block:  # noqa: ARG002
+        return block
+
+    def plant(self, decoder: Decoder) -> None:
+        super().plant(decoder)
+        accept = decoder._accept
+
+        def uncut(tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
+            return self.cut(accept(tree, logits, text, replace(params, eos_token_id=None), coins), text, params)
+
+        decoder._accept = uncut  # type: ignore[method-assign]
+
+
 class PlantedStream(Planted):
     """The blocks come out of the decoder otherwise than they went in."""
 
@@ -135,5 +207,6 @@ class PlantedStream(Planted):
         raise NotImplementedError
 
     def plant(self, decoder: Decoder) -> None:
+        super().plant(decoder)
         stream = decoder.stream
         decoder.stream = lambda *asked: self.stream(stream, *asked)  # type: ignore[method-assign]

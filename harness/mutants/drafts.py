@@ -1,0 +1,126 @@
+"""Faults of the head and of the drafted tree: none of them changes the law; they cost speed, or break the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eagle2_ref.coins import Coins
+from eagle2_ref.decode import Block
+from eagle2_ref.drafters.eagle2 import Eagle2, Pool
+from eagle2_ref.tree import DraftTree
+from harness.mutants import mutant
+from harness.mutants.cases import FOUR_BEST, GREEDY_COUNT
+from harness.mutants.planting import Asked, Planted, PlantedBlock, PlantedChildren, PlantedObserve
+
+
+@mutant("M53", part="head", source="vllm-project/vllm PR 9730", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)
+class FeaturesLate(PlantedObserve):
+    """The head is fed each token with the feature of one position earlier."""
+
+    def seen(self, drafter: Eagle2, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:  # noqa: ARG002
+        return tokens, torch.cat([features[:1], features[:-1]])
+
+
+@mutant("M54", part="tree", source="SafeAILab/EAGLE, total_token in model/cnets.py", killers={"TREE-1": ""}, law=False)
+class OverBudget(Planted):
+    """`total_token`, which counts the root, is read as the number of drafted tokens."""
+
+    def plant_drafter(self, drafter: Eagle2) -> None:
+        drafter.budget = replace(drafter.budget, m=drafter.budget.m + 1)
+
+
+@mutant("M55", part="tree", source="SafeAILab/EAGLE commit b09a256", killers={"TREE-1": ""})
+class TwinSiblings(PlantedChildren):
+    """The least confident child of a node repeats the most confident one."""
+
+    def children(self, grow: Callable[..., Pool], features: Tensor, values: Tensor, parents: Tensor) -> Pool:
+        pool = grow(features, values, parents)
+        tokens = pool.tokens.view(len(features), -1).clone()
+        tokens[:, -1] = tokens[:, 0]
+        return replace(pool, tokens=tokens.flatten())
+
+
+@mutant("M56", part="tree", source="sgl-project/sglang issue 7477", killers={"TREE-4": FOUR_BEST}, law=False)
+class RanksByConfidence(PlantedChildren):
+    """Candidates are ranked by confidence, not by value, so that parents are lost."""
+
+    def children(self, grow: Callable[..., Pool], features: Tensor, values: Tensor, parents: Tensor) -> Pool:
+        return grow(features, torch.zeros_like(values), parents)
+
+
+@mutant("M57", part="tree", source="SafeAILab/EAGLE, torch.topk in model/cnets.py", killers={"TREE-4": FOUR_BEST})
+class OrphansOfTies(Planted):
+    """Of equal values the deeper is kept, and its parent may be lost; the head is saturated, so that equal values occur."""
+
+    def plant_drafter(self, drafter: Eagle2) -> None:
+        lm_head, expand = drafter.lm_head, drafter._expand
+        drafter.lm_head = lambda features: 100 * lm_head(features)
+
+        def later_first(feature: Tensor, depth: int) -> Pool:
+            pool = expand(feature, depth)
+            return replace(pool, values=pool.values + 1e-12 * torch.arange(len(pool.values), device=feature.device))
+
+        drafter._expand = later_first  # type: ignore[method-assign]
+
+
+@mutant("M58", part="head", source="vllm-project/vllm PR 11672", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)
+class NormTwice(Planted):
+    """The features, which come from behind the target's last norm, are normed once more."""
+
+    def plant_drafter(self, drafter: Eagle2) -> None:
+        run = drafter._pass
+
+        def normed(tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+            return run(tokens, F.rms_norm(features, features.shape[-1:]), positions, mask)
+
+        drafter._pass = normed  # type: ignore[method-assign]
+
+
+@mutant("M59", part="head", source="vllm-project/vllm PR 14464", killers={"COUNT-2": GREEDY_COUNT}, law=False)
+class NoResidualStream(Planted):
+    """The head's layer returns what its MLP adds, without what it is added to."""
+
+    def plant_drafter(self, drafter: Eagle2) -> None:
+        layer: Any = drafter.head.layers[0]
+
+        def bare(x: Tensor, rope: Any, mask: Any, cache: Any) -> Tensor:
+            x = x + layer.self_attn(layer.input_layernorm(x), rope, mask, cache, layer.index)
+            out: Tensor = layer.mlp(layer.post_attention_layernorm(x))
+            return out
+
+        layer.forward = bare
+
+
+@mutant(
+    "M60", part="tree", source="verl-project/verl-SpeCo PR 67", killers={"TREE-4": FOUR_BEST, "COUNT-2": GREEDY_COUNT}, law=False
+)
+class IdsUnmapped(PlantedChildren):
+    """Drafted ids are those of the head's own vocabulary: the map to the target's ids is left out."""
+
+    def children(self, grow: Callable[..., Pool], features: Tensor, values: Tensor, parents: Tensor) -> Pool:
+        pool = grow(features, values, parents)
+        return replace(pool, tokens=(pool.tokens + 1) % self.decoder.target.vocab_size)
+
+
+@mutant("M61", part="speed", source="ggml-org/llama.cpp issue 25345", killers={"COUNT-2": GREEDY_COUNT}, law=False)
+class NeverEngages(Planted):
+    """The head is loaded and run, and nothing it proposes is verified."""
+
+    def plant_drafter(self, drafter: Eagle2) -> None:
+        propose = drafter.propose
+        drafter.propose = lambda depth: DraftTree.bare(propose(depth).token(0))  # type: ignore[method-assign]
+
+
+@mutant("M62", part="speed", source="ohdearquant/lattice PR 509", killers={"COUNT-2": GREEDY_COUNT}, law=False)
+class BonusDropped(PlantedBlock):
+    """After a whole path was accepted, its bonus token is not emitted: the last drafted token is verified once more."""
+
+    def block(self, block: Block, asked: Asked, coins: Coins) -> Block:  # noqa: ARG002
+        whole = block.path and len(block.tokens) > len(block.path) and not asked.tree.children(block.path[-1])
+        return replace(block, tokens=block.tokens[:-1], accepted=block.accepted - 1, path=block.path[:-1]) if whole else block
