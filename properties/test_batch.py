@@ -69,7 +69,9 @@ def _engines(subject: Subject) -> tuple[Engine, Engine]:
 
     In float64 where it can be had, so that a pass of another shape rounds to the same tokens.
     """
-    options: dict[str, Any] = {"dtype": "float64"} if subject.impl.takes("dtype") and "batch" in subject.impl.capabilities else {}
+    if "batch" not in subject.impl.capabilities:
+        return (subject.open(subject.pair),) * 2
+    options: dict[str, Any] = {"dtype": "float64"} if subject.impl.takes("dtype") else {}
     if not subject.impl.takes("batch"):
         return (subject.open(subject.pair, **options),) * 2
     return subject.open(subject.pair, batch=SIZE, **options), subject.open(subject.pair, batch=1, **options)

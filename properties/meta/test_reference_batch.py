@@ -274,22 +274,26 @@ def test_the_reference_in_batches_is_green(name: str, case: str, impl: str, byte
 
 
 class LastOfTiesTogether(PlantedLaw):
-    """A black box that takes the last of equally likely tokens where several rows share a pass, the first where one is alone."""
+    """A black box that takes the last of equally likely tokens in a call of several rows, the first where one is alone."""
 
     capabilities = frozenset({"temperature"})
 
+    def generate(self, prompts: Any, params: Any, seeds: Any) -> Any:
+        self.alone = len(prompts) == 1
+        return super().generate(prompts, params, seeds)
+
     def wrong(self, p: torch.Tensor, asked: Asked) -> torch.Tensor:
-        if self.batch.size == 1 or asked.params.temperature:
+        if self.alone or asked.params.temperature:
             return p
         return law(asked.logits.flip(-1), asked.tree, asked.text, asked.params).flip(-1)
 
 
 class SecondBestTogether(LastOfTiesTogether):
-    """One that takes the second best there."""
+    """One that takes the second best token there."""
 
     def wrong(self, p: torch.Tensor, asked: Asked) -> torch.Tensor:
         second = asked.logits.scatter(-1, asked.logits.argmax(-1, keepdim=True), float("-inf"))
-        return p if self.batch.size == 1 or asked.params.temperature else second.softmax(-1)
+        return p if self.alone or asked.params.temperature else second.softmax(-1)
 
 
 @pytest.mark.parametrize(("planted", "expected"), [("LastOfTiesTogether", "tie"), ("SecondBestTogether", "fault")])
