@@ -77,7 +77,7 @@ def _chance(seen: Witness) -> str:
 def _show(console: Console, found: Found, seen: Witness, spell: Callable[[int], str]) -> None:
     """The tree of the step, the node, all its coins with the one that brought the token, and the two probabilities."""
     console.print()
-    node, step = "", found.step
+    node, step, greedy = "", found.step, seen.params.get("temperature") == 0
     if step:
         node = f" after node {step.node}, {spell(step.tree.token(step.node))}"
         notes = [f"node {each}" for each in range(len(step.tree))]
@@ -86,12 +86,13 @@ def _show(console: Console, found: Found, seen: Witness, spell: Callable[[int], 
         console.print()
     _line(console, "token", f"{spell(found.token)}{node}")
     if not found.coins:
-        _line(console, "coin", "the implementation's own, unseen")
+        _line(console, "coins", "none are needed at temperature 0" if greedy else "the implementation's own, unseen")
     for i, coin in enumerate(found.coins):
         mark = "  ← brought it" if found.came and coin is found.coin else ""
         _line(console, "" if i else "coins", f"{coin.said(found.token)}{mark}")
     likeliest = int(found.p.argmax())
-    best = f"; its likeliest there is {spell(likeliest)}, of {number(float(found.p[likeliest]))}"
+    due = f"; its likeliest there{', which is due,' if greedy else ''} is"
+    best = f"{due} {spell(likeliest)}, of {number(float(found.p[likeliest]))}"
     _line(console, "target", f"p = {number(float(found.p[found.token]))}{best if found.p.any() else '; the text has ended'}")
     then = "" if seen.q is None or seen.emitted != found.token else f"{number(seen.q)} in the record"
     now = "" if found.q is None else f"{number(found.q)} over all coins"

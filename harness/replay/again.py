@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,7 +41,8 @@ class Step:
 class Found:
     """What came this time.
 
-    token, came: the token that is looked at, and whether it came. p [V]: the target's law there. q: the implementation's
+    token, came: the token that is looked at, and whether it came. p [V]: the target's law there (at temperature 0, that of
+    temperature 1, of which the likeliest is due). q: the implementation's
     probability of the token, if all coins could be enumerated. departs: the two are not the same law. coin: the one of
     `coins`, which are all of the step, that brought the token.
     """
@@ -82,8 +83,11 @@ def _text(implementation: Implementation, seen: Witness, pair: Pair) -> Found:
     output, told = _decoded(engine, seen)
     before = tuple(int(token) for token in output.tokens[: seen.position])
     came = seen.position < len(output.tokens) and _is(output.tokens[seen.position], seen.emitted)
-    p = _due(seen, before, pair)
+    params = SamplingParams.of(seen.params)
+    p = _due(params, seen.prompt, before, pair)
     q, departs = (None, True) if seen.choices is None else _enumerated(engine, seen, before, p)
+    if params.temperature == 0:  # a law of one token says little: shown is what that token was the likeliest of
+        p = _due(replace(params, temperature=1.0), seen.prompt, before, pair)
     step, start = _step(output, seen.position)
     coins = [coin for coin in told if coin.position == len(seen.prompt) + start]
     return Found(seen.emitted, came, departs, p, q, step, coins, decisive(coins, seen.position - start))
@@ -104,10 +108,9 @@ def _decoded(engine: Engine, seen: Witness) -> tuple[Output, list[Coin]]:
 
 
 @torch.inference_mode()
-def _due(seen: Witness, before: tuple[int, ...], pair: Pair) -> Tensor:
+def _due(params: SamplingParams, prompt: Sequence[int], before: tuple[int, ...], pair: Pair) -> Tensor:
     """p [V] after the prompt and the tokens before; all zero where the text has ended already."""
-    params, text = SamplingParams.of(seen.params), torch.tensor([[*seen.prompt, *before]])
-    p = next_token_law(load_plain(pair, "float64"), text, params)[0]
+    p = next_token_law(load_plain(pair, "float64"), torch.tensor([[*prompt, *before]]), params)[0]
     return p * 0 if any(params.ends(token) for token in before) else p
 
 
