@@ -147,11 +147,12 @@ class Walk:
             return None
         index, weights = trail.taken[-1]
         law = torch.tensor([float(weight) for weight in weights], dtype=torch.float64)
-        possible = law.nonzero()[:, 0].tolist()
-        if outcome[-1] != index or index != possible[0] or len(possible) == 1:
+        possible = law.nonzero()[:, 0]
+        if outcome[-1] != index or index != int(possible[0]) or len(possible) == 1:
             return None
-        by_weight = sorted(possible[1:-1], key=lambda token: float(law[token]))
-        for token in dict.fromkeys([*by_weight[:1], *by_weight[-1:], possible[-1]]):
+        between, last = possible[1:-1], int(possible[-1])
+        extremes = [int(between[law[between].argmax()]), int(between[law[between].argmin()])] if len(between) else []
+        for token in dict.fromkeys([*extremes, last]):
             other, found = self._execute([*trail.taken[:-1], (token, weights)])
             alike = found.before == leaf.before and torch.equal(found.last, _certainly(token))
             if len(other.taken) != len(trail.taken) or not alike:

@@ -14,7 +14,7 @@ from eagle2_ref.coins import Trail
 from harness.laws.interception import calls, draws, looks
 from harness.laws.interception.chance import Chance, NotEnumerable
 from harness.laws.interception.mode import Interception
-from harness.laws.interception.nets import Net, Untouched
+from harness.laws.interception.nets import Net, Unswallowed, Untouched
 from harness.laws.interception.python import replacements
 
 __all__ = ["NotEnumerable", "intercepted"]
@@ -28,6 +28,7 @@ def intercepted(trail: Trail) -> Iterator[None]:
     chance = Chance(trail)
     mode = Interception(chance)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(Unswallowed())
         stack.enter_context(Untouched())
         for place, name, stand_in in replacements(chance):
             stack.enter_context(_replaced(place, name, stand_in))

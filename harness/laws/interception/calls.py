@@ -159,6 +159,6 @@ def _made(mode: Interception, numbers: Lazy, out: Tensor | None, *sources: Any) 
 
 
 def _dtype(*sources: Any) -> torch.dtype:
-    first, *rest = [source if isinstance(source, Tensor) else 1.0 for source in sources]
-    dtype = torch.result_type(first, *rest or [first])
+    known: list[Any] = [source if isinstance(source, Tensor) else 1.0 for source in sources]
+    dtype = torch.result_type(known[0], known[-1])
     return dtype if dtype.is_floating_point else torch.get_default_dtype()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,17 +15,17 @@ MOST = 1 << 16
 """Whole numbers out of more than this are not decided one by one: they can only be seeds."""
 
 
-class NotEnumerable(BaseException):
+class NotEnumerable(Exception):
     """The code draws, or looks at what it drew, in a way that cannot be followed. The message names the call.
 
-    No `except Exception` of the code itself can pass it over.
+    Those of the present execution are kept: what the code, or a layer of torch, swallows or wraps is raised at its end.
     """
 
+    raised: ClassVar[list[NotEnumerable]] = []
 
-class Chooser(Protocol):
-    """What interception needs of a trail."""
-
-    def choose(self, weights: Any) -> int: ...
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        NotEnumerable.raised.append(self)
 
 
 class Cell:
@@ -81,6 +81,12 @@ class Chance:
         self._drawn = 0
         self._cells: dict[int, Cell] = {}
         self._wholes: dict[int, Whole | Seed] = {}
+        self._seeds: dict[tuple[str, int], int] = {}
+
+    def seed(self, generator: str, seed: object) -> None:
+        """A seed is taken as the name of numbers that are enumerated; the same name twice would be the same numbers twice."""
+        if isinstance(seed, int | np.integer) and self._seeds.setdefault((generator, int(seed)), self._drawn) < self._drawn:
+            raise NotEnumerable(f"the seed {seed} is given to {generator} again, after numbers were drawn")
 
     def draw(self, n: int) -> Tensor:
         """The ids [n] of n fresh numbers."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.laws.interception.chance import NotEnumerable, Whole, whole
+from harness.laws.interception.memory import refuse_coarse
 from harness.laws.interception.mode import DRAWS, Interception, handles
 from harness.laws.interception.values import EXPONENTIAL, UNIFORM, Lazy
 
@@ -43,6 +44,7 @@ def exponential_(mode: Interception, _: F, x: Tensor, lambd: float = 1.0) -> Ten
 @handles(DRAWS, "multinomial")
 def multinomial(mode: Interception, _: F, p: Tensor, num_samples: int, replacement: bool = False, *, out: Any = None) -> Tensor:
     """Draws from each row of p [rows, V] or from p [V]; the last one of a row stays undecided."""
+    refuse_coarse(p.dtype)
     weights = mode.plain(p).reshape(-1, p.shape[-1])
     if not bool((weights >= 0).all() & weights.isfinite().all()):
         raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")

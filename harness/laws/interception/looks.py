@@ -58,7 +58,8 @@ def searching(
 
 @handles(FOLLOWED, "bucketize")
 def bucketing(mode: Interception, func: F, x: Any, edges: Tensor, **kwargs: Any) -> Tensor:
-    return searching(mode, func, edges, x, **kwargs)
+    found: Tensor = searching(mode, func, edges, x, **kwargs)
+    return found
 
 
 @handles(FOLLOWED, "argmax argmin")

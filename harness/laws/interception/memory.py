@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from harness.laws.interception.chance import Chance, NotEnumerable
 from harness.laws.interception.values import UNIFORM, Kind, Lazy
@@ -18,19 +19,25 @@ from harness.laws.interception.values import UNIFORM, Kind, Lazy
 class Shadow:
     """What is known of a storage: for each of its elements an id, -1 where the element is what the storage says.
 
-    real is the storage itself [n]; it is kept alive, so that no other one comes to its address. kind None: whole numbers.
-    Undecided floats read as NaN in it, whole numbers as the smallest there is.
+    kind None: whole numbers. In the storage itself undecided floats read as NaN, whole numbers as the smallest there is.
+    storage: a weak reference; another storage may come to the address of one that is gone.
     """
 
-    real: Tensor
+    storage: StorageWeakRef
     kind: Kind | None
     ids: Tensor
     shift: Tensor
     scale: Tensor
 
+    def alive(self) -> bool:
+        return not self.storage.expired()  # type: ignore[no-untyped-call]
+
 
 class Memory:
-    """The undecided numbers of one execution, by the addresses of the storages that hold them."""
+    """The undecided numbers of one execution, by the addresses of the storages that hold them.
+
+    Writes are made in inference mode, where they are allowed on tensors of all kinds.
+    """
 
     def __init__(self, chance: Chance) -> None:
         self.chance = chance
@@ -80,8 +87,8 @@ class Memory:
             shadow.kind = numbers.kind
         with torch.inference_mode():
             tensor.copy_(torch.where(numbers.random, torch.nan, numbers.shift))
-        for part, values in ((shadow.ids, numbers.ids), (shadow.shift, numbers.shift), (shadow.scale, numbers.scale)):
-            _view(part, tensor).copy_(values)
+            for part, values in ((shadow.ids, numbers.ids), (shadow.shift, numbers.shift), (shadow.scale, numbers.scale)):
+                _view(part, tensor).copy_(values)
         return tensor
 
     def store_wholes(self, tensor: Tensor, ids: Tensor) -> Tensor:
@@ -91,8 +98,8 @@ class Memory:
         shadow = self._shadow(tensor) or self._begin(tensor, None)
         if shadow.kind is not None:
             raise NotEnumerable("whole numbers written among undecided floats")
-        _view(shadow.ids, tensor).copy_(ids)
         with torch.inference_mode():
+            _view(shadow.ids, tensor).copy_(ids)
             tensor.masked_fill_((ids >= 0).to(tensor.device), torch.iinfo(tensor.dtype).min)
         return tensor
 
@@ -100,7 +107,8 @@ class Memory:
         """The tensor was overwritten by plain numbers."""
         shadow = self._shadow(tensor)
         if shadow is not None:
-            _view(shadow.ids, tensor).fill_(-1)
+            with torch.inference_mode():
+                _view(shadow.ids, tensor).fill_(-1)
 
     def decide(self, tensor: Tensor) -> None:
         """Decide all whole numbers of a tensor, and write them into it."""
@@ -108,28 +116,37 @@ class Memory:
         if shadow is None:
             return
         assert shadow.kind is None
+        real = torch.as_strided(tensor.detach(), shadow.ids.shape, (1,), 0)
         places = _view(torch.arange(len(shadow.ids)), tensor).reshape(-1)
         for place in places[shadow.ids[places] >= 0].tolist():
             if shadow.ids[place] >= 0:
                 value = int(self.chance.whole(int(shadow.ids[place])))
-                shadow.ids[place] = -1
                 with torch.inference_mode():
-                    shadow.real[place] = value
+                    shadow.ids[place] = -1
+                    real[place] = value
 
     def _shadow(self, tensor: Tensor) -> Shadow | None:
         if not self.shadows or tensor.layout != torch.strided:
             return None
-        return self.shadows.get(tensor.untyped_storage().data_ptr())  # of an empty or abstract tensor 0, which none has
+        shadow = self.shadows.get(tensor.untyped_storage().data_ptr())  # of an empty or abstract tensor 0, which none has
+        return shadow if shadow is not None and shadow.alive() else None
 
     def _begin(self, tensor: Tensor, kind: Kind | None) -> Shadow:
+        refuse_coarse(tensor.dtype)
         storage = tensor.untyped_storage()
         n = storage.nbytes() // tensor.element_size()
-        plain = tensor.detach()
-        real = torch.as_strided(plain, (n,), (1,), 0)
+        reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         shift, scale = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
-        shadow = Shadow(real, kind, torch.full((n,), -1), shift, scale)
+        shadow = Shadow(reference, kind, torch.full((n,), -1), shift, scale)
+        self.shadows = {place: known for place, known in self.shadows.items() if known.alive()}
         self.shadows[storage.data_ptr()] = shadow
         return shadow
+
+
+def refuse_coarse(dtype: torch.dtype) -> None:
+    """Random numbers of 16 bits are so few that their law is not that of an interval, nor that of a race."""
+    if dtype.is_floating_point and dtype.itemsize < 4:
+        raise NotEnumerable(f"random numbers in {dtype}, whose rounding shows in the law")
 
 
 def _view(part: Tensor, tensor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from harness.laws.interception.memory import Memory, rearrange
 from harness.laws.interception.numbers import Number
 from harness.laws.interception.values import Lazy, rounded
 
+OF_NO_INTEREST = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size, torch.layout})
 Handler = Callable[..., Any]
 DRAWS: dict[str, Handler] = {}
 """Functions that draw, by name: handler(mode, func, *args, **kwargs)."""
@@ -49,11 +50,11 @@ class Interception(TorchFunctionMode):
             return self._work(DRAWS[name], func, args, asked)
         if name in TELLING:
             return self._work(TELLING[name], func, args, kwargs)
-        if not self.holds((args, kwargs)):
+        if not self.meets(args, kwargs):
             return func(*args, **kwargs)
         if name in FOLLOWED:
             return self._work(FOLLOWED[name], func, args, kwargs)
-        if not self.holds((args, kwargs), floats=True):
+        if not self.holds([args, kwargs], floats=True):
             return self._work(_decide_all, func, args, kwargs)
         raise NotEnumerable(f"torch.{name} of undecided numbers")
 
@@ -75,6 +76,8 @@ class Interception(TorchFunctionMode):
         if isinstance(value, list | tuple):
             items = map(self.decided, value)
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        if isinstance(value, slice):
+            return slice(*map(self.decided, (value.start, value.stop, value.step)))
         if isinstance(value, dict):
             return {key: self.decided(item) for key, item in value.items()}
         return value
@@ -94,6 +97,13 @@ class Interception(TorchFunctionMode):
                 flat[i] = self.chance.whole(number) if numbers is None else Number(self.chance, numbers.at(i))
         return result
 
+    def meets(self, args: Any, kwargs: Any) -> bool:
+        """Whether a call has to do with something undecided. Asked of every call there is, hence without a detour."""
+        for value in args if not kwargs else (*args, *kwargs.values()):
+            if type(value) not in OF_NO_INTEREST and self.holds(value):
+                return True
+        return False
+
     def holds(self, value: Any, floats: bool = False) -> bool:
         """Whether an argument, or something in it, holds something undecided; an undecided float, if it is asked for."""
         if isinstance(value, Tensor):
@@ -103,6 +113,8 @@ class Interception(TorchFunctionMode):
             return any(self.holds(item, floats) for item in value)
         if isinstance(value, dict):
             return bool(value) and self.holds(list(value.values()), floats)
+        if isinstance(value, slice):
+            return self.holds([value.start, value.stop, value.step], floats)
         if isinstance(value, np.ndarray):
             return value.dtype == object and self.holds(value.tolist(), floats)
         return isinstance(value, Number if floats else Number | Whole | Seed)
@@ -150,6 +162,8 @@ class Interception(TorchFunctionMode):
         result = function(*data)
         first = result if isinstance(result, Tensor) else result[0]
         if self.memory.knows(first):
+            if first.dtype not in {tensor.dtype for tensor in data}:
+                raise NotEnumerable(f"the bits of undecided numbers, as {first.dtype}")
             return result
         return rearrange(self.memory, data, function, result) if self.holds(data) else result
 
@@ -188,7 +202,7 @@ class Interception(TorchFunctionMode):
 @handles(
     TELLING,
     "__get__ size dim ndimension numel nelement stride is_contiguous storage_offset element_size get_device is_floating_point"
-    " is_complex is_inference __len__ __hash__ untyped_storage requires_grad_ is_tensor",
+    " is_complex is_inference __len__ __hash__ requires_grad_ is_tensor",
 )
 def tell(_: Interception, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Also properties, of which some, such as T, are views."""

@@ -33,7 +33,7 @@ class Net(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._drawing[func] = torch.Tag.nondeterministic_seeded in func.tags
             if self._drawing[func] and _draws(func, args, kwargs):
                 raise NotEnumerable(f"{func} draws from a generator that cannot be followed")
-            if self._mode.memory.shadows and self._mode.holds((args, kwargs)):
+            if self._mode.memory.shadows and self._mode.meets(args, kwargs):
                 raise NotEnumerable(f"{func} looks at undecided numbers")
         return func(*args, **kwargs)
 
@@ -43,6 +43,17 @@ def _draws(func: Any, args: Any, kwargs: Any) -> bool:
     names = [argument.name for argument in func._schema.arguments]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     return "dropout_p" not in names or bool(given.get("dropout_p", 0.0))
+
+
+class Unswallowed:
+    """A refusal that was raised must come out, whatever the code, or TorchScript, made of it."""
+
+    def __enter__(self) -> None:
+        NotEnumerable.raised.clear()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if NotEnumerable.raised and not isinstance(error, NotEnumerable):
+            raise NotEnumerable.raised[0] from error
 
 
 class Untouched:

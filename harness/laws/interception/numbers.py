@@ -106,11 +106,6 @@ class Number:
     def __repr__(self) -> str:
         return "an undecided number"
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise NotEnumerable(f"{name} of an undecided number")
-
     @classmethod
     def __torch_function__(cls, func: Callable[..., Any], *_: object) -> Any:
         raise NotEnumerable(f"torch.{func.__name__} of an undecided number")

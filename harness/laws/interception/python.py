@@ -29,20 +29,25 @@ def replacements(chance: Chance) -> list[tuple[Any, str, Any]]:
     def bits(*arguments: Any) -> Whole | Seed:
         return whole(trail, 0, 1 << int(arguments[-1]))
 
-    def seed(*_: Any, **__: Any) -> None:
-        """A seed is accepted and ignored: what it decides is enumerated."""
+    def seeded(generator: str, result: Any = None) -> Callable[..., Any]:
+        def seed(*seeds: Any, **named: Any) -> Any:
+            chance.seed(generator, next((seed for seed in (*seeds, *named.values()) if isinstance(seed, int | np.integer)), None))
+            return result
+
+        return seed
 
     drawn = NumpyDraws(chance)
     found: list[tuple[Any, str, Any]] = [
         *((place, name, stand_in) for place in (random, random.Random, random.SystemRandom)
-          for name, stand_in in (("random", uniform), ("getrandbits", bits), ("seed", seed))),
+          for name, stand_in in (("random", uniform), ("getrandbits", bits), ("seed", seeded("random")))),
         (random.Random, "_randbelow", below),
         (vars(tempfile)["_RandomNameSequence"], "__next__", lambda _: secrets.token_hex(4)),  # nobody's coins
-        (torch, "Generator", _undrawn_generator()),
-        *((place, "manual_seed", lambda *_: torch.default_generator) for place in (torch, torch.random)),
-        (np.random, "seed", seed),
-        (np.random, "default_rng", lambda *_, **__: drawn),
-        *((np.random, name, _always(drawn, getattr(np.random, name))) for name in ("Generator", "RandomState")),
+        (torch, "Generator", _undrawn_generator(chance)),
+        *((place, "manual_seed", seeded("torch", torch.default_generator)) for place in (torch, torch.random)),
+        (np.random, "seed", seeded("numpy.random")),
+        (np.random, "default_rng", seeded("numpy.random", drawn)),
+        *((np.random, name, _always(drawn, getattr(np.random, name), seeded("numpy.random", drawn)))
+          for name in ("Generator", "RandomState")),
     ]  # fmt: skip
     for name in sorted(NUMPY_DRAWS):
         if hasattr(np.random, name):
@@ -142,20 +147,20 @@ class NumpyDraws:
         return np.array(drawn.tolist()) if decided else drawn
 
 
-def _always(instance: object, plain: type) -> type:
+def _always(instance: object, plain: type, make: Callable[..., Any]) -> type:
     """A class in the place of `plain` whose only instance is this one; instances of `plain` still count as its own."""
 
     class Meta(type):
         def __instancecheck__(cls, other: object) -> bool:
             return other is instance or isinstance(other, plain)
 
-        def __call__(cls, *_: Any, **__: Any) -> Any:
-            return instance
+        def __call__(cls, *seeds: Any, **named: Any) -> Any:
+            return make(*seeds, **named)
 
     return Meta(plain.__name__, (), {})
 
 
-def _undrawn_generator() -> type[torch.Generator]:
+def _undrawn_generator(chance: Chance) -> type[torch.Generator]:
     plain = torch.Generator
 
     class Meta(type(plain)):  # type: ignore[misc]
@@ -163,9 +168,10 @@ def _undrawn_generator() -> type[torch.Generator]:
             return isinstance(other, plain)
 
     class Generator(plain, metaclass=Meta):  # type: ignore[valid-type, misc]
-        """A generator that is never drawn from; whatever seeds it is ignored."""
+        """A generator that is never drawn from."""
 
-        def manual_seed(self, _seed: Any) -> Generator:
+        def manual_seed(self, seed: Any) -> Generator:
+            chance.seed("a torch.Generator", seed)
             return self
 
     return Generator
