@@ -96,7 +96,9 @@ class Scene:
             self._figure()
             return shipped("stdlib"), LEARNT, _learnt_prompts()
         folder = self.folder / "bytes"
-        pair = Pair("bytes", folder / "target", folder / "draft") if name == "STOP-3" else shipped("coin4")
+        # Where it matters which tokens a text holds, there must be more tokens than a text can hold.
+        many = name == "STOP-3" or name.startswith("BATCH")
+        pair = Pair("bytes", folder / "target", folder / "draft") if many else shipped("coin4")
         # Short and of several lengths: a context of 24 tokens has to have room for several blocks.
         short = [replace(prompt, tokens=prompt.tokens[: 4 + i % 3]) for i, prompt in enumerate(prompts(pair))]
         return pair, {"STOP-3": MANY, "COUNT-1": WHOLE}.get(name, BUDGET), short
