@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -135,8 +136,11 @@ def replay(
     from harness.pairs import find_pair
     from harness.replay import replay
 
+    def rerun(settings: Settings) -> int:
+        return run(replace(settings, out=str(record.parent / "replay")).absolute(), "0")
+
     given = find_pair("", target, draft) if target or draft else None
-    raise typer.Exit(replay(read_record(record), fault, Console(highlight=False), given))
+    raise typer.Exit(replay(read_record(record), fault, Console(highlight=False), rerun, given))
 
 
 def run(settings: Settings, jobs: str, report: bool = True) -> int:

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from eagle2_ref.coins import Unrepeatable
-from eagle2_ref.errors import BadInput
 from harness.evidence import Record, Result, Witness
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, Missing, NotApplicable
@@ -19,23 +18,24 @@ from harness.pairs import Pair
 from harness.replay.again import Found, again, pair_of
 from harness.report.view import find
 from harness.report.words import number, shown, witness
+from harness.settings import Settings
 from harness.terminal import COLOURS, branches, speller
 from harness.verdict import FAULT, INCONCLUSIVE, PASS
 
 __all__ = ["replay"]
 
 
-def replay(record: Record, name: str, console: Console, given: Pair | None = None) -> int:
+def replay(record: Record, name: str, console: Console, rerun: Callable[[Settings], int], given: Pair | None = None) -> int:
     """Run a fault again by its id on the page, such as LAW-1.3; exit code 1 if it came again, 0 if not, 3 if that cannot be told.
 
+    A fault that has no place in a text or a tree keeps no witness: then `rerun` runs its whole check, and tells its exit code.
     given: the user's own pair, where the fault was seen on one that is not shipped.
     """
     result = find(record, name).result
-    if result.witness is None:
-        again_ = f"its check can be run again: {shown(result.replay, 1000)}" if result.replay else "run its check again"
-        raise BadInput(f"{name} keeps no witness of a fault", again_)
-    for head, line in _recorded(record, result, result.witness):
+    for head, line in _recorded(record, result):
         _line(console, head, shown(line, 1000))
+    if result.witness is None:
+        return rerun(_settings(record, result, given))
     if record.header.implementation.startswith("trace:"):
         return _unknown(console, "a trace holds answers, and no decoder that could give them again")
     pair = pair_of(result.witness, given)
@@ -52,12 +52,25 @@ def replay(record: Record, name: str, console: Console, given: Pair | None = Non
     return _gone(console, "the token is emitted as often as is due" if found.came else f"token {found.token} was not emitted")
 
 
-def _recorded(record: Record, result: Result, seen: Witness) -> list[tuple[str, str]]:
+def _settings(record: Record, result: Result, given: Pair | None) -> Settings:
+    """What has this check alone run again, as it was run."""
+    header = record.header
+    asked = {name: header.settings[name] for name in ("tier", "device", "dtype", "seed") if name in header.settings}
+    asked |= {"pair": header.pair, "only": f"{result.property}[{result.case}]" if result.case else result.property}
+    if given and given.name == header.pair:
+        asked |= {"target": str(given.target), "draft": str(given.draft)}
+    return Settings.parse(header.implementation, [f"{name}={value}" for name, value in asked.items()])
+
+
+def _recorded(record: Record, result: Result) -> list[tuple[str, str]]:
+    seen = result.witness
+    told = [(result.property, f"{result.verdict}  {result.case}"), ("recorded", result.summary)]
+    if seen is None:
+        return [*told, ("witness", "none was kept: its check is run again")]
     options = "".join(f", {option}={value}" for option, value in seen.options.items())
     where = "by its rule alone" if seen.law else f"on {seen.pair}"
     lines = [
-        (result.property, f"{result.verdict}  {result.case}"),
-        ("recorded", result.summary),
+        *told,
         ("witness", witness(seen)),
         ("opened", f"{record.header.implementation} {where}{options}"),
         ("asked", ", ".join(f"{key}={value}" for key, value in seen.params.items())),

@@ -31,8 +31,8 @@ class Case:
 
     @property
     def replay(self) -> str:
-        """The command that reproduces a fault from the record; empty where the record holds no witness of one."""
-        return f"eagle2 replay {self.anchor}" if self.result.verdict == "fault" and self.result.witness else ""
+        """The command that reproduces a fault from the record; empty for what is none."""
+        return f"eagle2 replay {self.anchor}" if self.result.verdict == "fault" else ""
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -125,7 +125,7 @@ def find(record: Record, anchor: str) -> Case:
     known = {case.anchor: case for case in cases(record)}
     if anchor not in known:
         faults = [case.anchor for case in known.values() if case.replay]
-        there = f"faults that can be replayed are {listed(faults, 20)}" if faults else "it holds no fault that can be replayed"
+        there = f"its faults are {listed(faults, 20)}" if faults else "it holds no fault"
         raise BadInput(f"the record has no result {shown(anchor, 60)!r}", there)
     return known[anchor]
 

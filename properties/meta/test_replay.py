@@ -114,8 +114,12 @@ def replayed(connectable: str, seen: Result, given: Pair | None = None) -> tuple
     of = record(seen, verdict="fault", exit_code=1, implementation=connectable)
     of = of.model_copy(update={"header": of.header.model_copy(update={"settings": {}})})
     console = Console(file=io.StringIO(), width=130, highlight=False)
-    code = replay(of, f"{seen.property}.1", console, given)
+    code = replay(of, f"{seen.property}.1", console, nothing, given)
     return code, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def nothing(_settings: Settings) -> int:
+    raise AssertionError("a fault with a witness needs no other run")
 
 
 def fault(seen: Witness) -> Result:
@@ -237,12 +241,29 @@ def test_what_cannot_be_reproduced_is_never_told_as_gone(connectable: str, seen:
     assert code == INCONCLUSIVE and f"It cannot be reproduced: {why}" in said.replace("\n", " ").replace("  ", " ")
 
 
-def test_an_unknown_id_and_a_result_without_a_witness_are_told() -> None:
-    of = record(fault(GREEDY), result("LAW-1", "x", "fault", replay="eagle2 verify ref --only LAW-1"))
-    with pytest.raises(BadInput, match=r"no result 'LAW-7.1'\n +faults that can be replayed are GREEDY-1.1"):
-        replay(of, "LAW-7.1", Console(file=io.StringIO()))
-    with pytest.raises(BadInput, match=r"keeps no witness of a fault\n +its check can be run again: eagle2 verify ref --only"):
-        replay(of, "LAW-1.1", Console(file=io.StringIO()))
+def test_an_unknown_id_is_told_with_those_that_are_known() -> None:
+    of = record(fault(GREEDY), result("LAW-1", "x", "fault"), result("LAW-2", "y"))
+    with pytest.raises(BadInput, match=r"no result 'LAW-7.1'\n +its faults are LAW-1.1 and GREEDY-1.1$"):
+        replay(of, "LAW-7.1", Console(file=io.StringIO()), nothing)
+
+
+@pytest.mark.parametrize("code", [PASS, FAULT, INCONCLUSIVE])
+def test_a_fault_without_a_witness_has_its_whole_check_run_again(code: int, tmp_path: Path) -> None:
+    """Exactly that check, with the settings of the record."""
+    of = record(
+        result("CACHE-1", "", "fault"), result("LAW-4", "coin4, T=1.0", "fault"), implementation="mutant:M45", pair="mine"
+    )
+    asked: list[Settings] = []
+
+    def rerun(settings: Settings) -> int:
+        asked.append(settings)
+        return code
+
+    given = Pair("mine", tmp_path / "target", tmp_path / "draft")
+    for name in ("CACHE-1.1", "LAW-4.1"):
+        assert replay(of, name, Console(file=io.StringIO()), rerun, given) == code
+    common = {"impl": "mutant:M45", "pair": "mine", "target": str(given.target), "draft": str(given.draft), "seed": 7}
+    assert asked == [Settings(only="CACHE-1", **common), Settings(only="LAW-4[coin4, T=1.0]", **common)]  # type: ignore[arg-type]
 
 
 def test_hostile_text_of_a_record_reaches_no_terminal() -> None:

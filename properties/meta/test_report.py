@@ -180,6 +180,7 @@ def test_the_summary_lists_each_fault_with_its_replay(tmp_path: Path) -> None:
     faults = summary[summary.index("### Faults") : summary.index("### No answer")]
     assert [line for line in faults.splitlines()[2:] if line] == [
         "- **LAW-1** verdict fault: seen in verdict fault",
+        "  `eagle2 replay LAW-1.2`",
         "  `replay fault`",
         "- **LAW-2** bad: seen in bad",
         "  After the prompt 2 3 2 (3 tokens), at new token 4 (the first is 0), token 1 came: the target gives it 0.25, the"
