@@ -55,7 +55,9 @@ def replay(record: Record, name: str, console: Console, rerun: Callable[[Setting
 def _settings(record: Record, result: Result, given: Pair | None) -> Settings:
     """What has this check alone run again, as it was run."""
     header = record.header
-    asked = {name: header.settings[name] for name in ("tier", "device", "dtype", "seed") if name in header.settings}
+    asked: dict[str, str] = {
+        name: header.settings[name] for name in ("tier", "device", "dtype", "seed") if name in header.settings
+    }
     asked |= {"pair": header.pair, "only": f"{result.property}[{result.case}]" if result.case else result.property}
     if given and given.name == header.pair:
         asked |= {"target": str(given.target), "draft": str(given.draft)}
