@@ -43,7 +43,8 @@ def enumerate_law(
 
     window: the length of a whole outcome. A token drawn last of all, which completes an outcome of this length, is not run
     once for each value: its law is known where it is drawn. `progress` hears of executions and of the mass that is done.
-    Raises NotEnumerable, naming the call, for randomness that cannot be followed or was not seen.
+    Raises NotEnumerable, naming the call, for randomness that cannot be followed or was not seen. What `run` uses is made
+    before: to build a model draws its weights.
     """
     walk = Walk(run, lambda outcome: len(outcome) == window, most)
     law: Law = defaultdict(float)

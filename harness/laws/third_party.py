@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from eagle2_ref.sampling import SamplingParams
-from harness.laws.enumeration import enumerate_law
+from eagle2_ref.tree import DraftTree
+from harness.laws.enumeration import enumerate_law, rule_departure
 from harness.laws.exact import target_law, total_variation
 
 PROMPT = (2, 3, 2)
 SHAPE = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+SIZES = ((8, 10), (64, 16), (32_000, 59))
 NO_ENDS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
@@ -69,6 +72,22 @@ def seen(
         seconds = time.perf_counter() - start
         distance = total_variation(found.law, expected)
         yield Seen(mode.name, mode.lossless, found.executions, seconds, distance, found.unfinished)
+
+
+def seen_rule(
+    name: str, accept: Callable[[DraftTree, Tensor], tuple[Sequence[int], Any]], sizes: Sequence[tuple[int, int]] = SIZES
+) -> Iterator[Seen]:
+    """An acceptance rule that draws for itself, on a tree of m nodes with random laws of V tokens, for each (V, m)."""
+    generator = torch.Generator().manual_seed(0)
+    for vocab_size, m in sizes:
+        tree = DraftTree.of(
+            [0, *(node % vocab_size for node in range(1, m + 1))], [-1, *((node - 1) // 3 for node in range(1, m + 1))]
+        )
+        p = (2 * torch.randn(m + 1, vocab_size, generator=generator, dtype=torch.float64)).softmax(-1)
+        start = time.perf_counter()
+        found = rule_departure(accept, tree, p)
+        seconds = time.perf_counter() - start
+        yield Seen(f"{name}, V = {vocab_size}, m = {m}", True, found.executions, seconds, found.distance, found.unfinished)
 
 
 def generation(

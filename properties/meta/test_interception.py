@@ -217,6 +217,11 @@ def scripted(x: Tensor) -> Tensor:
     return x + torch.rand_like(x)
 
 
+@torch.jit.script
+def scripted_look(x: Tensor) -> Tensor:
+    return x < 0.5
+
+
 def raced_again() -> int:
     noise = empty(4).exponential_()
     return int((P / noise).argmax()) + int((P / noise).argmax())
@@ -239,6 +244,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "dropout": (lambda: nn.Dropout(0.5)(P).argmax(), "bernoulli_|dropout"),
     "a composite of torch's": (lambda: F.gumbel_softmax(P.log(), hard=True).argmax(), r"aten\.exponential_"),
     "a scripted function": (lambda: scripted(P).argmax(), r"aten\.rand_like"),
+    "a scripted comparison": (lambda: scripted_look(torch.rand(1)), r"aten\.lt.* looks at undecided numbers"),
     "float()": (lambda: int(math.log(random.random()) < -1), r"float\(\)"),
     "float() of a tensor": (lambda: int(float(torch.rand(())) < 0.5), r"float\(\)"),
     "noise that raced, again": (raced_again, "second time"),

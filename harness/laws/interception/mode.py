@@ -45,6 +45,8 @@ class Interception(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func.__name__, kwargs or {}
+        if self.working:
+            return func(*args, **kwargs)
         if name in DRAWS:
             asked = {key: value for key, value in kwargs.items() if key != "generator"}
             return self._work(DRAWS[name], func, args, asked)

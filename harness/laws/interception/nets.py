@@ -33,9 +33,16 @@ class Net(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._drawing[func] = torch.Tag.nondeterministic_seeded in func.tags
             if self._drawing[func] and _draws(func, args, kwargs):
                 raise NotEnumerable(f"{func} draws from a generator that cannot be followed")
-            if self._mode.memory.shadows and self._mode.meets(args, kwargs):
+            if self._mode.memory.shadows and self._reads(args, kwargs):
                 raise NotEnumerable(f"{func} looks at undecided numbers")
         return func(*args, **kwargs)
+
+    def _reads(self, args: Any, kwargs: Any) -> bool:
+        self._mode.working = True  # code that is not Python calls us with the function mode still on
+        try:
+            return self._mode.meets(args, kwargs)
+        finally:
+            self._mode.working = False
 
 
 def _draws(func: Any, args: Any, kwargs: Any) -> bool:
