@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,19 +20,14 @@ from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams, law
 from eagle2_ref.target import Rows, Target
 from eagle2_ref.tree import DraftTree
-from harness.catalogue import catalogue
-from harness.evidence import Result
-from harness.implementations import connect
 from harness.mutants import GALLERY
-from harness.mutants.batch import ONE_LENGTH, SEVERAL_LENGTHS
+from harness.mutants.batch import ONE_LENGTH
 from harness.mutants.planting import Asked, PlantedLaw
-from harness.pairs import Pair, shipped
-from harness.plugin import Judge
+from harness.pairs import shipped
 from harness.settings import Settings
-from properties import test_batch, test_greedy
 from properties.meta import tiny
+from properties.meta.scene import Scene
 from properties.meta.test_reference_target import ROUNDING
-from properties.subject import Subject
 
 CONTEXT = 96
 LENGTHS = (1, 13, 5, CONTEXT - 4, 2, 40, CONTEXT - 1, 9)
@@ -233,50 +229,30 @@ def test_what_cannot_be_continued_is_refused_at_once() -> None:
 
 
 @pytest.fixture(scope="module")
-def bytes_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Of more tokens than a text has: whose history a penalty sees can then be told."""
-    return tiny.pair(tmp_path_factory.mktemp("bytes"), vocab_size=42)
-
-
-class HeardError(Exception):
-    """The verdict that a check came to."""
-
-
-def verdict(name: str, case: str, connectable: str, pair: Pair) -> str:
-    """What a property of the chapter, or GREEDY-4, says of an implementation."""
-
-    def hear(result: Result) -> None:
-        raise HeardError(result.verdict)
-
-    settings = Settings()
-    found = {told.id: (told, place.partition("::")[2]) for place, told in catalogue().items()}
-    told_so, function = found[name]
-    check = getattr(test_greedy if name.startswith("GREEDY") else test_batch, function)
-    lengths = {ONE_LENGTH: (12,), SEVERAL_LENGTHS: test_batch.LENGTHS}
-    subject = Subject.of(settings, connect(f"{connectable}k=3,depth=3,m=8"), pair)
-    with pytest.raises(HeardError) as said:
-        check(judge=Judge(told_so, case, settings, hear), subject=subject, **({"lengths": lengths[case]} if case else {}))
-    return str(said.value)
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return Scene.set(tmp_path_factory.mktemp("scene"))
 
 
 FAULTS = [(label, name, case) for label, told in GALLERY.items() if told.part == "batch" for name, case in told.killers.items()]
 
 
 @pytest.mark.parametrize(("label", "name", "case"), FAULTS, ids=lambda value: value.replace(" ", "-"))
-def test_a_fault_of_the_batch_is_seen(label: str, name: str, case: str, bytes_pair: Pair) -> None:
-    assert verdict(name, case, f"mutant:{label},", bytes_pair) == "fault"
+def test_a_fault_of_the_batch_is_seen(label: str, name: str, case: str, scene: Scene) -> None:
+    result = scene.verdict(name, case, f"mutant:{label}")
+    assert result.verdict == "fault", result.summary
 
 
 @pytest.mark.parametrize(("name", "case"), sorted({(name, case) for _, name, case in FAULTS}))
-@pytest.mark.parametrize("impl", ["ref:", "ref:rule=walk,"])
-def test_the_reference_in_batches_is_green(name: str, case: str, impl: str, bytes_pair: Pair) -> None:
-    assert verdict(name, case, impl, bytes_pair) == "pass"
+@pytest.mark.parametrize("impl", ["ref", "ref:rule=walk"])
+def test_the_reference_in_batches_is_green(name: str, case: str, impl: str, scene: Scene) -> None:
+    result = scene.verdict(name, case, impl)
+    assert result.verdict == "pass", result.summary
 
 
 class LastOfTiesTogether(PlantedLaw):
     """A black box that takes the last of equally likely tokens in a call of several rows, the first where one is alone."""
 
-    capabilities = frozenset({"temperature"})
+    capabilities = frozenset({"temperature", "budget"})
 
     def generate(self, prompts: Any, params: Any, seeds: Any) -> Any:
         self.alone = len(prompts) == 1
@@ -297,6 +273,8 @@ class SecondBestTogether(LastOfTiesTogether):
 
 
 @pytest.mark.parametrize(("planted", "expected"), [("LastOfTiesTogether", "tie"), ("SecondBestTogether", "fault")])
-def test_greedy_rows_of_a_black_box_are_judged_by_their_margin(planted: str, expected: str) -> None:
+def test_greedy_rows_of_a_black_box_are_judged_by_their_margin(planted: str, expected: str, tmp_path: Path) -> None:
     """Where two tokens are equally likely a row may part from what it is alone; elsewhere it may not."""
-    assert verdict("BATCH-1", ONE_LENGTH, f"py:{__name__}:{planted},", shipped("coin6")) == expected
+    (tmp_path / "bytes").symlink_to(shipped("coin6").target.parent)  # the pair with ties, where the scene has its own
+    result = Scene(Settings(), tmp_path).verdict("BATCH-1", ONE_LENGTH, f"py:{__name__}:{planted}")
+    assert result.verdict == expected, result.summary
