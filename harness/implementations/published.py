@@ -34,6 +34,7 @@ class Layout:
     paths: tuple[tuple[int, ...], ...]
     logits: Tensor
     candidates: Tensor
+    greedy: bool
 
     @classmethod
     def of(cls, tree: DraftTree, p: Tensor) -> Layout:
@@ -43,7 +44,8 @@ class Layout:
         width = max(map(len, paths))
         nodes = torch.tensor([[*path, *[PAD] * (width - len(path))] for path in paths], device=p.device)
         padded = torch.cat([tree.tokens.to(p.device), torch.tensor([PAD], device=p.device)])
-        return cls(tuple(paths), p.log()[nodes], padded[nodes])  # index -1 is the last row, which nobody may read
+        greedy = bool((p.max(-1).values == 1).all())
+        return cls(tuple(paths), p.log()[nodes], padded[nodes], greedy)  # index -1 is the last row, which nobody may read
 
 
 class PublishedRule:
@@ -60,13 +62,13 @@ class PublishedRule:
         self, tokens: Sequence[int], parents: Sequence[int], p: Tensor, coins: Coins | None = None
     ) -> tuple[list[int], int]:
         layout = self._layout(tokens, parents, p)
-        greedy = bool((p.max(-1).values == 1).all())
+        processor = None if layout.greedy else _as_they_are
         with contextlib.nullcontext() if coins is None else _drawing_from(coins):
-            best, accepted, following = self._evaluate(layout.logits, layout.candidates, None if greedy else _as_they_are)
+            best, accepted, following = self._evaluate(layout.logits, layout.candidates, processor)
         path = list(layout.paths[int(best)][1 : int(accepted) + 1])
         if len(path) != int(accepted):
             raise ValueError(f"{int(accepted)} tokens accepted of a candidate that has {len(path)}")
-        if greedy:
+        if layout.greedy:
             return path, int(following.argmax())
         token: Any = torch.multinomial(following, 1).item() if coins is None else coins.categorical(following)
         return path, token

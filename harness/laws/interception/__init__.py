@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from eagle2_ref.coins import Trail
 from harness.laws.interception import calls, draws, looks
@@ -19,6 +20,7 @@ from harness.laws.interception.python import replacements
 
 __all__ = ["NotEnumerable", "intercepted"]
 
+INHERITED = object()
 assert calls and draws and looks  # their handlers are registered by importing them
 
 
@@ -30,22 +32,23 @@ def intercepted(trail: Trail) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(Unswallowed())
         stack.enter_context(Untouched())
-        for place, name, stand_in in replacements(chance):
-            stack.enter_context(_replaced(place, name, stand_in))
+        stack.enter_context(_replaced(replacements(chance)))
         stack.enter_context(Net(mode))
         stack.enter_context(mode)
         yield
 
 
 @contextlib.contextmanager
-def _replaced(place: object, name: str, stand_in: object) -> Iterator[None]:
-    own = name in vars(place)
-    before = getattr(place, name)
-    setattr(place, name, stand_in)
+def _replaced(stand_ins: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Attributes (object, name, stand-in) are set, and afterwards as they were; an inherited one is deleted again."""
+    before = [(place, name, vars(place).get(name, INHERITED)) for place, name, _ in stand_ins]
+    for place, name, stand_in in stand_ins:
+        setattr(place, name, stand_in)
     try:
         yield
     finally:
-        if own:
-            setattr(place, name, before)
-        else:
-            delattr(place, name)  # it had been inherited
+        for place, name, value in reversed(before):
+            if value is INHERITED:
+                delattr(place, name)
+            else:
+                setattr(place, name, value)

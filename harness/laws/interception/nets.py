@@ -20,7 +20,7 @@ class Net(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, mode: Interception) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._mode, self._drawing = mode, dict[Any, bool]()
+        self._mode, self._drawing = mode, dict[int, bool]()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -29,9 +29,10 @@ class Net(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not self._mode.working:
-            if func not in self._drawing:
-                self._drawing[func] = torch.Tag.nondeterministic_seeded in func.tags
-            if self._drawing[func] and _draws(func, args, kwargs):
+            drawing = self._drawing.get(id(func))  # operations live for ever; their own hash is slow
+            if drawing is None:
+                drawing = self._drawing[id(func)] = torch.Tag.nondeterministic_seeded in func.tags
+            if drawing and _draws(func, args, kwargs):
                 raise NotEnumerable(f"{func} draws from a generator that cannot be followed")
             if self._mode.memory.shadows and self._reads(args, kwargs):
                 raise NotEnumerable(f"{func} looks at undecided numbers")
