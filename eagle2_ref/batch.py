@@ -29,9 +29,9 @@ class Batch:
     """Texts that share the passes of one decoder, at most `size` of them at a time; a finished text makes room for another."""
 
     def __init__(self, decoder: Decoder, size: int = 32) -> None:
-        if size < 1:
+        if size < 1 or size != int(size):
             raise BadInput(f"batch is {size}", "batch must be a whole number of 1 or more")
-        self.decoder, self.size = decoder, size
+        self.decoder, self.size = decoder, int(size)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], coins: Sequence[Coins]
