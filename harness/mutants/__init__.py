@@ -45,7 +45,7 @@ class Mutant:
     killers: Mapping[str, str] = field(default_factory=dict)
     control: bool = False
     law: bool = True
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def mutant(
@@ -65,7 +65,7 @@ def control(
     *,
     part: str,
     source: str,
-    settings: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Callable[[Planting], Planting]:
     """Register a decoder that must pass."""
     return partial(_register, label, part=part, source=source, control=True, law=False, settings=settings or {})
@@ -75,10 +75,14 @@ def find(label: str) -> Mutant:
     """The mutant or control of an id."""
     gallery: dict[str, Mutant] = importlib.import_module(__name__).GALLERY
     if label not in gallery:
-        near = difflib.get_close_matches(label.upper(), gallery, 3, cutoff=0.3) or list(gallery)[:3]
-        told = ", ".join(f"{other} ({gallery[other].name})" for other in near)
+        near = sorted(gallery.values(), key=lambda one: -max(_likeness(label, word) for word in (one.id, one.name)))[:3]
+        told = ", ".join(f"{one.id} ({one.name})" for one in near)
         raise BadInput(f"there is no mutant {label!r}", f"near it are {told}")
     return gallery[label]
+
+
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
 
 
 def _register(label: str, planting: Planting, **told: Any) -> Planting:

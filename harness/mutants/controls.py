@@ -79,7 +79,7 @@ class Coupled(Engine):
     capabilities = Engine.capabilities - {"rules", "batch"}
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, rule="walk", **options)
+        super().__init__(*args, **{**options, "rule": "walk"})
 
     def generate(
         self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
@@ -120,20 +120,6 @@ class SeedlessGreedy(Engine):
         return super().generate(prompts, params, used)
 
 
-@control("C12", part="speed", source="sgl-project/sglang issue 8228")
-class NeverRight(Planted):
-    """The drafter proposes what its head finds least likely, so that nearly every draft is refused.
-
-    A bad drafter costs speed: a tau of 1 is slow, and the text is the target's.
-    """
-
-    capabilities = OTHER_DRAFTER
-
-    def plant_drafter(self, drafter: Eagle2) -> None:
-        lm_head = drafter.lm_head
-        drafter.lm_head = lambda features: -lm_head(features)
-
-
 @control("C13", part="head", source="SafeAILab/EAGLE, torch.topk in model/cnets.py")
 class SaturatedHead(Planted):
     """The head is a hundred times as sure of itself, so that confidences of exactly 1 occur, and equal values.
@@ -160,6 +146,23 @@ class OwnBudget(Engine):
 
     def budget(self, vocab_size: int) -> Budget:
         raise NotImplementedError
+
+
+@control("C12", part="speed", source="sgl-project/sglang issue 8228")
+class NeverRight(OwnBudget):
+    """The drafter proposes what its head finds least likely, so that nearly every draft is refused.
+
+    A bad drafter costs speed: a tau of 1 is slow, and the text is the target's.
+    """
+
+    def budget(self, vocab_size: int) -> Budget:  # noqa: ARG002
+        return Budget(1, 3, 3)
+
+    def __init__(self, target: str, draft: str | None = None, dtype: str = "float32", device: str = "cpu") -> None:
+        super().__init__(target, draft, dtype, device)
+        if isinstance(drafter := self.decoder.drafter, Eagle2):
+            lm_head = drafter.lm_head
+            drafter.lm_head = lambda features: -lm_head(features)
 
 
 @control("C14", part="speed", source="sgl-project/sglang issue 11948")

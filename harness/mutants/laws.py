@@ -14,7 +14,7 @@ from eagle2_ref.sampling import SamplingParams, law
 from eagle2_ref.tree import DraftTree
 from harness.implementations.reference import Engine, told
 from harness.mutants import mutant
-from harness.mutants.cases import FILTERS, GREEDY_PENALTY, MIN_P, ONE_LAYER, PENALTY, TOP_K
+from harness.mutants.cases import FILTERS, GREEDY_PENALTY, MIN_P, ONE_LAYER, PENALTY, TOP_K, UNEDITED
 from harness.mutants.planting import Asked, PlantedLaw
 
 TENSORRT = "NVIDIA/TensorRT-LLM"
@@ -29,7 +29,7 @@ class BonusUnprocessed(PlantedLaw):
         return torch.where(leaf[:, None], asked.logits.softmax(-1).to(p), p)
 
 
-@mutant("M26", part="processors", source="vllm-project/vllm issue 9834", killers={"LAW-1": ONE_LAYER})
+@mutant("M26", part="processors", source="vllm-project/vllm issue 9834", killers={"LAW-1": ONE_LAYER, "LAW-6": UNEDITED})
 class DefaultParameters(PlantedLaw):
     """The target is scored with temperature 1 and no filter, whatever was asked for."""
 

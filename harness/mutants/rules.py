@@ -13,13 +13,18 @@ from eagle2_ref.coins import Coins, Uniform
 from eagle2_ref.rules import without
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.mutants import mutant
-from harness.mutants.cases import GREEDY_TREE, ONE_LAYER, TOP_K, TWO_LAYERS
+from harness.mutants.cases import GREEDY_TREE, ONE_LAYER, SIX_TOKENS, TOP_K, TWO_LAYERS
 from harness.mutants.planting import Answer, Asked, PlantedLaw, broken_reject
 
 # --- what is accepted ----------------------------------------------------------------------------------------------
 
 
-@mutant("M01", part="accept", source="vllm-project/vllm-ascend issue 13730", killers={"LAW-1": ONE_LAYER, "LAW-2": ""})
+@mutant(
+    "M01",
+    part="accept",
+    source="vllm-project/vllm-ascend issue 13730",
+    killers={"LAW-1": ONE_LAYER, "LAW-2": "", "LAW-8": SIX_TOKENS},
+)
 def accepts_all(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) -> Answer:
     """The uniform number is always 0: every draft that is possible is accepted."""
     return broken_reject(DraftTree.of(tokens, parents), p, coins, accepts=lambda r, x, _u: bool(r[x] > 0))

@@ -12,13 +12,23 @@ from eagle2_ref.decode import Block
 from eagle2_ref.sampling import law
 from eagle2_ref.tree import ROOT
 from harness.mutants import mutant
-from harness.mutants.cases import GREEDY_COUNT, GREEDY_TREE, ONE_DRAFT, TOP_K, TWO_LAYERS
+from harness.mutants.cases import COUPLED, GREEDY_COUNT, GREEDY_TREE, ONE_DRAFT, STREAM, TOP_K, TWO_LAYERS
 from harness.mutants.planting import Asked, PlantedBlock, PlantedPass, PlantedRows
 
 TENSORRT_TREES = "NVIDIA/TensorRT-LLM PR 15842"
 
+GROSS = {
+    "TREE-2": "",
+    "GREEDY-1": "plain",
+    "GREEDY-3": "one token",
+    "LAW-3": COUPLED,
+    "LAW-7": STREAM,
+    "COUNT-2": GREEDY_COUNT,
+}
+"""Where hardly a token is right there is hardly a property that does not see it."""
 
-@mutant("M36", part="rows", source="ROCm/aiter issue 2720", killers={"TREE-2": "", "GREEDY-1": "plain", "COUNT-2": GREEDY_COUNT})
+
+@mutant("M36", part="rows", source="ROCm/aiter issue 2720", killers=GROSS)
 class RowsAlike(PlantedRows):
     """The verification kernel gives every row the root's logits."""
 
@@ -50,7 +60,7 @@ class PositionsAlike(PlantedPass):
         return positions[:1].expand_as(positions)
 
 
-@mutant("M40", part="positions", source="intel/ipex-llm PR 10141", killers={"TREE-3": "", "TREE-2": "", "LAW-1": TOP_K})
+@mutant("M40", part="positions", source="intel/ipex-llm PR 10141", killers={"TREE-3": "", "TREE-5": "", "LAW-1": TOP_K})
 class PositionsLag(PlantedPass):
     """Below depth 1 a node's position is one too low."""
 

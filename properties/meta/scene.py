@@ -23,6 +23,7 @@ from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.plugin import Judge
 from harness.settings import Settings
 from properties import test_count, test_law_sampled
+from properties.cells import Campaign
 from properties.meta import tiny
 from properties.subject import Subject
 
@@ -48,7 +49,7 @@ class Heard(Exception):
 
 @dataclass(frozen=True)
 class Scene:
-    """What the properties are given. Samples are a tenth: what small faults need is a matter of statistics, not of wiring.
+    """What the properties are given. Samples are few: what small faults need is a matter of statistics, not of wiring.
 
     folder: holds a pair of many tokens, and the tau of the reference on the scene's prompts.
     """
@@ -101,6 +102,8 @@ class Scene:
         pair = Pair("bytes", folder / "target", folder / "draft") if many else shipped("coin4")
         # Short and of several lengths: a context of 24 tokens has to have room for several blocks.
         short = [replace(prompt, tokens=prompt.tokens[: 4 + i % 3]) for i, prompt in enumerate(prompts(pair))]
+        if name == "LAW-8":
+            short = short[:1]
         return pair, {"STOP-3": MANY, "COUNT-1": WHOLE}.get(name, BUDGET), short
 
     def _figure(self) -> None:
@@ -156,7 +159,7 @@ def _of(function: Callable[..., None], case: str) -> dict[str, Any]:
         for i, value in enumerate(values):
             plainly = value.values[0] if hasattr(value, "values") else value
             if case == (getattr(value, "id", None) or mark.kwargs.get("ids", values)[i]):
-                return {name: plainly}
+                return {name: replace(plainly, tokens=plainly.tokens // 8) if isinstance(plainly, Campaign) else plainly}
     assert not marks and not case, f"there is no case {case!r}"
     return {}
 
