@@ -118,6 +118,12 @@ EXACT: dict[str, tuple[Callable[[], Any], Law]] = {
     "multinomial of two with replacement": (lambda: P.multinomial(2, replacement=True), TWO),
     "multinomial of rows": (lambda: torch.multinomial(P.expand(2, 4), 1).squeeze(1), TWO),
     "Categorical": (lambda: torch.distributions.Categorical(probs=P).sample((2,)), TWO),  # type: ignore[no-untyped-call]
+    "arithmetic on a token": (lambda: 2 * torch.multinomial(P, 1) + 1, {(1,): 0.5, (3,): 0.25, (7,): 0.25}),
+    "the largest of tokens": (lambda: torch.multinomial(P, 2).max(), {(1,): 5 / 12, (3,): 7 / 12}),
+    "the order of tokens": (lambda: torch.multinomial(P, 2).sort().values[:1], {(0,): 5 / 6, (1,): 1 / 6}),
+    "tokens compared": (lambda: (torch.multinomial(P, 1) < 2).long(), {(1,): 0.75, (0,): 0.25}),
+    "tokens as an index": (lambda: torch.arange(4)[torch.multinomial(P, 1)], ONE),
+    "tokens as a size": (lambda: len(torch.zeros(9)[: torch.multinomial(P, 1).squeeze()]), ONE),
     "out of inference mode": (
         out_of_inference_mode,
         {(u, i, 2, 9 if i > 1 else i, 9): float(P[i]) / 2 for u in (0, 1) for i in (0, 1, 3)},

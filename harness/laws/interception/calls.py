@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.laws.interception.chance import NotEnumerable
-from harness.laws.interception.mode import FOLLOWED, Interception, handles
+from harness.laws.interception.mode import FOLLOWED, MEASURED, Interception, handles
 from harness.laws.interception.values import Lazy, rounded
 
 ROUNDINGS = {"floor": torch.floor, "ceil": torch.ceil, "trunc": torch.trunc, "fix": torch.trunc, "round": torch.round}
@@ -89,7 +89,7 @@ def writing(mode: Interception, func: F, x: Tensor, *args: Any, **_: Any) -> Ten
 # --- arithmetic --------------------------------------------------------------------------------------------------------
 
 
-@handles(FOLLOWED, "add sub subtract mul multiply div divide true_divide rsub __rsub__ __rdiv__ __rtruediv__")
+@handles(MEASURED, "add sub subtract mul multiply div divide true_divide rsub __rsub__ __rdiv__ __rtruediv__")
 def arithmetic(
     mode: Interception, func: F, x: Any, y: Any, *, alpha: float = 1, rounding_mode: str | None = None, out: Any = None
 ) -> Any:
@@ -102,7 +102,7 @@ def arithmetic(
         b = b.times(torch.tensor(float(alpha), dtype=torch.float64))
     result = _combined(name, a, b)
     if rounding_mode is not None:
-        return rounded(mode.chance, result, ROUNDINGS[rounding_mode]).to(_dtype(x, y))
+        return rounded(mode.chance, result, ROUNDINGS[rounding_mode]).to(device_of(x, y), _dtype(x, y))
     return _made(mode, result, out, x, y)
 
 
@@ -115,7 +115,7 @@ def arithmetic_in_place(mode: Interception, func: F, x: Tensor, y: Any, *, alpha
     return mode.assign(x, arithmetic(mode, plainly, x, y, alpha=alpha))
 
 
-@handles(FOLLOWED, "neg negative log exp log1p reciprocal neg_ log_ exp_ log1p_ reciprocal_")
+@handles(MEASURED, "neg negative log exp log1p reciprocal neg_ log_ exp_ log1p_ reciprocal_")
 def function(mode: Interception, func: F, x: Any, out: Any = None) -> Tensor:
     numbers, one = mode.numbers(x), torch.ones((), dtype=torch.float64)
     name = func.__name__.strip("_")
@@ -130,7 +130,7 @@ def function(mode: Interception, func: F, x: Any, out: Any = None) -> Tensor:
     return _made(mode, result, x if func.__name__.endswith("_") else out, x)
 
 
-@handles(FOLLOWED, "clamp clip clamp_min clamp_max clamp_ clip_ clamp_min_ clamp_max_")
+@handles(MEASURED, "clamp clip clamp_min clamp_max clamp_ clip_ clamp_min_ clamp_max_")
 def clamping(mode: Interception, func: F, x: Any, *bounds: Any, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
     if func.__name__.startswith("clamp_max"):
         bounds = (None, *bounds)
@@ -154,11 +154,16 @@ def _made(mode: Interception, numbers: Lazy, out: Tensor | None, *sources: Any) 
     """The result of arithmetic: written into `out`, or a new tensor of the dtype that torch would give it."""
     if out is not None:
         return mode.memory.store(out, numbers)
-    device = next((source.device for source in sources if isinstance(source, Tensor) and source.dim()), None)
-    return mode.new(numbers, _dtype(*sources), device)
+    return mode.new(numbers, _dtype(*sources), device_of(*sources))
 
 
 def _dtype(*sources: Any) -> torch.dtype:
     known: list[Any] = [source if isinstance(source, Tensor) else 1.0 for source in sources]
     dtype = torch.result_type(known[0], known[-1])
     return dtype if dtype.is_floating_point else torch.get_default_dtype()
+
+
+def device_of(*sources: Any) -> torch.device:
+    """Where torch puts what it makes of these: on the device of the first tensor that is more than a number."""
+    tensors = [source for source in sources if isinstance(source, Tensor)]
+    return next((tensor.device for tensor in sorted(tensors, key=lambda tensor: -tensor.dim())), torch.device("cpu"))

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.laws.interception.calls import ROUNDINGS, F
+from harness.laws.interception.calls import ROUNDINGS, F, device_of
 from harness.laws.interception.chance import NotEnumerable
-from harness.laws.interception.mode import FOLLOWED, Interception, handles
+from harness.laws.interception.mode import FOLLOWED, MEASURED, Interception, handles
 from harness.laws.interception.values import UNIFORM, Lazy, compare, locate, race, rates, rounded
 
 COMPARISONS = {"lt": operator.lt, "less": operator.lt, "le": operator.le, "less_equal": operator.le}
@@ -19,15 +19,15 @@ COMPARISONS |= {"gt": operator.gt, "greater": operator.gt, "ge": operator.ge, "g
 MIRRORED = {operator.lt: operator.gt, operator.gt: operator.lt, operator.le: operator.ge, operator.ge: operator.le}
 
 
-@handles(FOLLOWED, " ".join(COMPARISONS))
+@handles(MEASURED, " ".join(COMPARISONS))
 def comparison(mode: Interception, func: F, x: Any, y: Any) -> Tensor:
     holds = COMPARISONS[func.__name__]
     a, b = mode.numbers(x), mode.numbers(y)
-    if not b.random.any():
-        return compare(mode.chance, a, b.shift, holds)
-    if a.random.any():
+    if a.random.any() and b.random.any():
         raise NotEnumerable("two undecided numbers are compared")
-    return compare(mode.chance, b, a.shift, MIRRORED[holds])
+    if b.random.any():
+        a, b, holds = b, a, MIRRORED[holds]
+    return compare(mode.chance, a, b.shift, holds).to(device_of(x, y))
 
 
 @handles(FOLLOWED, "eq ne not_equal")
@@ -35,7 +35,7 @@ def equality(mode: Interception, func: F, x: Any, y: Any) -> Tensor:
     """Of a whole number with a number: a choice of two. A number out of an interval is not any one number."""
     a, b = mode.objects(x), mode.objects(y)
     result = torch.from_numpy(np.array(np.vectorize(lambda i, j: bool(i == j), otypes=[bool])(a, b)))
-    return result if func.__name__ == "eq" else ~result
+    return (result if func.__name__ == "eq" else ~result).to(device_of(x, y))
 
 
 @handles(FOLLOWED, "isin")
@@ -43,33 +43,33 @@ def membership(mode: Interception, _: F, elements: Any, test_elements: Any, **kw
     tests = list(mode.objects(test_elements).reshape(-1))
     found = np.vectorize(lambda x: any(bool(x == test) for test in tests), otypes=[bool])(mode.objects(elements))
     answer = torch.from_numpy(np.array(found))
-    return ~answer if kwargs.get("invert") else answer
+    return (~answer if kwargs.get("invert") else answer).to(device_of(elements, test_elements))
 
 
-@handles(FOLLOWED, "searchsorted")
+@handles(MEASURED, "searchsorted")
 def searching(
     mode: Interception, _: F, edges: Tensor, x: Any, *, right: bool = False, side: str | None = None, **kwargs: Any
 ) -> Tensor:
     rows = mode.plain(edges)
     rows = rows if rows.dim() == 1 else rows[..., None, :]
     found = locate(mode.chance, mode.numbers(x), rows, right or side == "right")
-    return found.int() if kwargs.get("out_int32") else found
+    return found.to(device_of(edges, x), torch.int32 if kwargs.get("out_int32") else torch.int64)
 
 
-@handles(FOLLOWED, "bucketize")
+@handles(MEASURED, "bucketize")
 def bucketing(mode: Interception, func: F, x: Any, edges: Tensor, **kwargs: Any) -> Tensor:
     found: Tensor = searching(mode, func, edges, x, **kwargs)
     return found
 
 
-@handles(FOLLOWED, "argmax argmin")
+@handles(MEASURED, "argmax argmin")
 def winning(mode: Interception, func: F, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     rows, shape = _rows(mode.numbers(x), dim, keepdim)
     winners = [mode.chance.keep(race(mode.chance, row, func.__name__ == "argmax")) for row in rows]
     return mode.new_wholes(winners, shape, device=x.device)
 
 
-@handles(FOLLOWED, "max min")
+@handles(MEASURED, "max min")
 def winning_value(mode: Interception, func: F, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     if not isinstance(dim, int):
         raise NotEnumerable(f"torch.{func.__name__} of undecided numbers, without a dimension")
@@ -79,7 +79,7 @@ def winning_value(mode: Interception, func: F, x: Tensor, dim: int | None = None
     return getattr(torch.return_types, func.__name__)((values, indices))
 
 
-@handles(FOLLOWED, "topk sort argsort msort")
+@handles(MEASURED, "topk sort argsort msort")
 def ordering(mode: Interception, func: F, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """The order in which the racers come in: the winner, the winner of the rest, and so on; all decided."""
     name = func.__name__
@@ -133,12 +133,12 @@ def _rows(x: Lazy, dim: int | None, keepdim: bool) -> tuple[list[Lazy], list[int
 # --- rounding, and what leaves torch -----------------------------------------------------------------------------------
 
 
-@handles(FOLLOWED, " ".join(ROUNDINGS))
+@handles(MEASURED, " ".join(ROUNDINGS))
 def rounding(mode: Interception, func: F, x: Tensor) -> Tensor:
-    return rounded(mode.chance, mode.numbers(x), ROUNDINGS[func.__name__]).to(x.dtype)
+    return rounded(mode.chance, mode.numbers(x), ROUNDINGS[func.__name__]).to(x)
 
 
-@handles(FOLLOWED, "isnan isinf")
+@handles(MEASURED, "isnan isinf")
 def not_a_number(mode: Interception, func: F, x: Tensor) -> Tensor:
     return func(mode.numbers(x).shift)  # type: ignore[no-any-return]
 

@@ -21,6 +21,8 @@ DRAWS: dict[str, Handler] = {}
 """Functions that draw, by name: handler(mode, func, *args, **kwargs)."""
 FOLLOWED: dict[str, Handler] = {}
 """Functions that can be followed when an argument is undecided, by name: handler(mode, func, *args, **kwargs)."""
+MEASURED: dict[str, Handler] = {}
+"""Functions that can be followed when an argument is an undecided float; whole numbers are decided for them."""
 TELLING: dict[str, Handler] = {}
 """Functions that tell about a tensor without looking at its elements."""
 
@@ -58,6 +60,8 @@ class Interception(TorchFunctionMode):
             return self._work(FOLLOWED[name], func, args, kwargs)
         if not self.holds([args, kwargs], floats=True):
             return self._work(_decide_all, func, args, kwargs)
+        if name in MEASURED:
+            return self._work(MEASURED[name], func, args, kwargs)
         raise NotEnumerable(f"torch.{name} of undecided numbers")
 
     def _work(self, handler: Handler, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
