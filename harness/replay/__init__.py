@@ -99,7 +99,8 @@ def _show(console: Console, found: Found, seen: Witness, spell: Callable[[int], 
         ending = {step.node: (found.token, "← here" if found.came else "← it came here then")}
         console.print(branches(step.tree, step.path, notes, ending, spell))
         console.print()
-    _line(console, "token", f"{spell(found.token)}{node}")
+    name = spell(found.token)
+    _line(console, "token", f"{found.token}{f', {name}' if name != str(found.token) else ''}{node}")
     if not found.coins:
         _line(console, "coins", "none are needed at temperature 0" if greedy else "the implementation's own, unseen")
     for i, coin in enumerate(found.coins):

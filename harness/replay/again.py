@@ -61,6 +61,8 @@ def again(implementation: Implementation, seen: Witness, pair: Pair, settings: M
     """Run it, with the dtype and the device of the run's settings. Raises Unrepeatable where a recorded choice is not there."""
     common = {name: settings[name] for name in ("dtype", "device") if name in settings and implementation.takes(name)}
     told = seen.model_copy(update={"options": {**common, **seen.options}})
+    if not _sensible(seen, pair):
+        raise Missing("the witness makes no sense: it has tokens out of the vocabulary, or a tree that is none")
     return _instance(implementation, told, pair) if seen.node is not None else _text(implementation, told, pair)
 
 
@@ -73,6 +75,21 @@ def pair_of(seen: Witness, given: Pair | None) -> Pair:
     except BadInput:
         hint = "give --target and --draft: the folders of that pair"
         raise BadInput(f"the pair {seen.pair[:80]!r}, on which this was seen, is not shipped", hint) from None
+
+
+def _sensible(seen: Witness, pair: Pair) -> bool:
+    """Whether a witness can be run at all: a record may hold anything."""
+    if seen.node is None:
+        return seen.position >= 0 and all(0 <= token < pair.vocab_size for token in (*seen.prompt, seen.emitted))
+    vocab_size = len(seen.law[0]) if seen.law else 0
+    fits = len(seen.tokens) == len(seen.law) and all(len(row) == vocab_size for row in seen.law)
+    known = all(0 <= token < vocab_size for token in (*seen.tokens, seen.emitted))
+    return fits and known and 0 <= seen.node < len(seen.tokens) and _sound(seen.tokens, seen.parents)
+
+
+def _sound(tokens: Sequence[int], parents: Sequence[int]) -> bool:
+    """Whether these are a tree: every parent stands before its child."""
+    return len(tokens) == len(parents) > 0 and all(-1 < parent < i for i, parent in enumerate(parents) if i)
 
 
 # --- a text --------------------------------------------------------------------------------------------------------
@@ -146,8 +163,8 @@ def _step(output: Output, position: int) -> tuple[Step | None, int]:
 
 def _tree(block: BlockTrace) -> DraftTree | None:
     """The tree of a block; None for the prompt's pass, and for a trace that is no tree."""
-    sound = len(block.tokens) == len(block.parents) and all(-1 < p < i for i, p in enumerate(block.parents) if i)
-    return DraftTree.of(list(block.tokens), list(block.parents)) if block.tokens and sound else None
+    sound = _sound(block.tokens, block.parents)
+    return DraftTree.of(list(block.tokens), list(block.parents)) if sound else None
 
 
 def _down(tree: DraftTree, tokens: Sequence[int]) -> Step:

@@ -139,5 +139,5 @@ def uniform(p_values: Sequence[float], diagnostics: int = 0) -> Plot:
         f" The smallest is {number(seen[0])}."
     )
     if diagnostics:
-        reading += f" {number(diagnostics)} are of diagnostics, several on the same tokens, and may lean together."
+        reading += f" Diagnostics among them: {number(diagnostics)}; several rest on the same tokens, and may lean together."
     return Plot(344, 342, paths, tuple(labels), reading)

@@ -233,8 +233,14 @@ def test_a_pair_of_ones_own_is_given(tmp_path: Path) -> None:
         (HERE + "breaks", GREEDY.model_copy(update={"seed": 1}), "the implementation raised"),
         (HERE + "breaks", Witness(tokens=(0, 1), parents=(-1, 0), law=((0.5, 0.5),) * 2, node=0, emitted=0), "the rule raised"),
         ("ref", GREEDY, "the witness tells neither coins nor a seed"),
+        ("ref", GREEDY.model_copy(update={"seed": 1, "emitted": 4}), "the witness makes no sense"),
+        (
+            "ref",
+            Witness(tokens=(0, 1, 1), parents=(-1, 2, 1), law=((0.5, 0.5),) * 3, node=2, emitted=0),
+            "the witness makes no sense",
+        ),
     ],
-    ids=["trace", "no coins", "raises", "rule raises", "no seed"],
+    ids=["trace", "no coins", "raises", "rule raises", "no seed", "no such token", "no tree"],
 )
 def test_what_cannot_be_reproduced_is_never_told_as_gone(connectable: str, seen: Witness, why: str) -> None:
     code, said = replayed(connectable, fault(seen))

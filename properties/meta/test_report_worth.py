@@ -50,7 +50,7 @@ def test_the_error_budget_is_told_in_years(probability: float, often: str) -> No
 def test_the_error_budget_stands_beside_the_p_values_or_alone(tmp_path: Path) -> None:
     page = rendered(mixed(), tmp_path)["index.html"]
     part = page[page.index('id="p-values"') : page.index('id="evidence"')]
-    assert words.false_alarm(2.7e-7) in part and "1 are of diagnostics" in part
+    assert words.false_alarm(2.7e-7) in part and "Diagnostics among them: 1;" in part
     few = mixed().model_copy(update={"results": ()})
     assert words.false_alarm(2.7e-7) in rendered(few, tmp_path)["index.html"]
     assert "is called a fault by such a run" not in rendered(clean(), tmp_path)["index.html"]
