@@ -41,10 +41,9 @@ class Step:
 class Found:
     """What came this time.
 
-    token, came: the token that is looked at, and whether it came. p [V]: the target's law there (at temperature 0, that of
-    temperature 1, of which the likeliest is due). q: the implementation's
-    probability of the token, if all coins could be enumerated. departs: the two are not the same law. coin: the one of
-    `coins`, which are all of the step, that brought the token.
+    token, came: the token that is looked at, and whether it came. p [V]: the target's law there; at temperature 0 that of
+    temperature 1, of which the likeliest is due. q: the implementation's probability of the token, if all coins could be
+    enumerated. departs: the two are not the same law. coins: those of the step; coin: the one that brought the token.
     """
 
     token: int
