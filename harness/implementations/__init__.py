@@ -76,6 +76,16 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
             )
         else:
             implementation = _python(found, _options(",".join(options)), common)
+    elif kind == "published":
+        from harness.implementations import reference
+        from harness.implementations.published import published_rule
+
+        where, *options = rest.split(",")
+        path, _, function = where.partition(":")
+        rule = published_rule(Path(path), function or "evaluate_posterior")
+        implementation = _python(
+            partial(reference.Engine, accept=rule), _options(",".join(options)), common, reference.RULE_CAPABILITIES
+        )
     elif kind == "mutant":
         from harness import mutants
 
@@ -89,8 +99,9 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
         common |= {"version": trace.version, "tape": None}
         implementation = Implementation(make=trace.engine, options=trace.options, capabilities=trace.capabilities, **common)
     else:
-        near = difflib.get_close_matches(kind, ["ref", "py", "mutant", "trace"], 1)
-        hint = f"did you mean {near[0]}?" if near else "give ref, py:package.module:Engine, mutant:M04 or trace:run.jsonl"
+        near = difflib.get_close_matches(kind, ["ref", "py", "published", "mutant", "trace"], 1)
+        known = "ref, py:package.module:Engine, published:path/utils.py, mutant:M04 or trace:run.jsonl"
+        hint = f"did you mean {near[0]}?" if near else f"give {known}"
         raise BadInput(f"{connectable!r} is not an implementation", hint)
     return implementation
 

@@ -61,6 +61,8 @@ class PublishedRule:
     def __call__(
         self, tokens: Sequence[int], parents: Sequence[int], p: Tensor, coins: Coins | None = None
     ) -> tuple[list[int], int]:
+        if len(tokens) == 1:  # the published decoder draws the prompt's token elsewhere, and its function expects a tree
+            return [], _drawn(p[ROOT], coins)
         layout = self._layout(tokens, parents, p)
         processor = None if layout.greedy else _as_they_are
         with contextlib.nullcontext() if coins is None else _drawing_from(coins):
@@ -70,8 +72,7 @@ class PublishedRule:
             raise ValueError(f"{int(accepted)} tokens accepted of a candidate that has {len(path)}")
         if layout.greedy:
             return path, int(following.argmax())
-        token: Any = torch.multinomial(following, 1).item() if coins is None else coins.categorical(following)
-        return path, token
+        return path, _drawn(following, coins)
 
     def on(self, tree: DraftTree, p: Tensor) -> tuple[list[int], int]:
         """The rule as `enumeration.rule_departure` calls one."""
@@ -117,6 +118,10 @@ def _module(path: Path) -> ModuleType:
             f"{path}: importing it failed: {type(error).__name__}: {error}", "the file must import by itself, outside its package"
         ) from error
     return module
+
+
+def _drawn(p: Tensor, coins: Coins | None) -> Any:
+    return torch.multinomial(p, 1).item() if coins is None else coins.categorical(p)
 
 
 def _as_they_are(_texts: Any, logits: Tensor) -> Tensor:
