@@ -35,7 +35,7 @@ class OverBudget(Planted):
         drafter.budget = replace(drafter.budget, m=drafter.budget.m + 1)
 
 
-@mutant("M55", part="tree", source="SafeAILab/EAGLE commit b09a256", killers={"TREE-1": ""})
+@mutant("M55", part="tree", source="SafeAILab/EAGLE commit b09a256", killers={"TREE-1": ""}, law=False)
 class TwinSiblings(PlantedChildren):
     """The least confident child of a node repeats the most confident one."""
 
@@ -54,9 +54,12 @@ class RanksByConfidence(PlantedChildren):
         return grow(features, torch.zeros_like(values), parents)
 
 
-@mutant("M57", part="tree", source="SafeAILab/EAGLE, torch.topk in model/cnets.py", killers={"TREE-4": FOUR_BEST})
+@mutant("M57", part="tree", source="SafeAILab/EAGLE, torch.topk in model/cnets.py", killers={"TREE-4": FOUR_BEST}, law=False)
 class OrphansOfTies(Planted):
-    """Of equal values the deeper is kept, and its parent may be lost; the head is saturated, so that equal values occur."""
+    """Of equal values the deeper is kept, and may lose its parent; the head is saturated, so that equal values occur.
+
+    The published code then loses the root's token; here the orphan hangs on the root, and the text is right.
+    """
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         lm_head, expand = drafter.lm_head, drafter._expand

@@ -52,6 +52,19 @@ class RowsFlattened(PlantedRows):
         return logits.T.reshape(logits.shape) if len(logits) == 2 else logits
 
 
+@mutant(
+    "M17",
+    part="numerics",
+    source="Avarok-Cybersecurity/atlas issue 435",
+    killers={"TREE-5": "", "TREE-2": "", "LAW-1": TWO_LAYERS},
+)
+class CoarseArithmetic(PlantedRows):
+    """Verification runs in coarser arithmetic than decoding does: logits are whole numbers and quarters."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        return (4 * logits).round() / 4 if len(logits) > 1 else logits
+
+
 @mutant("M39", part="positions", source="intel/ipex-llm PR 10141", killers={"TREE-3": "", "GREEDY-2": GREEDY_TREE})
 class PositionsAlike(PlantedPass):
     """All nodes have the root's position."""

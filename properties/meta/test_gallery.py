@@ -17,7 +17,7 @@ from eagle2_ref.errors import BadInput
 from harness.catalogue import catalogue
 from harness.implementations import connect
 from harness.mutants import GALLERY, Mutant, find, mutant
-from harness.mutants.cases import GREEDY_TREE, MIN_P, ONE_LAYER
+from harness.mutants.cases import GREEDY_TREE, MIN_P, ONE_LAYER, TWO_LAYERS
 from properties.meta.scene import Scene, is_dead
 
 MUTANTS = [one for one in GALLERY.values() if not one.control]
@@ -75,6 +75,13 @@ def test_a_control_lives(control: Mutant, scene: Scene) -> None:
     results = [stage.verdict(name, case, f"mutant:{control.id}") for name, case in shown]
     assert not [f"{r.property} {r.case}: {r.verdict}: {r.summary}" for r in results if r.verdict not in GREEN]
     assert sum(r.verdict != "n/a" for r in results) > len(results) / 2
+
+
+@pytest.mark.parametrize("label", [one.id for one in MUTANTS if not one.law and one.id != "M52"])
+def test_what_ruins_speed_leaves_the_law(label: str, scene: Scene) -> None:
+    """M52 is left out: it remembers earlier prompts, so that its executions cannot be enumerated."""
+    result = scene.verdict("LAW-1", TWO_LAYERS, f"mutant:{label}")
+    assert result.verdict == "pass", result.summary
 
 
 def test_the_last_of_ties_is_told_as_a_tie(scene: Scene) -> None:
