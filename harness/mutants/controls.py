@@ -69,7 +69,7 @@ def sampler_match(tokens: list[int], parents: list[int], p: Tensor, coins: Coins
         path.append(node)
 
 
-@control("C05", part="randomness", source="eagle2_ref, coins keyed by position")
+@control("C05", part="randomness", source="vllm-project/vllm PR 47386, as mended")
 class Coupled(Engine):
     """Noise depends on the seed and the position alone: the text is the same whatever is drafted.
 

@@ -52,7 +52,7 @@ class SampledChain(Engine):
     ) -> None:
         super().__init__(target, draft, k=k, depth=depth, m=m, dtype=dtype, device=device)
         self.params, self.coins = SamplingParams(), SeededCoins(0)  # type: SamplingParams, Coins
-        self.decoder.rule = self.verdict
+        self.decoder.rule = self.accepted
         if isinstance(self.decoder.drafter, Eagle2):
             self.decoder.drafter = Drawing(self.decoder.drafter, self)
 
@@ -83,7 +83,7 @@ class SampledChain(Engine):
     def recovered(self, r: Tensor, coin: Uniform, level: int) -> int:  # noqa: ARG002
         return self.coins.categorical(r)
 
-    def verdict(self, tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+    def accepted(self, tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
         """Keep drafts up to the first refused one: x with probability p(x) / q(x), p and q after what stands before it."""
         path: list[int] = []
         for node, child in enumerate(range(1, len(tree))):
@@ -116,11 +116,13 @@ class Drawing(Eagle2):
         if depth < 1:
             return DraftTree.bare(text[-1])
         feature, kept, q = self._catch_up(), self.cache.length, []
+        device = feature.device
         for level in range(depth):
             logits = self.lm_head(feature)[0]
             q.append(self.chain.declared(logits, text))
             text.append(int(self.chain.draw(self.chain.drawn_from(logits, text), level)))
-            feature = self._pass(torch.tensor(text[-1:]), feature, torch.tensor([kept + level]), None)
+            token, position = torch.tensor(text[-1:], device=device), torch.tensor([kept + level], device=device)
+            feature = self._pass(token, feature, position, None)
             self.cache.length += 1
         self.cache.length = kept
         chain = DraftTree.of(text[-depth - 1 :], list(range(-1, depth)))
@@ -197,12 +199,13 @@ class CertainDrafts(SampledChain):
 # --- what makes up for a refused draft -----------------------------------------------------------------------------
 
 
-@mutant("M74", part="residual", source="vllm-project/vllm PR 47386, its test's controls", killers={"LAW-1": ONE_DRAFT})
-class ResidualIsP(SampledChain):
-    """A refused draft is made up for by a draw from p."""
+@mutant("M74", part="residual", source="vllm-project/vllm PR 46665", killers={"LAW-1": ONE_DRAFT})
+class SmallQLost(SampledChain):
+    """The residual is computed as p (1 - q/p) with a rounded 1 - q/p, so that a q that is small beside p is not subtracted."""
 
     def remainder(self, p: Tensor, q: Tensor, x: int) -> Tensor:  # noqa: ARG002
-        return p
+        r = p * (1 - q / p.clamp(min=1e-30)).bfloat16().clamp(min=0)
+        return r / r.sum()
 
 
 @mutant("M75", part="residual", source="SafeAILab/EAGLE commit 2f982e2", killers={"LAW-1": ONE_DRAFT})
@@ -241,7 +244,7 @@ class CoinTwice(SampledChain):
 class MatchesCounted(SampledChain):
     """As many drafts are kept as coins came up, also those behind the first refusal."""
 
-    def verdict(self, tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+    def accepted(self, tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
         path = list(range(1, len(tree)))
         kept = path[: sum(coins.uniform() < (p[i - 1] / _q(tree)[i - 1])[tree.token(i)] for i in path)]
         n = len(kept)
@@ -260,7 +263,7 @@ class BlockVerification(SampledChain):
     up is kept, and what makes up for the rest comes from (w p - q)+. That is exact, and keeps more than token by token.
     """
 
-    def verdict(self, tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+    def accepted(self, tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
         path, weight, kept = list(range(1, len(tree))), 1.0, 1.0
         best = ROOT
         for node in path:
