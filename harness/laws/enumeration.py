@@ -29,11 +29,19 @@ class Enumeration:
 
 @dataclass(frozen=True)
 class Leaf:
-    """Executions that differ in their last token at most: what came before, their weight, and the law [V] of that token."""
+    """Executions that differ in their last token at most: the tokens before it, their weight, and that token or its law [V]."""
 
     before: tuple[int, ...]
     weight: float
-    last: Tensor
+    last: int | Tensor
+
+    def outcomes(self) -> Iterator[tuple[tuple[int, ...], float]]:
+        """Every outcome of these executions, with its probability."""
+        if isinstance(self.last, int):
+            yield (*self.before, self.last), self.weight
+            return
+        for token in self.last.nonzero()[:, 0].tolist():
+            yield (*self.before, token), self.weight * float(self.last[token])
 
 
 def enumerate_law(
@@ -49,8 +57,8 @@ def enumerate_law(
     walk = Walk(run, lambda outcome: len(outcome) == window, most)
     law: Law = defaultdict(float)
     for leaf in walk.leaves():
-        for token in leaf.last.nonzero()[:, 0].tolist():
-            law[(*leaf.before, token)] += leaf.weight * float(leaf.last[token])
+        for outcome, weight in leaf.outcomes():
+            law[outcome] += weight
         if progress is not None:
             progress(walk.executions, walk.mass)
     return Enumeration(dict(law), walk.executions, max(0.0, 1 - walk.mass) if walk.cut else 0.0)
@@ -95,7 +103,13 @@ def rule_departure(
             raise ValueError(f"nodes {path} are no path of the tree")
         for node, child in zip([ROOT, *path], path, strict=False):
             joint[node][tree.token(child)] += leaf.weight
-        joint[path[-1] if path else ROOT][: len(leaf.last)] += leaf.weight * leaf.last
+        last = joint[path[-1] if path else ROOT]
+        if isinstance(leaf.last, Tensor):
+            last += leaf.weight * leaf.last
+        elif 0 <= leaf.last < len(last):
+            last[leaf.last] += leaf.weight
+        else:
+            raise ValueError(f"token {leaf.last} is none of a vocabulary of {len(last)}")
     distances = {node: float((q - q.sum() * p[node].double()).abs().sum()) / 2 for node, q in joint.items()}
     worst = max(distances, key=lambda node: distances[node])
     return Departure(distances[worst], worst, walk.executions, max(0.0, 1 - walk.mass) if walk.cut else 0.0)
@@ -131,32 +145,30 @@ class Walk:
             with intercepted(trail):
                 *before, last = self._run()
                 path = tuple(int(token) for token in before)
-                law = last.law.clone() if undecided(last) else _certainly(int(last))
+                end = last.law.clone() if undecided(last) else int(last)
         except Unrepeatable as error:
             raise NotEnumerable(f"{UNSEEN}: {error}") from error
         if len(trail.taken) < len(script):
             raise NotEnumerable(f"{UNSEEN}: an execution ended before the choices it had when its beginning was run before")
-        return trail, Leaf(path, float(trail.weight), law)
+        return trail, Leaf(path, float(trail.weight), end)
 
     def _siblings(self, trail: Trail, leaf: Leaf) -> tuple[Leaf, Any] | None:
         """The leaf of all values of the last draw and the script that comes after them; None where they may differ in more.
 
         Some of the values are really run: the likeliest, the least likely and the last.
         """
-        outcome = (*leaf.before, len(leaf.last) - 1)
-        if not trail.taken or not torch.equal(leaf.last, _certainly(outcome[-1])) or not self._complete(outcome):
+        if not trail.taken or not isinstance(leaf.last, int) or not self._complete((*leaf.before, leaf.last)):
             return None
         index, weights = trail.taken[-1]
         law = torch.tensor([float(weight) for weight in weights], dtype=torch.float64)
         possible = law.nonzero()[:, 0]
-        if outcome[-1] != index or index != int(possible[0]) or len(possible) == 1:
+        if leaf.last != index or index != int(possible[0]) or len(possible) == 1:
             return None
         between, last = possible[1:-1], int(possible[-1])
         extremes = [int(between[law[between].argmax()]), int(between[law[between].argmin()])] if len(between) else []
         for token in dict.fromkeys([*extremes, last]):
             other, found = self._execute([*trail.taken[:-1], (token, weights)])
-            alike = found.before == leaf.before and torch.equal(found.last, _certainly(token))
-            if len(other.taken) != len(trail.taken) or not alike:
+            if len(other.taken) != len(trail.taken) or found.before != leaf.before or not _equal(found.last, token):
                 return None
         merged = Leaf(leaf.before, leaf.weight / float(law[index]) * float(law.sum()), law / law.sum())
         return merged, other.next_script()
@@ -165,12 +177,11 @@ class Walk:
 UNSEEN = "something is drawn out of our sight, or state is left over from an earlier execution"
 
 
-def _certainly(token: int) -> Tensor:
-    """The law of a token that is decided; no longer than it must be."""
-    law = torch.zeros(token + 1, dtype=torch.float64)
-    law[token] = 1
-    return law
+def _equal(a: int | Tensor, b: int | Tensor) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return isinstance(a, int) and isinstance(b, int) and a == b
 
 
 def _same(a: Leaf, b: Leaf) -> bool:
-    return a.before == b.before and abs(a.weight - b.weight) <= 1e-9 and torch.equal(a.last, b.last)
+    return a.before == b.before and abs(a.weight - b.weight) <= 1e-9 and _equal(a.last, b.last)

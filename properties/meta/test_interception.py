@@ -118,6 +118,14 @@ EXACT: dict[str, tuple[Callable[[], Any], Law]] = {
     "multinomial of two with replacement": (lambda: P.multinomial(2, replacement=True), TWO),
     "multinomial of rows": (lambda: torch.multinomial(P.expand(2, 4), 1).squeeze(1), TWO),
     "Categorical": (lambda: torch.distributions.Categorical(probs=P).sample((2,)), TWO),  # type: ignore[no-untyped-call]
+    "a race nobody runs in": (lambda: (P[2:3] / empty(1).exponential_()).argmax(), {(0,): 1}),
+    "an order, with a token that cannot win": (
+        lambda: (P / empty(4).exponential_()).sort(descending=True).indices[[0, 1, 3]],
+        {(*two, 2): share for two, share in ORDERED.items()},
+    ),
+    "a race of exponentials of logarithms": (lambda: (P.log() - empty(4).exponential_().log()).exp().argmax(), ONE),
+    "a tensor of numbers": (lambda: (torch.tensor([random.random(), 0.25]) < 0.5).long(), {(0, 1): 0.5, (1, 1): 0.5}),
+    "randint below zero": (lambda: torch.randint(-1, 2, (1,)), {(-1,): 1 / 3, (0,): 1 / 3, (1,): 1 / 3}),
     "arithmetic on a token": (lambda: 2 * torch.multinomial(P, 1) + 1, {(1,): 0.5, (3,): 0.25, (7,): 0.25}),
     "the largest of tokens": (lambda: torch.multinomial(P, 2).max(), {(1,): 5 / 12, (3,): 7 / 12}),
     "the order of tokens": (lambda: torch.multinomial(P, 2).sort().values[:1], {(0,): 5 / 6, (1,): 1 / 6}),
@@ -260,6 +268,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "two uniforms": (lambda: torch.rand(1) < torch.rand(1), "two undecided numbers"),
     "the sum of two": (lambda: torch.rand(1) + torch.rand(1) < 1, "between two undecided numbers"),
     "a sum of noise": (lambda: torch.rand(3).sum() < 1, r"torch\.sum"),
+    "a power": (lambda: int(random.random() ** 2 < 0.5), "a power of"),
     "cosine": (lambda: torch.rand(1).cos() < 0.9, r"torch\.cos"),
     "addcdiv_ on a plain tensor": (lambda: P.clone().addcdiv_(P, torch.rand(4)).argmax(), r"torch\.addcdiv_"),
     "a large number that is looked at": (lambda: torch.randint(0, 2**40, (1,)) % 4, "out of 1099511627776"),

@@ -122,9 +122,11 @@ def test_a_rule_that_is_wrong() -> None:
     assert found.distance > 0.05 and found.node == ROOT
 
 
-def test_a_path_that_is_none_is_refused() -> None:
+def test_paths_and_tokens_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match="no path"):
         rule_departure(lambda _tree, _p: ([3], 0), TREE, P)
+    with pytest.raises(ValueError, match="token -1 is none"):
+        rule_departure(lambda _tree, _p: ([1, 3], -1), TREE, P)
 
 
 @pytest.mark.parametrize(("rule", "vocab_size", "runs"), [(walks, 32_000, 1), (looks, 1_000, 4)])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.laws.interception.chance import NotEnumerable, Whole, whole
+from harness.laws.interception.chance import MOST, NotEnumerable, Whole, whole
 from harness.laws.interception.memory import refuse_coarse
 from harness.laws.interception.mode import DRAWS, Interception, handles
 from harness.laws.interception.values import EXPONENTIAL, UNIFORM, Lazy
@@ -91,6 +91,9 @@ def randint(mode: Interception, func: F, *args: Any, **named: Any) -> Tensor:
         tensor = torch.zeros(size, **{"dtype": torch.long, **named})
     else:
         tensor = target if name == "random_" else torch.zeros_like(target, **named)
+    if low < 0 and high - low <= MOST:
+        values = [low + int(whole(mode.chance.trail, 0, high - low)) for _ in range(tensor.numel())]
+        return mode.assign(tensor, torch.tensor(values).reshape(tensor.shape))
     numbers = [mode.chance.keep(whole(mode.chance.trail, low, high)) for _ in range(tensor.numel())]
     mode.memory.forget(tensor)
     if tensor.is_floating_point():

@@ -109,6 +109,8 @@ def _arrivals(mode: Interception, row: Lazy, k: int, largest: bool) -> list[int]
     mode.chance.spend(row.ids[row.random])
     arrived: list[int] = []
     for _ in range(k):
+        if len(arrived) == len(remaining) - 1:
+            return [*arrived, *(set(range(len(remaining))) - set(arrived))]
         if not float(remaining.sum()) > 0:
             raise NotEnumerable("more numbers are ordered than can be told apart")
         arrived.append(mode.chance.trail.choose((remaining / remaining.sum()).tolist()))

@@ -160,7 +160,7 @@ class Interception(TorchFunctionMode):
         value = value.tolist() if isinstance(value, np.ndarray) else value
         if isinstance(value, list | tuple) and self.holds(value):
             rows = [self.tensor(item) for item in value]
-            return self.moved(torch.stack, rows) if self.holds(rows) else torch.stack(rows)
+            return self.moved(lambda *data: torch.stack(data), rows)  # type: ignore[no-any-return]
         return torch.tensor(value)
 
     def moved(self, function: Callable[..., Any], data: list[Tensor]) -> Any:

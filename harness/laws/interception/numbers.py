@@ -97,6 +97,17 @@ class Number:
     def __round__(self) -> int:
         return int(rounded(self.chance, self.lazy, torch.round))
 
+    def __abs__(self) -> Any:
+        raise NotEnumerable("abs() of an undecided number")
+
+    def __pow__(self, _other: Any) -> Any:
+        raise NotEnumerable("a power of an undecided number")
+
+    def __mod__(self, _other: Any) -> Any:
+        raise NotEnumerable("the remainder of an undecided number")
+
+    __rpow__, __rmod__, __floordiv__, __rfloordiv__ = __pow__, __mod__, __mod__, __mod__
+
     def __float__(self) -> float:
         raise NotEnumerable("float() of an undecided number (or a function of `math`, which asks for it)")
 

@@ -114,7 +114,7 @@ class Lazy:
             raise NotEnumerable(f"the exponential of {self.kind}")
         kind = replace(self.kind, name="power", exponent=float(exponents[0]))
         shift, scale = torch.where(self.random, 0.0, self.shift.exp()), torch.where(self.random, self.shift.exp(), 0.0)
-        return replace(self, kind=kind, shift=shift, scale=scale)
+        return replace(self, kind=kind).affine(shift, scale)
 
     def clamped(self, low: float | None, high: float | None) -> Lazy:
         """This, if the bounds cut off nothing of any probability."""
@@ -208,6 +208,9 @@ def rounded(chance: Chance, x: Lazy, function: Callable[[Tensor], Tensor]) -> Te
 
 def race(chance: Chance, x: Lazy, largest: bool) -> Whole:
     """The index of the largest (smallest) of the numbers [n], undecided: independent noises race for it."""
+    if not x.random.any():
+        winner = x.shift.argmax() if largest else x.shift.argmin()
+        return Whole(chance.trail, torch.nn.functional.one_hot(winner, len(x.shift)).double())
     law = rates(x, largest)
     chance.spend(x.ids[x.random])
     return Whole(chance.trail, law / law.sum())
