@@ -10,9 +10,14 @@ from transformers import PreTrainedModel
 
 from harness.implementations import Implementation
 from harness.implementations.engine import Engine
-from harness.laws.teacher import Teacher, load_plain
+from harness.laws.teacher import Noise, Teacher, load_plain
 from harness.pairs import Pair, Prompt, prompts
 from harness.settings import Settings
+
+CALIBRATION = 96
+"""Tokens of a text on which the noise of arithmetic is measured."""
+
+TOYS = [[0], [2, 1], [3, 0, 1, 5]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,10 @@ class Subject:
             self._opened[key] = self.impl.open(pair, speculate=speculate, **{**common, **options})
         return self._opened[key]
 
+    def sampling(self, pair: Pair, **options: Any) -> dict[str, Any]:
+        """Options for an engine that is to emit much text: as many texts a pass as pay, where it offers that."""
+        return options | ({"batch": 32 if pair == self.pair else 128} if "batch" in self.impl.capabilities else {})
+
     @property
     def rough(self) -> bool:
         """Whether its arithmetic alone departs from the float64 law by more than samples can tell: verdicts then rest on the
@@ -49,8 +58,15 @@ class Subject:
         return self.texts if self.asked.tier == "full" else self.texts[:: max(1, len(self.texts) // n)][:n]
 
     def teacher(self, pair: Pair, dtype: str) -> Teacher:
-        """What the target says of a text, and the noise of a dtype."""
+        """What the target says of a text."""
         return _teacher(pair, dtype, self.asked.device)
+
+    def noise(self, pair: Pair, dtype: str) -> Noise:
+        """What a dtype does to the target's logits, on texts that depend on the pair alone: the same for every check."""
+        room = min(CALIBRATION, pair.context - 1)
+        texts = [prompt.tokens for prompt in self.texts[:3]] if pair == self.pair else TOYS
+        filled = [[token % pair.vocab_size for token in (text * room)[:room]] for text in texts]
+        return self.teacher(pair, dtype).noise(filled)
 
     def plain(self, pair: Pair, dtype: str) -> PreTrainedModel:
         """The target through transformers alone."""

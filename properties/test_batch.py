@@ -99,7 +99,7 @@ def _is_tie(subject: Subject, asked: Asked, row: int, *outputs: Output) -> bool:
     if params["temperature"] > 0:
         return False
     truth, law = subject.teacher(subject.pair, subject.asked.dtype), SamplingParams.of(params)
-    tolerance = truth.noise([[*text, *text][:160] for text in asked[0][:3]]).tolerance
+    tolerance = subject.noise(subject.pair, subject.asked.dtype).tolerance
     found = [divergence for output in outputs for divergence in truth.greedy_divergences(prompt, output.tokens, law)]
     return bool(found) and all(divergence.margin <= tolerance for divergence in found)
 

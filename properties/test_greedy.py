@@ -9,7 +9,7 @@ import pytest
 from eagle2_ref.sampling import SamplingParams
 from harness.evidence import Verdict
 from harness.implementations.engine import Engine
-from harness.laws.teacher import Divergence, Noise, Teacher
+from harness.laws.teacher import Divergence, Teacher
 from harness.pairs import Pair, shipped
 from harness.plugin import Judge
 from properties.cells import Cell, parametrize
@@ -77,7 +77,7 @@ def test_mixed_calls(judge: Judge, subject: Subject) -> None:
         judge("pass", f"{len(rows)} greedy rows among sampled ones are what they are alone", measured=measured)
         return
     truth = subject.teacher(subject.pair, subject.asked.dtype)
-    tolerance = _noise(truth, prompts).tolerance
+    tolerance = subject.noise(subject.pair, subject.asked.dtype).tolerance
     law = SamplingParams(temperature=0.0)
     margins = [d.margin for row in wrong for d in truth.greedy_divergences(prompts[row], together[row].tokens, law)]
     verdict: Verdict = "fault" if not margins or max(margins) > tolerance else "tie"
@@ -89,7 +89,7 @@ def _judge_greedy(
 ) -> None:
     options: dict[str, Any] = {**budget, "dtype": dtype} if budget else {}
     truth = subject.teacher(pair, dtype)
-    noise = _noise(truth, prompts)
+    noise = subject.noise(pair, dtype)
     found, tokens = _divergences(subject.open(pair, **options), truth, prompts, params)
     faults = [(i, d) for i, d in found if d.margin > noise.tolerance]
     ties = len(found) - len(faults)
@@ -122,10 +122,6 @@ def _judge_greedy(
         witness = diverged(first, pair.name, options, prompts[i], params, i)
         told = (many if faults else few) + control_arm
         judge(verdict, told, witness=witness, **evidence | {"measured": measured | {"control faults": excused}})
-
-
-def _noise(truth: Teacher, prompts: list[list[int]]) -> Noise:
-    return truth.noise([[*prompt, *prompt][:160] for prompt in prompts[:3]])
 
 
 def _divergences(

@@ -18,7 +18,7 @@ from harness.evidence import Witness
 from harness.implementations.engine import Engine, Output
 from harness.laws.boundary import BoundaryCoins
 from harness.laws.exact import Law, first_departure, target_law, total_variation
-from harness.laws.induction import departure
+from harness.laws.induction import Departure, departure
 from harness.laws.teacher import Divergence
 from harness.pairs import shipped
 from harness.plugin import Judge
@@ -104,9 +104,9 @@ def test_every_tree_and_every_law(judge: Judge, subject: Subject) -> None:
     def check(instance: tuple[DraftTree, Tensor]) -> None:
         nonlocal instances
         instances += 1
-        found, node = departure(rule, *instance)
-        worst.note(found, *instance, node)
-        assert found <= ROUNDING
+        found = departure(rule, *instance)
+        worst.note(found, *instance)
+        assert found.distance <= ROUNDING
 
     try:
         check()
@@ -169,28 +169,27 @@ class Worst:
     """The instance that departs most of those that were tried."""
 
     distance: float = 0.0
-    tree: DraftTree | None = None
-    p: Tensor | None = None
-    node: int = ROOT
+    found: Departure | None = None
+    instance: tuple[DraftTree, Tensor] | None = None
 
-    def note(self, distance: float, tree: DraftTree, p: Tensor, node: int) -> None:
-        if distance > self.distance:
-            self.distance, self.tree, self.p, self.node = distance, tree, p, node
+    def note(self, found: Departure, tree: DraftTree, p: Tensor) -> None:
+        if found.distance > self.distance:
+            self.distance, self.found, self.instance = found.distance, found, (tree, p)
 
     def told(self) -> str:
-        assert self.tree is not None and self.p is not None
-        return _spelled(self.tree, self.p, self.node)
+        assert self.found is not None and self.instance is not None
+        return _spelled(*self.instance, self.found.node)
 
     def witness(self) -> Witness:
-        assert self.tree is not None and self.p is not None
-        return _instance(self.tree, self.p, self.node, int(self.p[self.node].argmax()))
+        assert self.found is not None and self.instance is not None
+        return _instance(*self.instance, self.found.node, self.found.token, self.found.q)
 
 
 def _spelled(tree: DraftTree, p: Tensor, node: int) -> str:
     return f"tokens {tree.tokens.tolist()}, parents {tree.parents.tolist()}, after node {node}: p = {p[node].tolist()}"
 
 
-def _instance(tree: DraftTree, p: Tensor, node: int, token: int) -> Witness:
+def _instance(tree: DraftTree, p: Tensor, node: int, token: int, q: float | None = None) -> Witness:
     return Witness(
         tokens=tuple(tree.tokens.tolist()),
         parents=tuple(tree.parents.tolist()),
@@ -198,6 +197,7 @@ def _instance(tree: DraftTree, p: Tensor, node: int, token: int) -> Witness:
         node=node,
         emitted=token,
         p=float(p[node, token]),
+        q=q,
     )
 
 
@@ -210,7 +210,7 @@ def test_coupled_with_ordinary_sampling(cell: Cell, judge: Judge, subject: Subje
     chosen = subject.some(6)
     params = {**cell.params, "max_new_tokens": 48}
     tokens, found, witness = 0, [], None
-    tolerance = truth.noise([prompt.tokens for prompt in chosen[:4]]).tolerance
+    tolerance = subject.noise(subject.pair, "float64").tolerance
     for i, prompt in enumerate(chosen):
         seed = judge.seed(i)
         output = engine.decode(prompt.tokens, params, KeyedCoins(seed))

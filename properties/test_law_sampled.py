@@ -32,7 +32,7 @@ from properties.subject import Subject
 FIRST, SECOND = (stage.level for stage in TWO_STAGES)
 """A joint chi-square is a fault if p < FIRST, and then p < SECOND on four times as many fresh samples."""
 
-ROUND = 32
+ROUND = 64
 """Texts between two looks at the evidence."""
 
 
@@ -41,9 +41,10 @@ def test_first_tokens_of_samples(cell: Cell, judge: Judge, subject: Subject) -> 
     """LAW-4: The first depth + 2 tokens of independent samples, taken jointly, fit the target's law (chi-square)."""
     for need in set(cell.params) - {"temperature"}:
         subject.impl.require(need)
-    options: dict[str, Any] = {**cell.budget} if "budget" in subject.impl.capabilities else {}
-    depth = cell.depth if options else int(subject.impl.options.get("depth", 4))
+    chosen = "budget" in subject.impl.capabilities
     pair, prompt = shipped(cell.pair), [2, 3, 2]
+    options = subject.sampling(pair, **(cell.budget if chosen else {}))
+    depth = cell.depth if chosen else int(subject.impl.options.get("depth", 4))
     engine = subject.open(pair, **options)
     _must_open(engine, judge)
     params = {**cell.params, "max_new_tokens": min(depth + 2, 8)}
@@ -116,7 +117,8 @@ def test_speculation_against_its_control(window: int, judge: Judge, subject: Sub
     many = 400 if subject.asked.tier == "full" else 40
     chosen = [prompt.tokens[:24] for prompt in subject.some(4)[:4]]
     params = {"temperature": 1.0, "max_new_tokens": window}
-    arms = [subject.open(subject.pair, speculate=speculate) for speculate in (True, False)]
+    options = subject.sampling(subject.pair)
+    arms = [subject.open(subject.pair, speculate=speculate, **options) for speculate in (True, False)]
     found: list[Permuted] = []
 
     def p_of(stage: int, size: int) -> float:
@@ -152,11 +154,10 @@ def test_streams_of_tokens(campaign: Campaign, judge: Judge, subject: Subject) -
     for need in campaign.needs:
         subject.impl.require(need)
     pair = shipped(campaign.pair) if campaign.pair else subject.pair
-    options: dict[str, Any] = campaign.budget if "budget" in subject.impl.capabilities else {}
+    options = subject.sampling(pair, **(campaign.budget if "budget" in subject.impl.capabilities else {}))
     engine, plan = subject.open(pair, **options), Plan(_prompts(subject, pair, campaign), campaign.params)
     _must_open(engine, judge)
-    truth = subject.teacher(pair, subject.asked.dtype)
-    oracle = Oracle(truth.model, truth.noise([(*prompt, *prompt) for prompt in plan.prompts[:3]]).logits)
+    oracle = Oracle(subject.plain(pair, "float64"), subject.noise(pair, subject.asked.dtype).logits)
     folder = Path(subject.asked.evidence) if subject.asked.evidence else None
     ledger = Ledger(folder, subject.impl, {"campaign": campaign.name, "pair": pair.name, "seed": subject.asked.seed})
     budget = campaign.tokens * (10 if subject.asked.tier == "full" else 1)

@@ -115,9 +115,9 @@ def test_laws_of_a_pass_in_its_own_arithmetic(judge: Judge, subject: Subject) ->
     Measured a node, at temperature 1, against float64: the total variation that arithmetic alone puts into every token.
     """
     subject.impl.require("decoder")
-    decoder, truth = subject.open(subject.pair).raw.decoder, subject.teacher(subject.pair, subject.asked.dtype)
+    decoder, model = subject.open(subject.pair).raw.decoder, subject.plain(subject.pair, "float64")
     chosen = subject.texts[:3]
-    noise = truth.noise([[*prompt.tokens, *prompt.tokens][:160] for prompt in chosen])
+    noise = subject.noise(subject.pair, subject.asked.dtype)
     found: list[float] = []
     for seed, prompt in enumerate(chosen):
         for step in list(steps(decoder, prompt.tokens[:60], {"temperature": 1.0, "max_new_tokens": 20}, seed))[1:5]:
@@ -125,7 +125,7 @@ def test_laws_of_a_pass_in_its_own_arithmetic(judge: Judge, subject: Subject) ->
             for leaf in leaves(step.seen.tree):
                 path = step.seen.tree.path(leaf)
                 text = [*step.seen.text, *(step.seen.tree.token(node) for node in path)]
-                p = logits_after(truth.model, text)[len(step.seen.text) - 1 :].softmax(-1)
+                p = logits_after(model, text)[len(step.seen.text) - 1 :].softmax(-1)
                 q = step.seen.logits[[ROOT, *path]].double().softmax(-1)
                 found += ((p - q).abs().sum(-1) / 2).tolist()
     largest, mean = max(found), sum(found) / len(found)

@@ -40,7 +40,9 @@ def mendable(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except BadInput as error:
-            typer.echo(f"eagle2: {error}", err=True)
+            from harness.report.words import shown  # what an error quotes may come from a file that wants to be printed
+
+            typer.echo(f"eagle2: {shown(str(error))}", err=True)
             raise typer.Exit(USAGE) from None
         except KeyboardInterrupt:
             typer.echo("eagle2: stopped", err=True)

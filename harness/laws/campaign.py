@@ -15,7 +15,7 @@ from harness.laws.oracle import Oracle
 from harness.statistics.eprocess import Strand
 from harness.statistics.pit import strand
 
-PER_CALL = 16
+PER_CALL = 32
 """Prompts in one call: of several lengths and, where the plan has several, of several parameters."""
 
 

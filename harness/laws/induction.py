@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +13,17 @@ from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.tree import ROOT, DraftTree
 
 
-def departure(rule: Rule, tree: DraftTree, p: Tensor) -> tuple[float, int]:
-    """The largest total variation, over the nodes a rule can reach, between its next token and p there; and the node.
+class Departure(NamedTuple):
+    """The largest total variation at any node; the node, and the token that comes too often there: with probability q."""
+
+    distance: float
+    node: int
+    token: int
+    q: float
+
+
+def departure(rule: Rule, tree: DraftTree, p: Tensor) -> Departure:
+    """The largest total variation, over the nodes a rule can reach, between its next token and p there.
 
     Over all coins: Q(reaches node v, then emits x) must be Q(reaches v) p[v, x], where "emits x" is either the acceptance
     of a child that carries x or the last token drawn at v. An execution is counted once at every node of its path; the last
@@ -42,4 +52,6 @@ def departure(rule: Rule, tree: DraftTree, p: Tensor) -> tuple[float, int]:
     # A node's own probability is common to both sides, so the distance is not divided by it: a rare node weighs little.
     distances = {node: float((q - q.sum() * p[node].double()).abs().sum()) / 2 for node, q in joint.items()}
     worst = max(distances, key=lambda node: distances[node])
-    return distances[worst], worst
+    q = joint[worst] / joint[worst].sum()
+    token = int((q - p[worst].double()).argmax())
+    return Departure(distances[worst], worst, token, float(q[token]))
