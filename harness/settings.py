@@ -73,7 +73,14 @@ class Settings:
         def whole(path: str) -> str:
             return str(Path(path).resolve()) if path else ""
 
-        return replace(self, target=whole(self.target), draft=whole(self.draft), out=whole(self.out), tape=whole(self.tape), evidence=whole(self.evidence))
+        return replace(
+            self,
+            target=whole(self.target),
+            draft=whole(self.draft),
+            out=whole(self.out),
+            tape=whole(self.tape),
+            evidence=whole(self.evidence),
+        )
 
 
 def _parse(name: str, kind: str, text: str) -> str | int | float | bool:
