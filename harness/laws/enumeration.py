@@ -146,8 +146,11 @@ class Walk:
                 *before, last = self._run()
                 path = tuple(int(token) for token in before)
                 end = last.law.clone() if undecided(last) else int(last)
-        except Unrepeatable as error:
-            raise NotEnumerable(f"{UNSEEN}: {error}") from error
+        except Exception as error:
+            why = error.__cause__ or error  # an adapter may have wrapped it
+            if isinstance(why, Unrepeatable):
+                raise NotEnumerable(f"{UNSEEN}: {why}") from error
+            raise
         if len(trail.taken) < len(script):
             raise NotEnumerable(f"{UNSEEN}: an execution ended before the choices it had when its beginning was run before")
         return trail, Leaf(path, float(trail.weight), end)

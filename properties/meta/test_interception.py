@@ -252,6 +252,10 @@ def one_seed_twice() -> Tensor:
     return torch.cat(coins) < 0.5
 
 
+def one_seed_of_random_twice() -> list[int]:
+    return [random.Random(5).choice([0, 1]) for _ in range(2)]
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "randn": (lambda: torch.randn(2).argmax(), r"aten\.randn"),
     "normal_": (lambda: empty(2).normal_().argmax(), r"aten\.normal_"),
@@ -280,6 +284,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "noise rounded to float16": (lambda: (P / empty(4).exponential_().half()).argmax(), "float16"),
     "bits of a uniform": (lambda: torch.rand(1).view(torch.int32) < 5, "bits of undecided numbers"),
     "a seed given twice": (one_seed_twice, "seed 5 is given to a torch.Generator again"),
+    "a seed given twice, of random": (one_seed_of_random_twice, "seed 5 is given to random again"),
     "random, bound before": (lambda: int(UNBOUND() < 0.5), "global generator of random was"),
     "numpy, bound before": (lambda: int(UNBOUND_NUMPY() < 0.5), "global generator of numpy"),
     "torch's own generator": (seed_of_a_generator_of_old, "global generator of torch was"),
@@ -310,8 +315,15 @@ def test_randomness_out_of_sight_is_noticed() -> None:
     def run() -> int:
         return int(random.random() < OLD_GENERATOR.random())
 
-    with pytest.raises(NotEnumerable, match="out of our sight"):
-        law(run)
+    def wrapped() -> int:
+        try:
+            return run()
+        except Exception as error:
+            raise RuntimeError("the implementation raised") from error
+
+    for snippet in (run, wrapped):
+        with pytest.raises(NotEnumerable, match="out of our sight"):
+            law(snippet)
 
 
 def test_state_that_is_left_over_is_noticed() -> None:
@@ -329,5 +341,7 @@ def test_a_refused_draw_is_torchs_own_error() -> None:
     """What torch refuses is refused in the same way, not enumerated."""
     with pytest.raises(RuntimeError, match="sum of probabilities"):
         law(lambda: torch.multinomial(torch.zeros(3), 1))
+    with pytest.raises(RuntimeError, match="p_in <= 1"):
+        law(lambda: torch.bernoulli(torch.tensor([1.5])).int())
     with pytest.raises(RuntimeError, match="element < 0"):
         law(lambda: torch.multinomial(torch.tensor([-1.0, 2.0]), 1))

@@ -3,6 +3,10 @@
 What is drawn stays undecided. A uniform number is an interval that a comparison splits; noise waits for its race; a token
 waits until somebody looks. What cannot be followed raises NotEnumerable, and so does randomness that gets past: an aten
 operation that draws, one that reads an undecided number, a generator whose state has moved.
+
+Numbers are those of the mathematics: a uniform is a point of an interval, where float32 has 2 ** 24 of them. Seeds are names:
+different ones stand for independent numbers, and the same one twice is refused. Not seen, unless the odds of a choice or
+the outcome tell: generators of numpy that were made before, os.urandom, other processes, and hash functions as randomness.
 """
 
 from __future__ import annotations

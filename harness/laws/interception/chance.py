@@ -95,6 +95,24 @@ class Chance:
             self._states = np.concatenate([self._states, np.zeros_like(self._states)])
         return torch.arange(first, self._drawn)
 
+    def token(self, law: Tensor) -> Whole:
+        """A whole number distributed as law [n], undecided."""
+        self.draw(1)
+        return Whole(self.trail, law)
+
+    def below(self, low: int, high: int) -> Whole | Seed:
+        """A whole number, uniform from low to high - 1, undecided; 0 <= low."""
+        self.draw(1)
+        if low >= high:
+            raise ValueError(f"empty range for a whole number: from {low} to {high - 1}")
+        if high - low > MOST:
+            return Seed(high - low)
+        if low < 0 or high > MOST:
+            raise NotEnumerable(f"a whole number from {low} to {high - 1}")
+        law = torch.zeros(high, dtype=torch.float64)
+        law[low:] = 1 / (high - low)
+        return Whole(self.trail, law)
+
     def cell(self, number: int) -> Cell:
         """The number behind an id, to be looked at."""
         if self._states[number] == self.SPENT:
@@ -180,19 +198,6 @@ class Seed:
         raise NotEnumerable(f"a whole number drawn out of {self._count} is looked at")
 
     __int__ = __index__ = __float__ = __bool__ = __eq__ = __lt__ = __gt__ = __le__ = __ge__ = __hash__ = _look
-
-
-def whole(trail: Trail, low: int, high: int) -> Whole | Seed:
-    """A whole number, uniform from low to high - 1, undecided."""
-    if low >= high:
-        raise ValueError(f"empty range for a whole number: from {low} to {high - 1}")
-    if high - low > MOST or low < 0 or high > MOST:
-        if high - low > MOST:
-            return Seed(high - low)
-        raise NotEnumerable(f"a whole number from {low} to {high - 1}")
-    law = torch.zeros(high, dtype=torch.float64)
-    law[low:] = 1 / (high - low)
-    return Whole(trail, law)
 
 
 def _decided(name: str) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.laws.interception.chance import MOST, NotEnumerable, Whole, whole
+from harness.laws.interception.chance import MOST, NotEnumerable, Whole
 from harness.laws.interception.memory import refuse_coarse
 from harness.laws.interception.mode import DRAWS, Interception, handles
 from harness.laws.interception.values import EXPONENTIAL, UNIFORM, Lazy
@@ -60,7 +60,7 @@ def _several(mode: Interception, weights: Tensor, n: int, replacement: bool) -> 
     for _ in range(n):
         if not float(weights.sum()) > 0:
             raise NotEnumerable("torch.multinomial of more samples than have a positive probability")
-        tokens.append(Whole(mode.chance.trail, weights / weights.sum()))
+        tokens.append(mode.chance.token(weights / weights.sum()))
         if not replacement and len(tokens) < n:
             weights = weights.clone()
             weights[int(tokens[-1])] = 0
@@ -70,8 +70,10 @@ def _several(mode: Interception, weights: Tensor, n: int, replacement: bool) -> 
 @handles(DRAWS, "bernoulli bernoulli_")
 def bernoulli(mode: Interception, func: F, x: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
     in_place = func.__name__.endswith("_")
-    chances = torch.as_tensor(0.5 if in_place and p is None else x if p is None else p).double().expand(x.shape)
-    drawn = [1 - mode.chance.trail.choose([share, 1 - share]) for share in chances.reshape(-1).tolist()]
+    chances = mode.plain(0.5 if in_place and p is None else x if p is None else p).expand(x.shape).reshape(-1)
+    if not bool(((chances >= 0) & (chances <= 1)).all()):
+        raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
+    drawn = [int(mode.chance.token(torch.stack([1 - share, share]))) for share in chances]
     result = torch.tensor(drawn).reshape(x.shape).to(x)
     return mode.assign(x, result) if in_place else result if out is None else mode.assign(out, result)
 
@@ -92,9 +94,9 @@ def randint(mode: Interception, func: F, *args: Any, **named: Any) -> Tensor:
     else:
         tensor = target if name == "random_" else torch.zeros_like(target, **named)
     if low < 0 and high - low <= MOST:
-        values = [low + int(whole(mode.chance.trail, 0, high - low)) for _ in range(tensor.numel())]
+        values = [low + int(mode.chance.below(0, high - low)) for _ in range(tensor.numel())]
         return mode.assign(tensor, torch.tensor(values).reshape(tensor.shape))
-    numbers = [mode.chance.keep(whole(mode.chance.trail, low, high)) for _ in range(tensor.numel())]
+    numbers = [mode.chance.keep(mode.chance.below(low, high)) for _ in range(tensor.numel())]
     mode.memory.forget(tensor)
     if tensor.is_floating_point():
         return tensor.copy_(torch.tensor([int(mode.chance.whole(number)) for number in numbers]).reshape(tensor.shape))
@@ -104,6 +106,6 @@ def randint(mode: Interception, func: F, *args: Any, **named: Any) -> Tensor:
 @handles(DRAWS, "randperm")
 def randperm(mode: Interception, _: F, n: int, *, out: Any = None, **made: Any) -> Tensor:
     rest = list(range(n))
-    order = [rest.pop(mode.chance.trail.choose([1 / len(rest)] * len(rest))) for _ in range(n)]
+    order = [rest.pop(int(mode.chance.below(0, len(rest)))) for _ in range(n)]
     result = torch.tensor(order, **{"dtype": torch.long, **made})
     return result if out is None else mode.assign(out, result)

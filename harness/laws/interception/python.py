@@ -11,23 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.laws.interception.chance import Chance, NotEnumerable, Seed, Whole, whole
+from harness.laws.interception.chance import Chance, NotEnumerable, Seed, Whole
 from harness.laws.interception.numbers import Number
 from harness.laws.interception.values import EXPONENTIAL, Kind
 
 
 def replacements(chance: Chance) -> list[tuple[Any, str, Any]]:
     """(object, attribute, stand-in) of everything outside torch's functions that draws or takes a seed."""
-    trail = chance.trail
 
     def uniform(*_: Any) -> Number:
         return Number.draw(chance)
 
     def below(_: random.Random, n: int) -> Whole | Seed:
-        return whole(trail, 0, n)
+        return chance.below(0, n)
 
     def bits(*arguments: Any) -> Whole | Seed:
-        return whole(trail, 0, 1 << int(arguments[-1]))
+        return chance.below(0, 1 << int(arguments[-1]))
 
     def seeded(generator: str, result: Any = None) -> Callable[..., Any]:
         def seed(*seeds: Any, **named: Any) -> Any:
@@ -65,7 +64,7 @@ class NumpyDraws:
     """numpy's random functions, new and old, as one generator: what is not here cannot be followed."""
 
     def __init__(self, chance: Chance) -> None:
-        self._chance, self._trail = chance, chance.trail
+        self._chance = chance
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in NUMPY_DRAWS:
@@ -98,7 +97,7 @@ class NumpyDraws:
 
     def integers(self, low: int, high: int | None = None, size: Any = None, *_: Any, endpoint: bool = False, **__: Any) -> Any:
         low, high = (0, low) if high is None else (low, high)
-        return self._array(size, lambda: whole(self._trail, low, high + endpoint))
+        return self._array(size, lambda: self._chance.below(low, high + endpoint))
 
     def randint(self, low: int, high: int | None = None, size: Any = None, *_: Any, **__: Any) -> Any:
         return self.integers(low, high, size)
@@ -113,7 +112,7 @@ class NumpyDraws:
             raise ValueError("probabilities do not sum to 1")
 
         def one() -> Any:
-            token = Whole(self._trail, weights / weights.sum())
+            token = self._chance.token(weights / weights.sum())
             if not replace and size is not None:
                 weights[int(token)] = 0
             return token if values is None else values[int(token)]
@@ -134,7 +133,7 @@ class NumpyDraws:
 
     def shuffle(self, x: Any, *_: Any) -> None:
         for i in reversed(range(1, len(x))):
-            j = int(whole(self._trail, 0, i + 1))
+            j = int(self._chance.below(0, i + 1))
             x[[i, j]] = x[[j, i]]
 
     def _array(self, size: Any, one: Callable[[], Any]) -> Any:
