@@ -180,7 +180,8 @@ def summary(calibration: Calibration) -> str:
             "",
             *table(["V", "component", *(f"{e:,.0f}" for e in BOUNDED)], alarm_rows(calibration)),
             "",
-            "Tokens to a verdict, median / nine runs of ten, and the component that saw most; in brackets those to E = 1e6",
+            "Tokens to a verdict, median / nine runs of ten, and the component that saw most; in brackets those to E = 1e6."
+            f" Never: not in {max(one.spent for one in calibration.detections):,} tokens",
             "",
             *table(
                 ["fault", *(f"V = {v:,}" for v in BUDGETS)],

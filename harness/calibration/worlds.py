@@ -29,8 +29,8 @@ VARIANTS = 4  # ways in which a head is wrong about a law
 BUDGETS = {8: Budget(k=3, depth=4, m=10), 64: Budget(k=4, depth=4, m=16), 32000: Budget(k=4, depth=5, m=24)}
 """The worlds: a vocabulary and the draft trees of EAGLE-2 that are grown on it."""
 
-NOISE = {8: 2.0, 64: 1.5, 32000: 2.0}
-"""Standard deviation of a head's error in log p: blocks of about two tokens, so that no slot of a tree is rare."""
+NOISE = 1.0
+"""Standard deviation of a head's error in log p: blocks of two to four tokens, so that no slot of a tree is rare."""
 
 
 def tempered(p: Floats, temperature: float = 0.7) -> Floats:
@@ -101,7 +101,7 @@ class World:
     def build(cls, vocab: int, processing: str, seed: int) -> World:
         rng = np.random.default_rng([vocab, seed])
         raw = zipf(rng, vocab) if vocab > 1000 else dirichlet(rng, vocab)
-        drafts, confidence = head(rng, raw, NOISE[vocab], BUDGETS[vocab].k)
+        drafts, confidence = head(rng, raw, BUDGETS[vocab].k)
         return cls(BUDGETS[vocab], Laws.of(PROCESSINGS[processing](raw)), Laws.of(raw), drafts, confidence)
 
     @cached_property
@@ -150,14 +150,14 @@ def follow(text: Texts, token: Ints) -> Texts:
     return mixed
 
 
-def head(rng: np.random.Generator, raw: Floats, noise: float, k: int) -> tuple[Ints, Floats]:
-    """The k favourites of a head that is wrong about log p by `noise`, in VARIANTS ways a law: ranks and log confidences.
+def head(rng: np.random.Generator, raw: Floats, k: int) -> tuple[Ints, Floats]:
+    """The k favourites of a head that is wrong about log p by NOISE, in VARIANTS ways a law: ranks and log confidences.
 
     It is wrong about the likeliest tokens only; none of the others would be among its favourites.
     """
     seen = raw[:, None, :LIKELIEST]
     with np.errstate(divide="ignore"):
-        logits = np.log(seen) + noise * rng.standard_normal((len(raw), VARIANTS, seen.shape[2]))
+        logits = np.log(seen) + NOISE * rng.standard_normal((len(raw), VARIANTS, seen.shape[2]))
     total = np.exp(logits).sum(axis=2) + raw[:, None, LIKELIEST:].sum(axis=2)
     drafts = np.argsort(-logits, axis=2, kind="stable")[..., :k]
     confidence = np.take_along_axis(logits, drafts, 2) - np.log(total)[..., None]
