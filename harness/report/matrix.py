@@ -125,8 +125,9 @@ class Matrix:
 
     @property
     def unjudged(self) -> list[Row]:
-        """Faults that met no property that is meant to see them: nothing is known of them."""
-        return [row for row in self.faults if not row.meant]
+        """Faults that met no property that is meant to see them, and controls that a check gave no answer for."""
+        silent = [row for row in self.controls if any(trial.verdict in ("inconclusive", "blocked") for trial in row.trials)]
+        return [row for row in self.faults if not row.meant] + silent
 
     @property
     def dead(self) -> list[Row]:

@@ -25,9 +25,9 @@ from harness.diagnosis import SIGNATURES, Signatures
 from harness.evidence import LawPicture, Result, Trial
 from harness.mutants import GALLERY, Mutant, find
 from harness.report import write_whole
-from harness.report.matrix import render_matrix
+from harness.report.matrix import Matrix, render_matrix, sentence
 from harness.settings import Settings
-from harness.verdict import FAULT, PASS
+from harness.verdict import FAULT, INCONCLUSIVE, PASS
 from properties.meta.scene import Scene, cases_of, is_dead
 from properties.meta.signatures import laws, named, signatures
 
@@ -117,31 +117,19 @@ def matrix(only: Sequence[str], check: str, quick: bool, out: Path, jobs: int, s
     return _conclude(done, out)
 
 
-def survivors(done: Sequence[Trial]) -> list[str]:
-    """Mutants that no property killed of those that are meant to and were tried."""
-    tried = {trial.mutant for trial in done if trial.meant}
-    return sorted(tried - {trial.mutant for trial in done if trial.meant and trial.verdict == "fault"})
-
-
-def dead_controls(done: Sequence[Trial]) -> list[Trial]:
-    """Trials at which a control was called a fault, or could not be judged."""
-    return [trial for trial in done if GALLERY[trial.mutant].control and trial.verdict in ("fault", "inconclusive", "blocked")]
-
-
 def _conclude(done: Sequence[Trial], out: Path) -> int:
+    """Tell what came of it; 1 for a survivor or a dead control, 3 where something was not judged."""
+    found = Matrix.of(done, GALLERY)
     console = Console(highlight=False)
-    alive, dead = survivors(done), dead_controls(done)
-    for name in alive:
-        console.print(f"[bold red]{name} survives[/]  {escape(GALLERY[name].fault)}  eagle2 mutants --only {name}")
-    for trial in dead:
-        console.print(f"[bold red]{trial.mutant} dies[/]  {trial.property} {escape(f'[{trial.case}]: {trial.summary}')}")
-    mutants = {trial.mutant for trial in done if not GALLERY[trial.mutant].control}
-    controls = {trial.mutant for trial in done} - mutants
-    killed = len({trial.mutant for trial in done if trial.meant}) - len(alive)
-    console.print(f"{killed} of {len(mutants)} mutants killed by a property that is meant to; {len(alive)} survive")
-    console.print(f"{len(controls) - len({trial.mutant for trial in dead})} of {len(controls)} controls pass everything")
+    for row in [*found.survivors, *found.unjudged]:
+        told = "survives" if row.survived else "was not judged"
+        console.print(f"[bold red]{row.told.id} {told}[/]  {escape(row.told.fault)}  eagle2 mutants --only {row.told.id}")
+    for row in found.dead:
+        for trial in row.died:
+            console.print(f"[bold red]{row.told.id} dies[/]  {trial.property} {escape(f'[{trial.case}]: {trial.summary}')}")
+    console.print(sentence(found))
     console.print(f"report: {out / 'index.html'}", soft_wrap=True)
-    return FAULT if alive or dead else PASS
+    return {"pass": PASS, "fault": FAULT}.get(found.verdict, INCONCLUSIVE)
 
 
 def _end(mine: Sequence[Trial]) -> str:

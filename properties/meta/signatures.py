@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eagle2_ref.sampling import SamplingParams
-from harness.diagnosis import Seen, Signatures, case_of, fit, with_rest
+from harness.diagnosis import LIKE, Law, Seen, Signatures, case_of, fit, with_rest
 from harness.evidence import LawPicture, Trial
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, NotApplicable
@@ -84,16 +84,24 @@ def _rounded(law: np.ndarray[Any, Any]) -> list[float]:
 
 
 def named(known: Signatures, seed: int = 0) -> dict[str, str]:
-    """Whom the diagnosis names for each mutant whose law is not the target's, given samples from its exact law.
+    """Whom the diagnosis names for each mutant whose law is not the target's, given samples from its exact law; ? for nobody.
 
-    Two thousand samples a case, so that it has to tell mutants apart that it has not seen before, through noise.
+    Two thousand samples a case, so that mutants have to be told apart through noise. Twins that emit the same law cannot be:
+    the name of one stands for both.
     """
     rng = np.random.default_rng(seed)
     found = {}
     for name in known.told:
         mine = {case: laws[name] for case, laws in known.laws.items() if name in laws}
-        if max((float(abs(law - known.targets[case]).sum()) / 2 for case, law in mine.items()), default=0.0) < SAME:
+        if max((_apart(law, known.targets[case]) for case, law in mine.items()), default=0.0) < SAME:
             continue
         seen = [Seen(case, rng.multinomial(SAMPLES, law / law.sum()) / SAMPLES, SAMPLES) for case, law in mine.items()]
-        found[name] = max(known.told, key=lambda other: fit(other, seen, known))
+        fits = {other: fit(other, seen, known) for other in known.told}
+        best = max(fits, key=lambda other: fits[other])
+        twin = all(_apart(law, known.laws[case].get(best, known.targets[case])) < SAME for case, law in mine.items())
+        found[name] = "?" if fits[best] < LIKE else name if twin else best
     return found
+
+
+def _apart(a: Law, b: Law) -> float:
+    return float(abs(a - b).sum()) / 2

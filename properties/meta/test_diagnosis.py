@@ -78,9 +78,5 @@ def test_mutants_are_told_apart() -> None:
     """At least 80 % of those whose law is not the target's, from samples; twins with one law may stand for each other."""
     known = Signatures.read()
     found = named(known)
-    right = sum(name == other or _same(known, name, other) for name, other in found.items())
-    assert len(found) >= 30 and right / len(found) >= 0.8
-
-
-def _same(known: Signatures, a: str, b: str) -> bool:
-    return all(abs(laws[a] - laws[b]).sum() < 1e-4 for laws in known.laws.values() if a in laws and b in laws)
+    assert len(found) >= 30
+    assert sum(name == other for name, other in found.items()) / len(found) >= 0.8
