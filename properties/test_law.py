@@ -74,17 +74,23 @@ def test_whole_continuations(cell: Cell, judge: Judge, subject: Subject) -> None
     judge("fault", f"total variation {distance:.3g}; {seen}", witness=witness, **evidence)
 
 
+class TooManyError(Exception):
+    """The law would take more executions than were allowed."""
+
+
 def emitted_law(
-    engine: Engine, prompt: list[int], params: dict[str, Any]
+    engine: Engine, prompt: list[int], params: dict[str, Any], most: int | None = None
 ) -> tuple[Law, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
     """The law of all executions together; and of each the text, without a last token left open, with the choices it took."""
     law: Law = defaultdict(float)
-    executed = []
+    executed: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def run(coins: EnumeratedCoins) -> tuple[Output, EnumeratedCoins]:
         return engine.decode(prompt, params, coins), coins
 
     for (output, coins), weight in executions(run):
+        if len(executed) == most:
+            raise TooManyError
         executed.append((tuple(int(token) for token in output.tokens if not undecided(token)), coins.choices))
         for text, share in unfold(output.tokens):
             law[text] += weight * share
