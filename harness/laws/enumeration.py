@@ -65,18 +65,23 @@ def enumerate_law(
 
 
 @dataclass(frozen=True)
-class Departure:
-    """The largest total variation between a rule's next token and p, the node at which it was found, and what it took."""
+class Induction:
+    """The largest total variation between a rule's next token and p, over the nodes it reaches; and what it took to know it.
+
+    At that node, `token` comes too often: with probability q.
+    """
 
     distance: float
     node: int
+    token: int
+    q: float
     executions: int
     unfinished: float
 
 
 def rule_departure(
     accept: Callable[[DraftTree, Tensor], tuple[Sequence[int], Any]], tree: DraftTree, p: Tensor, *, most: int = 10_000
-) -> Departure:
+) -> Induction:
     """As induction.departure, for a rule that draws for itself: the induction over nodes, with everything it draws followed.
 
     Over all executions: Q(reaches node v, then emits x) must be Q(reaches v) p[v, x]. The last token's law is taken whole, so
@@ -112,7 +117,10 @@ def rule_departure(
             raise ValueError(f"token {leaf.last} is none of a vocabulary of {len(last)}")
     distances = {node: float((q - q.sum() * p[node].double()).abs().sum()) / 2 for node, q in joint.items()}
     worst = max(distances, key=lambda node: distances[node])
-    return Departure(distances[worst], worst, walk.executions, max(0.0, 1 - walk.mass) if walk.cut else 0.0)
+    found = joint[worst] / joint[worst].sum()
+    token = int((found - p[worst].double()).argmax())
+    unfinished = max(0.0, 1 - walk.mass) if walk.cut else 0.0
+    return Induction(distances[worst], worst, token, float(found[token]), walk.executions, unfinished)
 
 
 class Walk:

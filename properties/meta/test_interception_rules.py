@@ -120,6 +120,7 @@ def test_rules_that_are_right(instance: tuple[DraftTree, Tensor]) -> None:
 def test_a_rule_that_is_wrong() -> None:
     found = rule_departure(lambda tree, p: vectorised(tree, p, strict=False), TREE, P)
     assert found.distance > 0.05 and found.node == ROOT
+    assert found.token in (1, 3) and found.q > float(P[ROOT, found.token])  # a refused child comes again
 
 
 def test_paths_and_tokens_that_are_none_are_refused() -> None:
