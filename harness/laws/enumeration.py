@@ -143,6 +143,7 @@ class Walk:
             leaf, script = merged or (leaf, trail.next_script())
             self.mass += leaf.weight
             yield leaf
+        assert abs(self.mass - 1) < 1e-4, f"the weights of all executions add up to {self.mass}"
         if first is not None and not _same(self._execute(first[0])[1], first[1]):
             raise NotEnumerable(f"{UNSEEN}: the first execution, run again, came to another end")
 
