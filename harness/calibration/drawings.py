@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import isfinite, log10
 
+from scipy.stats import binom
+
 from harness.calibration.campaigns import EVIDENCE, LEVELS
 from harness.calibration.figures import CONFIDENCE, Alarms, Detection, PValues, Rate, quantile
 from harness.calibration.observe import LENGTH
@@ -37,15 +39,16 @@ def alarms(shown: list[Alarms]) -> Plot:
     """How many campaigns of a correct decoder ever reached an evidence, by component; the dashed line is what Ville allows."""
     ticks = [(-float(i), f"{10.0**-i:g}") for i in range(DECADES + 1)]
     at, frame, labels = square(-DECADES, 0, ticks, "1 / evidence that is reached at any look")
-    paths = [("grid", frame), ("diagonal", f"M{at(-DECADES, -DECADES)}L{at(0, 0)}")]
+    drawn, campaigns = sorted(e for e in EVIDENCE if e <= 10**DECADES), shown[0].campaigns
+    chance = [(e, binom.isf(1 - CONFIDENCE, campaigns, 1 / e) / campaigns) for e in drawn]
+    band = [at(-log10(e), log10(most)) for e, most in chance] + [at(-DECADES, -DECADES)]
+    paths = [("band", "M" + "L".join(band) + "z"), ("grid", frame), ("diagonal", f"M{at(-DECADES, -DECADES)}L{at(0, 0)}")]
     for line in shown:
-        rates = [(e, line.rate(e).value) for e in sorted(EVIDENCE)]
-        points = [at(-log10(e), log10(r)) for e, r in rates if r > 0 and e <= 10**DECADES]
+        points = [at(-log10(e), log10(line.rate(e).value)) for e in drawn if line.rate(e).count]
         paths.append(("stairs" if line.component == "average" else "thin", "M" + "L".join(points)))
-    campaigns = shown[0].campaigns
     reading = (
-        f"V = {number(shown[0].vocab)}: the share of {number(campaigns)} campaigns that ever reached it, the average in bold."
-        f" A line above the dashed one is a false alarm more than promised; below 1/{number(campaigns)} nothing can be seen."
+        f"V = {number(shown[0].vocab)}: the share of {number(campaigns)} campaigns that ever reached it, the average in bold. The"
+        f" dashed line is what is allowed, the band what chance may add to that ({CONFIDENCE:.1%})."
     )
     return Plot(SIDE + 62, SIDE + 48, tuple(paths), tuple(labels), reading)
 

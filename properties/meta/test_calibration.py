@@ -191,6 +191,13 @@ def test_a_broken_decoder_breaks_the_promises(monkeypatch: pytest.MonkeyPatch) -
     assert not report.tails(figures).held
 
 
+@pytest.mark.usefixtures("short")
+def test_an_impossible_token_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert report.support(calibration(Correct(8, 2))).held
+    monkeypatch.setattr(campaigns, "Reject", RawBonus)
+    assert not report.support(calibration(Correct(8, 2))).held
+
+
 def test_a_bound_that_is_too_small_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Covered("rank CDF", 1, 2000, 0.03, 100)
     assert report.bounds(calibration(case)).held
@@ -216,10 +223,12 @@ def test_a_planted_fault_is_convicted(name: str) -> None:
 
 
 def test_a_correct_decoder_is_never_convicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(campaigns, "FAULTS", (Fault(Reject),))
-    (found,) = calibration(Broken(8, 0, 64, 4)).detections
-    assert quantile(found.verdict, 0.0001) == np.inf
-    assert report.spread(found.verdict) == "never"
+    for module in (campaigns, report):
+        monkeypatch.setattr(module, "FAULTS", (Fault(Reject),))
+    figures = calibration(Broken(8, 0, 64, 4))
+    assert set(figures.detections[0].verdict) == {np.inf}
+    assert report.spread(figures.detections[0].verdict) == "never"
+    assert not report.power(figures).held
 
 
 @pytest.fixture
