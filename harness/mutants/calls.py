@@ -11,6 +11,7 @@ from eagle2_ref.coins import Coins, SeededCoins
 from harness.implementations.reference import Engine
 from harness.mutants import mutant
 from harness.mutants.cases import SAMPLED_ONE_LAYER
+from harness.mutants.planting import Alone
 
 Prompts = Sequence[list[int]]
 Params = Sequence[dict[str, Any]]
@@ -62,7 +63,7 @@ class PaddingSeen(Engine):
 
 
 @mutant("M95", part="calls", source="HabanaAI/vllm-fork PR 1780", killers={"GREEDY-4": ""})
-class TokensLeak(Engine):
+class TokensLeak(Alone):
     """A row of a call begins behind the last token of the row before it."""
 
     def generate(self, prompts: Prompts, params: Params, seeds: Sequence[int]) -> Answers:
@@ -82,7 +83,7 @@ class FirstIds(SeededCoins):
 
 
 @mutant("M99", part="calls", source="vllm-project/vllm PR 10863", killers={"LAW-4": SAMPLED_ONE_LAYER})
-class DrawsWrittenToCopy(Engine):
+class DrawsWrittenToCopy(Alone):
     """In a call of several seeds, the tokens that rows with another seed than the first draw are lost, and token 0 is read."""
 
     def generate(self, prompts: Prompts, params: Params, seeds: Sequence[int]) -> Answers:

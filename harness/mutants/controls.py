@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from eagle2_ref.coins import Coins, KeyedCoins
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.rules import walk
-from eagle2_ref.sampling import law
+from eagle2_ref.sampling import _process
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.implementations.reference import RULE_CAPABILITIES, Engine
 from harness.mutants import control
-from harness.mutants.planting import Answer, Asked, Planted, PlantedLaw, broken_reject
+from harness.mutants.planting import Alone, Answer, Asked, Planted, PlantedLaw, broken_reject
 
 POINT_MASSES = "SafeAILab/EAGLE issue 183"
 OTHER_DRAFTER = RULE_CAPABILITIES - {"decoder", "batch"}
@@ -70,13 +71,13 @@ def sampler_match(tokens: list[int], parents: list[int], p: Tensor, coins: Coins
 
 
 @control("C05", part="randomness", source="vllm-project/vllm PR 47386, as mended")
-class Coupled(Engine):
+class Coupled(Alone):
     """Noise depends on the seed and the position alone: the text is the same whatever is drafted.
 
     The token at a position is the winner of p / noise, a draw from p, and noise of different positions is independent.
     """
 
-    capabilities = Engine.capabilities - {"rules", "batch"}
+    capabilities = Alone.capabilities - {"rules"}
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "rule": "walk"})
@@ -95,7 +96,10 @@ class LastOfTies(PlantedLaw):
     """
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
-        return p if asked.params.temperature else law(asked.logits.flip(-1), asked.tree, asked.text, asked.params).flip(-1)
+        if asked.params.temperature:
+            return p
+        last = _process(asked.logits, asked.tree, asked.text, asked.params).flip(-1).argmax(-1)
+        return F.one_hot(last, p.shape[1]).flip(-1).to(p)
 
 
 @control("C10", part="ties", source="ml-explore/mlx-lm issue 1423", settings={"dtype": "bfloat16"})
@@ -127,7 +131,7 @@ class SaturatedHead(Planted):
     Of equal values the shallower is kept, and the tree stays one.
     """
 
-    capabilities = Engine.capabilities - {"rules"}
+    capabilities = Alone.capabilities - {"rules"}
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         lm_head = drafter.lm_head

@@ -12,10 +12,10 @@ from transformers.generation.logits_process import LogitsProcessorList, TopPLogi
 from eagle2_ref.coins import Coins
 from eagle2_ref.sampling import SamplingParams, law
 from eagle2_ref.tree import DraftTree
-from harness.implementations.reference import Engine, told
+from harness.implementations.reference import told
 from harness.mutants import mutant
 from harness.mutants.cases import FILTERS, GREEDY_PENALTY, MIN_P, ONE_LAYER, PENALTY, TOP_K, UNEDITED
-from harness.mutants.planting import Asked, PlantedLaw
+from harness.mutants.planting import Alone, Asked, PlantedLaw
 
 TENSORRT = "NVIDIA/TensorRT-LLM"
 
@@ -48,7 +48,7 @@ class TemperatureOfDrafts(PlantedLaw):
 
 
 @mutant("M28", part="processors", source="sgl-project/sglang PR 36173, the other way round", killers={"LAW-1": FILTERS})
-class TopPFirst(Engine):
+class TopPFirst(Alone):
     """Top-p cuts before top-k, so that the two together keep other tokens."""
 
     class Params(SamplingParams):

@@ -52,10 +52,17 @@ def inverted(p: Tensor, coin: Uniform) -> int:
     return next((x for x, cumulative in enumerate(p.double().cumsum(0)) if coin < cumulative), int(p.nonzero()[-1]))
 
 
-class Planted(Engine):
-    """The reference decoder, with a fault planted into it once it is loaded."""
+class Alone(Engine):
+    """The reference decoder, one text at a time: where texts share a pass, what is planted here would be passed by."""
 
-    __signature__ = inspect.signature(Engine)  # what `connect` checks options against
+    capabilities = Engine.capabilities - {"batch"}
+    __signature__ = inspect.Signature(
+        [option for option in inspect.signature(Engine).parameters.values() if option.name != "batch"]
+    )
+
+
+class Planted(Alone):
+    """The reference decoder, with a fault planted into it once it is loaded."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

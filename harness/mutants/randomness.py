@@ -13,7 +13,7 @@ from eagle2_ref.tree import DraftTree
 from harness.implementations.reference import Engine
 from harness.mutants import mutant
 from harness.mutants.cases import ONE_DRAFT, ONE_LAYER, SAMPLED_ONE_LAYER, TWO_LAYERS
-from harness.mutants.planting import Answer, broken_reject, inverted
+from harness.mutants.planting import Alone, Answer, broken_reject, inverted
 
 ASCEND = "vllm-project/vllm-ascend"
 
@@ -78,7 +78,7 @@ class Repeating:
 
 
 @mutant("M24", part="randomness", source="local-inference-lab/vllm issue 205", killers={"LAW-1": ONE_DRAFT})
-class CoinsStartAnew(Engine):
+class CoinsStartAnew(Alone):
     """Coins are keyed by the place in the block, not in the text: every target pass begins with the same ones."""
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from typing import Any
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.sampling import SamplingParams
-from harness.implementations.reference import Engine
 from harness.mutants import mutant
+from harness.mutants.planting import Alone
 from harness.mutants.stops import BlockKeptWhole
 
 
 @mutant("M96", part="telling", source="SafeAILab/EAGLE issue 95", killers={"TREE-1": "", "COUNT-1": ""}, law=False)
-class CountsOneTooMany(Engine):
+class CountsOneTooMany(Alone):
     """The recovered or bonus token is counted among the accepted."""
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class CountsAfterEnd(BlockKeptWhole):
 
 
 @mutant("M98", part="telling", source="vllm-project/vllm issue 9565", killers={"TREE-1": "", "COUNT-1": ""}, law=False)
-class CountsAfterMismatch(Engine):
+class CountsAfterMismatch(Alone):
     """Along the first drafted path every match with the text is counted as accepted, also behind the first mismatch."""
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
