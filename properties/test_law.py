@@ -31,6 +31,10 @@ ROUNDING = 1e-12
 """Total variation that float64 may leave between two ways of adding up the same law."""
 
 
+INSTANCES = 300
+"""Trees and laws that Hypothesis draws for a rule; half as many where every coin takes three values."""
+
+
 @parametrize(EXACT)
 def test_whole_continuations(cell: Cell, judge: Judge, subject: Subject) -> None:
     """LAW-1: Over all coins, whole continuations of depth + 2 tokens are distributed as the target's, to rounding (1e-12).
@@ -105,7 +109,7 @@ def test_every_tree_and_every_law(judge: Judge, subject: Subject) -> None:
     rule, instances = _rule(subject), 0
     worst = Worst()
 
-    @hypothesis_settings(max_examples=300, report_multiple_bugs=False)
+    @hypothesis_settings(max_examples=INSTANCES, report_multiple_bugs=False)
     @given(trees_with_laws())
     def check(instance: tuple[DraftTree, Tensor]) -> None:
         nonlocal instances
@@ -131,7 +135,7 @@ def test_boundary_coins(judge: Judge, subject: Subject) -> None:
     rule, instances, runs = _rule(subject), 0, 0
     found: list[tuple[str, Witness]] = []
 
-    @hypothesis_settings(max_examples=120, report_multiple_bugs=False)
+    @hypothesis_settings(max_examples=INSTANCES // 2, report_multiple_bugs=False)
     @given(trees_with_laws(most=4))
     def check(instance: tuple[DraftTree, Tensor]) -> None:
         nonlocal instances, runs

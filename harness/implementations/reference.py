@@ -24,7 +24,7 @@ Accept = Callable[[list[int], list[int], Tensor, Coins], tuple[list[int], int]]
 """A bare rule: (tokens [m + 1], parents [m + 1], p [m + 1, V], coins) -> (accepted nodes, top down; one more token)."""
 
 LAW = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"}
-RULE_CAPABILITIES = frozenset({*LAW, "blocks", "context", "coins", "accept", "budget", "batch", "decoder"})
+RULE_CAPABILITIES = frozenset({*LAW, "blocks", "context", "coins", "accept", "budget", "batch", "decoder", "deterministic"})
 
 
 class Engine:
@@ -32,7 +32,8 @@ class Engine:
 
     coins: `decode` takes the coins. accept: `accept` is the rule alone. rules: the option `rule` chooses among ours. budget:
     the options k, depth and m are understood. batch: the option batch is, the number of texts that share a target pass, and a
-    text with its seed is what it is alone. decoder: `decoder` is an eagle2_ref Decoder whose insides may be looked at.
+    text with its seed is what it is alone. deterministic: its trees depend on the text alone, never on coins. decoder:
+    `decoder` is an eagle2_ref Decoder whose insides may be looked at.
     """
 
     capabilities = RULE_CAPABILITIES | {"rules"}

@@ -39,14 +39,19 @@ def _call(engine: Engine, oracle: Oracle, plan: Plan, seed: int, texts: range, s
     numbers = range(start, min(start + PER_CALL, texts.stop))
     prompts, params = zip(*(plan.asked(i) for i in numbers), strict=True)
     outputs = engine.generate(prompts, params, [seed + i for i in numbers])
+    chosen = "deterministic" in engine.implementation.capabilities
     laws = oracle.laws(prompts, [output.tokens for output in outputs], [SamplingParams.of(p) for p in params])
     for i, output, p in zip(numbers, outputs, laws, strict=True):
         v = np.random.default_rng([seed, i]).random(len(output.tokens))
-        yield strand(p, np.array(output.tokens), v, *placed(output))
+        offsets, leaves, children = placed(output)
+        yield strand(p, np.array(output.tokens), v, offsets, leaves, children if chosen else None)
 
 
 def placed(output: Output) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None, list[list[int] | None] | None]:
     """Of each token its offset in its block, whether it was drawn after a leaf, and the tokens of its node's children.
+
+    Bets on children are fair only if they were chosen before any coin fell: a child that was sampled from q is accepted with
+    probability min(1, p / q), which is more than p, and yet the law is right.
 
     Nothing where the implementation does not tell its blocks; unknown (-1, None) where what it tells does not fit its text.
     """

@@ -24,6 +24,7 @@ from harness.catalogue import catalogue
 from harness.diagnosis import SIGNATURES, Signatures
 from harness.evidence import LawPicture, Result, Trial
 from harness.mutants import GALLERY, Mutant, find
+from harness.mutants.cases import ONE_LAYER
 from harness.report import write_whole
 from harness.report.matrix import Matrix, render_matrix, sentence
 from harness.settings import Settings
@@ -32,6 +33,8 @@ from properties.meta.scene import Scene, cases_of, is_dead
 from properties.meta.signatures import laws, named, signatures
 
 STANDARD = {
+    "LAW-1": ONE_LAYER,
+    "LAW-6": "coin4, T=0.5 top_k=3, k=1 depth=1 m=1",
     "LAW-3": "T=1.0, k=4 depth=3 m=8",
     "LAW-7": "coin6, T=0.8 top_k=4, mixed with T=1.3 and T=0.6",
 }

@@ -22,7 +22,7 @@ from harness.implementations.engine import AdapterError, Missing, NotApplicable
 from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.plugin import Judge
 from harness.settings import Settings
-from properties import test_count, test_law_sampled
+from properties import test_count, test_law, test_law_sampled
 from properties.cells import Campaign
 from properties.meta import tiny
 from properties.subject import Subject
@@ -119,7 +119,11 @@ class Scene:
         def fewer(engine: Any, prompt: Any, params: Any, n: int, seed: int) -> Any:
             return sample(engine, prompt, params, n // 10, seed)
 
-        with patch.object(test_law_sampled, "_sample", fewer), patch.object(test_count, "FIXTURES", self.folder):
+        with (
+            patch.object(test_law_sampled, "_sample", fewer),
+            patch.object(test_law, "INSTANCES", test_law.INSTANCES // 4),
+            patch.object(test_count, "FIXTURES", self.folder),
+        ):
             yield
 
 
