@@ -88,10 +88,7 @@ def _header(settings: Settings, implementation: Implementation, pairs: Sequence[
         pair=pairs[0].name,
         checksums={name: digest for pair in pairs for name, digest in pair.checksums().items()},
         settings={name: str(getattr(settings, name)) for name in ("tier", "device", "dtype", "seed")},
-        versions={
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("eagle2-ref", "torch", "transformers", "scipy", "hypothesis")},
-        },
+        versions=versions(),
         machine=_machine(settings.device),
         command=command(settings),
         properties=tuple(properties),
@@ -125,6 +122,12 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def versions() -> dict[str, str]:
+    """Of python, and of the packages that matter."""
+    packages = ("eagle2-ref", "torch", "transformers", "scipy", "hypothesis")
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
 def _version(package: str) -> str:

@@ -48,3 +48,32 @@ def calibrate(
 
     for written in calibrate(out, quick, jobs or os.cpu_count() or 1):
         typer.echo(written)
+
+
+@app.command(
+    epilog="Examples:  `eagle2 unedited`  ·  `eagle2 unedited --new-tokens 3 --published EAGLE/eagle/model/utils.py`"
+)
+@mendable
+def unedited(
+    new_tokens: Annotated[int, typer.Option(help="Tokens of a continuation.")] = 2,
+    published: Annotated[Path | None, typer.Option(help="A file that holds a published evaluate_posterior.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Directory of the summary.")] = Path("reports/latest/unedited"),
+) -> None:
+    """Enumerate decoders that are not ours, as they are installed: transformers' ways of generating, and a published rule."""
+    from rich.console import Console
+
+    from harness.implementations.published import published_rule
+    from harness.laws.third_party import seen, seen_rule
+    from harness.recorder import versions
+    from harness.report import write_whole
+    from harness.report.unedited import summary
+
+    console, found = Console(highlight=False), []
+    rule = seen_rule(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
+    for source in (seen(new_tokens=new_tokens), rule):
+        for one in source:
+            found.append(one)
+            console.print(f"{one.mode}: {one.executions} executions, total variation {one.distance:.2g}, {one.seconds:.1f} s")
+    command = f"eagle2 unedited --new-tokens {new_tokens}" + (f" --published {published.name}" if published else "")
+    out.mkdir(parents=True, exist_ok=True)
+    console.print(str(write_whole(out / "summary.md", summary(found, versions(), command))), soft_wrap=True)
