@@ -35,7 +35,8 @@ class SampledChain(Engine):
     """Drafts are drawn from q, kept with probability min(1, p/q), and a refused one is made up for from (p - q)+.
 
     x is drafted and kept with probability min(q, p), and what p lacks then is what (p - q)+ brings, whatever q is; but q must be
-    the very law that the drafts were drawn from.
+    the very law that the drafts were drawn from. That holds over the drafts, not given one: what is emitted after a node depends
+    on what was drafted there, so that a bet on the drafted tokens would win against a decoder that is right.
     """
 
     capabilities = frozenset({*LAW, "blocks", "context", "coins", "budget"})
