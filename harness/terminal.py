@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,7 @@ def show_record(record: Record, report: Path | None) -> None:
     for row in (row for chapter in view.chapters(record) for row in chapter.rows if row.cases):
         worst = min(row.cases, key=lambda case: _ORDER.index(case.result.verdict))
         verdict = worst.result.verdict
-        seen = _seen(worst, alone=len(row.cases) == 1)
+        seen = _seen(worst, len(row.cases) == 1, report)
         table.add_row(Text(words.shown(row.claim.id, 40)), Text(verdict, style=COLOURS[verdict]), str(len(row.cases)), seen)
     console.print()
     console.print(table)
@@ -164,16 +165,21 @@ def show_worth(record: Record, console: Console) -> None:
         console.print(Text(words.false_alarm(footer.false_alarm), style="dim"))
 
 
+LATEST = Path("reports/latest")
+"""Where `eagle2 replay` looks for a record that it is not told."""
+
 _ORDER = ("fault", "inconclusive", "blocked", "tie", "pass", "n/a")
 
 
-def _seen(worst: view.Case, alone: bool) -> Text:
-    """What the gravest case saw, and the command that shows it again."""
+def _seen(worst: view.Case, alone: bool, report: Path | None) -> Text:
+    """What the gravest case saw, and the command that shows it again, from wherever the record lies."""
     result = worst.result
     if result.verdict in ("pass", "tie", "n/a"):
         return Text(words.shown(result.summary))
     case = "" if alone or not result.case else f"{words.shown(result.case, 200)}: "
-    again = worst.replay or words.shown(result.replay, 1000)
+    elsewhere = report is not None and report.resolve() != LATEST.resolve()
+    record = f" --record {shlex.quote(str(report / 'record.jsonl'))}" if report and elsewhere else ""
+    again = worst.replay + record if worst.replay and report else words.shown(result.replay, 1000)
     return Text(f"{case}{words.shown(result.summary)}") + Text(f"\n{again}" if again else "", style="dim")
 
 
