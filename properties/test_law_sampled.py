@@ -157,9 +157,10 @@ def test_streams_of_tokens(campaign: Campaign, judge: Judge, subject: Subject) -
     options = subject.sampling(pair, **(campaign.budget if "budget" in subject.impl.capabilities else {}))
     engine, plan = subject.open(pair, **options), Plan(_prompts(subject, pair, campaign), campaign.params)
     _must_open(engine, judge)
-    oracle = Oracle(subject.plain(pair, "float64"), subject.noise(pair, subject.asked.dtype).logits)
+    oracle = Oracle(subject.plain(pair, "float64"), subject.noise(pair, subject.asked.dtype).tolerance / 2)
     folder = Path(subject.asked.evidence) if subject.asked.evidence else None
-    ledger = Ledger(folder, subject.impl, {"campaign": campaign.name, "pair": pair.name, "seed": subject.asked.seed})
+    asked = {"campaign": campaign.name, "params": campaign.params, "pair": pair.name, "dtype": subject.asked.dtype}
+    ledger = Ledger(folder, subject.impl, {**asked, "seed": subject.asked.seed})
     budget = campaign.tokens * (10 if subject.asked.tier == "full" else 1)
     run = Bet(oracle, plan, judge.seed(), budget)
     found = run.sample(engine, ledger.read())

@@ -55,7 +55,7 @@ class PublishedRule:
     """
 
     def __init__(self, evaluate: Evaluate) -> None:
-        self._evaluate = evaluate
+        self.evaluate = evaluate
         self._laid: tuple[Any, tuple[int, ...], Layout] | None = None
 
     def __call__(
@@ -66,7 +66,7 @@ class PublishedRule:
         layout = self._layout(tokens, parents, p)
         processor = None if layout.greedy else _as_they_are
         with contextlib.nullcontext() if coins is None else _drawing_from(coins):
-            best, accepted, following = self._evaluate(layout.logits, layout.candidates, processor)
+            best, accepted, following = self.evaluate(layout.logits, layout.candidates, processor)
         path = list(layout.paths[int(best)][1 : int(accepted) + 1])
         if len(path) != int(accepted):
             raise ValueError(f"{int(accepted)} tokens accepted of a candidate that has {len(path)}")

@@ -18,16 +18,20 @@ from harness.statistics.pit import strand
 PER_CALL = 32
 """Prompts in one call: of several lengths and, where the plan has several, of several parameters."""
 
+Place = tuple[int, int, list[int] | None]
+"""Where a token was drawn: its offset in its block, whether after a leaf, and its node's children."""
+UNKNOWN: Place = (-1, -1, None)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for: text i continues prompt i with parameters i, both taken in turn. All are sampled: no temperature 0."""
+    """What is asked for: texts take prompts and parameters in turn, and every prompt meets all of them. No temperature 0."""
 
     prompts: Sequence[Sequence[int]]
     params: Sequence[dict[str, Any]]
 
     def asked(self, text: int) -> tuple[Sequence[int], dict[str, Any]]:
-        return self.prompts[text % len(self.prompts)], self.params[(text // len(self.prompts) + text) % len(self.params)]
+        return self.prompts[text % len(self.prompts)], self.params[sum(divmod(text, len(self.prompts))) % len(self.params)]
 
 
 def shard(engine: Engine, oracle: Oracle, plan: Plan, seed: int, texts: range) -> list[Strand]:
@@ -57,26 +61,39 @@ def placed(output: Output) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any,
     """
     if output.blocks is None:
         return None, None, None
-    places = [place for block in _spans(output) for place in _along(*block)][: len(output.tokens)]
-    places += [(-1, -1, None)] * (len(output.tokens) - len(places))
+    places = [place for told in _spans(output) for place in _along(*told)][: len(output.tokens)]
+    places += [UNKNOWN] * (len(output.tokens) - len(places))
     offsets, leaves, children = zip(*places, strict=True)
     return np.array(offsets), np.array(leaves), list(children)
 
 
-def _spans(output: Output) -> Iterator[tuple[BlockTrace, Sequence[int]]]:
+def _spans(output: Output) -> Iterator[tuple[BlockTrace, int | None, Sequence[int]]]:
+    """Each block, the token before it (None: of the prompt), and the tokens it emitted."""
     done = 0
     for block in output.blocks or ():
-        yield block, output.tokens[done : done + block.accepted + 1]
-        done += block.accepted + 1
+        end = done + block.accepted + 1
+        if end <= done:
+            return
+        yield block, output.tokens[done - 1] if 0 < done <= len(output.tokens) else None, output.tokens[done:end]
+        done = end
 
 
-def _along(block: BlockTrace, emitted: Sequence[int]) -> Iterator[tuple[int, int, list[int] | None]]:
-    tree = DraftTree.of(list(block.tokens), list(block.parents)) if block.parents else DraftTree.bare(0)
-    node: int | None = ROOT
+def _along(block: BlockTrace, newest: int | None, emitted: Sequence[int]) -> Iterator[Place]:
+    sound = _sound(block, newest)
+    tree = DraftTree.of(list(block.tokens), list(block.parents)) if sound and block.parents else DraftTree.bare(0)
+    node: int | None = ROOT if sound else None
     for offset, token in enumerate(emitted):
         if node is None:
-            yield -1, -1, None
+            yield UNKNOWN
         else:
             children = [tree.token(child) for child in tree.children(node)]
             yield offset, int(not children), children
             node = tree.child(node, token)
+
+
+def _sound(block: BlockTrace, newest: int | None) -> bool:
+    """Whether a block has a tree whose root is the newest token, as far as that is known; or none at all."""
+    tokens, parents = block.tokens, block.parents
+    if len(tokens) != len(parents) or any(not 0 <= parent < node for node, parent in enumerate(parents[1:], start=1)):
+        return False
+    return not tokens or newest is None or tokens[0] == newest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,9 +15,6 @@ from eagle2_ref.sampling import SamplingParams
 
 CELLS = 1 << 24
 """Numbers that the logits of one pass may have: 128 MiB in float64."""
-
-NEARLY_POSSIBLE = 1e-300
-"""Stands for a probability that arithmetic cannot tell from zero."""
 
 Laws = NDArray[np.float64]
 
@@ -33,7 +31,7 @@ class Oracle:
         """Of each text p [n, V], the law of each of its n tokens given the prompt and the tokens before it.
 
         A filter such as top-p can leave a token out by a hair, and other arithmetic keep it in: one that enters if the noise
-        is all in its favour is not impossible, and is given a probability next to zero.
+        is all in its favour is not impossible, and the law there is what that arithmetic makes it.
         """
         longest = max(len(prompt) + len(text) for prompt, text in zip(prompts, texts, strict=True))
         at_once = max(1, CELLS // (longest * self.model.config.vocab_size))
@@ -59,18 +57,23 @@ class Oracle:
         history = torch.tensor([[*prompt, *text]], device=logits.device)
         p = _processed(history, len(prompt), logits, params)
         emitted = history[0, len(prompt) :, None]
-        if (out := p.gather(-1, emitted)[:, 0] == 0).any():
-            favoured = logits[out].scatter_add(-1, emitted[out], torch.full_like(logits[out][:, :1], 2 * self.noise))
-            places = out.nonzero()[:, 0].tolist()
-            again = torch.cat(
-                [
-                    _processed(history[:, : len(prompt) + i + 1], len(prompt) + i, favoured[[j]], params)
-                    for j, i in enumerate(places)
-                ]
-            )
-            nearly = again.gather(-1, emitted[out]) > 0
-            p[out] = p[out].scatter(-1, emitted[out], torch.where(nearly, NEARLY_POSSIBLE, 0.0).to(p))
+        for i in (p.gather(-1, emitted)[:, 0] == 0).nonzero()[:, 0].tolist():
+            before, x = history[:, : len(prompt) + i], int(emitted[i])
+            favourable = self._favourable(before, logits[i : i + 1], params, x)
+            if favourable[x] > 0:  # else the token stays impossible, by the law as it is
+                p[i] = favourable
         return p.double().cpu().numpy()
+
+    def _favourable(self, text: Tensor, logits: Tensor, params: SamplingParams, x: int) -> Tensor:
+        """p [V] after a text [1, n], of logits [1, V] with all noise in favour of token x.
+
+        What is likelier than x loses, the rest gains: top-p asks how much lies above x, not how much x has.
+        """
+        unfiltered = replace(params, top_k=None, top_p=None, min_p=None)
+        plain = _processed(text, text.shape[1], logits, unfiltered)[0]
+        gains = plain < plain[x]
+        gains[x] = True
+        return _processed(text, text.shape[1], logits + torch.where(gains, self.noise, -self.noise), params)[0]
 
 
 def _processed(history: Tensor, start: int, logits: Tensor, params: SamplingParams) -> Tensor:
