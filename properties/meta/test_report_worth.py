@@ -111,9 +111,9 @@ def test_a_witness_that_is_no_tree_is_drawn_all_the_same(parents: tuple[int, ...
 
 
 def test_the_terminal_tells_what_a_verdict_is_worth(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.show_record(mixed(), None)
+    terminal.show_record(mixed(), Path("reports/latest"))
     said = " ".join(capsys.readouterr().out.split())
-    for told in ("eagle2 replay LAW-2.10", "looks like M04", "exact Enumerated: 7.", "logits Measured: 8.", "once in 200 years"):
+    for told in ("eagle2 replay LAW-2.10 ", "looks like M04", "exact Enumerated: 7.", "logits Measured: 8.", "once in 200 years"):
         assert told in said
 
 
