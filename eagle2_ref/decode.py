@@ -9,11 +9,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from eagle2_ref.checkpoint import load_head
 from eagle2_ref.coins import Coins
 from eagle2_ref.drafters import Drafter
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
-from eagle2_ref.head import load_head
 from eagle2_ref.rules import Accepted, Rule, walk
 from eagle2_ref.sampling import SamplingParams, law
 from eagle2_ref.target import Target

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from eagle2_ref.checkpoint import save_head
 from eagle2_ref.coins import KeyedCoins, SeededCoins
 from eagle2_ref.decode import Block, Decoder, Generation
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
-from eagle2_ref.head import save_head
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import DTYPES, Target

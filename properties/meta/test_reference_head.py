@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eagle2_ref.checkpoint import load_head, save_head
 from eagle2_ref.errors import BadInput
-from eagle2_ref.head import EagleHead, HeadConfig, load_head, save_head
+from eagle2_ref.head import EagleHead, HeadConfig
 from properties.meta import tiny
 
 Tensors = dict[str, Tensor]

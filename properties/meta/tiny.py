@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from eagle2_ref.head import EagleHead, HeadConfig, save_head
+from eagle2_ref.checkpoint import save_head
+from eagle2_ref.head import EagleHead, HeadConfig
 from harness.pairs import Pair
 
 M = TypeVar("M", bound=nn.Module)
