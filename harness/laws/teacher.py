@@ -154,14 +154,14 @@ def _calibrate(low: PreTrainedModel, high: PreTrainedModel, text: Sequence[int])
 def _trees(model: PreTrainedModel, text: Sequence[int]) -> list[tuple[int, Tensor]]:
     """Logits along a text that is verified as the main path of three draft trees; and where each tree begins.
 
-    Every node of the path has a sibling, so that trees are as wide as real ones and masks matter.
+    Every node of the path has a sibling, which stands before it: a mask that lets it be seen shows.
     """
     target, found = Target(model), []
     for start in range(1, len(text) - WAY, max(WAY, len(text) // 3)):
         target.reset()
         target.prefill(text[:start])
-        path = list(text[start : start + WAY + 1])
-        beside = [(token + 1) % target.vocab_size for token in path[1:]]
-        rows = target.verify(DraftTree.of(path + beside, [-1, *range(WAY), *range(WAY)]))
-        found.append((start, rows.logits[: WAY + 1]))
+        root, *path = text[start : start + WAY + 1]
+        tokens = [root, *(node for token in path for node in ((token + 1) % target.vocab_size, token))]
+        parents = [-1, *(2 * depth for depth in range(WAY) for _ in range(2))]
+        found.append((start, target.verify(DraftTree.of(tokens, parents)).logits[::2]))
     return found
