@@ -15,6 +15,7 @@ TIERS = ("quick", "full")
 @dataclass(frozen=True)
 class Settings:
     """impl: the connectable. tape: where to record answers. evidence: folder of counts that are kept from run to run.
+    oracle: dtype in which the target scores sampled texts.
 
     only: a chapter, such as LAW, a property of it, LAW-1, or one case, LAW-1[case].
 
@@ -34,6 +35,7 @@ class Settings:
     only: str = ""
     tape: str = ""
     evidence: str = ""
+    oracle: str = "float64"
     whole: bool = False
 
     def __post_init__(self) -> None:

@@ -157,7 +157,7 @@ def test_streams_of_tokens(campaign: Campaign, judge: Judge, subject: Subject) -
     options = subject.sampling(pair, **(campaign.budget if "budget" in subject.impl.capabilities else {}))
     engine, plan = subject.open(pair, **options), Plan(_prompts(subject, pair, campaign), campaign.params)
     _must_open(engine, judge)
-    oracle = Oracle(subject.plain(pair, "float64"), subject.noise(pair, subject.asked.dtype).tolerance / 2)
+    oracle = Oracle(subject.plain(pair, subject.asked.oracle), subject.noise(pair, subject.asked.dtype).tolerance / 2)
     folder = Path(subject.asked.evidence) if subject.asked.evidence else None
     asked = {"campaign": campaign.name, "params": campaign.params, "pair": pair.name, "dtype": subject.asked.dtype}
     ledger = Ledger(folder, subject.impl, {**asked, "seed": subject.asked.seed})

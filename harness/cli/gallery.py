@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Annotated
@@ -50,9 +51,7 @@ def calibrate(
         typer.echo(written)
 
 
-@app.command(
-    epilog="Examples:  `eagle2 unedited`  ·  `eagle2 unedited --new-tokens 3 --published EAGLE/eagle/model/utils.py`"
-)
+@app.command(epilog="Examples:  `eagle2 unedited`  ·  `eagle2 unedited --new-tokens 3 --published EAGLE/eagle/model/utils.py`")
 @mendable
 def unedited(
     new_tokens: Annotated[int, typer.Option(help="Tokens of a continuation.")] = 2,
@@ -70,8 +69,9 @@ def unedited(
 
     console, found = Console(highlight=False), []
     rule = seen_rule(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
-    for source in (seen(new_tokens=new_tokens), rule):
-        for one in source:
+    with console.status("enumerating") as status:
+        told = seen(new_tokens=new_tokens, progress=lambda n, mass: status.update(f"{n} executions, {mass:.0%} of the law"))
+        for one in itertools.chain(told, rule):
             found.append(one)
             console.print(f"{one.mode}: {one.executions} executions, total variation {one.distance:.2g}, {one.seconds:.1f} s")
     command = f"eagle2 unedited --new-tokens {new_tokens}" + (f" --published {published.name}" if published else "")

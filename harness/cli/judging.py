@@ -16,6 +16,7 @@ from harness.cli.options import (
     Impl,
     Jobs,
     Only,
+    OracleDtype,
     Out,
     PairName,
     Seed,
@@ -48,11 +49,25 @@ def verify(
     time_limit: TimeLimit = 120.0,
     only: Only = "",
     evidence: Evidence = "",
+    oracle: OracleDtype = "float64",
     jobs: Jobs = "auto",
 ) -> None:
     """Judge an implementation by every property, and write a record and a report."""
     settings = Settings(
-        impl, pair, target, draft, tier, device, dtype, seed, str(out), time_limit, only, evidence=evidence, whole=not only
+        impl,
+        pair,
+        target,
+        draft,
+        tier,
+        device,
+        dtype,
+        seed,
+        str(out),
+        time_limit,
+        only,
+        evidence=evidence,
+        oracle=oracle,
+        whole=not only,
     )
     raise typer.Exit(run(settings.absolute(), jobs))
 

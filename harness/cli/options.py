@@ -29,6 +29,7 @@ Out = Annotated[Path, typer.Option("--out", help="Directory of record and report
 TimeLimit = Annotated[float, typer.Option(help="Seconds that one call of the implementation may take.")]
 Jobs = Annotated[str, typer.Option("--jobs", "-n", help="Processes; auto is one a core.")]
 Only = Annotated[str, typer.Option(help="One property, such as LAW-1, or one case of it, 'LAW-1[case]'.")]
+OracleDtype = Annotated[str, typer.Option("--oracle", help="dtype in which the target scores sampled texts: float64 or float32.")]
 Evidence = Annotated[str, typer.Option(help="Folder in which LAW-7 keeps its counts, and goes on with those it finds there.")]
 
 
