@@ -87,7 +87,7 @@ def _header(settings: Settings, implementation: Implementation, pairs: Sequence[
         capabilities=tuple(sorted(implementation.capabilities)),
         pair=pairs[0].name,
         checksums={name: digest for pair in pairs for name, digest in pair.checksums().items()},
-        settings={name: str(getattr(settings, name)) for name in ("tier", "device", "dtype", "seed")},
+        settings={name: str(getattr(settings, name)) for name in ("tier", "device", "dtype", "oracle", "seed")},
         versions=versions(),
         machine=_machine(settings.device),
         command=command(settings),
@@ -99,7 +99,7 @@ def command(settings: Settings, only: str = "") -> str:
     """What to type to have a run, or one property of it, again."""
     words = ["eagle2", "verify", settings.impl]
     default = Settings()
-    for name in ("pair", "target", "draft", "tier", "device", "dtype", "seed"):
+    for name in ("pair", "target", "draft", "tier", "device", "dtype", "oracle", "seed"):
         value = getattr(settings, name)
         if value != getattr(default, name):
             # A folder of one machine means nothing on another: its name must do.

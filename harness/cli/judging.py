@@ -53,22 +53,8 @@ def verify(
     jobs: Jobs = "auto",
 ) -> None:
     """Judge an implementation by every property, and write a record and a report."""
-    settings = Settings(
-        impl,
-        pair,
-        target,
-        draft,
-        tier,
-        device,
-        dtype,
-        seed,
-        str(out),
-        time_limit,
-        only,
-        evidence=evidence,
-        oracle=oracle,
-        whole=not only,
-    )
+    asked = Settings(impl, pair, target, draft, tier, device, dtype, seed, str(out), time_limit, only)
+    settings = replace(asked, evidence=evidence, oracle=oracle, whole=not only)
     raise typer.Exit(run(settings.absolute(), jobs))
 
 
