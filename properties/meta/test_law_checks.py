@@ -1,0 +1,362 @@
+"""The checks LAW-4 to LAW-8 and TREE-5 themselves: red for what an outsider could have got wrong, green for its right twin."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from eagle2_ref.coins import Coins
+from eagle2_ref.target import load_model
+from harness.evidence import Result, Verdict
+from harness.implementations import Implementation, connect, reference
+from harness.implementations.engine import NotApplicable
+from harness.pairs import shipped
+from harness.settings import Settings
+from properties import test_law_sampled
+from properties.cells import Campaign, Cell
+from properties.meta.heard import heard
+
+ROUGH = Settings(dtype="bfloat16")
+WRONG = 0.6
+"""A factor on the temperature that a few hundred tokens show."""
+
+
+class Outsider:
+    """Ordinary sampling, in an outsider's own words; the two arms have a factor each on the temperature."""
+
+    speculating = plainly = 1.0
+    honours_top_k = True
+
+    def __init__(self, target: str, draft: str | None = None, depth: int = 1) -> None:
+        self.model, self.factor = load_model(target, "float64").eval(), self.speculating if draft else self.plainly
+        self.depth = depth
+
+    @torch.inference_mode()
+    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
+        texts, coins = [list(prompt) for prompt in prompts], [random.Random(seed) for seed in seeds]  # noqa: S311
+        for step in range(max(row["max_new_tokens"] for row in params)):
+            for length in {len(text) for text in texts}:
+                rows = [i for i, text in enumerate(texts) if len(text) == length == len(prompts[i]) + step]
+                rows = [i for i in rows if step < params[i]["max_new_tokens"]]
+                if rows:
+                    logits = self.model(torch.tensor([texts[i] for i in rows])).logits[:, -1]
+                    for i, row in zip(rows, logits, strict=True):
+                        texts[i].append(self.draw(self.law(row, params[i]), coins[i], seeds[i] + step))
+        return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
+
+    def law(self, logits: Tensor, params: dict[str, Any]) -> Tensor:
+        if self.honours_top_k and "top_k" in params:
+            logits = logits.masked_fill(logits < logits.topk(params["top_k"]).values[-1], -math.inf)
+        p: Tensor = (logits / (params["temperature"] * self.factor)).softmax(-1)
+        return p
+
+    def draw(self, p: Tensor, coins: random.Random, key: int) -> int:  # noqa: ARG002
+        u = coins.random()
+        return next((x for x, below in enumerate(accumulate(p.tolist())) if u < below), len(p) - 1)
+
+
+class TooCold(Outsider):
+    """Speculation samples at another temperature."""
+
+    speculating = WRONG
+
+
+class Frozen(Outsider):
+    """Speculation hardly samples at all."""
+
+    speculating = 0.2
+
+
+class OtherTarget(Outsider):
+    """Both arms sample at another temperature, as if the target were another one."""
+
+    speculating = plainly = WRONG
+
+
+class LosesTopK(Outsider):
+    """The filter is not applied."""
+
+    honours_top_k = False
+
+
+class NormalNoise(Outsider):
+    """The token of the highest noisy logit, but the noise is normal."""
+
+    def draw(self, p: Tensor, coins: random.Random, key: int) -> int:  # noqa: ARG002
+        return int((p.log() + torch.randn(len(p))).argmax())
+
+
+class HashedSeed(Outsider):
+    """A generator of its own, in plain arithmetic."""
+
+    def draw(self, p: Tensor, coins: random.Random, key: int) -> int:  # noqa: ARG002
+        u = (key * 0x9E3779B97F4A7C15 ^ (key * 0xBF58476D1CE4E5B9) >> 31) % 2**53 / 2**53
+        return next((x for x, below in enumerate(accumulate(p.tolist())) if u < below), len(p) - 1)
+
+
+class Transformers(Outsider):
+    """transformers' own generate()."""
+
+    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
+        found = []
+        for prompt, row, seed in zip(prompts, params, seeds, strict=True):
+            torch.manual_seed(seed)
+            options = {"temperature": row["temperature"] * self.factor, "top_k": 0, "max_new_tokens": row["max_new_tokens"]}
+            text = self.model.generate(torch.tensor([prompt]), do_sample=True, **options)
+            found.append(text[0, len(prompt) :].tolist())
+        return found
+
+
+class TransformersTooCold(Transformers):
+    """transformers' own generate(), with the wrong temperature."""
+
+    speculating = WRONG
+
+
+def implementation(engine: type[Outsider], *capabilities: str, **options: Any) -> Implementation:
+    return Implementation(engine.__name__, engine, options, frozenset({"temperature", *capabilities}))
+
+
+# --- LAW-5: coins at the edge --------------------------------------------------------------------------------------
+
+Accept = tuple[list[int], int]
+
+
+def inclusive(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) -> Accept:
+    """Accepts x if u <= p(x): also one of probability 0, at a coin of 0."""
+    return offered(tokens, parents, p, coins, lambda u, px: not u > px)
+
+
+def in_logarithms(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) -> Accept:
+    """Compares log u with log p(x): there is no logarithm of a coin of 0."""
+    return offered(tokens, parents, p, coins, lambda u, px: px > 0 and math.log(float(u)) < math.log(px))
+
+
+def strict(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) -> Accept:
+    return offered(tokens, parents, p, coins, lambda u, px: u < px)
+
+
+def offered(tokens: list[int], parents: list[int], p: Tensor, coins: Coins, accepts: Any) -> Accept:
+    """The first child of the root alone, and what makes up for it."""
+    r, child = p[0], next((node for node, parent in enumerate(parents) if parent == 0), None)
+    if child is not None:
+        x = tokens[child]
+        if accepts(coins.uniform(), float(r[x])):
+            return [child], coins.categorical(p[child])
+        r = r.clone()
+        r[x] = 0
+        r = r / r.sum()
+    return [], coins.categorical(r)
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict", "told"),
+    [
+        (inclusive, "fault", "of probability 0 was emitted"),
+        (in_logarithms, "fault", "the rule raised ValueError"),
+        (strict, "pass", "scripts of coins"),
+    ],
+)
+def test_a_rule_at_the_edge(rule: Any, verdict: Verdict, told: str) -> None:
+    make = partial(reference.Engine, accept=rule)
+    result = heard("LAW-5", Implementation(rule.__name__, make, capabilities=reference.RULE_CAPABILITIES))
+    assert result.verdict == verdict and told in result.summary, result.summary
+    assert (result.witness is not None) == (rule is inclusive)
+
+
+@pytest.mark.parametrize("rule", ["walk", "reject"])
+def test_our_rules_hold_at_the_edge(rule: str) -> None:
+    result = heard("LAW-5", connect(f"ref:rule={rule}"))
+    assert result.verdict == "pass" and int(result.measured["executions"]) > 400
+
+
+# --- LAW-6: unedited code ------------------------------------------------------------------------------------------
+
+UNEDITED = Cell("coin4", {"temperature": 1.3}, 2, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("engine", "verdict", "told"),
+    [
+        (Outsider, "pass", "add up to the target's law"),
+        (Transformers, "pass", "add up to the target's law"),
+        (TooCold, "fault", "total variation 0."),
+        (TransformersTooCold, "fault", "total variation 0."),
+        (NormalNoise, "n/a", "randn"),
+        (HashedSeed, "n/a", "out of our sight"),
+    ],
+)
+def test_unedited_code(engine: type[Outsider], verdict: Verdict, told: str) -> None:
+    result = heard("LAW-6", implementation(engine), cell=UNEDITED)
+    assert result.verdict == verdict and told in result.summary, result.summary
+    if verdict != "n/a":
+        assert 4 < int(result.measured["executions"]) < 500
+
+
+# --- LAW-7: streams ------------------------------------------------------------------------------------------------
+
+BRIEF = Campaign("brief", ({"temperature": 1.0, "max_new_tokens": 12}, {"temperature": 1.4, "max_new_tokens": 9}), 600, "coin4")
+FILTERED = Campaign("brief, top_k", ({"temperature": 1.0, "top_k": 2, "max_new_tokens": 12},), 600, "coin4")
+
+
+def streamed(engine: type[Outsider], campaign: Campaign = BRIEF, asked: Settings | None = None) -> Result:
+    return heard("LAW-7", implementation(engine, "top_k"), asked=asked, campaign=campaign)
+
+
+def test_streams_of_a_right_engine() -> None:
+    result = streamed(Outsider)
+    assert result.verdict == "pass", result.summary
+    assert 600 <= int(result.measured["tokens"]) < 1400 and result.sensitivity and result.witness is None
+
+
+def test_streams_at_another_temperature() -> None:
+    """Without blocks, by tokens alone; the witness is a token that was emitted, and is emitted again."""
+    result = streamed(TooCold)
+    assert result.verdict == "fault" and "control arm together have won 10^" in result.summary, result.summary
+    witness = result.witness
+    assert witness is not None and witness.p is not None and 0 < witness.p < 1
+    (again,) = TooCold(str(shipped("coin4").target), "any").generate(
+        [list(witness.prompt)], [witness.params], [witness.seed or 0]
+    )
+    assert again[witness.position or 0] == witness.emitted
+
+
+@pytest.mark.parametrize(("asked", "verdict"), [(None, "inconclusive"), (ROUGH, "n/a")], ids=["float32", "bfloat16"])
+def test_streams_of_another_target(asked: Settings | None, verdict: Verdict) -> None:
+    result = streamed(OtherTarget, asked=asked)
+    assert result.verdict == verdict and "is not this target" in result.summary, result.summary
+
+
+def test_an_impossible_token_is_proof_and_witness() -> None:
+    result = streamed(LosesTopK, FILTERED)
+    assert result.verdict == "inconclusive" and "have probability zero" in result.summary, "the control loses it too"
+    assert streamed(Outsider, FILTERED).verdict == "pass"
+    with pytest.raises(NotApplicable, match="top_k"):
+        heard("LAW-7", implementation(Outsider), campaign=FILTERED)
+
+
+class LosesTopKSpeculating(Outsider):
+    """Only speculation loses the filter."""
+
+    def __init__(self, target: str, draft: str | None = None, depth: int = 1) -> None:
+        super().__init__(target, draft, depth)
+        self.honours_top_k = draft is None
+
+
+def test_an_impossible_token_of_speculation_alone() -> None:
+    result = streamed(LosesTopKSpeculating, FILTERED)
+    assert result.verdict == "fault" and result.witness is not None and result.witness.p == 0
+
+
+class Cool(Outsider):
+    """Wrong by so little that a first look is too short for a verdict."""
+
+    speculating = 0.79
+
+
+class Tepid(Outsider):
+    """Wrong by still less."""
+
+    speculating = 0.83
+
+
+LONGER = replace(BRIEF, tokens=800)
+FIRST_LOOK = 1400
+"""More than the budget, with its last round."""
+
+
+def test_half_a_proof_takes_more_tokens() -> None:
+    """E >= 1e3 at the end of the budget: four times as many, which may settle it."""
+    result = streamed(Cool, LONGER, Settings(seed=1))
+    assert result.verdict == "fault" and int(result.measured["tokens"]) > FIRST_LOOK, result.summary
+    assert int(streamed(Outsider, LONGER, Settings(seed=1)).measured["tokens"]) < FIRST_LOOK
+
+
+def test_what_more_tokens_do_not_settle_is_no_pass(tmp_path: Path) -> None:
+    """It is said, and the next run goes on from there."""
+    asked = Settings(evidence=str(tmp_path))
+    result = streamed(Tepid, LONGER, asked)
+    assert result.verdict == "inconclusive" and "too much to pass, too little to convict" in result.summary, result.summary
+    assert 3 < float(result.measured["log10 E"]) < 9 and int(result.measured["tokens"]) > 4 * 800
+    again = streamed(Tepid, LONGER, asked)
+    assert again.verdict == "fault" and int(again.measured["tokens"]) > int(result.measured["tokens"])
+
+
+def test_evidence_goes_on_from_run_to_run(tmp_path: Path) -> None:
+    asked = Settings(evidence=str(tmp_path))
+    first, second = (streamed(Outsider, asked=asked) for _ in range(2))
+    assert int(second.measured["tokens"]) == 2 * int(first.measured["tokens"])
+    assert (
+        streamed(Outsider, asked=Settings(evidence=str(tmp_path), dtype="float64")).measured["tokens"] == first.measured["tokens"]
+    )
+
+
+# --- LAW-8: speculation against its control ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("engine", "verdict"), [(Frozen, "fault"), (Outsider, "pass"), (OtherTarget, "pass")])
+def test_arms_are_compared(engine: type[Outsider], verdict: Verdict) -> None:
+    """Whatever the target is: it is the same on both sides."""
+    result = heard("LAW-8", implementation(engine), window=4)
+    assert result.verdict == verdict, result.summary
+
+
+# --- LAW-4: first tokens, in low precision -------------------------------------------------------------------------
+
+FIRST = Cell("coin4", {"temperature": 1.0}, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked", "verdict"),
+    [
+        (Outsider, None, "pass"),
+        (TooCold, None, "fault"),
+        (OtherTarget, None, "fault"),
+        (Outsider, ROUGH, "pass"),
+        (TooCold, ROUGH, "fault"),
+        (OtherTarget, ROUGH, "n/a"),
+    ],
+)
+def test_first_tokens(engine: type[Outsider], asked: Settings | None, verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In low precision the arithmetic may depart from the target; what departs from its own control is at fault."""
+    sample = test_law_sampled._sample
+
+    def fewer(engine: Any, prompt: Sequence[int], params: Any, n: int, seed: int) -> Any:
+        return sample(engine, list(prompt), params, n // 4, seed)
+
+    monkeypatch.setattr(test_law_sampled, "_sample", fewer)
+    result = heard("LAW-4", implementation(engine, depth=1), asked=asked, cell=FIRST)
+    assert result.verdict == verdict, result.summary
+    if verdict == "n/a":
+        assert "against its control arm" in result.summary and result.p_value is not None and result.p_value < 1e-3
+
+
+# --- TREE-5: laws of a verification --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("connectable", "asked", "verdict"),
+    [
+        ("ref:", None, "pass"),
+        ("ref:", ROUGH, "pass"),
+        ("mutant:M17,", None, "fault"),
+        ("mutant:M40,", None, "fault"),
+        ("mutant:M37,", ROUGH, "fault"),
+    ],
+)
+def test_laws_of_a_pass(connectable: str, asked: Settings | None, verdict: Verdict) -> None:
+    """Coarse logits, wrong positions, and in bfloat16 other nodes' rows are more than the noise of the dtype."""
+    result = heard("TREE-5", connect(connectable + "k=3,depth=3,m=8"), asked=asked)
+    assert result.verdict == verdict, result.summary
+    found, allowed = (float(result.measured[name]) for name in ("largest total variation", "allowed"))
+    assert (found <= allowed) == (verdict == "pass")
