@@ -10,6 +10,7 @@ from typing import Any
 from eagle2_ref.errors import BadInput
 
 TIERS = ("quick", "full")
+ORACLES = ("float64", "float32")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.tier not in TIERS:
             raise BadInput(f"tier {self.tier!r} is not known", f"tiers are {', '.join(TIERS)}")
+        if self.oracle not in ORACLES:
+            raise BadInput(f"oracle {self.oracle!r} is not a dtype to score in", f"give {' or '.join(ORACLES)}")
         if self.time_limit <= 0:
             raise BadInput(f"time limit {self.time_limit:g} s is not positive", "give seconds")
 

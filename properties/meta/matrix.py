@@ -96,6 +96,8 @@ def _scene(**settings: Any) -> Scene:
 def matrix(only: Sequence[str], check: str, quick: bool, out: Path, jobs: int, sign: bool) -> int:
     """Run the gallery, or some of it, and write trials and report; exit code 1 if a mutant survives or a control dies."""
     chosen = [find(label).id for label in only] or list(GALLERY)
+    if sign and (only or check or quick):
+        raise BadInput("--sign keeps what the whole gallery does", "leave out --only, --check and --quick")
     if check and not any(check in (p.id, p.id.partition("-")[0]) for p in catalogue().values()):
         raise BadInput(f"there is no property or chapter {check!r}", "give LAW, or LAW-1")
     out.mkdir(parents=True, exist_ok=True)
@@ -112,15 +114,15 @@ def matrix(only: Sequence[str], check: str, quick: bool, out: Path, jobs: int, s
     done.sort(key=lambda trial: order.index(trial.mutant))
     if sign:
         kept = signatures({name: pictures[name] for name in order if name in pictures}, done)
-        SIGNATURES.write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
+        write_whole(SIGNATURES, json.dumps(kept, separators=(",", ":")) + "\n")
     looks = named(Signatures.read()) if SIGNATURES.exists() else {}
     done = [trial.model_copy(update={"looks_like": looks.get(trial.mutant, "")}) for trial in done]
     write_whole(out / "trials.jsonl", "".join(trial.model_dump_json() + "\n" for trial in done))
     render_matrix(done, {name: GALLERY[name] for name in chosen}, time.monotonic() - begun, out)
-    return _conclude(done, out)
+    return conclude(done, out)
 
 
-def _conclude(done: Sequence[Trial], out: Path) -> int:
+def conclude(done: Sequence[Trial], out: Path) -> int:
     """Tell what came of it; 1 for a survivor or a dead control, 3 where something was not judged."""
     found = Matrix.of(done, GALLERY)
     console = Console(highlight=False)
