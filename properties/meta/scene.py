@@ -72,8 +72,9 @@ class Scene:
         start = time.perf_counter()
         try:
             with self._reduced():
-                given = {key: _fewer(value) for key, value in _of(function, case).items()}
-                function(judge=Judge(told, case, self.asked, _hear), subject=self._subject(name, connectable), **given)
+                function(
+                    judge=Judge(told, case, self.asked, _hear), subject=self._subject(name, connectable), **_of(function, case)
+                )
             raise AssertionError(f"{name} came to no verdict")
         except Heard as said:
             result = said.result
@@ -162,14 +163,9 @@ def _of(function: Callable[..., None], case: str) -> dict[str, Any]:
         for i, value in enumerate(values):
             plainly = value.values[0] if hasattr(value, "values") else value
             if case == (getattr(value, "id", None) or mark.kwargs.get("ids", values)[i]):
-                return {name: replace(plainly, tokens=plainly.tokens // 8) if isinstance(plainly, Campaign) else plainly}
+                return {name: replace(plainly, tokens=plainly.tokens // 5) if isinstance(plainly, Campaign) else plainly}
     assert not marks and not case, f"there is no case {case!r}"
     return {}
-
-
-def _fewer(value: Any) -> Any:
-    """A campaign with a third of its tokens; whatever else a property is given stays as it is."""
-    return replace(value, tokens=value.tokens // 3) if isinstance(value, Campaign) else value
 
 
 def _learnt_prompts() -> list[Prompt]:
