@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from typing import Any
 
 from eagle2_ref.sampling import SamplingParams
-from harness.implementations.engine import Engine
 from harness.laws.enumeration import Enumeration, enumerate_law
 from harness.laws.exact import first_departure, target_law, total_variation
 from harness.laws.interception import NotEnumerable
@@ -25,6 +25,8 @@ WINDOW = 3
 
 SECONDS = 10.0
 """What an enumeration may take in the quick tier, about; the full tier ten times as long. What is not done by then is told."""
+
+AGAIN = 3
 
 
 @parametrize(UNEDITED)
@@ -45,13 +47,21 @@ def test_generate_itself(cell: Cell, judge: Judge, subject: Subject) -> None:
     params = {**cell.params, "max_new_tokens": WINDOW}
     engine = subject.open(pair, **options)
     engine.generate([prompt], [params], [0])  # what is loaded at the first call may draw as it likes
+    expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
+    seconds, seeds = SECONDS * (10 if subject.asked.tier == "full" else 1), itertools.count(1)
+
+    def run() -> tuple[int, ...]:
+        (output,) = engine.generate([prompt], [params], [next(seeds)])
+        return output.tokens
+
     try:
-        found = _enumerate(engine, prompt, params, SECONDS * (10 if subject.asked.tier == "full" else 1))
+        found = _enumerate(run, seconds)
+        surplus = sum(max(0.0, q - expected.get(text, 0.0)) for text, q in found.law.items())
+        distance = total_variation(found.law, expected) if not found.unfinished else surplus
+        if distance > rounding:
+            _enumerate_again(run, found, seconds)
     except NotEnumerable as error:
         judge("n/a", f"it cannot be enumerated: {error}")
-    expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
-    surplus = sum(max(0.0, q - expected.get(text, 0.0)) for text, q in found.law.items())
-    distance = total_variation(found.law, expected) if not found.unfinished else surplus
     measured = {"total variation": distance, "executions": found.executions, "unfinished": found.unfinished}
     evidence: dict[str, Any] = {
         "measured": measured,
@@ -68,18 +78,25 @@ def test_generate_itself(cell: Cell, judge: Judge, subject: Subject) -> None:
         judge("pass", f"{found.executions} executions add up to the target's law, to {distance:.1e}", **evidence)
 
 
-def _enumerate(engine: Engine, prompt: list[int], params: dict[str, Any], seconds: float) -> Enumeration:
+def _enumerate(run: Callable[[], tuple[int, ...]], seconds: float) -> Enumeration:
     """The law of one call. Before it is believed: what makes no choices must come to the same with other seeds too."""
-    seeds = itertools.count(1)
-
-    def run() -> tuple[int, ...]:
-        (output,) = engine.generate([prompt], [params], [next(seeds)])
-        return output.tokens
-
     begun = time.monotonic()
     run()
     a_call = time.monotonic() - begun
-    found = enumerate_law(run, most=max(100, int(seconds / a_call)), window=params["max_new_tokens"])
+    found = enumerate_law(run, most=max(100, int(seconds / a_call)), window=WINDOW)
     if found.executions <= 2 and len({run() for _ in range(8)}) > 1:
         raise NotEnumerable("it draws from its seed, out of our sight")
     return found
+
+
+def _enumerate_again(run: Callable[[], tuple[int, ...]], found: Enumeration, seconds: float) -> None:
+    """Before a law that is not the target's is called a fault: other seeds must come to it too, AGAIN times if there is time.
+
+    What an engine draws last of all, out of our sight, leads to no choices that could tell; it leads to another law.
+    """
+    begun = time.monotonic()
+    for again in range(AGAIN):
+        if again and time.monotonic() - begun > seconds:
+            return
+        if total_variation(enumerate_law(run, most=found.executions, window=WINDOW).law, found.law) > EXACT:
+            raise NotEnumerable("with other seeds it comes to another law: something is drawn out of our sight")

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.target import load_model
 from harness.evidence import Result, Verdict
 from harness.implementations import Implementation, connect, reference
 from harness.implementations.engine import NotApplicable
@@ -25,106 +21,24 @@ from harness.settings import Settings
 from properties import test_law_sampled
 from properties.cells import Campaign, Cell
 from properties.meta.heard import heard
+from properties.meta.outsiders import (
+    Cool,
+    Frozen,
+    HashedSeed,
+    HiddenLast,
+    LosesTopK,
+    LosesTopKSpeculating,
+    NormalNoise,
+    OtherTarget,
+    Outsider,
+    Tepid,
+    TooCold,
+    Transformers,
+    TransformersTooCold,
+    implementation,
+)
 
 ROUGH = Settings(dtype="bfloat16")
-WRONG = 0.6
-"""A factor on the temperature that a few hundred tokens show."""
-
-
-class Outsider:
-    """Ordinary sampling, in an outsider's own words; the two arms have a factor each on the temperature."""
-
-    speculating = plainly = 1.0
-    honours_top_k = True
-
-    def __init__(self, target: str, draft: str | None = None, depth: int = 1) -> None:
-        self.model, self.factor = load_model(target, "float64").eval(), self.speculating if draft else self.plainly
-        self.depth = depth
-
-    @torch.inference_mode()
-    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
-        texts, coins = [list(prompt) for prompt in prompts], [random.Random(seed) for seed in seeds]  # noqa: S311
-        for step in range(max(row["max_new_tokens"] for row in params)):
-            for length in {len(text) for text in texts}:
-                rows = [i for i, text in enumerate(texts) if len(text) == length == len(prompts[i]) + step]
-                rows = [i for i in rows if step < params[i]["max_new_tokens"]]
-                if rows:
-                    logits = self.model(torch.tensor([texts[i] for i in rows])).logits[:, -1]
-                    for i, row in zip(rows, logits, strict=True):
-                        texts[i].append(self.draw(self.law(row, params[i]), coins[i], seeds[i] + step))
-        return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
-
-    def law(self, logits: Tensor, params: dict[str, Any]) -> Tensor:
-        if self.honours_top_k and "top_k" in params:
-            logits = logits.masked_fill(logits < logits.topk(params["top_k"]).values[-1], -math.inf)
-        p: Tensor = (logits / (params["temperature"] * self.factor)).softmax(-1)
-        return p
-
-    def draw(self, p: Tensor, coins: random.Random, key: int) -> int:  # noqa: ARG002
-        u = coins.random()
-        return next((x for x, below in enumerate(accumulate(p.tolist())) if u < below), len(p) - 1)
-
-
-class TooCold(Outsider):
-    """Speculation samples at another temperature."""
-
-    speculating = WRONG
-
-
-class Frozen(Outsider):
-    """Speculation hardly samples at all."""
-
-    speculating = 0.2
-
-
-class OtherTarget(Outsider):
-    """Both arms sample at another temperature, as if the target were another one."""
-
-    speculating = plainly = WRONG
-
-
-class LosesTopK(Outsider):
-    """The filter is not applied."""
-
-    honours_top_k = False
-
-
-class NormalNoise(Outsider):
-    """The token of the highest noisy logit, but the noise is normal."""
-
-    def draw(self, p: Tensor, coins: random.Random, key: int) -> int:  # noqa: ARG002
-        return int((p.log() + torch.randn(len(p))).argmax())
-
-
-class HashedSeed(Outsider):
-    """A generator of its own, in plain arithmetic."""
-
-    def draw(self, p: Tensor, coins: random.Random, key: int) -> int:  # noqa: ARG002
-        u = (key * 0x9E3779B97F4A7C15 ^ (key * 0xBF58476D1CE4E5B9) >> 31) % 2**53 / 2**53
-        return next((x for x, below in enumerate(accumulate(p.tolist())) if u < below), len(p) - 1)
-
-
-class Transformers(Outsider):
-    """transformers' own generate()."""
-
-    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
-        found = []
-        for prompt, row, seed in zip(prompts, params, seeds, strict=True):
-            torch.manual_seed(seed)
-            options = {"temperature": row["temperature"] * self.factor, "top_k": 0, "max_new_tokens": row["max_new_tokens"]}
-            text = self.model.generate(torch.tensor([prompt]), do_sample=True, **options)
-            found.append(text[0, len(prompt) :].tolist())
-        return found
-
-
-class TransformersTooCold(Transformers):
-    """transformers' own generate(), with the wrong temperature."""
-
-    speculating = WRONG
-
-
-def implementation(engine: type[Outsider], *capabilities: str, **options: Any) -> Implementation:
-    return Implementation(engine.__name__, engine, options, frozenset({"temperature", *capabilities}))
 
 
 # --- LAW-5: coins at the edge --------------------------------------------------------------------------------------
@@ -203,6 +117,13 @@ def test_unedited_code(engine: type[Outsider], verdict: Verdict, told: str) -> N
         assert 4 < int(result.measured["executions"]) < 500
 
 
+@pytest.mark.parametrize("temperature", [0.15, 0.25, 0.5, 1.3])
+def test_a_last_token_drawn_out_of_sight_is_no_fault(temperature: float) -> None:
+    """No choice follows on it that could have other odds; sharp laws hide it even when an execution is run twice."""
+    result = heard("LAW-6", implementation(HiddenLast), cell=replace(UNEDITED, params={"temperature": temperature}))
+    assert result.verdict == "n/a" and "out of our sight" in result.summary, result.summary
+
+
 # --- LAW-7: streams ------------------------------------------------------------------------------------------------
 
 BRIEF = Campaign("brief", ({"temperature": 1.0, "max_new_tokens": 12}, {"temperature": 1.4, "max_new_tokens": 9}), 600, "coin4")
@@ -245,29 +166,9 @@ def test_an_impossible_token_is_proof_and_witness() -> None:
         heard("LAW-7", implementation(Outsider), campaign=FILTERED)
 
 
-class LosesTopKSpeculating(Outsider):
-    """Only speculation loses the filter."""
-
-    def __init__(self, target: str, draft: str | None = None, depth: int = 1) -> None:
-        super().__init__(target, draft, depth)
-        self.honours_top_k = draft is None
-
-
 def test_an_impossible_token_of_speculation_alone() -> None:
     result = streamed(LosesTopKSpeculating, FILTERED)
     assert result.verdict == "fault" and result.witness is not None and result.witness.p == 0
-
-
-class Cool(Outsider):
-    """Wrong by so little that a first look is too short for a verdict."""
-
-    speculating = 0.79
-
-
-class Tepid(Outsider):
-    """Wrong by still less."""
-
-    speculating = 0.83
 
 
 LONGER = replace(BRIEF, tokens=800)
