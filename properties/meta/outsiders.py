@@ -31,8 +31,8 @@ class Outsider:
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
         texts, coins = [list(prompt) for prompt in prompts], [random.Random(seed) for seed in seeds]  # noqa: S311
         for step in range(max(row["max_new_tokens"] for row in params)):
-            for length in {len(text) for text in texts}:
-                rows = [i for i, text in enumerate(texts) if len(text) == length and step < params[i]["max_new_tokens"]]
+            for length in {len(prompt) for prompt in prompts}:
+                rows = [i for i, row in enumerate(params) if step < row["max_new_tokens"] and len(prompts[i]) == length]
                 logits = self.model(torch.tensor([texts[i] for i in rows])).logits[:, -1] if rows else []
                 for i, row in zip(rows, logits, strict=True):
                     texts[i].append(self.draw(self.law(row, params[i]), coins[i], seeds[i] + step))
