@@ -159,6 +159,15 @@ def test_a_planted_fault_is_one_in_bfloat16_too(mutant: str, monkeypatch: pytest
     assert result.measured["control faults"] == 0 and result.witness is not None
 
 
+@pytest.mark.parametrize(("connectable", "verdict"), [("ref", "pass"), ("mutant:M40", "fault"), ("mutant:M42", "fault")])
+def test_laws_of_a_verification_in_bfloat16(connectable: str, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the dtype allows is far from everything: no law is further than 1 from another."""
+    monkeypatch.setattr(subject, "CALIBRATION", 64)
+    result = heard("TREE-5", connect(connectable), *learnt(), LOW)
+    assert result.verdict == verdict, result.summary
+    assert float(result.measured["allowed"]) < 0.5
+
+
 def test_many_excusable_ties_are_no_accident(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that takes the second best wherever it is near errs by little each time, and far too often."""
     result = greedy(Implementation("uncertain", Uncertain), monkeypatch, new=160)
