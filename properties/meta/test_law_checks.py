@@ -16,6 +16,7 @@ from eagle2_ref.coins import Coins
 from harness.evidence import Result, Verdict
 from harness.implementations import Implementation, connect, reference
 from harness.implementations.engine import NotApplicable
+from harness.implementations.trace import write_head
 from harness.pairs import shipped
 from harness.settings import Settings
 from properties import test_law_sampled
@@ -200,6 +201,17 @@ def test_evidence_goes_on_from_run_to_run(tmp_path: Path) -> None:
     assert (
         streamed(Outsider, asked=Settings(evidence=str(tmp_path), dtype="float64")).measured["tokens"] == first.measured["tokens"]
     )
+
+
+def test_a_trace_is_judged_again_as_it_was(tmp_path: Path) -> None:
+    """It has no further tokens to tell: to go on from what was kept would be to miss them."""
+    tape = tmp_path / "run.jsonl"
+    recorded = connect("ref:k=2,depth=2,m=4", tape=tape)
+    write_head(tape, recorded.name, recorded.version, recorded.capabilities, recorded.options)
+    assert heard("LAW-7", recorded, campaign=BRIEF).verdict == "pass"
+    asked = Settings(evidence=str(tmp_path / "kept"))
+    first, second = (heard("LAW-7", connect(f"trace:{tape}"), asked=asked, campaign=BRIEF) for _ in range(2))
+    assert first.verdict == "pass" and first.measured == second.measured
 
 
 # --- LAW-8: speculation against its control ------------------------------------------------------------------------
