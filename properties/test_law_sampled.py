@@ -160,8 +160,9 @@ def test_streams_of_tokens(campaign: Campaign, judge: Judge, subject: Subject) -
     oracle = Oracle(subject.plain(pair, subject.asked.oracle), subject.noise(pair, subject.asked.dtype).tolerance / 2)
     going_on = subject.asked.evidence and not subject.impl.name.startswith("trace:")  # a trace tells the same again
     folder = Path(subject.asked.evidence) if going_on else None
-    asked = {"campaign": campaign.name, "params": campaign.params, "pair": pair.name, "dtype": subject.asked.dtype}
-    ledger = Ledger(folder, subject.impl, {**asked, "seed": subject.asked.seed})
+    asked = {name: getattr(subject.asked, name) for name in ("dtype", "oracle", "seed")}
+    asked |= {"campaign": campaign.name, "params": campaign.params, "pair": pair.checksums()}
+    ledger = Ledger(folder, subject.impl, asked)
     budget = campaign.tokens * (10 if subject.asked.tier == "full" else 1)
     run = Bet(oracle, plan, judge.seed(), budget)
     found = run.sample(engine, ledger.read())
