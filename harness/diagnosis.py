@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,9 @@ LIKE = 0.5
 """Least fit at which a mutant is named: it explains half of what sets the observed law apart from the target's."""
 
 NAMED = 3
+
+PLAIN = 3.0
+"""Standard deviations by which samples must be further from the target than chance would have them."""
 
 Law = NDArray[np.float64]
 
@@ -66,7 +70,8 @@ def diagnose(results: Sequence[Result], signatures: Signatures | None = None) ->
     """The mutants that do most nearly what was seen, the best first; none where nothing fits, or nothing is red.
 
     Where laws were observed, by them: fit is the share of the divergence from the target that a mutant explains,
-    1 - KL(observed, mutant) / KL(observed, target), over all cases together. Else by the set of red properties.
+    1 - KL(observed, mutant) / KL(observed, target), over all cases and less what is due to sampling. Else by the set of
+    red properties.
     """
     red = frozenset(result.property for result in results if result.verdict == "fault")
     if not red:
@@ -87,15 +92,20 @@ def diagnose(results: Sequence[Result], signatures: Signatures | None = None) ->
 
 
 def fit(mutant: str, seen: Iterable[Seen], known: Signatures) -> float:
-    """How much of what sets the observed laws apart from the target's a mutant explains; 1 is all. It may be negative."""
-    unexplained = total = 0.0
+    """How much of what sets the observed laws apart from the target's a mutant explains; 1 is all. It may be negative.
+
+    n samples of the very law diverge from it by df / 2n on average (twice n times the divergence is nearly chi-square): that
+    much is nobody's to explain. 0 where the samples are no further from the target than they may be.
+    """
+    unexplained = total = noise = 0.0
     for one in seen:
         target = known.targets[one.case]
         law = known.laws[one.case].get(mutant, target)
-        weight = one.n or 1
-        unexplained += weight * _divergence(one.observed, (1 - SMALLEST) * law + SMALLEST * target)
-        total += weight * _divergence(one.observed, target)
-    return 1 - unexplained / total if total > 0 else 0.0
+        chance = (np.count_nonzero(target) - 1) / 2 if one.n else 0.0
+        unexplained += (one.n or 1) * _divergence(one.observed, (1 - SMALLEST) * law + SMALLEST * target) - chance
+        total += (one.n or 1) * _divergence(one.observed, target) - chance
+        noise += chance
+    return min(1.0, 1 - unexplained / total) if total > PLAIN * math.sqrt(noise) else 0.0
 
 
 def case_of(result_case: str) -> str:
