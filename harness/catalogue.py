@@ -22,7 +22,7 @@ def catalogue() -> dict[str, Property]:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and (told := read_docstring(ast.get_docstring(node))):
                 found[f"{path.name}::{node.name}"] = told
-    return found
+    return dict(sorted(found.items(), key=lambda place: (place[1].chapter, int(place[1].id.rpartition("-")[2]))))
 
 
 def read_docstring(docstring: str | None) -> Property | None:

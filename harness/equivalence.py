@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from harness.evidence import Number, Result, Statement
 from harness.statistics.bounds import LEVEL
 from harness.statistics.budget import family
 from harness.verdict import JUDGED
-
-MOST = 3
-"""Sensitivities that are spelled out; the others stand in the report."""
 
 
 def statement(results: Sequence[Result]) -> Statement:
@@ -67,10 +65,12 @@ def _sampled(fits: list[Result], streams: list[Result], arms: list[Result]) -> s
 
 
 def _seen(results: list[Result]) -> str:
-    """What these checks would have seen, in their own words; and how many of them are red."""
+    """What the least sensitive of these checks would have seen, in its own words; and how many of them are red."""
     told = list(dict.fromkeys(result.sensitivity.removeprefix("a ") for result in results if result.sensitivity))
-    more = f", and {len(told) - MOST} more" if len(told) > MOST else ""
-    return (f"; would have seen {', or '.join(told[:MOST])}{more}" if told else "") + _reds(results)
+    if not told:
+        return _reds(results)
+    least = max(told, key=lambda text: [float(number) for number in re.findall(r"\d+\.\d+", text)][:1])
+    return f"; would have seen {least}{', the least sensitive of them' if len(told) > 1 else ''}{_reds(results)}"
 
 
 def _bounds(streams: list[Result]) -> str:

@@ -14,12 +14,11 @@ from pathlib import Path
 import harness.report
 from harness.catalogue import catalogue
 from harness.diagnosis import diagnose
-from harness.equivalence import statement
+from harness.equivalence import false_alarm, statement
 from harness.evidence import Footer, Header, Property, Result, read_record
 from harness.implementations import Implementation
 from harness.pairs import Pair
 from harness.settings import Settings
-from harness.statistics.budget import family
 from harness.verdict import conclude, settle
 
 FILES = ("record.jsonl", "index.html", "summary.md", "junit.xml", "badge.json")
@@ -60,7 +59,7 @@ class Recorder:
             results=len(results),
             verdict=verdict,
             exit_code=code,
-            false_alarm=family(result.false_alarm for result in results).false_alarm,
+            false_alarm=false_alarm(results),
             statement=statement(results),
             likenesses=diagnose(results),
         )
