@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from itertools import product
 
 import pytest
@@ -52,6 +53,9 @@ def emitted(p: torch.Tensor, q: torch.Tensor, weight: float | None) -> Law:
     return enumerate_law(run, window=len(p)).law
 
 
+@pytest.mark.skipif(
+    "is_done_candidate" in inspect.signature(_speculative_sampling).parameters, reason="an older transformers calls it otherwise"
+)
 def test_the_rule_alone_in_float64() -> None:
     generator = torch.Generator().manual_seed(2)
     p, q = ((2 * torch.randn(n, 3, generator=generator, dtype=torch.float64)).softmax(-1) for n in (3, 2))
