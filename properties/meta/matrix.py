@@ -25,6 +25,7 @@ from harness.diagnosis import SIGNATURES, Signatures
 from harness.evidence import LawPicture, Result, Trial
 from harness.mutants import GALLERY, Mutant, find
 from harness.mutants.cases import ONE_LAYER
+from harness.pairs import FIXTURES
 from harness.report import write_whole
 from harness.report.matrix import Matrix, render_matrix, sentence
 from harness.settings import Settings
@@ -71,7 +72,7 @@ def _trial(told: Mutant, name: str, case: str) -> Trial:
         case=case,
         meant=name in told.killers,
         verdict="fault" if dead else result.verdict,
-        summary=result.summary,
+        summary=result.summary.replace(f"{FIXTURES.parent}/", ""),  # the matrix is committed, and paths are one machine's
         work=work(result),
         seconds=round(result.seconds, 3),
     )
