@@ -30,7 +30,7 @@ from harness.report import write_whole
 from harness.report.matrix import Matrix, render_matrix, sentence
 from harness.settings import Settings
 from harness.verdict import FAULT, INCONCLUSIVE, PASS
-from properties.meta.scene import Scene, cases_of, is_dead
+from properties.meta.scene import SHOWN, Scene, cases_of, is_dead
 from properties.meta.signatures import laws, named, signatures
 
 STANDARD = {
@@ -44,7 +44,7 @@ STANDARD = {
 
 def trials(mutant: str, only: str = "", quick: bool = False) -> list[Trial]:
     """One mutant before the properties; `only` a chapter or a property. quick: before those that are meant to see it, until
-    one does; a control before all of them all the same."""
+    one does; a control before a few of each kind."""
     told = GALLERY[mutant]
     done: list[Trial] = []
     for name, case in _cells(told, quick):
@@ -57,8 +57,8 @@ def trials(mutant: str, only: str = "", quick: bool = False) -> list[Trial]:
 
 def _cells(told: Mutant, quick: bool) -> list[tuple[str, str]]:
     meant = list(told.killers.items())
-    if quick and not told.control:
-        return meant
+    if quick:
+        return SHOWN if told.control else meant
     others = [p.id for p in catalogue().values() if p.id not in told.killers]
     return meant + [(name, STANDARD.get(name, cases_of(name)[0])) for name in others]
 

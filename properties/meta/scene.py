@@ -19,6 +19,7 @@ from harness.catalogue import catalogue
 from harness.evidence import Property, Result
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, Missing, NotApplicable
+from harness.mutants.cases import MIN_P, ONE_LAYER
 from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.plugin import Judge
 from harness.settings import Settings
@@ -37,6 +38,22 @@ WHOLE = {"k": 4, "depth": 3, "m": 36}
 
 LEARNT = {"k": 4, "depth": 4, "m": 12}
 """For a pair whose head has learnt something, so that what ruins the head is seen in tau."""
+
+
+SHOWN = [
+    ("SMOKE-1", ""),
+    ("LAW-1", ONE_LAYER),
+    ("LAW-1", MIN_P),
+    ("GREEDY-1", "plain"),
+    ("GREEDY-4", ""),
+    ("TREE-1", ""),
+    ("TREE-2", ""),
+    ("CACHE-1", ""),
+    ("STOP-2", ""),
+    ("STOP-4", ""),
+    ("COUNT-1", ""),
+]
+"""What every control is shown where time is short: of each kind of check the cheapest."""
 
 
 class Heard(Exception):

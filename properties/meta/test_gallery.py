@@ -17,8 +17,8 @@ from eagle2_ref.errors import BadInput
 from harness.catalogue import catalogue
 from harness.implementations import connect
 from harness.mutants import GALLERY, Mutant, find, mutant
-from harness.mutants.cases import GREEDY_TREE, MIN_P, ONE_LAYER, TWO_LAYERS
-from properties.meta.scene import Scene, is_dead
+from harness.mutants.cases import GREEDY_TREE, TWO_LAYERS
+from properties.meta.scene import SHOWN, Scene, is_dead
 
 MUTANTS = [one for one in GALLERY.values() if not one.control]
 CONTROLS = [one for one in GALLERY.values() if one.control]
@@ -30,21 +30,6 @@ FURTHER = {name: (one.id, name, case) for one in MUTANTS for name, case in one.k
 """Of each property that is the first killer of nothing, one mutant that it kills too."""
 
 KILLS = [*FIRST, *FURTHER.values()]
-
-SHOWN = [
-    ("SMOKE-1", ""),
-    ("LAW-1", ONE_LAYER),
-    ("LAW-1", MIN_P),
-    ("GREEDY-1", "plain"),
-    ("GREEDY-4", ""),
-    ("TREE-1", ""),
-    ("TREE-2", ""),
-    ("CACHE-1", ""),
-    ("STOP-2", ""),
-    ("STOP-4", ""),
-    ("COUNT-1", ""),
-]
-"""What every control is shown."""
 
 RULES = [("LAW-2", ""), ("LAW-5", "")]
 """What bare rules are shown besides."""

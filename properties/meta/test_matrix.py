@@ -37,8 +37,8 @@ def test_a_run_keeps_its_trials_and_draws_them(tmp_path: Path) -> None:
     """A mutant dies, a control lives, each in a process of its own; every trial is a line."""
     assert matrix(["M01", "C01"], "LAW-1", quick=True, out=tmp_path, jobs=1, sign=False) == 0
     kept = [Trial.model_validate_json(line) for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
-    assert [(one.mutant, one.verdict, one.meant) for one in kept] == [("C01", "pass", False), ("M01", "fault", True)]
-    assert kept[1].work.endswith("executions")
+    assert {(one.mutant, one.verdict, one.meant) for one in kept} == {("C01", "pass", False), ("M01", "fault", True)}
+    assert kept[-1].work.endswith("executions")
     assert "M01" in (tmp_path / "index.html").read_text() and "M01" in (tmp_path / "summary.md").read_text()
 
 
