@@ -15,14 +15,18 @@ from eagle2_ref.errors import BadInput
 
 FIXTURES = Path(str(files("fixtures")))
 
+DRAFTERS = ("small", "eagle3", "medusa")
+"""What shipped pairs have beside the EAGLE-2 head: a small language model, an EAGLE-3 head, Medusa heads."""
+
 
 @dataclass(frozen=True)
 class Pair:
-    """A target and a head for it."""
+    """A target and a head for it. own: not a shipped one."""
 
     name: str
     target: Path
     draft: Path
+    own: bool = False
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -46,10 +50,21 @@ class Pair:
     def context(self) -> int:
         return int(self.config.get("max_position_embeddings", 1 << 30))
 
+    def drafter(self, kind: str) -> Path | None:
+        """The checkpoint to draft with: `draft` is the EAGLE-1/2 head; shipped pairs have drafters of other methods beside it.
+
+        Of a pair of one's own it is what --draft gave, whatever the method.
+        """
+        if self.own or kind in ("draft", "none"):
+            return self.draft
+        folder = self.draft.parent / kind
+        return folder if folder.is_dir() else None
+
     def checksums(self) -> dict[str, str]:
         """SHA-256 of every file, by its path below the pair."""
         found = {}
-        for part, folder in (("target", self.target), ("draft", self.draft)):
+        others = [(kind, folder) for kind in DRAFTERS if (folder := self.drafter(kind)) and not self.own]
+        for part, folder in (("target", self.target), ("draft", self.draft), *others):
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 found[f"{self.name}/{part}/{path.relative_to(folder)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
@@ -82,7 +97,7 @@ def find_pair(name: str, target: str | None, draft: str | None) -> Pair:
     for flag, folder in (("--target", target), ("--draft", draft)):
         if not Path(folder).is_dir():
             raise BadInput(f"{flag} {folder} is not a directory", "give the directory of a checkpoint")
-    return Pair(name_of(Path(target)), Path(target), Path(draft))
+    return Pair(name_of(Path(target)), Path(target), Path(draft), own=True)
 
 
 @dataclass(frozen=True)

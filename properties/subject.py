@@ -19,6 +19,9 @@ CALIBRATION = 96
 
 TOYS = [[0], [2, 1], [3, 0, 1, 5]]
 
+KEPT = 4
+"""Engines that are kept open, of those that can be closed: each may be a process with a model in it."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -39,9 +42,12 @@ class Subject:
         """An engine on a pair, kept for later checks, with the run's device and dtype where its constructor takes them."""
         common = {name: getattr(self.asked, name) for name in ("dtype", "device") if self.impl.takes(name)}
         key = (pair, speculate, *sorted(options.items()))
-        if key not in self._opened:
-            self._opened[key] = self.impl.open(pair, speculate=speculate, **{**common, **options})
-        return self._opened[key]
+        engine = self._opened.pop(key, None) or self.impl.open(pair, speculate=speculate, **{**common, **options})
+        self._opened[key] = engine  # the newest last
+        open_ones = [other for other in self._opened.values() if other.closable]
+        for oldest in open_ones[:-KEPT]:
+            oldest.close()
+        return engine
 
     def sampling(self, pair: Pair, **options: Any) -> dict[str, Any]:
         """Options for an engine that is to emit much text: as many texts a pass as pay, where it offers that."""

@@ -38,8 +38,8 @@ def test_generate_itself(cell: Cell, judge: Judge, subject: Subject) -> None:
     """
     for need in set(cell.params) - {"temperature"}:
         subject.impl.require(need)
-    if subject.impl.name.startswith("trace:"):
-        judge("n/a", "a trace draws nothing")
+    if subject.impl.apart:
+        judge("n/a", "what it draws is out of sight: it is a trace, or runs in a process of its own")
     pair, prompt = shipped(cell.pair), [2, 3, 2]
     options: dict[str, Any] = dict(cell.budget) if "budget" in subject.impl.capabilities else {}
     options |= {"dtype": "float64"} if subject.impl.takes("dtype") else {}

@@ -1,19 +1,22 @@
-"""Connect a string to a decoder: `ref`, `py:package.module:Engine`, `mutant:M04`, `trace:run.jsonl`, each with its options."""
+"""Connect a string to a decoder: `ref`, `py:package.module:Engine`, `cmd:./engine`, `vllm:method=eagle`, `trace:run.jsonl` …"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import inspect
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eagle2_ref.errors import BadInput
+from harness.implementations import serve
 from harness.implementations.engine import Engine, NotApplicable
+from harness.implementations.ready import READY
 from harness.pairs import Pair
 
 DEFAULT_CAPABILITIES = frozenset({"temperature"})
@@ -21,7 +24,12 @@ DEFAULT_CAPABILITIES = frozenset({"temperature"})
 
 @dataclass(frozen=True)
 class Implementation:
-    """A decoder that can be opened on a pair. `make(target, draft, **options)` is what its author wrote."""
+    """A decoder that can be opened on a pair. `make(target, draft, **options)` is what its author wrote.
+
+    parameters: names of options, None to read them off `make`. checkpoint: which drafter of a pair it wants. logprobs: the law
+    that told log-probabilities are of, processed or raw. lossy: what its own documentation says of a lossy mode. budget: the
+    shape of its draft trees, where it is known and cannot be chosen. apart: it runs out of sight of this process.
+    """
 
     name: str
     make: Callable[..., Any]
@@ -30,6 +38,12 @@ class Implementation:
     version: str = ""
     time_limit: float = 120.0
     tape: Path | None = None
+    parameters: frozenset[str] | None = None
+    checkpoint: str = "draft"
+    logprobs: str = "processed"
+    lossy: str = ""
+    budget: dict[str, int] | None = None
+    apart: bool = False
 
     def require(self, *capabilities: str) -> None:
         """Raise NotApplicable where something is needed that the implementation does not say it can do."""
@@ -38,8 +52,11 @@ class Implementation:
 
     def open(self, pair: Pair, *, speculate: bool = True, **options: Any) -> Engine:
         """An engine on a pair; `speculate` False opens the control arm. `options` add to the user's own, and override them."""
+        draft = pair.drafter(self.checkpoint)
+        if draft is None:
+            raise NotApplicable(f"the pair {pair.name} has no checkpoint {self.checkpoint!r}, which this method drafts with")
         chosen = {**self.options, **options}
-        make = partial(self.make, str(pair.target), str(pair.draft) if speculate else None, **chosen)
+        make = partial(self.make, str(pair.target), str(draft) if speculate else None, **chosen)
         return Engine(self, pair, make, speculate, options)
 
     def check(self, pair: Pair, dtype: str, device: str) -> None:
@@ -52,75 +69,121 @@ class Implementation:
 
     def takes(self, option: str) -> bool:
         """Whether the constructor has a parameter of this name."""
-        parameters = inspect.signature(self.make).parameters.values()
-        return any(p.name == option or p.kind is p.VAR_KEYWORD for p in parameters)
+        parameters = serve.parameters(self.make) if self.parameters is None else self.parameters
+        return parameters is None or option in parameters
 
 
 def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = None) -> Implementation:
-    """The implementation of a string: `ref:rule=walk,k=4`, `py:my.module:Engine,depth=5`, `mutant:M04`, `trace:run.jsonl`."""
+    """The implementation of a string: `ref:rule=walk,k=4`, `py:my.module:Engine,depth=5`, `vllm:method=eagle`."""
     kind, _, rest = connectable.partition(":")
     common: dict[str, Any] = {"name": connectable, "time_limit": time_limit, "tape": tape}
-    if kind == "ref":
-        from harness.implementations import reference
+    if kind in CONNECTIONS:
+        return CONNECTIONS[kind](rest, common)
+    if kind in READY:
+        return _ready(kind, rest, common)
+    known = [*CONNECTIONS, *READY]
+    near = difflib.get_close_matches(kind, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"known are ref, {', '.join(f'{name}:…' for name in known[1:])}"
+    raise BadInput(f"{connectable!r} is not an implementation", hint)
 
-        implementation = _python(reference.Engine, _options(rest), common)
-    elif kind == "py":
-        where, *options = rest.split(",")
-        found = _import(where)
-        if inspect.isfunction(found):
-            from harness.implementations import reference
 
-            common |= {"version": getattr(inspect.getmodule(found), "__version__", "")}
-            implementation = _python(
-                partial(reference.Engine, accept=found), _options(",".join(options)), common, reference.RULE_CAPABILITIES
-            )
-        else:
-            implementation = _python(found, _options(",".join(options)), common)
-    elif kind == "published":
-        from harness.implementations import reference
-        from harness.implementations.published import published_rule
+def _reference(rest: str, common: dict[str, Any]) -> Implementation:
+    from harness.implementations import reference
 
-        where, *options = rest.split(",")
-        path, _, function = where.partition(":")
-        rule = published_rule(Path(path), function or "evaluate_posterior")
-        implementation = _python(
-            partial(reference.Engine, accept=rule), _options(",".join(options)), common, reference.RULE_CAPABILITIES
-        )
-    elif kind == "mutant":
-        from harness import mutants
+    return _python(reference.Engine, _options(rest), common)
 
-        name, *options = rest.split(",")
-        planted = mutants.find(name)
-        implementation = _python(planted.make, _options(",".join(options)), common, planted.capabilities)
-    elif kind == "trace":
-        from harness.implementations.trace import Trace
 
-        trace = Trace.read(Path(rest))
-        common |= {"version": trace.version, "tape": None}
-        implementation = Implementation(make=trace.engine, options=trace.options, capabilities=trace.capabilities, **common)
-    else:
-        near = difflib.get_close_matches(kind, ["ref", "py", "published", "mutant", "trace"], 1)
-        known = "ref, py:package.module:Engine, published:path/utils.py, mutant:M04 or trace:run.jsonl"
-        hint = f"did you mean {near[0]}?" if near else f"give {known}"
-        raise BadInput(f"{connectable!r} is not an implementation", hint)
-    return implementation
+def _outsider(rest: str, common: dict[str, Any]) -> Implementation:
+    where, *options = rest.split(",")
+    found = _import(where)
+    if not inspect.isfunction(found):
+        return _python(found, _options(",".join(options)), common)
+    common |= {"version": getattr(inspect.getmodule(found), "__version__", "")}
+    return _rule(found, _options(",".join(options)), common)
+
+
+def _published(rest: str, common: dict[str, Any]) -> Implementation:
+    from harness.implementations.published import published_rule
+
+    where, *options = rest.split(",")
+    path, _, function = where.partition(":")
+    return _rule(published_rule(Path(path), function or "evaluate_posterior"), _options(",".join(options)), common)
+
+
+def _rule(accept: Callable[..., Any], options: dict[str, Any], common: dict[str, Any]) -> Implementation:
+    """A bare rule, in the loop of the reference."""
+    from harness.implementations import reference
+
+    return _python(partial(reference.Engine, accept=accept), options, common, reference.RULE_CAPABILITIES)
+
+
+def _mutant(rest: str, common: dict[str, Any]) -> Implementation:
+    from harness import mutants
+
+    name, *options = rest.split(",")
+    planted = mutants.find(name)
+    return _python(planted.make, _options(",".join(options)), common, planted.capabilities)
+
+
+def _trace(rest: str, common: dict[str, Any]) -> Implementation:
+    from harness.implementations.trace import Trace
+
+    trace = Trace.read(Path(rest))
+    common |= {"version": trace.version, "tape": None, "apart": True}
+    return Implementation(make=trace.engine, options=trace.options, capabilities=trace.capabilities, **common)
+
+
+def _command(rest: str, common: dict[str, Any]) -> Implementation:
+    words = shlex.split(rest)
+    if not words:
+        raise BadInput("cmd: names no program", "write cmd:./my_engine, with its arguments behind spaces")
+    return _remote(words, {}, common)
+
+
+def _ready(name: str, rest: str, common: dict[str, Any]) -> Implementation:
+    from harness.implementations.command import serving
+
+    options = _options(rest)
+    python = READY[name].python(str(options.pop("python", "")))
+    if python:
+        return _remote(serving(python, READY[name].adapter), options, common)
+    adapter = importlib.import_module(f"harness.implementations.adapters.{READY[name].adapter}")
+    return _python(adapter.Engine, options, common)
+
+
+def _remote(command: list[str], options: dict[str, Any], common: dict[str, Any]) -> Implementation:
+    """An engine in a process of its own; it is asked at once what it is."""
+    from harness.implementations.command import Remote, described
+
+    told = described(command, options).model_dump()
+    _known(common["name"], options, told["parameters"])
+    return _described(partial(Remote, command), options, told, {**common, "apart": True})
 
 
 def _python(
     make: Callable[..., Any], options: dict[str, Any], common: dict[str, Any], capabilities: frozenset[str] | None = None
 ) -> Implementation:
-    declared = capabilities or frozenset(getattr(make, "capabilities", DEFAULT_CAPABILITIES))
-    version = common.pop("version", "") or str(getattr(make, "version", ""))
-    implementation = Implementation(make=make, options=options, capabilities=declared, version=version, **common)
-    names = [name for name in inspect.signature(make).parameters if name not in ("target", "draft", "accept")]
+    parameters = serve.parameters(make)
+    _known(common["name"], options, parameters)  # before `describe` meets them
+    told = serve.describe(make, options) | ({"capabilities": capabilities} if capabilities else {})
+    if common.get("version"):
+        told["version"] = common.pop("version")
+    return _described(make, options, told, common)
+
+
+def _described(make: Callable[..., Any], options: dict[str, Any], told: dict[str, Any], common: dict[str, Any]) -> Implementation:
+    """`told` is what `serve.describe` says, from this process or another."""
+    sets = {name: frozenset(told[name]) for name in ("capabilities", "parameters") if told[name] is not None}
+    return Implementation(make=make, options=options, **{**told, **sets}, **common)
+
+
+def _known(name: str, options: Collection[str], parameters: Collection[str] | None) -> None:
+    """Refuse options that the constructor does not have."""
     for option in options:
-        if not implementation.takes(option):
-            near = difflib.get_close_matches(option, names, 1)
-            raise BadInput(
-                f"{implementation.name}: there is no option {option!r}",
-                f"did you mean {near[0]}?" if near else f"options are {', '.join(names) or 'none'}",
-            )
-    return implementation
+        if parameters is not None and option not in parameters:
+            near = difflib.get_close_matches(option, parameters, 1)
+            hint = f"did you mean {near[0]}?" if near else f"options are {', '.join(parameters) or 'none'}"
+            raise BadInput(f"{name}: there is no option {option!r}", hint)
 
 
 def _import(where: str) -> Any:
@@ -170,3 +233,14 @@ def _value(text: str) -> int | float | bool | str:
         except ValueError:
             continue
     return text
+
+
+CONNECTIONS: dict[str, Callable[[str, dict[str, Any]], Implementation]] = {
+    "ref": _reference,
+    "py": _outsider,
+    "cmd": _command,
+    "published": _published,
+    "mutant": _mutant,
+    "trace": _trace,
+}
+"""What stands before the first colon; the ready-made adapters stand beside it."""

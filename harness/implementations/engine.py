@@ -60,7 +60,8 @@ class Engine:
         self, implementation: Implementation, pair: Pair, make: Callable[[], Any], speculate: bool, options: dict[str, Any]
     ) -> None:
         self.implementation, self.pair, self.speculate, self.options = implementation, pair, speculate, options
-        self._make, self._raw = make, None
+        self._make = make
+        self._raw: Any = None
         self._dead = ""
 
     @property
@@ -83,6 +84,17 @@ class Engine:
         self._tape(prompts, params, seeds, outputs)
         return outputs
 
+    def close(self) -> None:
+        """Let go of what a constructor took; the next call opens it anew. Engines without a `close` stay as they are."""
+        if self._raw is not None and hasattr(self._raw, "close"):
+            self._raw.close()
+            self._raw = None
+
+    @property
+    def closable(self) -> bool:
+        """Whether it is open and can be closed."""
+        return self._raw is not None and hasattr(self._raw, "close")
+
     def decode(self, prompt: Sequence[int], params: dict[str, Any], coins: Coins) -> Output:
         """Continue one prompt with coins of the harness's own; for implementations with the capability `coins`."""
         raw = self.raw
@@ -104,6 +116,8 @@ class Engine:
             raise AdapterError(self._dead) from None
         except (AdapterError, NotApplicable, Missing, BadInput, Unrepeatable):
             raise
+        except NotImplementedError as refusal:
+            raise NotApplicable(f"the implementation refuses: {refusal}") from None
         except Exception as error:
             raise AdapterError(f"the implementation raised, {doing}: {type(error).__name__}: {error}") from error
 

@@ -1,0 +1,100 @@
+"""Serve an engine over newline JSON: `python serve.py my_engine.py:Engine` asks stdin and answers on stdout.
+
+The standard library alone, so that it runs under whatever Python an engine lives in. reports/schema/protocol.schema.json tells
+the messages. Whatever the engine prints goes to stderr; a closed stdin ends the process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import sys
+import traceback
+import types
+from pathlib import Path
+from typing import Any
+
+
+def load(where: str) -> Any:
+    """The class named by `package.module:Engine` or `path/to/file.py:Engine`; files beside that one by `from .`."""
+    place, _, name = where.rpartition(":")
+    if place.endswith(".py"):
+        file = Path(place).resolve()
+        package = types.ModuleType("adapters")
+        package.__path__ = [str(file.parent)]
+        sys.modules.setdefault("adapters", package)
+        module = importlib.import_module("adapters." + file.stem)
+    else:
+        sys.path.insert(0, str(Path.cwd()))
+        module = importlib.import_module(place)
+    return getattr(module, name)
+
+
+def describe(engine: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """What an engine says of itself before it is opened: its `describe(**options)` if it has one, or its attributes."""
+    told = dict(engine.describe(**options)) if hasattr(engine, "describe") else {}
+    for name, default in (("capabilities", ["temperature"]), ("version", "")):
+        told.setdefault(name, getattr(engine, name, default))
+    return {**told, "capabilities": sorted(told["capabilities"]), "parameters": parameters(engine)}
+
+
+def parameters(engine: Any) -> list[str] | None:
+    """Names of its constructor's options; None if it takes any."""
+    found = inspect.signature(engine).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in found):
+        return None
+    return [p.name for p in found if p.name not in ("target", "draft", "accept")]
+
+
+class Server:
+    """One engine, opened at most once."""
+
+    def __init__(self, make: Any) -> None:
+        self.make = make
+        self.engine: Any = None
+
+    def answer(self, request: dict[str, Any]) -> Any:
+        """The reply to one request. NotImplementedError is a refusal, told in the engine's words; anything else is an error."""
+        try:
+            return getattr(self, "do_" + request.pop("do"))(**request)
+        except NotImplementedError as refusal:
+            return {"refused": str(refusal)}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+
+    def do_describe(self, options: dict[str, Any]) -> dict[str, Any]:
+        return describe(self.make, options)
+
+    def do_open(self, target: str, draft: str | None, options: dict[str, Any]) -> dict[str, Any]:
+        self.engine = self.make(target, draft, **options)
+        return {"opened": True}
+
+    def do_generate(self, prompts: list[Any], params: list[Any], seeds: list[int]) -> dict[str, Any]:
+        return {"outputs": self.engine.generate(prompts, params, seeds)}
+
+    def do_counters(self) -> dict[str, Any]:
+        return {"counters": self.engine.counters()}
+
+
+def plain(value: Any) -> Any:
+    """Numbers and arrays of an engine's libraries, as JSON has them."""
+    return value.tolist() if hasattr(value, "tolist") else list(value)
+
+
+def main(where: str) -> None:
+    """Answer a line for a line until stdin ends."""
+    with os.fdopen(os.dup(1), "w", buffering=1) as replies:
+        os.dup2(2, 1)
+        server = Server(load(where))
+        for line in sys.stdin:
+            replies.write(json.dumps(server.answer(json.loads(line)), default=plain) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # an engine's own threads must not keep the process
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # this file's own folder: its neighbours are not to be taken for other people's packages
+    main(sys.argv[1])
