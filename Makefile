@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # One thread a process: the models are small, and the processes are as many as the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install verify test lint clean
+.PHONY: install verify test lint engines clean
 
 install: $(VENV)/installed
 
@@ -26,5 +26,21 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# Every engine lives in an environment of its own, .engines/NAME, made from requirements/NAME.txt; what cannot be had is skipped.
+ENGINES := $(basename $(notdir $(filter-out %.no-deps.txt,$(wildcard requirements/*.txt))))
+
+engines: install
+	-$(MAKE) --keep-going $(ENGINES:%=.engines/%)
+	$(BIN)/eagle2 engines --out reports/engines $(if $(ONLY),--only $(ONLY))
+
+.engines/%: .engines/%/installed ;
+
+.engines/%/installed: requirements/%.txt
+	test -x .engines/$*/bin/python || $(PYTHON) -m venv .engines/$*
+	.engines/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	test ! -f requirements/$*.no-deps.txt || .engines/$*/bin/python -m pip install --quiet --no-deps --requirement requirements/$*.no-deps.txt
+	.engines/$*/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 clean:
-	rm -rf $(VENV) reports/latest .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .engines reports/latest .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

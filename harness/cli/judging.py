@@ -15,6 +15,7 @@ from harness.cli.options import (
     Evidence,
     Impl,
     Jobs,
+    Known,
     Only,
     OracleDtype,
     Out,
@@ -50,11 +51,12 @@ def verify(
     only: Only = "",
     evidence: Evidence = "",
     oracle: OracleDtype = "float64",
+    known: Known = "",
     jobs: Jobs = "auto",
 ) -> None:
     """Judge an implementation by every property, and write a record and a report."""
     asked = Settings(impl, pair, target, draft, tier, device, dtype, seed, str(out), time_limit, only)
-    settings = replace(asked, evidence=evidence, oracle=oracle, whole=not only)
+    settings = replace(asked, evidence=evidence, oracle=oracle, known=known, whole=not only)
     raise typer.Exit(run(settings.absolute(), jobs))
 
 
@@ -70,14 +72,18 @@ def smoke(
     time_limit: TimeLimit = 30.0,
 ) -> None:
     """Judge the adapter alone, in seconds: does it open, answer, and repeat itself?"""
+    raise typer.Exit(smokes(Settings(impl, pair, target, draft, device=device, dtype=dtype, time_limit=time_limit)))
+
+
+def smokes(settings: Settings) -> int:
+    """The chapter SMOKE alone; nothing is kept."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as out:
-        settings = Settings(impl, pair, target, draft, "quick", device, dtype, 0, out, time_limit, "SMOKE")
-        raise typer.Exit(run(settings.absolute(), "0", report=False))
+        return run(replace(settings, out=out, only="SMOKE").absolute(), "0", report=False)
 
 
-@app.command(epilog="Example:  `eagle2 record py:my_engine:Engine -o run.jsonl`, then anywhere `eagle2 verify trace:run.jsonl`")
+@app.command(epilog="Example:  `eagle2 record py:my_engine:Engine -o run.jsonl`, then anywhere `eagle2 judge run.jsonl`")
 @mendable
 def record(
     impl: Impl,
@@ -99,13 +105,31 @@ def record(
     from harness.implementations.trace import write_head
 
     implementation = connect(impl)
-    write_head(tape, implementation.name, implementation.version, implementation.capabilities, implementation.options)
+    write_head(tape, implementation)
     settings = Settings(
         impl, pair, target, draft, tier, device, dtype, seed, str(out), time_limit, only, str(tape), whole=not only
     )
     code = run(settings.absolute(), jobs)
     typer.echo(f"trace: {tape}")
     raise typer.Exit(code)
+
+
+@app.command(epilog="Example:  `eagle2 record py:my_engine:Engine -o run.jsonl`, then anywhere `eagle2 judge run.jsonl`")
+@mendable
+def judge(
+    trace: Annotated[Path, typer.Argument(help="A trace that `eagle2 record` wrote.")],
+    pair: PairName = "stdlib",
+    target: TargetDir = "",
+    draft: DraftDir = "",
+    tier: Tier = "quick",
+    seed: Seed = 0,
+    out: Out = Path("reports/latest"),
+    only: Only = "",
+    jobs: Jobs = "auto",
+) -> None:
+    """Judge what was recorded elsewhere, as `eagle2 verify trace:FILE` does; pair, tier and seed are those of the recording."""
+    settings = Settings(f"trace:{trace.absolute()}", pair, target, draft, tier, seed=seed, out=str(out), only=only)
+    raise typer.Exit(run(replace(settings, whole=not only).absolute(), jobs))
 
 
 @app.command(epilog="Example:  `eagle2 report reports/latest/record.jsonl --out /tmp/report`")
@@ -148,6 +172,7 @@ def run(settings: Settings, jobs: str, report: bool = True) -> int:
     """Run the chapters under pytest, show what came out, and return the exit code."""
     import pytest
 
+    from harness import known
     from harness.catalogue import CHAPTERS
     from harness.evidence import read_record
     from harness.implementations import connect
@@ -157,6 +182,7 @@ def run(settings: Settings, jobs: str, report: bool = True) -> int:
     # What is wrong with the words of the command is told here, before pytest starts.
     pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
     connect(settings.impl).check(pair, settings.dtype, settings.device)
+    known.read(settings.known)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
     arguments = [str(CHAPTERS), f"--rootdir={CHAPTERS.parent}", *quiet, "-n", jobs, *settings.unparse()]
     status = pytest.main(arguments)

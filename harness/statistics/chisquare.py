@@ -19,13 +19,19 @@ POOL = 20.0
 
 @dataclass(frozen=True)
 class ChiSquare:
-    """Outcome of one test. impossible: samples on outcomes of probability zero; one of them is proof by itself."""
+    """Outcome of one test. impossible: samples on outcomes of probability zero; one of them is proof by itself.
+
+    distance: the total variation seen on the pooled cells, with the impossible as a cell of their own; due: what samples of
+    the law itself would show on average, as chance alone puts some there.
+    """
 
     statistic: float
     df: int
     p: float
     n: int
     impossible: int
+    distance: float = 0.0
+    due: float = 0.0
 
     def visible(self, alpha: float, power: float = 0.9) -> float:
         """The smallest total variation (on the pooled cells) that this test rejects with the given power at level alpha.
@@ -47,17 +53,28 @@ def chi_square(counts: Mapping[T, int], law: Mapping[T, float], pool: float = PO
     outcomes = [x for x in law if law[x] > 0]
     expected = np.array([n * law[x] for x in outcomes])
     observed = np.array([counts.get(x, 0) for x in outcomes], dtype=float)
-    statistic, df = goodness(observed, expected, pool)
+    o, e = _cells(observed, expected, pool)
+    statistic, df = _statistic(o, e)
     p = 0.0 if impossible else float(chi2.sf(statistic, df)) if df else 1.0
-    return ChiSquare(statistic, df, p, n, impossible)
+    distance = float(np.abs(o - e).sum() + impossible) / (2 * n)
+    due = float(np.sqrt(2 / np.pi * e * (1 - e / n)).sum()) / (2 * n)  # mean absolute deviation of a normal count
+    return ChiSquare(statistic, df, p, n, impossible, distance, due)
 
 
 def goodness(observed: NDArray[Any], expected: NDArray[Any], pool: float = POOL) -> tuple[float, int]:
     """Statistic and degrees of freedom, given counts and expectations in any order; outcomes expected 0 times are left out."""
+    return _statistic(*_cells(observed, expected, pool))
+
+
+def _statistic(o: NDArray[Any], e: NDArray[Any]) -> tuple[float, int]:
+    return float(((o - e) ** 2 / e).sum()), len(e) - 1
+
+
+def _cells(observed: NDArray[Any], expected: NDArray[Any], pool: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Observed and expected counts of the pooled cells."""
     order = np.argsort(-expected, kind="stable")[: np.count_nonzero(expected)]
     cells = _pooled(expected[order], pool)
-    e, o = np.bincount(cells, expected[order]), np.bincount(cells, observed[order])
-    return float(((o - e) ** 2 / e).sum()), len(e) - 1
+    return np.bincount(cells, observed[order]), np.bincount(cells, expected[order])
 
 
 def _pooled(expected: NDArray[Any], pool: float) -> NDArray[np.intp]:

@@ -1,0 +1,115 @@
+"""Every engine that is installed, by every method it offers: one run of `eagle2 verify` each, and one page of them all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from eagle2_ref.errors import BadInput
+from harness.evidence import Record, read_record
+from harness.implementations import connect
+from harness.implementations.engine import AdapterError
+from harness.report.engines import render_index
+from harness.verdict import BROKEN, USAGE
+
+
+@dataclass(frozen=True)
+class Judging:
+    """One method of an engine. name: of its folder."""
+
+    engine: str
+    name: str
+    options: str
+    dtype: str = "float32"
+
+    @property
+    def id(self) -> str:
+        return f"{self.engine}/{self.name}"
+
+    @property
+    def connectable(self) -> str:
+        return f"{self.engine}:{self.options}"
+
+    def command(self, out: Path, tier: str) -> list[str]:
+        """A process of its own: an engine that brings it down brings down nothing else."""
+        words = ["verify", self.connectable, "--tier", tier, "--dtype", self.dtype, "--jobs", "0", "--time-limit", "300"]
+        return [sys.executable, "-m", "harness.cli", *words, "--out", str(out)]
+
+
+JUDGED = [
+    Judging("transformers", "assisted", "method=assisted"),
+    Judging("transformers", "prompt_lookup", "method=prompt_lookup"),
+    Judging("transformers", "early_exit", "method=early_exit"),
+    Judging("transformers", "ensemble", "method=ensemble"),
+    Judging("vllm", "ngram", "method=ngram"),
+    Judging("vllm", "draft_model", "method=draft_model"),
+    Judging("vllm", "draft_model-probabilistic", "method=draft_model,drafting=probabilistic"),
+    Judging("vllm", "eagle", "method=eagle"),
+    Judging("vllm", "eagle-probabilistic", "method=eagle,drafting=probabilistic"),
+    Judging("vllm", "eagle3", "method=eagle3"),
+    Judging("vllm", "eagle3-probabilistic", "method=eagle3,drafting=probabilistic"),
+    Judging("vllm", "medusa", "method=medusa"),
+    Judging("llama-cpp", "prompt_lookup", "method=prompt_lookup"),
+    Judging("llama-cpp", "draft_model", "method=draft_model"),
+    Judging("openvino", "draft_model", "method=draft_model"),
+    Judging("openvino", "eagle3", "method=eagle3"),
+    Judging("openvino", "eagle3_tree", "method=eagle3_tree"),
+    Judging("openvino", "prompt_lookup", "method=prompt_lookup"),
+    Judging("eagle", "eagle1", "method=eagle1"),
+]
+
+
+def judge_all(only: Sequence[str], out: Path, tier: str, jobs: int, draw: bool) -> int:
+    """Judge what `only` names, all by default, and draw the page. Engines that are not installed are told, and skipped.
+
+    Exit code: 0 whatever was found, as the faults are the engines' own; 4 where a run came to no record.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    chosen = [one for one in JUDGED if not only or one.engine in only or one.id in only]
+    if strangers := set(only) - {name for one in JUDGED for name in (one.engine, one.id)}:
+        raise BadInput(
+            f"{', '.join(sorted(strangers))}: no such engine or method", f"known are {', '.join(o.id for o in JUDGED)}"
+        )
+    broken = 0
+    if not draw:
+        with ThreadPoolExecutor(jobs) as pool:
+            broken = sum(pool.map(lambda one: _judge(one, out, tier, console), chosen))
+    records = {path.parent.relative_to(out).as_posix(): read_record(path) for path in sorted(out.glob("*/*/record.jsonl"))}
+    for written in render_index(records, out) if records else []:
+        console.print(str(written))
+    return BROKEN if broken else 0
+
+
+def _judge(one: Judging, out: Path, tier: str, console: Console) -> bool:
+    """Whether it came to no record."""
+    try:
+        version = connect(one.connectable).version
+    except (BadInput, AdapterError, ImportError) as error:
+        console.print(f"{one.id}: skipped: {error}", markup=False)
+        return False
+    folder = out / (version or one.engine).replace(" ", "-") / one.name
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    with (folder / "log.txt").open("w") as log:
+        code = subprocess.run(one.command(folder, tier), stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    record = _record(folder) if code != USAGE else None
+    told = f"{record.footer.verdict}" if record else f"no record (exit code {code}): {folder / 'log.txt'}"
+    console.print(f"{one.id}: {told}, {time.monotonic() - begun:.0f} s", markup=False)
+    if record:
+        for name in ("log.txt", "junit.xml", "badge.json"):
+            (folder / name).unlink(missing_ok=True)
+    return record is None
+
+
+def _record(folder: Path) -> Record | None:
+    try:
+        return read_record(folder / "record.jsonl")
+    except BadInput:
+        return None
