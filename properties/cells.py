@@ -33,6 +33,11 @@ class Cell:
         return ", ".join(filter(None, [self.pair, params, self.rule, f"k={self.k} depth={self.depth} m={self.m}"]))
 
 
+def needs(params: Iterable[str]) -> set[str]:
+    """The capabilities that parameters ask for."""
+    return {"eos" if name == "eos_token_id" else name for name in params} - {"temperature", "max_new_tokens"}
+
+
 def parametrize(cells: Iterable[Cell]) -> pytest.MarkDecorator:
     marks = pytest.mark.full
     return pytest.mark.parametrize("cell", [pytest.param(c, id=c.id, marks=marks if c.full else ()) for c in cells])
@@ -92,6 +97,19 @@ SAMPLED = [
 ]
 
 
+# For engines whose trees we cannot choose, or which cannot load heads as small as the coins'.
+DICE = [
+    Cell("dice8", {"temperature": 1.0}, 2, 3, 6),
+    Cell("dice8", {"temperature": 0.7}, 2, 3, 6),
+    Cell("dice8", {"temperature": 0.7, "top_k": 3}, 2, 3, 6),
+    Cell("dice8", {"temperature": 1.0, "top_p": 0.8}, 2, 3, 6),
+    Cell("dice8", {"temperature": 0.7, "top_k": 5, "top_p": 0.9}, 2, 3, 6),
+    Cell("dice8", {"temperature": 1.0, "min_p": 0.1}, 2, 3, 6),
+    Cell("dice8", {"temperature": 1.0, "repetition_penalty": 1.5}, 2, 3, 6),
+    Cell("dice8", {"temperature": 1.0, "eos_token_id": [3, 5]}, 2, 3, 6),
+]
+
+
 @dataclass(frozen=True)
 class Campaign:
     """What is asked of a sampling campaign. tokens: in the quick tier; the full tier takes ten times as many.
@@ -108,7 +126,7 @@ class Campaign:
 
     @property
     def needs(self) -> set[str]:
-        return {name for params in self.params for name in params} - {"temperature", "max_new_tokens"}
+        return needs({name for params in self.params for name in params})
 
 
 CAMPAIGNS = [
@@ -122,6 +140,17 @@ CAMPAIGNS = [
         ),
         4_000,
         "coin6",
+        {"k": 3, "depth": 4, "m": 10},
+    ),
+    Campaign(
+        "dice8, T=0.7 top_k=5, mixed with T=1 and T=0",
+        (
+            {"temperature": 0.7, "top_k": 5, "max_new_tokens": 20},
+            {"temperature": 1.0, "max_new_tokens": 17},
+            {"temperature": 0.0, "max_new_tokens": 9},
+        ),
+        4_000,
+        "dice8",
         {"k": 3, "depth": 4, "m": 10},
     ),
     Campaign("prompts of code, T=1", ({"temperature": 1.0, "max_new_tokens": 48},), 1_500),
