@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness.evidence import Property
+if TYPE_CHECKING:
+    from harness.evidence import Property
 
-CHAPTERS = Path(str(files("properties")))
+CHAPTERS = Path(__file__).resolve().parents[1] / "properties"
+"""Beside the harness, in a checkout as in site-packages. Nothing is imported to find it: projects have such folders too."""
+
 _HEAD = re.compile(r"(?P<id>[A-Z]+-\d+): (?P<requirement>.+?)(?:\n\n|$)", re.DOTALL)
 _NEEDS = re.compile(r"^Needs (?P<ids>[A-Z0-9, -]+)\.$", re.MULTILINE)
 
@@ -31,6 +34,8 @@ def read_docstring(docstring: str | None) -> Property | None:
     Its chapter is the first part of its id. All but SMOKE needs SMOKE-1: where an implementation does not answer at all,
     nothing else can be said of it.
     """
+    from harness.evidence import Property  # late: the plugin is loaded by every pytest of an environment, and must cost nothing
+
     docstring = inspect.cleandoc(docstring or "")
     head = _HEAD.match(docstring)
     if not head:
@@ -44,3 +49,14 @@ def read_docstring(docstring: str | None) -> Property | None:
         requirement=" ".join(head["requirement"].split()),
         needs=smoke + ids,
     )
+
+
+def name(claim: str, case: str) -> str:
+    """What a case is called: LAW-4[coin4, T=1.0], or LAW-4 where a property has no cases."""
+    return f"{claim}[{case}]" if case else claim
+
+
+def selects(selector: str, named: str) -> bool:
+    """Whether a chapter, such as LAW, a property, LAW-4, or one case, LAW-4[coin4, T=1.0], takes in a case of this name."""
+    claim = named.partition("[")[0]
+    return selector in (claim.partition("-")[0], claim, named)

@@ -82,8 +82,8 @@ def _bounds(streams: list[Result]) -> str:
 
 
 def _reds(results: list[Result]) -> str:
-    """A line that a fault contradicts says so."""
-    red = [result for result in results if result.verdict == "fault"]
+    """A line that a fault contradicts says so; a fault that is known is one."""
+    red = [result for result in results if result.verdict in ("fault", "known")]
     return f" ({len(red)} of {len(results)} are faults)" if red else ""
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from eagle2_ref.errors import BadInput
 
-Verdict = Literal["pass", "fault", "tie", "inconclusive", "n/a", "blocked"]
+Verdict = Literal["pass", "fault", "known", "tie", "inconclusive", "n/a", "blocked"]
 Number = float | int
 
 
@@ -89,6 +89,14 @@ class Witness(Value):
     q: float | None = Field(None, description="the implementation's")
 
 
+class Excuse(Value):
+    """Why a fault is `known`: a list of known failures names it, or the engine's own documentation calls the mode lossy."""
+
+    reason: str
+    link: str = ""
+    expires: str = Field("", description="the last day on which it is excused, ISO 8601; a lossy mode has none")
+
+
 class Header(Value):
     """What was judged, with what, on what. The first line of a record."""
 
@@ -123,6 +131,7 @@ class Result(Value):
     sensitivity: str | None = Field(None, description="what a pass would have seen")
     broken: bool = Field(False, description="the implementation raised, hung or answered nonsense")
     false_alarm: float = Field(0.0, description="probability at most of calling this a fault if the implementation is right")
+    excuse: Excuse | None = Field(None, description="of a fault that is known, and of nothing else")
     witness: Witness | None = None
     pictures: tuple[Picture, ...] = ()
     seconds: float = 0.0

@@ -1,23 +1,28 @@
-"""The pytest plugin: `pytest --impl X` judges X by the chapters of properties/ and writes a record."""
+"""The pytest plugin: `pytest --impl X` judges X by the chapters of properties/ and writes a record.
+
+It is loaded by every pytest of an environment that has this package. Without --impl it does nothing to other people's tests, and
+it imports nothing that takes time: what a check needs is imported where a check is met.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from eagle2_ref.errors import BadInput
-from harness.catalogue import CHAPTERS, catalogue, read_docstring
-from harness.evidence import Property, Result, Verdict
+from harness.catalogue import CHAPTERS, name, read_docstring, selects
 from harness.settings import Settings
 
 if TYPE_CHECKING:
-    from harness.recorder import Recorder
+    from harness.evidence import Property, Result, Verdict
+    from harness.known import Entry
 
-RESULT = "eagle2-result"
+RESULT, RECORDING, LEFT_OUT = "eagle2-result", "eagle2-recording", "eagle2-left-out"
 SETTINGS = pytest.StashKey[Settings]()
 
 
@@ -36,6 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
     except BadInput as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[SETTINGS] = settings
+    if config.option.impl:  # warnings that are errors to a project's own tests are none to these
+        config.addinivalue_line("filterwarnings", "default")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The tests of the harness itself judge nobody."""
+    return True if config.option.impl and collection_path == CHAPTERS / "meta" else None
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -44,6 +56,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from harness.implementations import connect
         from harness.pairs import find_pair, shipped
         from harness.recorder import Recorder
+        from harness.recording import Recording
 
         settings = session.config.stash[SETTINGS]
         try:
@@ -52,26 +65,36 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             recorder = Recorder(settings, connect(settings.impl), pairs)
         except BadInput as error:
             raise pytest.UsageError(str(error)) from None
-        session.config.pluginmanager.register(Recording(recorder), "eagle2-recording")
+        session.config.pluginmanager.register(Recording(recorder), RECORDING)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what the tier, `only`, or judging somebody else's decoder leaves out."""
+    """Leave out what the tier or `only` leaves out. Tests of other people stay."""
     settings = config.stash[SETTINGS]
-    judging = bool(config.option.impl)
 
     def wanted(item: pytest.Item) -> bool:
         told = property_of(item)
         if told is None:
-            return not judging and not settings.only
+            return not settings.only or CHAPTERS not in item.path.parents
         if item.get_closest_marker("full") and settings.tier != "full":
             return False
-        return settings.only in ("", told.id.partition("-")[0], told.id, f"{told.id}[{case_of(item)}]")
+        return not settings.only or selects(settings.only, name(told.id, case_of(item)))
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if wanted(item)]
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Tell the record what was left out, by us or by -k; workers tell when they end, since a controller collects nothing."""
+    for item in items:
+        if told := property_of(item):
+            case, config = name(told.id, case_of(item)), item.config
+            if is_worker(config):
+                config.workeroutput.setdefault(LEFT_OUT, []).append(case)  # type: ignore[attr-defined]
+            elif recording := config.pluginmanager.get_plugin(RECORDING):
+                recording.recorder.left_out.add(case)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -93,34 +116,6 @@ def pytest_runtest_makereport(
     return report
 
 
-class Recording:
-    """The plugin of the controller: keeps the record while results come in, and closes it."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "teardown" or (report.when == "setup" and report.passed):
-            return
-        sent = [str(value) for name, value in report.user_properties if name == RESULT]
-        for value in sent:
-            result = Result.model_validate_json(value)
-            self.recorder.add(result.model_copy(update={"seconds": round(report.duration, 2)}))
-        # A worker that died sends nothing; a check that broke after its verdict has sent one that no longer holds.
-        told_so = any(Result.model_validate_json(value).verdict in ("fault", "inconclusive") for value in sent)
-        lacking = not sent or (report.failed and not told_so)
-        if lacking and (told := _by_nodeid(report.nodeid)):
-            why, case = _last_line(report.longreprtext) or "the check came to no verdict", _bracket(report.nodeid)
-            self.recorder.add(Result(property=told.id, case=case, verdict="inconclusive", summary=why, broken=True))
-
-    def pytest_sessionfinish(self) -> None:
-        self.recorder.finish()
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        terminalreporter.write_sep("-", "eagle2")
-        terminalreporter.write_line(f"record and report: {self.recorder.out}")
-
-
 # --- what a property test is given ---------------------------------------------------------------------------------
 
 
@@ -140,12 +135,18 @@ class Judge:
         self._hear(_result(self.property, self.case, self._settings, verdict, summary, **evidence))
 
 
-def judge_of(item: pytest.Item) -> Judge:
-    """A judge whose results go with the item's report; a fault or an inconclusive check fails its test."""
-    told = property_of(item)
+def judge_of(item: pytest.Item, lossy: str = "") -> Judge:
+    """A judge whose results go with the item's report; a fault or an inconclusive check fails its test, a known fault does not.
+
+    lossy: what the implementation's own documentation says of a law that it does not promise.
+    """
+    from harness.known import excuse, today
+
+    settings, told = item.config.stash[SETTINGS], property_of(item)
     assert told is not None, f"{item.nodeid} has no docstring that begins with the id of a property"
 
     def hear(result: Result) -> None:
+        result = excuse(result, _known(settings.known), lossy, today())
         item.user_properties.append((RESULT, result.model_dump_json()))
         if result.verdict in ("fault", "inconclusive"):
             pytest.fail(
@@ -153,16 +154,26 @@ def judge_of(item: pytest.Item) -> Judge:
                 f"  requirement  {told.requirement}\n  observed     {result.summary}\n  replay       {result.replay}",
                 pytrace=False,
             )
+        if result.excuse:
+            raise pytest.xfail.Exception(f"{result.excuse.reason} {result.excuse.link}")  # the call is silent under --runxfail
         if result.verdict == "n/a":
             pytest.skip(result.summary)
 
-    return Judge(told, case_of(item), item.config.stash[SETTINGS], hear)
+    return Judge(told, case_of(item), settings, hear)
+
+
+@cache
+def _known(path: str) -> tuple[Entry, ...]:
+    from harness.known import read
+
+    return read(path)
 
 
 def _result(told: Property, case: str, settings: Settings, verdict: Verdict, summary: str, **evidence: Any) -> Result:
+    from harness.evidence import Result
     from harness.recorder import command
 
-    replay = command(settings, f"{told.id}[{case}]" if case else told.id)
+    replay = command(settings, name(told.id, case))
     return Result(property=told.id, case=case, verdict=verdict, summary=summary, replay=replay, **evidence)
 
 
@@ -196,20 +207,6 @@ def property_of(item: pytest.Item) -> Property | None:
 def case_of(item: pytest.Item) -> str:
     callspec = getattr(item, "callspec", None)
     return str(callspec.id) if callspec else ""
-
-
-def _by_nodeid(nodeid: str) -> Property | None:
-    path, _, function = nodeid.partition("[")[0].rpartition("::")
-    return catalogue().get(f"{Path(path).name}::{function}")
-
-
-def _bracket(nodeid: str) -> str:
-    return nodeid.partition("[")[2].removesuffix("]")
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
 
 
 def is_worker(config: pytest.Config) -> bool:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import harness.report
+from harness import known
 from harness.catalogue import catalogue
 from harness.diagnosis import diagnose
 from harness.equivalence import false_alarm, statement
@@ -35,7 +36,10 @@ class Recorder:
         for name in FILES:
             (self.out / name).unlink(missing_ok=True)
         self.path = self.out / "record.jsonl"
-        self.header = _header(settings, implementation, pairs, list(self.properties.values()))
+        self.known = known.read(settings.known)
+        self.left_out: set[str] = set()
+        told = [*self.properties.values(), *([known.KNOWN] if self.known else [])]
+        self.header = _header(settings, implementation, pairs, told)
         self.results: list[Result] = []
         self._write(self.header)
 
@@ -50,7 +54,8 @@ class Recorder:
             Result(property=name, case="", verdict="inconclusive", summary="not run: the process that had it to run is gone")
             for name in missing
         ]
-        results = sorted(settle([*self.results, *lost], self.properties), key=self._place)
+        found = sorted(settle([*self.results, *lost], self.properties), key=self._place)
+        results = [*found, *known.judged(self.known, found, self.left_out, self.properties, known.today())]
         verdict, code = conclude(results)
         seconds = round(time.monotonic() - self.started, 1)
         footer = Footer(
@@ -59,9 +64,9 @@ class Recorder:
             results=len(results),
             verdict=verdict,
             exit_code=code,
-            false_alarm=false_alarm(results),
-            statement=statement(results),
-            likenesses=diagnose(results),
+            false_alarm=false_alarm(found),
+            statement=statement(found),
+            likenesses=diagnose(found),
         )
         whole = self.path.with_suffix(".whole")
         whole.write_text("".join(line.model_dump_json() + "\n" for line in (self.header, *results, footer)), encoding="utf-8")
@@ -103,7 +108,9 @@ def command(settings: Settings, only: str = "") -> str:
         if value != getattr(default, name):
             # A folder of one machine means nothing on another: its name must do.
             words += [f"--{name}", Path(value).name if name in ("target", "draft") else str(value)]
-    return shlex.join([*words, *(["--only", only] if only else [])])
+    # A case that is run again is run to be seen: nothing excuses it then.
+    excused = ["--known", Path(settings.known).name] if settings.known and not only else []
+    return shlex.join([*words, *excused, *(["--only", only] if only else [])])
 
 
 def _machine(device: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ ORACLES = ("float64", "float32")
 @dataclass(frozen=True)
 class Settings:
     """impl: the connectable. tape: where to record answers. evidence: folder of counts that are kept from run to run.
-    oracle: dtype in which the target scores sampled texts.
+    oracle: dtype in which the target scores sampled texts. known: a list of known failures, see harness/known.py.
 
     only: a chapter, such as LAW, a property of it, LAW-1, or one case, LAW-1[case].
 
@@ -38,6 +38,7 @@ class Settings:
     evidence: str = ""
     oracle: str = "float64"
     whole: bool = False
+    known: str = ""
 
     def __post_init__(self) -> None:
         if self.tier not in TIERS:
@@ -85,6 +86,7 @@ class Settings:
             out=whole(self.out),
             tape=whole(self.tape),
             evidence=whole(self.evidence),
+            known=whole(self.known),
         )
 
 

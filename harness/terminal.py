@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from eagle2_ref.tree import DraftTree
 
 ACCEPTED, OWN = "green", "bold yellow"
-COLOURS = {"pass": "green", "tie": "cyan", "fault": "bold red", "inconclusive": "yellow", "blocked": "magenta", "n/a": "dim"}
+COLOURS = {
+    "pass": "green",
+    "tie": "cyan",
+    "known": "red",
+    "fault": "bold red",
+    "inconclusive": "yellow",
+    "blocked": "magenta",
+    "n/a": "dim",
+}
 
 
 def show_generation(
@@ -168,7 +176,7 @@ def show_worth(record: Record, console: Console) -> None:
 LATEST = Path("reports/latest")
 """Where `eagle2 replay` looks for a record that it is not told."""
 
-_ORDER = ("fault", "inconclusive", "blocked", "tie", "pass", "n/a")
+_ORDER = ("fault", "inconclusive", "blocked", "known", "tie", "pass", "n/a")
 
 
 def _seen(worst: view.Case, alone: bool, report: Path | None) -> Text:
@@ -179,8 +187,9 @@ def _seen(worst: view.Case, alone: bool, report: Path | None) -> Text:
     case = "" if alone or not result.case else f"{words.shown(result.case, 200)}: "
     elsewhere = report is not None and report.resolve() != LATEST.resolve()
     record = f" --record {shlex.quote(str(report / 'record.jsonl'))}" if report and elsewhere else ""
+    why = f"\nknown: {words.excused(result.excuse)}" if result.excuse else ""
     again = worst.replay + record if worst.replay and report else words.shown(result.replay, 1000)
-    return Text(f"{case}{words.shown(result.summary)}") + Text(f"\n{again}" if again else "", style="dim")
+    return Text(f"{case}{words.shown(result.summary)}{why}") + Text(f"\n{again}" if again else "", style="dim")
 
 
 def _tokenizer(pair: Pair) -> Any:

@@ -9,11 +9,11 @@ from harness.evidence import Property, Result, Verdict
 PASS, FAULT, USAGE, INCONCLUSIVE, BROKEN = 0, 1, 2, 3, 4
 """Exit codes of `eagle2 verify`. A crash, a time-out or missing data is never a pass."""
 
-JUDGED = ("pass", "tie", "fault")
+JUDGED = ("pass", "tie", "known", "fault")
 
 
 def settle(results: Sequence[Result], properties: Mapping[str, Property]) -> list[Result]:
-    """Mark as blocked what is not green on a red foundation: one cause, one red line."""
+    """Mark as blocked what is not green on a red foundation: one cause, one red line. A known fault blocks nothing."""
     red = {result.property for result in results if result.verdict == "fault" or result.broken}
     return [
         result.model_copy(
@@ -26,7 +26,7 @@ def settle(results: Sequence[Result], properties: Mapping[str, Property]) -> lis
 
 
 def conclude(results: Sequence[Result]) -> tuple[Verdict, int]:
-    """The verdict of a run, and the exit code: fault before broken, before inconclusive, before tie, before pass."""
+    """The verdict of a run, and the exit code: fault before broken, before inconclusive, before known, tie and pass."""
     verdicts = {result.verdict for result in results}
     if "fault" in verdicts:
         return "fault", FAULT
@@ -34,7 +34,8 @@ def conclude(results: Sequence[Result]) -> tuple[Verdict, int]:
         return "inconclusive", BROKEN
     if verdicts & {"inconclusive", "blocked"} or not verdicts & set(JUDGED):
         return "inconclusive", INCONCLUSIVE
-    return ("tie" if "tie" in verdicts else "pass"), PASS
+    mildest: Verdict = "known" if "known" in verdicts else "tie" if "tie" in verdicts else "pass"
+    return mildest, PASS
 
 
 def _foundations(name: str, properties: Mapping[str, Property]) -> set[str]:

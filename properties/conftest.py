@@ -36,5 +36,5 @@ def subject(asked: Settings) -> Subject:
 
 
 @pytest.fixture
-def judge(request: pytest.FixtureRequest) -> Judge:
-    return judge_of(request.node)
+def judge(request: pytest.FixtureRequest, subject: Subject) -> Judge:
+    return judge_of(request.node, subject.impl.lossy)

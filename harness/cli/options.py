@@ -31,6 +31,7 @@ Jobs = Annotated[str, typer.Option("--jobs", "-n", help="Processes; auto is one 
 Only = Annotated[str, typer.Option(help="One property, such as LAW-1, or one case of it, 'LAW-1[case]'.")]
 OracleDtype = Annotated[str, typer.Option("--oracle", help="dtype in which the target scores sampled texts: float64 or float32.")]
 Evidence = Annotated[str, typer.Option(help="Folder in which LAW-7 keeps its counts, and goes on with those it finds there.")]
+Known = Annotated[str, typer.Option(help="TOML list of known failures: [[known]] with id, reason, link, expires.")]
 
 
 def mendable(command: Callable[..., None]) -> Callable[..., None]:

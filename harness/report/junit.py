@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from harness.evidence import Record, Verdict
+from harness.evidence import Record, Result, Verdict
 from harness.report.view import Case, cases, catalogue
-from harness.report.words import number, shown, witness
+from harness.report.words import excused, number, shown, witness
 
-ELEMENT: dict[Verdict, str] = {"fault": "failure", "inconclusive": "error", "blocked": "error", "n/a": "skipped"}
+ELEMENT: dict[Verdict, str] = {
+    "fault": "failure",
+    "inconclusive": "error",
+    "blocked": "error",
+    "n/a": "skipped",
+    "known": "skipped",
+}
 
 
 def junit(record: Record) -> str:
-    """Faults are failures; what gave no answer is an error, since a missing answer is never a pass; a tie passes."""
+    """Faults are failures; a known one is skipped, with its reason; no answer is an error, never a pass; a tie passes."""
     chapter = {p.id: p.chapter for p in catalogue(record)}
     kinds = [ELEMENT.get(result.verdict) for result in record.results]
     totals = {
@@ -37,12 +43,16 @@ def testcase(suite: ET.Element, told: Case, chapter: str) -> None:
     name = fit(f"{result.property} [{result.case}]" if result.case else result.property)
     case = ET.SubElement(suite, "testcase", {"classname": fit(chapter), "name": name, "time": f"{result.seconds:.3f}"})
     if result.verdict in ELEMENT:
-        outcome = ET.SubElement(case, ELEMENT[result.verdict], {"message": fit(result.summary)})
+        outcome = ET.SubElement(case, ELEMENT[result.verdict], {"message": fit(message(result))})
         if result.verdict != "n/a":
             outcome.set("type", "broken" if result.broken else result.verdict)
             outcome.text = details(told)
     else:
         ET.SubElement(case, "system-out").text = details(told)
+
+
+def message(result: Result) -> str:
+    return f"known: {excused(result.excuse)}" if result.excuse else result.summary
 
 
 def details(case: Case) -> str:

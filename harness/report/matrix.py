@@ -183,7 +183,7 @@ def page(matrix: Matrix, took: float) -> str:
             marks=[
                 KILLED,
                 ALIVE,
-                *(Mark(sign.symbol, sign.style, verdict) for verdict, sign in SIGNS.items() if verdict != "fault"),
+                *(Mark(sign.symbol, sign.style, verdict) for verdict, sign in SIGNS.items() if verdict not in ("fault", "known")),
             ],
         )
     )

@@ -41,7 +41,7 @@ def templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    ours = (words.shown, words.number, words.seconds, words.several, words.witness, drawing, moment)
+    ours = (words.shown, words.number, words.seconds, words.several, words.witness, words.excused, drawing, moment)
     environment.filters.update({one.__name__: one for one in ours})
     return environment
 

@@ -10,6 +10,7 @@ from harness.report.view import Case, Row, cases, chapters, counts
 from harness.report.words import (
     LIKENESSES,
     SIGNS,
+    excused,
     false_alarm,
     likeness,
     number,
@@ -44,6 +45,7 @@ def summary(record: Record) -> str:
         *section("Faults", [case for case in cases(record) if case.result.verdict == "fault"], FAULTS),
         *([""] if record.footer.likenesses else []),
         *(f"- {text(likeness(like), 800)}" for like in record.footer.likenesses[:LIKENESSES]),
+        *section("Known faults", [case for case in cases(record) if case.result.verdict == "known"], FAULTS),
         *section("No answer", [case for case in cases(record) if case.result.verdict == "inconclusive"], OPEN),
         *worth(record),
         "",
@@ -75,6 +77,7 @@ def section(title: str, results: list[Case], most: int) -> list[str]:
     for case in results[:most]:
         result = case.result
         lines.append(f"- **{text(result.property, 40)}** {text(result.case, 200)}: {text(result.summary, 400)}")
+        lines += [f"  Known: {text(excused(result.excuse), 800)}"] if result.excuse else []
         lines += [f"  {text(witness(result.witness), 600)}"] if result.witness else []
         lines += [f"  {code(command)}" for command in (case.replay, result.replay) if command]
     return lines + ([f"- and {number(len(results) - most)} more, in index.html"] if len(results) > most else [])

@@ -31,8 +31,8 @@ class Case:
 
     @property
     def replay(self) -> str:
-        """The command that reproduces a fault from the record; empty for what is none."""
-        return f"eagle2 replay {self.anchor}" if self.result.verdict == "fault" else ""
+        """The command that reproduces a fault from the record, a known one too; empty for what is none."""
+        return f"eagle2 replay {self.anchor}" if self.result.verdict in ("fault", "known") else ""
 
     @property
     def pictures(self) -> tuple[Picture, ...]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.evidence import Likeness, Record, Statement, Verdict, Witness
+from harness.evidence import Excuse, Likeness, Record, Statement, Verdict, Witness
 from harness.statistics.budget import RUNS_A_DAY, Family
 
 
@@ -29,6 +29,7 @@ MEANING: dict[Verdict, str] = {
     "fault": "What was seen cannot be the target’s law, or breaks the requirement; chance and rounding are ruled out.",
     "inconclusive": "No answer: too few samples for the promised sensitivity, or the case itself failed. Never counts as a pass.",
     "blocked": "Not judged, because a requirement it rests on is red.",
+    "known": "A fault that the list of known failures names, until a day, or a mode that its own documentation calls lossy.",
     "tie": "At temperature 0 the outputs part where the target’s margin between two tokens is within measured rounding noise.",
     "pass": "The requirement held in all that was looked at; beside it stands how small a fault would have been seen.",
     "n/a": "Does not apply: the implementation does not offer what the check needs. The reason stands beside it.",
@@ -38,6 +39,7 @@ SIGNS: dict[Verdict, Sign] = {  # the gravest first; this is the order of every 
     "fault": Sign("fault", "✗", "fault", "b3261e"),
     "inconclusive": Sign("inconclusive", "?", "open", "8a5a00"),
     "blocked": Sign("blocked", "⊘", "blocked", "65558f"),
+    "known": Sign("known", "†", "known", "8f4f3a"),
     "tie": Sign("tie", "=", "tie", "2a6299"),
     "pass": Sign("pass", "✓", "pass", "24704d"),
     "n/a": Sign("n/a", "–", "na", "626b71"),
@@ -52,6 +54,7 @@ CHAPTERS = {  # id: title and the question it answers, in the order of the matri
     "stop": ("Stopping", "Does it end where it must?"),
     "count": ("Counts", "Are its own figures true?"),
     "smoke": ("Smoke", "Does it answer at all?"),
+    "known": ("Known failures", "Does the list of them still hold?"),
 }
 
 LIKENESSES = 3  # named; the others are in the record
@@ -123,6 +126,12 @@ def likeness(like: Likeness) -> str:
     return f"looks like {shown(like.mutant, 40)} ({about}), fit {like.fit:.2f}, on {shown(like.seen, 300)}"
 
 
+def excused(why: Excuse) -> str:
+    """'the bonus is drawn too cold (https://…, until 2027-01-31)'."""
+    where = ", ".join(shown(part, 300) for part in (why.link, f"until {why.expires}" if why.expires else "") if part)
+    return f"{shown(why.reason, 400)}{f' ({where})' if where else ''}"
+
+
 def witness(seen: Witness) -> str:
     """The place at which it went wrong, in one sentence."""
     if seen.node is not None:
@@ -146,6 +155,9 @@ def sentence(record: Record) -> str:
     if record.footer.exit_code == 4:
         broken = sum(result.broken for result in results)
         return f"It could not be judged: it raised, hung or answered nonsense in {number(broken)} of {total}."
+    if verdict == "fault" and all(chapter.get(result.property) == "known" for result in these):
+        entries = "1 entry" if len(these) == 1 else f"{number(len(these))} entries"
+        return f"The list of known failures does not hold: {entries} out of date, or without a fault; nothing else is red."
     if verdict == "fault":
         where = listed(dict.fromkeys(shown(result.property, 40) for result in these))
         if any(chapter.get(result.property) in OUTPUT for result in these):
@@ -156,6 +168,7 @@ def sentence(record: Record) -> str:
             return f"{total} found no fault, but none of them judged the emitted text."
         return f"In {total}, nothing tells its output from that of the target model decoding alone."
     return {
+        "known": f"It is faulty in {number(len(these))} of {total}, each a known fault with its reason; nothing else is red.",
         "tie": f"Its output is the target model’s up to rounding: {several(len(these), 'tie')} in {total}.",
         "inconclusive": f"This run does not decide: {number(len(these))} of {total} gave no answer.",
         "blocked": f"It could not be judged: {number(len(these))} of {total} rest on one that failed.",

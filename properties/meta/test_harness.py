@@ -16,7 +16,8 @@ from scipy.stats import kstest
 from eagle2_ref.errors import BadInput
 from harness.evidence import Footer, Header, Property, Result, Verdict, read_record, schema
 from harness.pairs import FIXTURES
-from harness.plugin import RESULT, Recording
+from harness.plugin import RESULT
+from harness.recording import Recording
 from harness.statistics.chisquare import chi_square
 from harness.verdict import BROKEN, FAULT, INCONCLUSIVE, PASS, conclude, settle
 from properties.meta.command import eagle2
