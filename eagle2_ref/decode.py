@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from eagle2_ref.checkpoint import load_head
-from eagle2_ref.coins import Coins
+from eagle2_ref.coins import Coins, undecided
 from eagle2_ref.drafters import Drafter
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import Accepted, Rule, walk
-from eagle2_ref.sampling import SamplingParams, law
+from eagle2_ref.sampling import SamplingParams, law, warm
 from eagle2_ref.target import Target
 from eagle2_ref.tree import ROOT, DraftTree
 
@@ -27,7 +27,8 @@ class Block:
     """The tokens that one target pass emits.
 
     start: position of the first of them. accepted: how many of them were drafted; one more token follows, unless an end
-    of text cut the block short. path: the accepted nodes of the tree. The first block is the prompt's: its tree is bare.
+    of text cut the block short. path: the accepted nodes of the tree. logprobs: log p of each token, p as `warm` has it at
+    temperature 0; none where chance has left the last token open. The first block is the prompt's: its tree is bare.
     """
 
     start: int
@@ -35,6 +36,7 @@ class Block:
     accepted: int
     tree: DraftTree
     path: list[int]
+    logprobs: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,15 @@ class Decoder:
 
     def _accept(self, tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
         coins.seek(len(text))
-        accepted: Accepted = self.rule(tree, law(logits, tree, text, params), coins)
+        p = law(logits, tree, text, params)
+        accepted: Accepted = self.rule(tree, p, coins)
         tokens = accepted.tokens(tree)
         ends = [i for i, token in enumerate(tokens) if params.ends(token)]
         kept = tokens[: ends[0] + 1] if ends else tokens
-        return Block(len(text), kept, min(len(accepted.path), len(kept)), tree, accepted.path[: len(kept)])
+        told = p if params.temperature else law(logits, tree, text, warm(params))
+        nodes = [ROOT, *accepted.path][: len(kept)]
+        logprobs = [] if undecided(kept[-1]) else told[nodes, [int(token) for token in kept]].log().tolist()
+        return Block(len(text), kept, min(len(accepted.path), len(kept)), tree, accepted.path[: len(kept)], logprobs)
 
     def _propose(self, root: int, depth: int) -> DraftTree:
         return self.drafter.propose(depth) if self.drafter else DraftTree.bare(root)

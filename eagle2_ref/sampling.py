@@ -104,6 +104,14 @@ def law(logits: Tensor, tree: DraftTree, text: Sequence[int], params: SamplingPa
     return scores.softmax(-1)
 
 
+def warm(params: SamplingParams) -> SamplingParams:
+    """Greedy parameters without their greediness: p is then the law whose likeliest token is taken.
+
+    What one tells of a greedy text is its probability there, as `transformers.generate` does; a point mass would tell 1.
+    """
+    return SamplingParams(repetition_penalty=params.repetition_penalty)
+
+
 def _process(scores: Tensor, tree: DraftTree, text: Sequence[int], params: SamplingParams) -> Tensor:
     """Nodes of one depth have histories of one length, hence one call of the processors a depth; without a processor
     that looks back, one call in all."""

@@ -130,7 +130,7 @@ def _trace(rest: str, common: dict[str, Any]) -> Implementation:
 
     trace = Trace.read(Path(rest))
     common |= {"version": trace.version, "tape": None, "apart": True}
-    return Implementation(make=trace.engine, options=trace.options, capabilities=trace.capabilities, **common)
+    return Implementation(make=trace.engine, options=trace.options, capabilities=trace.capabilities, **trace.about, **common)
 
 
 def _command(rest: str, common: dict[str, Any]) -> Implementation:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import hashlib
 import json
+import math
+import operator
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +50,23 @@ class BlockTrace:
 
 @dataclass(frozen=True)
 class Output:
-    """The continuation of one prompt."""
+    """The continuation of one prompt; logprobs are the natural logarithms of what it says its tokens' probabilities were."""
 
     tokens: tuple[int, ...]
     blocks: tuple[BlockTrace, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What an implementation has counted since it was opened: target passes over drafts, tokens drafted, and accepted of them."""
+
+    passes: int
+    drafted: int
+    accepted: int
+
+    def __sub__(self, before: Counters) -> Counters:
+        return Counters(self.passes - before.passes, self.drafted - before.drafted, self.accepted - before.accepted)
 
 
 class Engine:
@@ -75,13 +91,14 @@ class Engine:
     def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]) -> list[Output]:
         """Continue prompts (token ids), one dict of sampling parameters and one seed each."""
         raw = self.raw
+        before = self.counters() if self.implementation.tape else None
         with self._guard(f"generate() of {len(prompts)} prompts on {self.pair.name}"):
             answers = raw.generate([list(prompt) for prompt in prompts], [dict(p) for p in params], list(seeds))
         if not isinstance(answers, list | tuple) or len(answers) != len(prompts):
             found = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
             raise AdapterError(f"generate() returned {found} for {len(prompts)} prompts")
         outputs = [self._check(*row) for row in zip(prompts, params, answers, strict=True)]
-        self._tape(prompts, params, seeds, outputs)
+        self._tape(prompts, params, seeds, outputs, before)
         return outputs
 
     def close(self) -> None:
@@ -101,6 +118,21 @@ class Engine:
         with self._guard(f"decode() on {self.pair.name}"):
             answer = raw.decode(list(prompt), dict(params), coins)
         return self._check(prompt, params, answer)
+
+    def counters(self) -> Counters | None:
+        """What it has counted since it was opened; None where it does not say that it counts."""
+        if "counters" not in self.implementation.capabilities:
+            return None
+        raw = self.raw
+        with self._guard(f"counters() on {self.pair.name}"):
+            told = raw.counters()
+        try:
+            counted = Counters(*(operator.index(told[name]) for name in ("passes", "drafted", "accepted")))
+        except (KeyError, TypeError):
+            raise AdapterError(f"counters() returned {str(told)[:80]!r}, not whole numbers passes, drafted, accepted") from None
+        if min(counted.passes, counted.drafted, counted.accepted) < 0:
+            raise AdapterError(f"counters() returned a number below 0: {counted}")
+        return counted
 
     @contextlib.contextmanager
     def _guard(self, doing: str) -> Iterator[None]:
@@ -138,29 +170,43 @@ class Engine:
         # Where the context cuts a text short, how short is for STOP-4 to judge.
         if len(tokens) < limit == params["max_new_tokens"] and not ends & set(tokens):
             raise AdapterError(f"an answer has {len(tokens)} tokens, without an end-of-text token; {limit} were asked for")
-        return Output(tokens, _blocks(answer))
+        return Output(tokens, _blocks(answer), _logprobs(answer, len(tokens)))
 
     def _tape(
-        self, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int], outputs: list[Output]
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[dict[str, Any]],
+        seeds: Sequence[int],
+        outputs: list[Output],
+        before: Counters | None,
     ) -> None:
-        """Append what was asked and answered to the tape, a line each; one write a line, so that processes can share it."""
+        """Append what was asked and answered to the tape, a line each, and what the call was counted as; one write a line, so
+        that processes can share it."""
         if self.implementation.tape is None:
             return
-        common = {"pair": self.pair.name, "speculate": self.speculate, "options": asked_options(self.options)}
+        common: dict[str, Any] = {"pair": self.pair.name, "speculate": self.speculate, "options": asked_options(self.options)}
+        asked = [
+            {**common, "prompt": list(prompt), "params": param, "seed": seed}
+            for prompt, param, seed in zip(prompts, params, seeds, strict=True)
+        ]
         with self.implementation.tape.open("ab", buffering=0) as tape:
-            for prompt, param, seed, output in zip(prompts, params, seeds, outputs, strict=True):
-                blocks = output.blocks and [
-                    {"accepted": b.accepted, "tokens": b.tokens, "parents": b.parents} for b in output.blocks
-                ]
-                line = {
-                    **common,
-                    "prompt": list(prompt),
-                    "params": param,
-                    "seed": seed,
-                    "tokens": output.tokens,
-                    "blocks": blocks,
-                }
-                tape.write(json.dumps(line).encode() + b"\n")
+            for request, output in zip(asked, outputs, strict=True):
+                tape.write(json.dumps({**request, **asdict(output)}).encode() + b"\n")
+            if before is not None and (now := self.counters()) is not None:
+                counted = {"call": call_key([request_key(**request) for request in asked]), "counted": asdict(now - before)}
+                tape.write(json.dumps(counted).encode() + b"\n")
+
+
+def request_key(
+    pair: str, speculate: bool, options: dict[str, Any], prompt: list[int], params: dict[str, Any], seed: int, **_answer: Any
+) -> str:
+    """By which a trace finds the answer to a request."""
+    return json.dumps([pair, speculate, options, params, seed, prompt], sort_keys=True)
+
+
+def call_key(requests: Sequence[str]) -> str:
+    """By which a trace finds what was counted over the requests of one call."""
+    return hashlib.sha256("\n".join(requests).encode()).hexdigest()
 
 
 def asked_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +224,21 @@ def _blocks(answer: Any) -> tuple[BlockTrace, ...] | None:
         raise AdapterError(
             f"'blocks' is not a list of dicts with accepted, tokens and parents: {type(error).__name__}: {error}"
         ) from None
+
+
+def _logprobs(answer: Any, n: int) -> tuple[float, ...] | None:
+    told = answer.get("logprobs") if isinstance(answer, dict) else None
+    if told is None:
+        return None
+    try:
+        values = tuple(float(value) for value in told)
+    except (TypeError, ValueError):
+        raise AdapterError(f"'logprobs' is {str(told)[:80]!r}, not a list of numbers") from None
+    if len(values) != n:
+        raise AdapterError(f"'logprobs' has {len(values)} numbers for {n} tokens")
+    if strange := [value for value in values if math.isnan(value) or value == math.inf]:
+        raise AdapterError(f"'logprobs' has {strange[0]}, which is the logarithm of no probability")
+    return values
 
 
 class TimeLimit(BaseException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ Accept = Callable[[list[int], list[int], Tensor, Coins], tuple[list[int], int]]
 """A bare rule: (tokens [m + 1], parents [m + 1], p [m + 1, V], coins) -> (accepted nodes, top down; one more token)."""
 
 LAW = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"}
-RULE_CAPABILITIES = frozenset({*LAW, "blocks", "context", "coins", "accept", "budget", "batch", "decoder", "deterministic"})
+TOLD = {"blocks", "logprobs", "counters"}
+RULE_CAPABILITIES = frozenset({*LAW, *TOLD, "context", "coins", "accept", "budget", "batch", "decoder", "deterministic"})
 
 
 class Engine:
@@ -57,6 +59,7 @@ class Engine:
         self.rule = _from_outside(accept) if accept else RULES[rule]
         self.decoder = Decoder.load(target, draft, Budget(k, depth, m), self.rule, dtype, device)
         self.batch = Batch(self.decoder, batch)
+        self.counted = Counter(passes=0, drafted=0, accepted=0)
 
     def generate(
         self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
@@ -64,19 +67,31 @@ class Engine:
         coins = [SeededCoins(seed) for seed in seeds]
         if self.batch.size == 1:
             return [self.decode(*asked) for asked in zip(prompts, params, coins, strict=True)]
-        return [told(made) for made in self.batch.generate(prompts, [SamplingParams.of(param) for param in params], coins)]
+        made = self.batch.generate(prompts, [SamplingParams.of(param) for param in params], coins)
+        return [self._count(told(generation)) for generation in made]
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
-        return told(self.decoder.generate(prompt, SamplingParams.of(params), coins))
+        return self._count(told(self.decoder.generate(prompt, SamplingParams.of(params), coins)))
+
+    def counters(self) -> dict[str, int]:
+        return dict(self.counted)
+
+    def _count(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """All passes but the prompt's, with or without drafts."""
+        for block in answer["blocks"][1:]:
+            self.counted.update(passes=1, drafted=len(block["tokens"]) - 1, accepted=block["accepted"])
+        return answer
 
 
 def told(generation: Generation) -> dict[str, Any]:
-    """A generation in the words of the protocol: plain numbers and lists."""
+    """A generation in the words of the protocol: plain numbers and lists. Log-probabilities only where every token has one."""
     blocks = [
         {"accepted": block.accepted, "tokens": block.tree.tokens.tolist(), "parents": block.tree.parents.tolist()}
         for block in generation.blocks[1:]
     ]
-    return {"tokens": generation.tokens, "blocks": [{"accepted": 0, "tokens": [], "parents": []}, *blocks]}
+    answer = {"tokens": generation.tokens, "blocks": [{"accepted": 0, "tokens": [], "parents": []}, *blocks]}
+    logprobs = [value for block in generation.blocks for value in block.logprobs[: len(block.tokens)]]
+    return answer | ({"logprobs": logprobs} if len(logprobs) == len(generation.tokens) else {})
 
 
 def _from_outside(accept: Accept) -> Rule:

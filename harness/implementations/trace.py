@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eagle2_ref.errors import BadInput
-from harness.implementations.engine import Missing, asked_options
+from harness.implementations.engine import Counters, Missing, asked_options, call_key, request_key
 from harness.pairs import name_of
+
+if TYPE_CHECKING:
+    from harness.implementations import Implementation
+
+ABOUT = ("checkpoint", "logprobs", "lossy", "budget")
+"""What an implementation says of itself that a judge of its trace must know too."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The first line of the file tells who was recorded; the others are requests with their answers, in any order."""
+    """The first line of the file tells who was recorded; the others are requests with their answers, in any order, and what
+    was counted over the requests of a call."""
 
     implementation: str
     version: str
     capabilities: frozenset[str]
     options: dict[str, Any]
+    about: dict[str, Any]
     answers: dict[str, dict[str, Any]]
+    counted: dict[str, Counters]
 
     @classmethod
     def read(cls, path: Path) -> Trace:
         try:
             head, *rest = [json.loads(line) for line in path.read_text().splitlines()]
-            answers = {_key(**line): {"tokens": line["tokens"], "blocks": line.get("blocks")} for line in rest}
+            answers = {
+                request_key(**line): {name: line.get(name) for name in ("tokens", "blocks", "logprobs")}
+                for line in rest
+                if "call" not in line
+            }
+            counted = {line["call"]: Counters(**line["counted"]) for line in rest if "call" in line}
             # Coins and insides stay behind with the process that had them.
             told = frozenset(head["capabilities"]) - {"coins", "accept", "rules", "decoder"}
-            return cls(head["implementation"], head["version"], told, head["options"], answers)
+            about = {name: head[name] for name in ABOUT if name in head}
+            return cls(head["implementation"], head["version"], told, head["options"], about, answers, counted)
         except OSError as error:
             raise BadInput(f"no trace at {path}: {error.strerror}", "`eagle2 record IMPL -o run.jsonl` makes one") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -42,32 +57,35 @@ class Trace:
         return Replayed(self, (name_of(Path(target)), draft is not None, asked_options(asked)))
 
 
-def write_head(path: Path, implementation: str, version: str, capabilities: frozenset[str], options: dict[str, Any]) -> None:
+def write_head(path: Path, implementation: Implementation) -> None:
     """Begin a trace."""
     head = {
         "kind": "trace",
-        "implementation": implementation,
-        "version": version,
-        "capabilities": sorted(capabilities),
-        "options": options,
+        "implementation": implementation.name,
+        "version": implementation.version,
+        "capabilities": sorted(implementation.capabilities),
+        "options": implementation.options,
+        **{name: getattr(implementation, name) for name in ABOUT},
     }
     path.write_text(json.dumps(head) + "\n")
 
 
 class Replayed:
-    """Answers from a trace."""
+    """Answers from a trace; what it counts is what was counted over the same calls."""
 
     def __init__(self, trace: Trace, opened: tuple[str, bool, dict[str, Any]]) -> None:
         self._trace, self._opened = trace, opened
+        self._calls: list[str] = []
 
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:
-        keys = [_key(*self._opened, *row) for row in zip(prompts, params, seeds, strict=True)]
+        keys = [request_key(*self._opened, *row) for row in zip(prompts, params, seeds, strict=True)]
         if lacking := [key for key in keys if key not in self._trace.answers]:
             raise Missing(f"the trace lacks {len(lacking)} of {len(keys)} requests, the first of them {lacking[0][:160]}")
+        self._calls.append(call_key(keys))
         return [self._trace.answers[key] for key in keys]
 
-
-def _key(
-    pair: str, speculate: bool, options: dict[str, Any], prompt: list[int], params: dict[str, Any], seed: int, **_answer: Any
-) -> str:
-    return json.dumps([pair, speculate, options, params, seed, prompt], sort_keys=True)
+    def counters(self) -> dict[str, int]:
+        if lacking := [call for call in self._calls if call not in self._trace.counted]:
+            raise Missing(f"the trace lacks what was counted over {len(lacking)} of {len(self._calls)} calls")
+        told = [asdict(self._trace.counted[call]) for call in self._calls]
+        return {name: sum(counted[name] for counted in told) for name in ("passes", "drafted", "accepted")}

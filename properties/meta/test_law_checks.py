@@ -207,7 +207,7 @@ def test_a_trace_is_judged_again_as_it_was(tmp_path: Path) -> None:
     """It has no further tokens to tell: to go on from what was kept would be to miss them."""
     tape = tmp_path / "run.jsonl"
     recorded = connect("ref:k=2,depth=2,m=4", tape=tape)
-    write_head(tape, recorded.name, recorded.version, recorded.capabilities, recorded.options)
+    write_head(tape, recorded)
     assert heard("LAW-7", recorded, campaign=BRIEF).verdict == "pass"
     asked = Settings(evidence=str(tmp_path / "kept"))
     first, second = (heard("LAW-7", connect(f"trace:{tape}"), asked=asked, campaign=BRIEF) for _ in range(2))
