@@ -131,11 +131,10 @@ class Process:
         """Send a line, wait for a line. Whatever interrupts the waiting ends the process: its answer would come out of turn."""
         assert self._running.stdin is not None and self._running.stdout is not None
         try:
-            self._running.stdin.write(request.model_dump_json().encode() + b"\n")
-            self._running.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it has ended; it may have said why
+                self._running.stdin.write(request.model_dump_json().encode() + b"\n")
+                self._running.stdin.flush()
             line = self._running.stdout.readline()
-        except OSError:
-            line = b""
         except BaseException:
             self.close()
             raise
