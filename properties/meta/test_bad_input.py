@@ -36,7 +36,7 @@ REFUSED = [
     ("verify ref:depth=0", "budget: depth is 0", "1 or more"),
     ("verify ref:k=2,depth=2,m=7", "m is 7", "an m of at most 6"),
     ("verify ref:k=257", "k is 257, but the vocabulary has 256", "a k of at most 256"),
-    ("verify --pair stdlob", "no pair 'stdlob' is shipped", "coin4, coin6, stdlib"),
+    ("verify --pair stdlob", "no pair 'stdlob' is shipped", "coin4, coin6, dice8, stdlib"),
     ("verify --target here", "--target was given without --draft", "give both"),
     ("verify --target nowhere --draft nowhere", "nowhere is not a directory", "directory of a checkpoint"),
     (f"verify --target {STDLIB} --draft {COIN_HEAD}", "fc.weight", "a head trained for this target"),
