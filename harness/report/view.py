@@ -66,14 +66,14 @@ class Row:
 
     @property
     def loud(self) -> list[Case]:
-        """Cases that are never folded away: every fault, every missing answer, and short lists of anything."""
+        """Cases that are never folded away: every fault, a known one too, every missing answer, and short lists of anything."""
         hidden = {sign.verdict for sign, _ in self.folded}
         return [case for case in self.ranked if case.result.verdict not in hidden]
 
     @property
     def folded(self) -> list[tuple[Sign, list[Case]]]:
         """Long lists of one quiet verdict, each behind its count."""
-        long = [sign for sign, n in self.counts if n > FEW and sign.verdict not in ("fault", "inconclusive")]
+        long = [sign for sign, n in self.counts if n > FEW and sign.verdict not in ("fault", "known", "inconclusive")]
         return [(sign, [case for case in self.cases if case.sign == sign]) for sign in long]
 
     @property

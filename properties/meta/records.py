@@ -12,6 +12,7 @@ from typing import get_args
 from harness import report
 from harness.evidence import (
     CountPicture,
+    Excuse,
     Footer,
     Header,
     LawPicture,
@@ -40,6 +41,7 @@ TEXT = Witness(pair="coin4", prompt=(2, 3, 2), params={"temperature": 1.0}, choi
 INSTANCE = Witness(tokens=(0, 1, 3), parents=(-1, 0, 1), law=((0.5, 0.5),) * 3, node=2, emitted=1, expected=0)
 SAID = Statement(exact="Enumerated: 7.", logits="Measured: 8.", sampled="Samples: 9.")
 LIKE = Likeness(mutant="M04", fault="The bonus is stale.", source="SafeAILab/EAGLE PR 47", fit=0.98, seen="LAW-4 on coin4")
+BUG = Excuse(reason="The bonus is too cold", link="https://example.org/bug/7", expires="2027-01-31")
 VOID = {"meta", "link", "br"}
 
 
@@ -67,7 +69,10 @@ def result(name: str, case: str, verdict: Verdict = "pass", **more: object) -> R
 
 def mixed() -> Record:
     """Every verdict, every kind of picture, p-values, a broken answer and a long list of passes."""
-    verdicts = [result("LAW-1", f"verdict {v}", v, replay=f"replay {v}", pictures=(LAW, EXACT)) for v in get_args(Verdict)]
+    verdicts = [
+        result("LAW-1", f"verdict {v}", v, replay=f"replay {v}", pictures=(LAW, EXACT), excuse=BUG if v == "known" else None)
+        for v in get_args(Verdict)
+    ]
     passes = [result("LAW-2", f"case {i}", p_value=(i + 0.5) / 9, sensitivity="any total variation ≥ 0.03") for i in range(9)]
     rest = [
         result(
@@ -95,7 +100,7 @@ def hostile() -> Record:
         TreePicture(title=HOSTILE, tokens=(HOSTILE, HOSTILE), parents=(-1, 0), values=(0.0, -1.0), path=(1,), emitted=HOSTILE),
         CountPicture(title=HOSTILE, xlabel=HOSTILE, counts=(1, 2)),
     )
-    verdicts: tuple[Verdict, ...] = ("fault", "n/a", "inconclusive", "pass")
+    verdicts: tuple[Verdict, ...] = ("fault", "known", "n/a", "inconclusive", "pass")
     odd = Witness(tokens=(0, 1, 2), parents=(9, 2, 1), node=2, emitted=-7, pair=HOSTILE, params={HOSTILE: HOSTILE})
     texts = {
         "summary": HOSTILE,
@@ -104,6 +109,7 @@ def hostile() -> Record:
         "sensitivity": HOSTILE,
         "replay": HOSTILE,
         "witness": odd,
+        "excuse": Excuse(reason=HOSTILE, link=HOSTILE, expires=HOSTILE),
     }
     seen = [result(HOSTILE, HOSTILE + verdict, verdict, pictures=pictures, **texts) for verdict in verdicts]
     claim = Property(id=HOSTILE, chapter=HOSTILE, requirement=HOSTILE, needs=(HOSTILE, "'><img src=x>"))

@@ -115,7 +115,7 @@ def test_every_picture_has_a_line_on_how_to_read_it(tmp_path: Path) -> None:
     drawn = Counter(value.split()[0] for tag, name, value in page.attributes if (tag, name) == ("figure", "class"))
     assert drawn == {"law": 4, "tree": 1, "count": 1, "uniform": 1}
     assert sum("reading" in value.split() for value in page.values("class")) == sum(drawn.values())
-    assert "8 more pictures of this property are in the record." in page.words
+    assert "10 more pictures of this property are in the record." in page.words
 
 
 @pytest.mark.parametrize(("many", "drawn"), [(4, False), (5, True)])
@@ -155,8 +155,8 @@ def test_junit_counts_agree_and_a_missing_answer_is_an_error(any_record: Record,
     root = junit(any_record, tmp_path)
     suite = root.find("testsuite")
     assert suite is not None
-    verdicts = Counter(each.verdict for each in any_record.results)
-    wanted = {"failure": verdicts["fault"], "error": verdicts["inconclusive"] + verdicts["blocked"], "skipped": verdicts["n/a"]}
+    elements = {"failure": ("fault",), "error": ("inconclusive", "blocked"), "skipped": ("n/a", "known")}
+    wanted = {kind: sum(each.verdict in verdicts for each in any_record.results) for kind, verdicts in elements.items()}
     assert {kind: len(suite.findall(f"testcase/{kind}")) for kind in wanted} == wanted
     assert [suite.get(name) for name in ("failures", "errors", "skipped")] == [str(n) for n in wanted.values()]
     assert suite.get("tests") == root.get("tests") == str(len(any_record.results)) == str(len(suite.findall("testcase")))
@@ -177,7 +177,7 @@ def test_junit_names_the_case_and_how_to_see_it_again(tmp_path: Path) -> None:
 def test_the_summary_lists_each_fault_with_its_replay(tmp_path: Path) -> None:
     summary = rendered(mixed(), tmp_path)["summary.md"]
     assert summary.startswith("## ✗ fault: `ref`")
-    faults = summary[summary.index("### Faults") : summary.index("### No answer")]
+    faults = summary[summary.index("### Faults") : summary.index("### Known faults")]
     assert [line for line in faults.splitlines()[2:] if line] == [
         "- **LAW-1** verdict fault: seen in verdict fault",
         "  `eagle2 replay LAW-1.2`",
@@ -189,7 +189,7 @@ def test_the_summary_lists_each_fault_with_its_replay(tmp_path: Path) -> None:
         "  `replay bad`",
         "- looks like M04 (The bonus is stale, SafeAILab/EAGLE PR 47), fit 0.98, on LAW-4 on coin4",
     ]
-    assert "| LAW-2 | What LAW-2 asks. | 1 |  |  |  | 9 |  |" in summary
+    assert "| LAW-2 | What LAW-2 asks. | 1 |  |  |  |  | 9 |  |" in summary
 
 
 def test_the_summary_of_hostile_text_keeps_its_shape(tmp_path: Path) -> None:

@@ -71,13 +71,13 @@ def test_a_fault_is_told_with_its_place_and_its_replay(tmp_path: Path) -> None:
     )
     row = page[page.index('<tbody id="LAW-2.10">') :]
     assert "token 1 came: the target gives it 0.25" in row and "<code>eagle2 replay LAW-2.10</code>" in row
-    assert page.count("eagle2 replay") == 4, "two faults, each told twice; what is no fault promises no replay"
+    assert page.count("eagle2 replay") == 5, "two faults, each told twice, and a known one; what is no fault promises no replay"
 
 
 def test_an_id_on_the_page_finds_its_result() -> None:
     of = mixed()
-    assert view.find(of, "LAW-2.10").result is of.results[15] and of.results[15].case == "bad"
-    with pytest.raises(BadInput, match=r"no result 'LAW-2.99'\n +its faults are LAW-1.2 and LAW-2.10$"):
+    assert view.find(of, "LAW-2.10").result is of.results[16] and of.results[16].case == "bad"
+    with pytest.raises(BadInput, match=r"no result 'LAW-2.99'\n +its faults are LAW-1.2, LAW-1.3 and LAW-2.10$"):
         view.find(of, "LAW-2.99")
     with pytest.raises(BadInput, match="it holds no fault"):
         view.find(clean(), HOSTILE)
