@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -37,10 +38,10 @@ class Judging:
     def connectable(self) -> str:
         return f"{self.engine}:{self.options}"
 
-    def command(self, out: Path, tier: str) -> list[str]:
+    def command(self, out: Path, check: str, tier: str) -> list[str]:
         """A process of its own: an engine that brings it down brings down nothing else."""
         words = ["verify", self.connectable, "--tier", tier, "--dtype", self.dtype, "--jobs", "0", "--time-limit", "300"]
-        return [sys.executable, "-m", "harness.cli", *words, "--out", str(out)]
+        return [sys.executable, "-m", "harness.cli", *words, "--out", str(out), *(["--only", check] if check else [])]
 
 
 JUDGED = [
@@ -66,7 +67,7 @@ JUDGED = [
 ]
 
 
-def judge_all(only: Sequence[str], out: Path, tier: str, jobs: int, draw: bool) -> int:
+def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, draw: bool) -> int:
     """Judge what `only` names, all by default, and draw the page. Engines that are not installed are told, and skipped.
 
     Exit code: 0 whatever was found, as the faults are the engines' own; 4 where a run came to no record.
@@ -80,14 +81,14 @@ def judge_all(only: Sequence[str], out: Path, tier: str, jobs: int, draw: bool) 
     broken = 0
     if not draw:
         with ThreadPoolExecutor(jobs) as pool:
-            broken = sum(pool.map(lambda one: _judge(one, out, tier, console), chosen))
+            broken = sum(pool.map(lambda one: _judge(one, out, check, tier, console), chosen))
     records = {path.parent.relative_to(out).as_posix(): read_record(path) for path in sorted(out.glob("*/*/record.jsonl"))}
     for written in render_index(records, out) if records else []:
         console.print(str(written))
     return BROKEN if broken else 0
 
 
-def _judge(one: Judging, out: Path, tier: str, console: Console) -> bool:
+def _judge(one: Judging, out: Path, check: str, tier: str, console: Console) -> bool:
     """Whether it came to no record."""
     try:
         version = connect(one.connectable).version
@@ -97,8 +98,10 @@ def _judge(one: Judging, out: Path, tier: str, console: Console) -> bool:
     folder = out / (version or one.engine).replace(" ", "-") / one.name
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
+    one_thread = {"OMP_NUM_THREADS": "1", **os.environ}  # several runs share the cores
     with (folder / "log.txt").open("w") as log:
-        code = subprocess.run(one.command(folder, tier), stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+        command = one.command(folder, check, tier)
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=one_thread, check=False).returncode
     record = _record(folder) if code != USAGE else None
     told = f"{record.footer.verdict}" if record else f"no record (exit code {code}): {folder / 'log.txt'}"
     console.print(f"{one.id}: {told}, {time.monotonic() - begun:.0f} s", markup=False)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eagle2_ref.errors import BadInput
-from harness.cli.options import Device, DraftDir, Dtype, Impl, PairName, TargetDir, mendable
+from harness.cli.options import Device, DraftDir, Dtype, Impl, PairName, TargetDir, Tier, mendable
 from harness.settings import Settings
 from harness.verdict import BROKEN
 
@@ -97,11 +97,12 @@ def convert(
 def judge_engines(
     only: Annotated[str, typer.Option(help="Engines, or engine/method, with commas between.")] = "",
     out: Annotated[Path, typer.Option("--out", help="Directory of the reports; one a method.")] = Path("reports/latest/engines"),
-    tier: Annotated[str, typer.Option(help="quick, or full: more cases and more samples.")] = "quick",
+    check: Annotated[str, typer.Option(help="A chapter, such as LAW, or a property, LAW-4.")] = "",
+    tier: Tier = "quick",
     jobs: Annotated[int, typer.Option("--jobs", "-n", help="Methods judged at a time.")] = 2,
     draw: Annotated[bool, typer.Option("--draw", help="Judge nothing: draw the page again.")] = False,
 ) -> None:
     """Judge every engine that is installed, by every method it offers, and draw one page of them all."""
     from harness.battery import judge_all
 
-    raise typer.Exit(judge_all([name for name in only.split(",") if name], out, tier, jobs, draw))
+    raise typer.Exit(judge_all([name for name in only.split(",") if name], out, check, tier, jobs, draw))

@@ -131,7 +131,7 @@ def _markdown(engines: Sequence[Engine], findings: Sequence[tuple[str, str]]) ->
         header = engine.methods[0].record.header
         machine, versions = (", ".join(f"{n} {v}" for n, v in facts.items()) for facts in (header.machine, header.versions))
         yield from ("", f"## {text(engine.version, 100)}", "")
-        yield f"{text(machine, 300)}; {header.started[:10]}; judged under {text(versions, 300)}"
+        yield f"{text(machine, 300)}; {text(header.started[:10])}; judged under {text(versions, 300)}"
         yield from ("", *_table(engine))
 
 

@@ -1,0 +1,5 @@
+"""`python -m harness.cli` is `eagle2`."""
+
+from harness.cli import main
+
+main()

@@ -1,0 +1,71 @@
+"""Every installed engine judged, one page of them all: what is missing or crashes is told, and is never a pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eagle2_ref.errors import BadInput
+from harness import battery
+from harness.battery import Judging, judge_all
+from harness.evidence import Result
+from harness.report.engines import Cell, render_index
+from harness.verdict import BROKEN
+from properties.meta.records import Page, hostile
+
+RIGHT = {"total variation of a right one": 0.07}
+
+
+def test_a_run_a_method_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    right, wrong = Judging("ref", "right", "k=2,depth=2,m=4"), Judging("mutant", "wrong", "M44,k=2,depth=2,m=4")
+    absent = Judging("vllm", "ngram", f"python={tmp_path}/none")
+    monkeypatch.setattr(battery, "JUDGED", [right, wrong, absent])
+    assert judge_all([], tmp_path / "engines", "LAW-2", "quick", jobs=2, draw=False) == 0
+    told = capsys.readouterr().out
+    assert "ref/right: pass" in told and "mutant/wrong: fault" in told
+    assert "vllm/ngram: skipped: vllm: there is no Python at" in told
+    page, markdown = ((tmp_path / "engines" / name).read_text() for name in ("index.html", "index.md"))
+    for drawn in (page, markdown):
+        assert "right" in drawn and "wrong" in drawn and "LAW-2" in drawn
+    assert "✗ **fault**" in markdown and "✓ **pass**" in markdown
+    (record,) = (tmp_path / "engines").glob("*/right/record.jsonl")
+    assert sorted(path.name for path in record.parent.iterdir()) == ["index.html", "record.jsonl", "summary.md"]
+
+
+def test_a_run_without_a_record_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(battery, "JUDGED", [Judging("ref", "bad", "k=0")])
+    assert judge_all([], tmp_path, "SMOKE", "quick", jobs=1, draw=False) == BROKEN
+    (log,) = tmp_path.glob("*/bad/log.txt")
+    assert "k is 0" in log.read_text()
+
+
+def test_strangers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"vlm: no such engine or method"):
+        judge_all(["vlm"], tmp_path, "", "quick", jobs=1, draw=True)
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict", "effect"),
+    [
+        (
+            {"total variation": 0.541, "total variation of a right one": 0.07, "impossible": 3},
+            "fault",
+            "TV 0.54 (right: 0.07), 3 impossible",
+        ),
+        ({"total variation": 0.08, "total variation of a right one": 0.07, "impossible": 0}, "pass", "TV 0.08 (right: 0.07)"),
+        ({"log10 E": 3.0, "log10 E, ranks": 11.8}, "fault", "10^12"),
+        ({"tau": 1.307}, "fault", "τ 1.31"),
+        ({"tokens": 96, "faults": 4}, "fault", "4 of 96"),
+        ({"tokens": 96, "faults": 0}, "pass", ""),
+    ],
+)
+def test_effects(measured: dict[str, float], verdict: str, effect: str) -> None:
+    result = Result.model_validate({"property": "LAW-4", "case": "", "verdict": verdict, "summary": "", "measured": measured})
+    assert Cell(result).effect == effect
+
+
+def test_hostile_words_are_shown_as_words(tmp_path: Path) -> None:
+    page, markdown = (path.read_text(encoding="utf-8") for path in render_index({"engine-1/method": hostile()}, tmp_path))
+    assert not set(Page(page).tags) & {"script", "img", "iframe"}
+    assert "<script" not in markdown.replace(r"\<script", "")
