@@ -1,0 +1,173 @@
+"""OpenVINO GenAI: a draft model, EAGLE-3 by chain and by tree, and prompt lookup, by its continuous batching pipeline."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+METHODS = {"draft_model": "small", "eagle3": "eagle3", "eagle3_tree": "eagle3", "prompt_lookup": "none"}
+"""Ways of drafting, and the checkpoint that each needs beside the target."""
+
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+CAPABILITIES = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"]
+
+Sampling = dict[str, Any]
+
+
+class Engine:
+    """`ContinuousBatchingPipeline`, in both arms: the texts of a call share its passes, each with its own parameters and seed.
+
+    depth: tokens of a chain, or layers of a tree; k, m: a tree's branching_factor and num_assistant_tokens. ngram: the longest
+    that prompt lookup looks for. layers: where an EAGLE-3 head reads the target: where the `engine` does if it is not told, or
+    where the `checkpoint` says. counters: ask by `generate`, a text at a time, which tells counters and no log-probabilities.
+
+    Requests are added with numbers of their own rather than by `generate`, which numbers them from 0 in every call: a number at
+    which the drafter once finished before the target is decoded without drafts from then on.
+    """
+
+    @classmethod
+    def describe(cls, method: str = "draft_model", counters: bool = False, **_options: Any) -> dict[str, Any]:
+        return {
+            "capabilities": [*CAPABILITIES, "counters" if counters else "logprobs"],
+            "version": f"openvino-genai {version('openvino-genai')}",
+            "checkpoint": METHODS.get(method, "none"),
+            "logprobs": "raw",
+        }
+
+    def __init__(
+        self,
+        target: str,
+        draft: str | None = None,
+        *,
+        method: str = "draft_model",
+        depth: int = 3,
+        k: int = 2,
+        m: int = 6,
+        ngram: int = 3,
+        layers: str = "engine",
+        dtype: str = "float32",
+        prefix_caching: bool = False,
+        counters: bool = False,
+        threads: int = 1,
+        cache: str = "",
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(f"method {method!r} is not known; known are {', '.join(METHODS)}")
+        self.eagle = draft is not None and method.startswith("eagle3")
+        self.drafting: dict[str, int] = {} if draft is None else {"num_assistant_tokens": depth}
+        if draft is not None and method == "prompt_lookup":
+            self.drafting["max_ngram_size"] = ngram
+        if draft is not None and method == "eagle3_tree":
+            self.drafting = {"num_assistant_tokens": m, "branching_factor": k, "tree_depth": depth}
+        self.by_generate, self.told, self.requests = counters, {"passes": 0, "drafted": 0, "accepted": 0}, 0
+        self.context = json.loads((Path(target) / "config.json").read_text())["max_position_embeddings"]
+        precision = PRECISIONS[dtype]
+        hints = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision, "INFERENCE_NUM_THREADS": threads}
+        self.pipe = _pipeline(target, draft, method, layers, hints, prefix_caching, Path(cache) if cache else _cache())
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[Sampling], seeds: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Continue each prompt by its own parameters. What the engine refuses is found before a request is queued."""
+        texts = [_tensor(prompt) for prompt in prompts]
+        with _refusals():
+            configs = [self._config(*row) for row in zip(prompts, params, seeds, strict=True)]
+            for text, config in zip(texts, configs, strict=True):
+                if self.eagle and text.shape[1] == 1:
+                    self.pipe.generate([text], [config])
+        if self.by_generate:
+            return [self._alone(*row) for row in zip(texts, configs, strict=True)]
+        return self._together(texts, configs)
+
+    def counters(self) -> dict[str, int]:
+        """As the engine tells them in its performance metrics; its passes with that of the prompt left out."""
+        return dict(self.told)
+
+    def _config(self, prompt: Sequence[int], params: Sampling, seed: int) -> Any:
+        """Absent is off, as by the engine's own defaults; where no end of text is asked for, one is named and ignored."""
+        from openvino_genai import GenerationConfig
+
+        config = GenerationConfig(**self.drafting, logprobs=int(not self.by_generate), rng_seed=seed)
+        config.max_new_tokens = min(params["max_new_tokens"], self.context - len(prompt))
+        config.repetition_penalty = params.get("repetition_penalty", 1.0)
+        eos = params.get("eos_token_id")
+        ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        config.ignore_eos = not ends
+        config.set_eos_token_id(ends[0] if ends else 0)
+        config.stop_token_ids = set(ends or [0])
+        if params["temperature"] > 0:
+            config.do_sample = True
+            for name in {"temperature", "top_k", "top_p", "min_p"} & set(params):
+                setattr(config, name, params[name])
+        config.validate()
+        return config
+
+    def _together(self, texts: Sequence[Any], configs: Sequence[Any]) -> list[dict[str, Any]]:
+        first = self.requests
+        self.requests += len(texts)
+        handles = [self.pipe.add_request(first + i, *row) for i, row in enumerate(zip(texts, configs, strict=True))]
+        while self.pipe.has_non_finished_requests():
+            self.pipe.step()
+        outputs = [handle.read_all()[0] for handle in handles]
+        return [{"tokens": output.generated_ids, "logprobs": output.generated_log_probs} for output in outputs]
+
+    def _alone(self, text: Any, config: Any) -> dict[str, Any]:
+        (result,) = self.pipe.generate([text], [config])
+        if metrics := result.extended_perf_metrics:
+            self.told["passes"] += len(metrics.main_model_metrics.raw_metrics.m_durations) - 1
+            self.told["drafted"] += metrics.get_num_draft_tokens()
+            self.told["accepted"] += metrics.get_num_accepted_tokens()
+        return {"tokens": result.m_generation_ids[0]}
+
+
+def _pipeline(
+    target: str, draft: str | None, method: str, layers: str, hints: dict[str, Any], prefix_caching: bool, cache: Path
+) -> Any:
+    import openvino_genai
+
+    from .openvino_export import converted
+
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.cache_size = 1
+    scheduler.enable_prefix_caching = prefix_caching
+    properties = dict(hints)
+    if draft is not None and method == "prompt_lookup":
+        properties["prompt_lookup"] = True
+    elif draft is not None:
+        head = METHODS[method] == "eagle3"
+        folder = converted(draft, cache, eagle3=head, told=head and layers == "checkpoint")
+        properties["draft_model"] = openvino_genai.draft_model(folder, "CPU", **hints)
+    folder = converted(target, cache)
+    with _refusals():
+        tokenizer = openvino_genai.Tokenizer(folder)
+        return openvino_genai.ContinuousBatchingPipeline(folder, tokenizer, scheduler, "CPU", **properties)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What the engine checks before it decodes is a refusal, in its own words; its errors begin with the place of the check."""
+    try:
+        yield
+    except RuntimeError as error:
+        check, _, message = str(error).strip().partition("\n")
+        if not check.startswith("Check ") or not message:
+            raise
+        raise NotImplementedError(message.strip()) from error
+
+
+def _tensor(prompt: Sequence[int]) -> Any:
+    import numpy
+    import openvino
+
+    return openvino.Tensor(numpy.array([prompt], dtype=numpy.int64))
+
+
+def _cache() -> Path:
+    """Where converted checkpoints are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eagle2-ref" / "openvino"
