@@ -113,5 +113,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    globals()["GALLERY"] = dict(sorted(_registered.items()))
+    globals()["GALLERY"] = dict(sorted(_registered.items(), key=lambda entry: (entry[0][0], int(entry[0][1:]))))
     return globals()["GALLERY"]

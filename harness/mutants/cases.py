@@ -34,3 +34,11 @@ FOUR_BEST = "coin4, k=4 depth=3 m=4"
 
 # COUNT-2
 GREEDY_COUNT = "T=0"
+
+# TOLD-1
+TOLD_COOLER = "T=0.7 top_p=0.9"
+TOLD_PLAINLY = "T=1"
+FULL_CONTEXT = "T=1, to the end of the context"
+
+# COUNT-3
+BIASED = "with a bias"

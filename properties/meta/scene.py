@@ -19,7 +19,7 @@ from harness.catalogue import catalogue
 from harness.evidence import Property, Result
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, Missing, NotApplicable
-from harness.mutants.cases import MIN_P, ONE_LAYER
+from harness.mutants.cases import MIN_P, ONE_LAYER, TOLD_COOLER
 from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.plugin import Judge
 from harness.settings import Settings
@@ -52,6 +52,8 @@ SHOWN = [
     ("STOP-2", ""),
     ("STOP-4", ""),
     ("COUNT-1", ""),
+    ("TOLD-1", TOLD_COOLER),
+    ("TOLD-2", "T=1"),
 ]
 """What every control is shown where time is short: of each kind of check the cheapest."""
 
@@ -110,7 +112,7 @@ class Scene:
 
     def _place(self, name: str) -> tuple[Pair, dict[str, int], list[Prompt]]:
         """The pair that a property is shown on, the budget, and the prompts."""
-        if name == "COUNT-2":
+        if name in ("COUNT-2", "COUNT-3"):
             self._figure()
             return shipped("stdlib"), LEARNT, _learnt_prompts()
         folder = self.folder / "bytes"
