@@ -36,12 +36,16 @@ class Engine:
     """
 
     @classmethod
-    def describe(cls, method: str = "assisted", logprobs: bool = False, **_options: Any) -> dict[str, Any]:
+    def describe(
+        cls, method: str = "assisted", depth: int = 3, schedule: str = "constant", logprobs: bool = False, **_options: Any
+    ) -> dict[str, Any]:
         told = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos", "blocks"}
         told |= {"deterministic"} if method == "prompt_lookup" else set()
         told |= {"logprobs"} if logprobs else set()
-        described = {"capabilities": sorted(told), "version": f"transformers {version('transformers')}"}
-        return described | {"checkpoint": METHODS.get(method, "none")} | ({"lossy": LOSSY} if method == "ensemble" else {})
+        described: dict[str, Any] = {"capabilities": sorted(told), "version": f"transformers {version('transformers')}"}
+        described |= {"checkpoint": METHODS.get(method, "none")}
+        described |= {"budget": {"k": 1, "depth": depth, "m": depth}} if schedule == "constant" and method != "mtp" else {}
+        return described | ({"lossy": LOSSY} if method == "ensemble" else {})
 
     def __init__(
         self,
