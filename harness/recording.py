@@ -46,6 +46,8 @@ class Recording:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if terminalreporter.no_summary:
+            return  # as `eagle2 verify` has it, which tells more
         record = read_record(self.recorder.path)
         terminalreporter.write_sep("-", "eagle2")
         for result in record.results:

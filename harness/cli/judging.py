@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -184,7 +185,9 @@ def run(settings: Settings, jobs: str, report: bool = True) -> int:
     connect(settings.impl).check(pair, settings.dtype, settings.device)
     known.read(settings.known)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
-    arguments = [str(CHAPTERS), f"--rootdir={CHAPTERS.parent}", *quiet, "-n", jobs, *settings.unparse()]
+    # The folder one stands in, or the one around the environment, is another project: its settings and conftest are not read.
+    alone = ["-c", os.devnull, f"--rootdir={CHAPTERS.parent}", f"--confcutdir={CHAPTERS}"]
+    arguments = [str(CHAPTERS), *alone, *quiet, "-n", jobs, *settings.unparse()]
     status = pytest.main(arguments)
     path = Path(settings.out) / "record.jsonl"
     if status == pytest.ExitCode.USAGE_ERROR:
