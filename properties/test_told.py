@@ -112,7 +112,8 @@ def test_counters(temperature: float, judge: Judge, subject: Subject) -> None:
         before = _counters(engine)
         told = engine.generate(some, [params] * len(some), range(len(some)))
         counted = _counters(engine) - before
-        if wrong := _miscounted(counted, told, budget):
+        blocks = "blocks" in subject.impl.capabilities
+        if wrong := _miscounted(counted, told, budget) or (_unlike_blocks(counted, told) if blocks else ""):
             judge("fault", wrong, measured=vars(counted))
         outputs += told
     counted, tokens = _counters(engine) - start, sum(len(output.tokens) for output in outputs)
@@ -144,7 +145,7 @@ def _miscounted(counted: Counters, outputs: Sequence[Output], budget: dict[str, 
     # Of a text's last block no more than its accepted path can be cut.
     if budget and passes + accepted > tokens + len(outputs) * budget["depth"]:
         return f"{passes} passes that accepted {accepted} tokens emit {passes + accepted}, but the texts have {tokens}"
-    return _unlike_blocks(counted, outputs) if all(output.blocks for output in outputs) else ""
+    return ""
 
 
 def _unlike_blocks(counted: Counters, outputs: Sequence[Output]) -> str:
