@@ -89,7 +89,8 @@ def judged(
     """KNOWN-1, a case an entry, after a run.
 
     left_out: names of cases that a tier, --only or -k left out. Where an entry names one of them, or a property of the
-    catalogue that was not collected at all, this run cannot tell whether it holds, and only its date is judged.
+    catalogue that was not collected at all, this run cannot tell that it names no fault: it is judged if it excused one, or
+    if it is out of date.
     """
     properties, ran = list(catalogue), {result.property for result in results}
 
@@ -100,7 +101,8 @@ def judged(
     told = []
     for entry in entries:
         mine = entry.of(results)
-        if whole(entry) or (mine and day > entry.expires):
+        plain = any(result.verdict == "known" or day > entry.expires for result in mine)
+        if plain or whole(entry):
             verdict, summary = _judge(entry, mine, results, day)
             told.append(Result(property=KNOWN.id, case=entry.id, verdict=verdict, summary=summary))
     return told
