@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 CAPABILITIES = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"]
 
-Sampling = dict[str, Any]
+Named = dict[str, Any]
 
 
 class Engine:
@@ -25,16 +26,18 @@ class Engine:
 
     depth: tokens of a chain, or layers of a tree; k, m: a tree's branching_factor and num_assistant_tokens. ngram: the longest
     that prompt lookup looks for. layers: where an EAGLE-3 head reads the target: where the `engine` does if it is not told, or
-    where the `checkpoint` says. counters: ask by `generate`, a text at a time, which tells counters and no log-probabilities.
+    where the `checkpoint` says. step: most tokens of a pass of the target, a longer prompt is cut; 256 is the engine's default.
+    counters: ask by `generate`, a text at a time, which tells counters and no log-probabilities.
 
     Requests are added with numbers of their own rather than by `generate`, which numbers them from 0 in every call: a number at
-    which the drafter once finished before the target is decoded without drafts from then on.
+    which the drafter once finished before the target is decoded without drafts from then on. Trees get one text at a time, and
+    no log-probabilities: the engine ends with an error where texts of a call end in different passes, and where it is to tell.
     """
 
     @classmethod
     def describe(cls, method: str = "draft_model", counters: bool = False, **_options: Any) -> dict[str, Any]:
         return {
-            "capabilities": [*CAPABILITIES, "counters" if counters else "logprobs"],
+            "capabilities": [*CAPABILITIES, *(["counters"] if counters else ["logprobs"] if method != "eagle3_tree" else [])],
             "version": f"openvino-genai {version('openvino-genai')}",
             "checkpoint": METHODS.get(method, "none"),
             "logprobs": "raw",
@@ -52,6 +55,7 @@ class Engine:
         ngram: int = 3,
         layers: str = "engine",
         dtype: str = "float32",
+        step: int = 256,
         prefix_caching: bool = False,
         counters: bool = False,
         threads: int = 1,
@@ -59,21 +63,23 @@ class Engine:
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not known; known are {', '.join(METHODS)}")
-        self.eagle = draft is not None and method.startswith("eagle3")
+        self.eagle, self.tree = (draft is not None and method.startswith(name) for name in ("eagle3", "eagle3_tree"))
         self.drafting: dict[str, int] = {} if draft is None else {"num_assistant_tokens": depth}
         if draft is not None and method == "prompt_lookup":
             self.drafting["max_ngram_size"] = ngram
-        if draft is not None and method == "eagle3_tree":
+        if self.tree:
             self.drafting = {"num_assistant_tokens": m, "branching_factor": k, "tree_depth": depth}
         self.by_generate, self.told, self.requests = counters, {"passes": 0, "drafted": 0, "accepted": 0}, 0
+        self.logprobs = not (counters or method == "eagle3_tree")
         self.context = json.loads((Path(target) / "config.json").read_text())["max_position_embeddings"]
-        precision = PRECISIONS[dtype]
-        hints = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision, "INFERENCE_NUM_THREADS": threads}
-        self.pipe = _pipeline(target, draft, method, layers, hints, prefix_caching, Path(cache) if cache else _cache())
+        hint = PRECISIONS[dtype]
+        hints = {"INFERENCE_PRECISION_HINT": hint, "KV_CACHE_PRECISION": hint, "INFERENCE_NUM_THREADS": threads}
+        place = Path(cache) if cache else _cache()
+        schedule = {"cache_size": 1, "max_num_batched_tokens": step, "enable_prefix_caching": prefix_caching}
+        self.open = partial(_pipeline, target, draft, method, layers, hints, schedule, place)
+        self.pipe = self.open()
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], params: Sequence[Sampling], seeds: Sequence[int]
-    ) -> list[dict[str, Any]]:
+    def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[Named], seeds: Sequence[int]) -> list[dict[str, Any]]:
         """Continue each prompt by its own parameters. What the engine refuses is found before a request is queued."""
         texts = [_tensor(prompt) for prompt in prompts]
         with _refusals():
@@ -81,19 +87,25 @@ class Engine:
             for text, config in zip(texts, configs, strict=True):
                 if self.eagle and text.shape[1] == 1:
                     self.pipe.generate([text], [config])
-        if self.by_generate:
-            return [self._alone(*row) for row in zip(texts, configs, strict=True)]
-        return self._together(texts, configs)
+        try:
+            if self.by_generate:
+                return [self._generate(*row) for row in zip(texts, configs, strict=True)]
+            if self.tree:
+                return [self._together([text], [config])[0] for text, config in zip(texts, configs, strict=True)]
+            return self._together(texts, configs)
+        except RuntimeError:
+            self.pipe = self.open()  # requests of a pass that failed stay in its queue, and fail whatever comes after
+            raise
 
     def counters(self) -> dict[str, int]:
         """As the engine tells them in its performance metrics; its passes with that of the prompt left out."""
         return dict(self.told)
 
-    def _config(self, prompt: Sequence[int], params: Sampling, seed: int) -> Any:
+    def _config(self, prompt: Sequence[int], params: Named, seed: int) -> Any:
         """Absent is off, as by the engine's own defaults; where no end of text is asked for, one is named and ignored."""
         from openvino_genai import GenerationConfig
 
-        config = GenerationConfig(**self.drafting, logprobs=int(not self.by_generate), rng_seed=seed)
+        config = GenerationConfig(**self.drafting, logprobs=int(self.logprobs), rng_seed=seed)
         config.max_new_tokens = min(params["max_new_tokens"], self.context - len(prompt))
         config.repetition_penalty = params.get("repetition_penalty", 1.0)
         eos = params.get("eos_token_id")
@@ -115,9 +127,10 @@ class Engine:
         while self.pipe.has_non_finished_requests():
             self.pipe.step()
         outputs = [handle.read_all()[0] for handle in handles]
-        return [{"tokens": output.generated_ids, "logprobs": output.generated_log_probs} for output in outputs]
+        told = [{"logprobs": output.generated_log_probs} if self.logprobs else {} for output in outputs]
+        return [{"tokens": output.generated_ids, **more} for output, more in zip(outputs, told, strict=True)]
 
-    def _alone(self, text: Any, config: Any) -> dict[str, Any]:
+    def _generate(self, text: Any, config: Any) -> dict[str, Any]:
         (result,) = self.pipe.generate([text], [config])
         if metrics := result.extended_perf_metrics:
             self.told["passes"] += len(metrics.main_model_metrics.raw_metrics.m_durations) - 1
@@ -126,16 +139,15 @@ class Engine:
         return {"tokens": result.m_generation_ids[0]}
 
 
-def _pipeline(
-    target: str, draft: str | None, method: str, layers: str, hints: dict[str, Any], prefix_caching: bool, cache: Path
-) -> Any:
+def _pipeline(target: str, draft: str | None, method: str, layers: str, hints: Named, schedule: Named, cache: Path) -> Any:
+    """The engine's pipeline on converted checkpoints."""
     import openvino_genai
 
     from .openvino_export import converted
 
     scheduler = openvino_genai.SchedulerConfig()
-    scheduler.cache_size = 1
-    scheduler.enable_prefix_caching = prefix_caching
+    for name, value in schedule.items():
+        setattr(scheduler, name, value)
     properties = dict(hints)
     if draft is not None and method == "prompt_lookup":
         properties["prompt_lookup"] = True
