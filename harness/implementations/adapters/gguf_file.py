@@ -30,11 +30,11 @@ def write(checkpoint: Path, file: Path) -> None:
 
     The vocabulary is one of nameless tokens: only token ids go in and out. NotImplementedError for what is not a plain Llama.
     """
+    config = json.loads((checkpoint / "config.json").read_text())
+    _must_be_plain(config)
     import gguf
     from safetensors.numpy import load_file
 
-    config = json.loads((checkpoint / "config.json").read_text())
-    _must_be_plain(config)
     writer = gguf.GGUFWriter(str(file), "llama")
     _describe(writer, config)
     for name, tensor in _tensors(load_file(checkpoint / "model.safetensors"), config):

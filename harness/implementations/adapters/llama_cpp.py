@@ -57,13 +57,14 @@ class Engine:
         self.llama = self._load("target", target, drafter)
 
     def _load(self, name: str, checkpoint: str, drafter: Any = None) -> Any:
-        from llama_cpp import Llama
+        from llama_cpp import GGML_TYPE_F32, Llama
 
         file = Path(self._folder.name, f"{name}.gguf")
         write(Path(checkpoint), file)
         # Without logits_all the engine keeps logits of n_batch positions alone, and raises beyond them once it drafts.
         common = {"logits_all": True, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
-        return Llama(str(file), n_ctx=self.context, draft_model=drafter, **common)
+        cache = {"type_k": GGML_TYPE_F32, "type_v": GGML_TYPE_F32}  # float16 otherwise, and log-probabilities 1e-3 off
+        return Llama(str(file), n_ctx=self.context, draft_model=drafter, **common, **cache)
 
     def _drafter(self, method: str, draft: str, depth: int) -> Callable[[Any], Any]:
         """From all tokens of a text to the drafted ones, in an array."""
