@@ -31,6 +31,15 @@ class Engine:
 """
 """Answers, and repeats itself, but hears no seed: SMOKE-2 is a fault."""
 
+LOSSY = """
+from properties.meta.outsiders import TooCold
+
+class Engine(TooCold):
+    @classmethod
+    def describe(cls, **options):
+        return {"capabilities": ["temperature"], "lossy": "it draws colder"}
+"""
+
 EXPIRES = "expires = 2099-01-31"
 LISTED = f"""
 [[known]]
@@ -258,19 +267,29 @@ def test_a_run_is_not_red_by_what_is_listed(jobs: str, tmp_path: Path) -> None:
     (tmp_path / "deaf.py").write_text(DEAF)
     (tmp_path / "known.toml").write_text(LISTED + LISTED.replace("SMOKE-2", "GREEDY-1"))
     words = ["verify", "py:deaf:Engine", "--only", "SMOKE", "-n", jobs, "--out", "out"]
-    done = eagle2([*words, "--known", "known.toml"], tmp_path)
+    done = eagle2([*words, "--known", "known.toml"], tmp_path, timeout=600)
     assert done.returncode == PASS, done.stdout + done.stderr
     assert "seeds are ignored (https://example.org/bug/8, until 2099-01-31)" in " ".join(done.stdout.split())
     seen = read_record(tmp_path / "out" / "record.jsonl")
     told = [(each.property, each.case, each.verdict) for each in seen.results]
     assert told == [("SMOKE-1", "", "pass"), ("SMOKE-2", "", "known"), ("KNOWN-1", "SMOKE-2", "pass")]
     assert seen.footer.verdict == "known" and seen.header.command.endswith("--known known.toml")
-    assert eagle2(words, tmp_path).returncode == FAULT, "without its list it is"
+    if jobs == "0":
+        assert eagle2(words, tmp_path).returncode == FAULT, "without its list it is"
 
 
 def test_a_list_that_no_longer_holds_is_red(tmp_path: Path) -> None:
     (tmp_path / "known.toml").write_text(LISTED)
     words = ["verify", "ref:k=2,depth=2,m=4", "--pair", "coin4", "--only", "SMOKE", "-n", "0", "--out", "out"]
-    done = eagle2([*words, "--known", "known.toml"], tmp_path)
+    done = eagle2([*words, "--known", "known.toml"], tmp_path, timeout=600)
     assert done.returncode == FAULT and "names no fault any more: 1 pass" in " ".join(done.stdout.split())
     assert "The list of known failures does not hold" in (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+
+
+def test_a_mode_that_is_lossy_by_design_says_so_in_its_description(tmp_path: Path) -> None:
+    (tmp_path / "lossy.py").write_text(LOSSY)
+    words = ["verify", "py:lossy:Engine", "--only", "LAW-6", "-n", "0", "--out", "out"]
+    done = eagle2(words, tmp_path)
+    assert done.returncode == PASS and "lossy by design: it draws colder" in done.stdout, done.stdout + done.stderr
+    [told] = [each for each in read_record(tmp_path / "out" / "record.jsonl").results if each.verdict != "n/a"]
+    assert told.verdict == "known" and float(told.measured["total variation"]) > 0.01, "the effect stays"
