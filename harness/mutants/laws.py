@@ -59,7 +59,7 @@ class TopPFirst(Alone):
             return LogitsProcessorList(sorted(chosen, key=lambda processor: not isinstance(processor, TopPLogitsWarper)))
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
-        return told(self.decoder.generate(prompt, self.Params.of(params), coins))
+        return self._count(told(self.decoder.generate(prompt, self.Params.of(params), coins)))
 
 
 @mutant("M29", part="penalties", source="sgl-project/sglang PR 22049", killers={"LAW-1": PENALTY, "GREEDY-2": GREEDY_PENALTY})
