@@ -26,7 +26,7 @@ class Engine:
 
     depth: tokens of a chain, or layers of a tree; k, m: a tree's branching_factor and num_assistant_tokens. ngram: the longest
     that prompt lookup looks for. layers: where an EAGLE-3 head reads the target: where the `engine` does if it is not told, or
-    where the `checkpoint` says. step: most tokens of a pass of the target, a longer prompt is cut; 256 is the engine's default.
+    where the `checkpoint` says. step: most tokens, and most texts, of a pass: what is more must wait; the engine's default is 256.
     counters: ask by `generate`, a text at a time, which tells counters and no log-probabilities.
 
     Requests are added with numbers of their own rather than by `generate`, which numbers them from 0 in every call: a number at
@@ -75,7 +75,12 @@ class Engine:
         hint = PRECISIONS[dtype]
         hints = {"INFERENCE_PRECISION_HINT": hint, "KV_CACHE_PRECISION": hint, "INFERENCE_NUM_THREADS": threads}
         place = Path(cache) if cache else _cache()
-        schedule = {"cache_size": 1, "max_num_batched_tokens": step, "enable_prefix_caching": prefix_caching}
+        schedule = {
+            "cache_size": 1,
+            "enable_prefix_caching": prefix_caching,
+            "max_num_batched_tokens": step,
+            "max_num_seqs": step,
+        }
         self.open = partial(_pipeline, target, draft, method, layers, hints, schedule, place)
         self.pipe = self.open()
 
