@@ -26,7 +26,7 @@ class Engine:
 
     depth: tokens of a chain, or layers of a tree; k, m: a tree's branching_factor and num_assistant_tokens. ngram: the longest
     that prompt lookup looks for. layers: where an EAGLE-3 head reads the target: where the `engine` does if it is not told, or
-    where the `checkpoint` says. step: most tokens, and most texts, of a pass: what is more must wait; the engine's default is 256.
+    where the `checkpoint` says. step: most tokens, and most texts, of a pass; more must wait. The engine's own is 256.
     counters: ask by `generate`, a text at a time, which tells counters and no log-probabilities.
 
     Requests are added with numbers of their own rather than by `generate`, which numbers them from 0 in every call: a number at

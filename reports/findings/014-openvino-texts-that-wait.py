@@ -1,0 +1,46 @@
+"""openvino-genai 2026.4.1.0: a pass without room for all texts. With a draft model greedy text is wrong; prompt lookup ends.
+
+.engines/openvino/bin/python 014-openvino-texts-that-wait.py [seed] [size of the vocabulary]
+"""
+
+import sys, tempfile  # noqa: E401
+
+import numpy
+import openvino
+import openvino_genai as og
+import torch
+from optimum.exporters.openvino.convert import export_from_model, export_tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 8)[len(sys.argv) - 1 :]))
+folder = tempfile.mkdtemp()
+shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "eos_token_id": None}
+torch.manual_seed(SEED)
+target = LlamaForCausalLM(LlamaConfig(vocab_size=V, max_position_embeddings=512, initializer_range=0.25, **shape)).eval()
+export_from_model(target, output=folder, task="text-generation-with-past")
+words = Tokenizer(models.WordLevel({str(token): token for token in range(V)}, "0"))  # the engine compares tokenizers
+words.pre_tokenizer, _ = pre_tokenizers.WhitespaceSplit(), words.add_special_tokens(["0"])
+export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), folder)
+f32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+draft = {"draft_model": og.draft_model(folder, "CPU", **f32)}  # the target itself: every draft is right
+for count, length in (6, 100), (100, 10):
+    prompts = torch.randint(V, (count, length)).tolist()
+    with torch.no_grad():
+        due = target.generate(torch.tensor(prompts), max_new_tokens=12, do_sample=False, pad_token_id=0)[:, length:].tolist()
+    for arm, speculation in ("control", {}), ("draft model", draft), ("prompt lookup", {"prompt_lookup": True}):
+        for room in 256, 16384:  # 256 is the default
+            schedule, tokenizer = og.SchedulerConfig(), og.Tokenizer(folder)
+            schedule.max_num_batched_tokens = room
+            pipe = og.ContinuousBatchingPipeline(folder, tokenizer, schedule, "CPU", **f32, **speculation)
+            config = og.GenerationConfig(max_new_tokens=12, ignore_eos=True, eos_token_id=0, stop_token_ids={0})
+            config.num_assistant_tokens, config.max_ngram_size = 3 if speculation else 0, 3 if arm == "prompt lookup" else 0
+            try:
+                results = pipe.generate([openvino.Tensor(numpy.array([prompt])) for prompt in prompts], [config] * count)
+            except RuntimeError as error:
+                print(f"{arm}, {count} prompts of {length}, max_num_batched_tokens {room}: {error}", flush=True)
+                continue
+            texts = [result.m_generation_ids[0] for result in results]
+            wrong = [i for i in range(count) if texts[i] != due[i]]
+            told = f", such as {texts[wrong[0]]} for {due[wrong[0]]}" if wrong else ""
+            print(f"{arm}, {count} prompts of {length}, max_num_batched_tokens {room}: wrong are {wrong}{told}", flush=True)
