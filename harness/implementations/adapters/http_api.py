@@ -82,7 +82,7 @@ def version(url: str, path: str) -> str:
     """What a server says of its version; nothing where it does not say."""
     try:
         return str(Server(url, timeout=2.0, retries=0).ask(path)["version"])
-    except (OSError, NotImplementedError, ValueError, KeyError, TypeError):
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError):  # NotImplementedError is a RuntimeError
         return ""
 
 
