@@ -35,7 +35,8 @@ class Engine:
     depth: tokens of a draft. drafting: greedy, or probabilistic, where the drafter samples (`draft_sample_method`).
     logprobs: of what law the told ones are: raw, the model's own, or processed, after temperature, penalties and filters;
     of a row of temperature 0 vLLM tells those of temperature 1 in either case.
-    ngram: the longest end of a text that the method of that name looks up in it.
+    ngram: the longest end of a text that the method of that name looks up in it. chunk: tokens of a step, to which prompts are
+    cut; 0: prompts are never cut. caching: of the prompts' prefixes.
     """
 
     @classmethod
@@ -54,6 +55,8 @@ class Engine:
         drafting: str = "greedy",
         logprobs: str = "raw",
         ngram: int = 3,
+        chunk: int = 0,
+        caching: bool = False,
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not known; known are {', '.join(METHODS)}")
@@ -75,9 +78,9 @@ class Engine:
             skip_tokenizer_init=True,
             generation_config="vllm",  # not the checkpoint's: what is not asked for is off
             enforce_eager=True,
-            enable_prefix_caching=False,
+            enable_prefix_caching=caching,
             max_num_seqs=64,
-            max_num_batched_tokens=4096,
+            **_steps(chunk),
             disable_log_stats=False,  # they hold the counters
         )
 
@@ -109,6 +112,11 @@ class Engine:
         """Drop what a crash left over: vLLM would go on with it in the next call, which then never ends."""
         engine = self.llm.llm_engine
         engine.abort_request(list(engine.output_processor.request_states), internal=True)
+
+
+def _steps(chunk: int) -> dict[str, Any]:
+    """Whole prompts, though vLLM would cut them: on a CPU it raises where a prompt is cut whose request has a seed."""
+    return {"max_num_batched_tokens": chunk or 8192, "enable_chunked_prefill": chunk > 0}
 
 
 def _asked(params: dict[str, Any], seed: int) -> Any:
