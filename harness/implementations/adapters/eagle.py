@@ -77,20 +77,24 @@ class Engine:
         ends = eos if isinstance(eos, list) else [eos]
         self.model.tokenizer.eos_token_id = ends[0]  # it stops at one; at the others its text is cut
         length = min(params["max_new_tokens"], self.context - len(prompt))
-        asked = {name: value for name, value in params.items() if name in ("temperature", "top_k", "top_p")}
+        asked = {name: value for name, value in params.items() if name not in ("max_new_tokens", "eos_token_id")}
+        if unknown := asked.keys() - {"temperature", "top_k", "top_p"}:
+            raise NotImplementedError(f"eagenerate takes no {', '.join(sorted(unknown))}")
         with _watched(self.package) as passes:
             text = self._decode(torch.tensor([prompt]), length, asked)
         tokens = _cut(text[0, len(prompt) :].tolist(), length, ends)
         return {"tokens": tokens, "blocks": _blocks(passes, len(tokens))} if self.speculates else {"tokens": tokens}
 
     def _decode(self, text: Any, length: int, asked: dict[str, Any]) -> Any:
+        """`text` and at least `length` tokens: the package goes on while it has no more than `max_new_tokens`."""
+        if self.static and not self.speculates:
+            return _alone(self.package, self.model.base_model, text, length, asked)
         if self.static:
             _set_width(min(EAGLE1_WIDTH, self.model.vocab_size))
-            if self.speculates:
-                return self.model.eagenerate(text, max_new_tokens=length, **asked)
-            return _alone(self.package, self.model.base_model, text, length, asked)
         generate = self.model.eagenerate if self.speculates else self.model.naivegenerate
-        return generate(text, max_new_tokens=length, max_length=self.context + self.room, **asked)
+        return generate(
+            text, max_new_tokens=length - 1, **asked, **({} if self.static else {"max_length": self.context + self.room})
+        )
 
 
 def _version(path: str) -> str:

@@ -1,0 +1,42 @@
+"""SafeAILab/EAGLE (EAGLE-2): tied scores make a draft tree without its root; the greedy text loses tokens.
+
+PYTHONPATH=CHECKOUT .engines/eagle/bin/python 033-eagle-tied-scores-lose-the-root.py SEED SCALE    (SCALE 1000: ties; 1: none)
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from eagle.model import cnets1, ea_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+V, NEW, SEED = 64, 30, int(sys.argv[1])
+torch.set_num_threads(1)
+torch.manual_seed(SEED)
+folder = Path(tempfile.mkdtemp())
+shape = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "max_position_embeddings": 256}
+target = LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, initializer_range=0.3)).eval()
+target.save_pretrained(folder / "target")
+index = {"weight_map": dict.fromkeys(target.state_dict(), "model.safetensors")}
+(folder / "target" / "model.safetensors.index.json").write_text(json.dumps(index))
+(folder / "head").mkdir()
+(folder / "head" / "config.json").write_text(json.dumps({**shape, "model_type": "llama", "num_hidden_layers": 1, "bias": False}))
+head = cnets1.Model(ea_model.EConfig.from_pretrained(folder / "head"), bias=False)
+head.fc.weight.data *= float(sys.argv[2])  # a head that is sure of itself: log-probabilities of 0
+torch.save(head.state_dict(), folder / "head" / "pytorch_model.bin")
+ea_model.AutoTokenizer = SimpleNamespace(from_pretrained=lambda *_, **__: SimpleNamespace(eos_token_id=None))
+
+for m, depth, k in (3, 6, 3), (25, 6, 8):
+    model = ea_model.EaModel.from_pretrained(False, str(folder / "target"), str(folder / "head"), m + 1, depth - 1, k).eval()
+    wrong = dict.fromkeys(("naivegenerate", "eagenerate"), 0)
+    for text in torch.randint(V, (12, 1, 8), generator=torch.Generator().manual_seed(SEED)):
+        due = text
+        with torch.no_grad():
+            while due.shape[1] < 8 + NEW:
+                due = torch.cat([due, target(due).logits[:, -1:].argmax(-1)], dim=1)
+        for decode in wrong:
+            wrong[decode] += not getattr(model, decode)(text, max_new_tokens=NEW)[:, : 8 + NEW].equal(due)
+    print(f"m={m} depth={depth} k={k}: of 12 greedy texts these are not the target's: {wrong}", flush=True)

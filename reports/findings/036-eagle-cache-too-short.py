@@ -1,0 +1,45 @@
+"""eagle-llm 1.2.1 and SafeAILab/EAGLE: texts end in an error where the last draft tree does not fit the cache.
+
+[PYTHONPATH=CHECKOUT] .engines/eagle/bin/python 036-eagle-cache-too-short.py
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from eagle.model import cnets, ea_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+V, CONTEXT, folder = 32, 64, Path(tempfile.mkdtemp())
+shape = {
+    "vocab_size": V,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "max_position_embeddings": CONTEXT,
+}
+torch.manual_seed(0)
+target = LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, initializer_range=0.3)).eval()
+target.save_pretrained(folder / "target")
+index = {"weight_map": dict.fromkeys(target.state_dict(), "model.safetensors")}
+(folder / "target" / "model.safetensors.index.json").write_text(json.dumps(index))
+(folder / "head").mkdir()
+(folder / "head" / "config.json").write_text(json.dumps({**shape, "model_type": "llama", "num_hidden_layers": 1, "bias": False}))
+checkout = hasattr(ea_model, "Model1")
+head = getattr(ea_model, "Model1", cnets.Model)(ea_model.EConfig.from_pretrained(folder / "head"), bias=False)
+torch.save(head.state_dict(), folder / "head" / "pytorch_model.bin")
+ea_model.AutoTokenizer = SimpleNamespace(from_pretrained=lambda *_, **__: SimpleNamespace(eos_token_id=None))
+options = {"use_eagle3": False, "total_token": 26, "depth": 5, "top_k": 8} if checkout else {}
+model = ea_model.EaModel.from_pretrained(base_model_path=str(folder / "target"), ea_model_path=str(folder / "head"), **options)
+
+# EAGLE-1's cache is as long as the context; EAGLE-2's as `max_length` of the first call.
+calls = [(8, 64), (40, 64), (8, 128)] if checkout else [(8, 64), (40, 64)]
+for length, most in calls:
+    asked = {"max_new_tokens": most - length, **({"max_length": most} if checkout else {})}
+    try:
+        text = model.eval().eagenerate(torch.randint(V, (1, length)), **asked)
+        print(f"prompt of {length}, {most - length} new tokens asked for: {text.shape[1] - length} came", flush=True)
+    except RuntimeError as error:
+        print(f"prompt of {length}, {most - length} new tokens asked for: RuntimeError: {error}", flush=True)
