@@ -3,7 +3,8 @@
 .engines/openvino/bin/python 010-openvino-draft-model-sampling.py [seed] [size of the vocabulary]
 """
 
-import sys, tempfile  # noqa: E401
+import sys
+import tempfile
 
 import numpy
 import openvino
@@ -40,7 +41,5 @@ for arm, speculation in ("control", {}), ("speculation", {"draft_model": og.draf
         logits = logits.masked_fill(logits < logits.topk(asked.get("top_k", V)).values[..., -1:], -torch.inf)
         p, counts = logits.softmax(-1), torch.nn.functional.one_hot(text, V).sum(0)
         off, impossible = (counts / N - p.mean(0)).abs().sum(-1) / 2, (p.gather(2, text[..., None]) == 0).sum((0, 2))
-        print(
-            f"{arm}, {asked}: total variation at each token {[round(x, 3) for x in off.tolist()]}, impossible {impossible.tolist()}"
-        )
+        print(f"{arm}, {asked}: total variation by token {[round(x, 3) for x in off.tolist()]}, impossible {impossible.tolist()}")
         print(f"  second token: counts {counts[1].tolist()}, due {(p.sum(0)[1]).round().long().tolist()}", flush=True)

@@ -3,7 +3,8 @@
 .engines/openvino/bin/python 011-openvino-eagle3-sampling.py [seed] [size of the vocabulary]
 """
 
-import sys, tempfile  # noqa: E401
+import sys
+import tempfile
 
 import numpy
 import openvino
@@ -13,11 +14,8 @@ from optimum.exporters.openvino.convert import export_from_model
 from optimum.exporters.openvino.model_patcher import LlamaEagle3ForCausalLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-
-class Head(LlamaEagle3ForCausalLM):
-    """The exporter asks of classes of optimum's own which library they come from, and knows none."""
-
-
+# not of a module of optimum, of whose classes the exporter does not know the library
+Head = type("Head", (LlamaEagle3ForCausalLM,), {"__module__": "__main__"})
 SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 8)[len(sys.argv) - 1 :]))
 N, PROMPT, folder = 2000, [1, 2, 3, 1, 2], tempfile.mkdtemp()
 shape = {"vocab_size": V, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "eos_token_id": None}
@@ -45,7 +43,5 @@ for arm, speculation in ("control", {}), ("speculation", {"draft_model": og.draf
         logits = logits.masked_fill(logits < logits.topk(asked.get("top_k", V)).values[..., -1:], -torch.inf)
         p, counts = logits.softmax(-1), torch.nn.functional.one_hot(text, V).sum(0)
         off, impossible = (counts / N - p.mean(0)).abs().sum(-1) / 2, (p.gather(2, text[..., None]) == 0).sum((0, 2))
-        print(
-            f"{arm}, {asked}: total variation at each token {[round(x, 3) for x in off.tolist()]}, impossible {impossible.tolist()}"
-        )
+        print(f"{arm}, {asked}: total variation by token {[round(x, 3) for x in off.tolist()]}, impossible {impossible.tolist()}")
         print(f"  second token: counts {counts[1].tolist()}, due {(p.sum(0)[1]).round().long().tolist()}", flush=True)

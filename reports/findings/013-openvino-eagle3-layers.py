@@ -3,7 +3,8 @@
 .engines/openvino/bin/python 013-openvino-eagle3-layers.py [seed] [size of the vocabulary]
 """
 
-import sys, tempfile  # noqa: E401
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy
@@ -14,11 +15,8 @@ from optimum.exporters.openvino.convert import export_from_model
 from optimum.exporters.openvino.model_patcher import LlamaEagle3ForCausalLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-
-class Head(LlamaEagle3ForCausalLM):
-    """The exporter asks of classes of optimum's own which library they come from, and knows none."""
-
-
+# not of a module of optimum, of whose classes the exporter does not know the library
+Head = type("Head", (LlamaEagle3ForCausalLM,), {"__module__": "__main__"})
 SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 4)[len(sys.argv) - 1 :]))
 PROMPTS, NEW, folder, made = [[i % V, 1, 2, i // V] for i in range(12)], 40, tempfile.mkdtemp(), {}
 shape = {"vocab_size": V, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "eos_token_id": None}
@@ -36,7 +34,8 @@ openvino.save_model(model, f"{folder}/told/openvino_model.xml", compress_to_fp16
 due: dict[str, list[int]] = {"2, 5, 7, as in EAGLE's code": [], "3, 6, 8": []}
 for prompt in PROMPTS:
     with torch.no_grad():
-        text = made["target"].generate(torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False, pad_token_id=0)
+        asked = torch.tensor([prompt])
+        text = made["target"].generate(asked, attention_mask=torch.ones_like(asked), max_new_tokens=NEW, do_sample=False)
         states = made["target"](text, output_hidden_states=True).hidden_states  # states[i]: before layer i
         for passes, layers in zip(due.values(), ([2, 5, 7], [3, 6, 8]), strict=True):
             draft = made["head"](text[:, 1:], torch.cat([states[i] for i in layers], -1)[:, :-1]).logits[0].argmax(-1)

@@ -3,9 +3,9 @@
 .engines/openvino/bin/python 014-openvino-texts-that-wait.py [seed] [size of the vocabulary]
 """
 
-import sys, tempfile  # noqa: E401
+import sys
+import tempfile
 
-import numpy
 import openvino
 import openvino_genai as og
 import torch
@@ -23,20 +23,25 @@ words = Tokenizer(models.WordLevel({str(token): token for token in range(V)}, "0
 words.pre_tokenizer, _ = pre_tokenizers.WhitespaceSplit(), words.add_special_tokens(["0"])
 export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), folder)
 f32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
-draft = {"draft_model": og.draft_model(folder, "CPU", **f32)}  # the target itself: every draft is right
+# the target drafts for itself: what is wrong is not the draft
 for count, length in (6, 100), (100, 10):
-    prompts = torch.randint(V, (count, length)).tolist()
+    prompts = torch.randint(V, (count, length))
     with torch.no_grad():
-        due = target.generate(torch.tensor(prompts), max_new_tokens=12, do_sample=False, pad_token_id=0)[:, length:].tolist()
-    for arm, speculation in ("control", {}), ("draft model", draft), ("prompt lookup", {"prompt_lookup": True}):
+        text = target.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=12, do_sample=False)
+    due = text[:, length:].tolist()
+    for arm in "control", "draft model", "prompt lookup":
         for room in 256, 16384:  # 256 is the default
+            speculation = {"prompt_lookup": True} if arm == "prompt lookup" else {}
+            speculation |= (
+                {"draft_model": og.draft_model(folder, "CPU", **f32)} if arm == "draft model" else {}
+            )
             schedule, tokenizer = og.SchedulerConfig(), og.Tokenizer(folder)
             schedule.max_num_batched_tokens = room
             pipe = og.ContinuousBatchingPipeline(folder, tokenizer, schedule, "CPU", **f32, **speculation)
             config = og.GenerationConfig(max_new_tokens=12, ignore_eos=True, eos_token_id=0, stop_token_ids={0})
             config.num_assistant_tokens, config.max_ngram_size = 3 if speculation else 0, 3 if arm == "prompt lookup" else 0
             try:
-                results = pipe.generate([openvino.Tensor(numpy.array([prompt])) for prompt in prompts], [config] * count)
+                results = pipe.generate([openvino.Tensor(prompt[None].numpy()) for prompt in prompts], [config] * count)
             except RuntimeError as error:
                 print(f"{arm}, {count} prompts of {length}, max_num_batched_tokens {room}: {error}", flush=True)
                 continue

@@ -3,7 +3,8 @@
 .engines/openvino/bin/python 017-openvino-min-new-tokens.py [seed] [size of the vocabulary]
 """
 
-import sys, tempfile  # noqa: E401
+import sys
+import tempfile
 
 import numpy
 import openvino
