@@ -123,6 +123,7 @@ def _compare(judge: Judge, subject: Subject, pair: Pair) -> None:
     }
     if abs(tau / due - 1) <= APART:
         judge("pass", told, **evidence)
+        return
     if pair != subject.pair:
         without = _tau([_cost(_reference(subject, subject.pair), prompt) for prompt in prompts])
         told += f"; without the bias the reference's is {without:.3f}"
