@@ -61,10 +61,11 @@ class Engine:
 
         file = Path(self._folder.name, f"{name}.gguf")
         write(Path(checkpoint), file)
-        # Without logits_all the engine keeps logits of n_batch positions alone, and raises beyond them once it drafts.
+        # Once it drafts, the engine raises beyond n_batch positions without logits_all, and at the end of an n_ctx that is no
+        # multiple of 256: its buffers have n_ctx places, its context as many as the next multiple.
         common = {"logits_all": True, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
         cache = {"type_k": GGML_TYPE_F32, "type_v": GGML_TYPE_F32}  # float16 otherwise, and log-probabilities 1e-3 off
-        return Llama(str(file), n_ctx=self.context, draft_model=drafter, **common, **cache)
+        return Llama(str(file), n_ctx=-(-self.context // 256) * 256, draft_model=drafter, **common, **cache)
 
     def _drafter(self, method: str, draft: str, depth: int) -> Callable[[Any], Any]:
         """From all tokens of a text to the drafted ones, in an array."""
