@@ -3,7 +3,6 @@
 .engines/eagle/bin/python 030-eagle-bonus-ignores-sampling.py SEED
 """
 
-import json
 import random
 import sys
 import tempfile
@@ -20,8 +19,7 @@ folder = Path(tempfile.mkdtemp())
 shape = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "max_position_embeddings": 128}
 target = LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, initializer_range=0.3)).eval()
 target.save_pretrained(folder / "target")
-(folder / "head").mkdir()
-(folder / "head" / "config.json").write_text(json.dumps({**shape, "model_type": "llama", "num_hidden_layers": 1, "bias": False}))
+LlamaConfig(**shape, num_hidden_layers=1, bias=False).save_pretrained(folder / "head")
 head = cnets.Model(ea_model.EConfig.from_pretrained(folder / "head"), bias=False)
 torch.save(head.state_dict(), folder / "head" / "pytorch_model.bin")
 ea_model.AutoTokenizer = SimpleNamespace(from_pretrained=lambda *_, **__: SimpleNamespace(eos_token_id=None))
@@ -37,5 +35,4 @@ for params in {"temperature": 1.0}, {"temperature": 0.5}, {"temperature": 1.0, "
         impossible += int((p.gather(1, text[0, 3:, None]) == 0).sum())
         hits += int((which == text[0, 3:]).sum())
         due, variance = due + float(best.sum()), variance + float((best - best**2).sum())
-    told = f"{impossible} impossible, {hits} the most likely one, due {due:.0f} +- {variance**0.5:.0f}"
-    print(f"{params}: of {TEXTS * NEW} tokens {told}", flush=True)
+    print(f"{params}: {impossible} impossible tokens, {hits} of {TEXTS * NEW} likeliest, due {due:.0f} +- {variance**0.5:.0f}")

@@ -3,7 +3,6 @@
 .engines/eagle/bin/python 031-eagle-baseline-is-greedy.py
 """
 
-import json
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -20,8 +19,7 @@ folder = Path(tempfile.mkdtemp())
 shape = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "max_position_embeddings": 128}
 target = LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, initializer_range=0.3)).eval()
 target.save_pretrained(folder / "target")
-(folder / "head").mkdir()
-(folder / "head" / "config.json").write_text(json.dumps({**shape, "model_type": "llama", "num_hidden_layers": 1, "bias": False}))
+LlamaConfig(**shape, num_hidden_layers=1, bias=False).save_pretrained(folder / "head")
 head = cnets.Model(ea_model.EConfig.from_pretrained(folder / "head"), bias=False)
 torch.save(head.state_dict(), folder / "head" / "pytorch_model.bin")
 ea_model.AutoTokenizer = SimpleNamespace(from_pretrained=lambda *_, **__: SimpleNamespace(eos_token_id=None))

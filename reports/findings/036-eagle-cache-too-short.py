@@ -12,21 +12,14 @@ import torch
 from eagle.model import cnets, ea_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-V, CONTEXT, folder = 32, 64, Path(tempfile.mkdtemp())
-shape = {
-    "vocab_size": V,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_attention_heads": 2,
-    "max_position_embeddings": CONTEXT,
-}
+V, folder = 32, Path(tempfile.mkdtemp())
+shape = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "max_position_embeddings": 64}
 torch.manual_seed(0)
 target = LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, initializer_range=0.3)).eval()
 target.save_pretrained(folder / "target")
-index = {"weight_map": dict.fromkeys(target.state_dict(), "model.safetensors")}
-(folder / "target" / "model.safetensors.index.json").write_text(json.dumps(index))
-(folder / "head").mkdir()
-(folder / "head" / "config.json").write_text(json.dumps({**shape, "model_type": "llama", "num_hidden_layers": 1, "bias": False}))
+index = json.dumps({"weight_map": {"model.embed_tokens.weight": "model.safetensors"}})
+(folder / "target" / "model.safetensors.index.json").write_text(index)
+LlamaConfig(**shape, num_hidden_layers=1, bias=False).save_pretrained(folder / "head")
 checkout = hasattr(ea_model, "Model1")
 head = getattr(ea_model, "Model1", cnets.Model)(ea_model.EConfig.from_pretrained(folder / "head"), bias=False)
 torch.save(head.state_dict(), folder / "head" / "pytorch_model.bin")
@@ -34,12 +27,11 @@ ea_model.AutoTokenizer = SimpleNamespace(from_pretrained=lambda *_, **__: Simple
 options = {"use_eagle3": False, "total_token": 26, "depth": 5, "top_k": 8} if checkout else {}
 model = ea_model.EaModel.from_pretrained(base_model_path=str(folder / "target"), ea_model_path=str(folder / "head"), **options)
 
-# EAGLE-1's cache is as long as the context; EAGLE-2's as `max_length` of the first call.
-calls = [(8, 64), (40, 64), (8, 128)] if checkout else [(8, 64), (40, 64)]
-for length, most in calls:
-    asked = {"max_new_tokens": most - length, **({"max_length": most} if checkout else {})}
+# EAGLE-1's cache is as long as the context, EAGLE-2's as `max_length` of the first call.
+for length, most in ((8, 64), (40, 64), (8, 128))[: 3 if checkout else 2]:
+    limits = {"max_new_tokens": most - length, **({"max_length": most} if checkout else {})}
     try:
-        text = model.eval().eagenerate(torch.randint(V, (1, length)), **asked)
-        print(f"prompt of {length}, {most - length} new tokens asked for: {text.shape[1] - length} came", flush=True)
+        came = model.eval().eagenerate(torch.randint(V, (1, length)), **limits).shape[1] - length
     except RuntimeError as error:
-        print(f"prompt of {length}, {most - length} new tokens asked for: RuntimeError: {error}", flush=True)
+        came = f"RuntimeError: {error}"
+    print(f"prompt of {length}, {most - length} new tokens asked for:", came)
