@@ -61,9 +61,12 @@ class Engine:
         if method not in METHODS:
             raise ValueError(f"there is no method {method!r}; known are {', '.join(METHODS)}")
         self.package, self.speculates, self.static = package(path), draft is not None, method == "eagle1"
+        if hasattr(self.package, "Model1") == self.static:  # EAGLE-2's head, of which EAGLE-1 knows nothing
+            raise ImportError(f"{self.package.__file__} has no {method}: eagle-llm is EAGLE-1, a checkout has the others")
         budget = {"total_token": m + 1, "depth": depth - 1, "top_k": k, "use_eagle3": method == "eagle3" and self.speculates}
-        self.room = (EAGLE1_TREE["m"] if self.static else m) + 12
-        self.model, self.context = load(self.package, target, draft, dtype, self.room, {} if self.static else budget)
+        room = (EAGLE1_TREE["m"] if self.static else m) + 12  # for the last tree, and ten that EAGLE-2 keeps free
+        self.model, self.context = load(self.package, target, draft, dtype, room, {} if self.static else budget)
+        self.limits = {} if self.static else {"max_length": self.context + room}
 
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:
         return [self._generate(*row) for row in zip(prompts, params, seeds, strict=True)]
@@ -92,9 +95,7 @@ class Engine:
         if self.static:
             _set_width(min(EAGLE1_WIDTH, self.model.vocab_size))
         generate = self.model.eagenerate if self.speculates else self.model.naivegenerate
-        return generate(
-            text, max_new_tokens=length - 1, **asked, **({} if self.static else {"max_length": self.context + self.room})
-        )
+        return generate(text, max_new_tokens=length - 1, **self.limits, **asked)
 
 
 def _version(path: str) -> str:
