@@ -26,11 +26,7 @@ for name, make, more in (
 ):
     torch.manual_seed(SEED + len(name))
     made[name] = make(LlamaConfig(max_position_embeddings=64, initializer_range=0.3, **shape, **more)).eval()
-    export_from_model(made[name], output=f"{folder}/{name}", task="text-generation-with-past")
-Path(folder, "told").mkdir()
-model = openvino.Core().read_model(f"{folder}/head/openvino_model.xml")
-model.set_rt_info([1, 4, 6], "hidden_layers_list")  # instead of the engine's own 2, 5, 7
-openvino.save_model(model, f"{folder}/told/openvino_model.xml", compress_to_fp16=False)
+made["head"].model.embed_tokens.weight.data.copy_(made["target"].model.embed_tokens.weight)  # as the engine does
 due: dict[str, list[int]] = {"2, 5, 7, as in EAGLE's code": [], "3, 6, 8": []}
 for prompt in PROMPTS:
     with torch.no_grad():
@@ -42,6 +38,12 @@ for prompt in PROMPTS:
             at, _ = len(prompt), passes.append(1)
             while at < len(prompt) + NEW - 1:  # one drafted token a pass
                 at, passes[-1] = at + 1 + int(draft[at - 1] in text[0, at + 1 : at + 2]), passes[-1] + 1
+for name, model in made.items():  # last: it leaves its marks on a model
+    export_from_model(model, output=f"{folder}/{name}", task="text-generation-with-past")
+Path(folder, "told").mkdir()
+model = openvino.Core().read_model(f"{folder}/head/openvino_model.xml")
+model.set_rt_info([1, 4, 6], "hidden_layers_list")  # instead of the engine's own 2, 5, 7
+openvino.save_model(model, f"{folder}/told/openvino_model.xml", compress_to_fp16=False)
 f32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 for name, passes in due.items():
     print(f"passes for each text of {NEW} tokens, if the head reads the states before layers {name}: {passes}")

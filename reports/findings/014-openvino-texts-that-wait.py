@@ -32,9 +32,7 @@ for count, length in (6, 100), (100, 10):
     for arm in "control", "draft model", "prompt lookup":
         for room in 256, 16384:  # 256 is the default
             speculation = {"prompt_lookup": True} if arm == "prompt lookup" else {}
-            speculation |= (
-                {"draft_model": og.draft_model(folder, "CPU", **f32)} if arm == "draft model" else {}
-            )
+            speculation |= {"draft_model": og.draft_model(folder, "CPU", **f32)} if arm == "draft model" else {}
             schedule, tokenizer = og.SchedulerConfig(), og.Tokenizer(folder)
             schedule.max_num_batched_tokens = room
             pipe = og.ContinuousBatchingPipeline(folder, tokenizer, schedule, "CPU", **f32, **speculation)

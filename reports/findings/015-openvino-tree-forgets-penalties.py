@@ -37,15 +37,19 @@ def opened(speculation):
 
 
 prompts = torch.randint(V, (8, 5)).tolist()
-for asked in {"repetition_penalty": 1.3}, {"presence_penalty": 1.0}, {"frequency_penalty": 0.5}, {"logprobs": 1}:
-    texts = {}
-    for arm, drafting, more in ("control", {}, asked), ("without", {}, {}), ("chain", chain, asked), ("tree", tree, asked):
-        pipe, config = opened(drafting), og.GenerationConfig(max_new_tokens=40, **fixed, **drafting, **more)
+due: list[list[int]] = []
+without: list[list[int]] = []
+pipes = {arm: (opened(drafting), drafting) for arm, drafting in (("control", {}), ("chain", chain), ("tree", tree))}
+for asked in {}, {"repetition_penalty": 1.3}, {"presence_penalty": 1.0}, {"frequency_penalty": 0.5}, {"logprobs": 1}:
+    for arm, (pipe, drafting) in pipes.items():
+        config = og.GenerationConfig(max_new_tokens=40, **fixed, **drafting, **asked)
         try:
             results = [pipe.generate([openvino.Tensor(numpy.array([prompt]))], [config])[0] for prompt in prompts]
-            texts[arm] = [result.m_generation_ids[0] for result in results]
         except RuntimeError as error:
-            print(f"{arm}, {asked}: {error}", flush=True)
-    for arm in set(texts) - {"control", "without"}:
-        told = [sum(a == b for a, b in zip(texts[arm], texts[other], strict=True)) for other in ("control", "without")]
-        print(f"{arm}, {asked}: of 8 texts {told[0]} are the control's, {told[1]} the control's without it", flush=True)
+            print(f"{arm}, {asked}: {error}")
+            continue
+        texts = [result.m_generation_ids[0] for result in results]
+        without = without if asked else texts
+        due = texts if arm == "control" else due
+        same = [sum(a == b for a, b in zip(texts, others, strict=True)) for others in (due, without)]
+        print(f"{arm}, {asked}: of 8 texts {same[0]} are the control's, {same[1]} the control's with nothing asked", flush=True)

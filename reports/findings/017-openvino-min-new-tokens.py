@@ -30,7 +30,7 @@ for arm, speculation in ("control", {}), ("draft model", draft), ("prompt lookup
     lengths = []
     for first in range(V):
         fixed = {"max_new_tokens": 40, "min_new_tokens": 20, "do_sample": True, "rng_seed": SEED + first}
-        config = og.GenerationConfig(**fixed, eos_token_id=0, stop_token_ids={0, 3})
+        config = og.GenerationConfig(**fixed, eos_token_id=0, stop_token_ids=set(range(0, V, 2)))
         config.num_assistant_tokens, config.max_ngram_size = 3 if speculation else 0, 3 if arm == "prompt lookup" else 0
         (result,) = pipe.generate([openvino.Tensor(numpy.array([[first, 1, 2, 1, 2]]))], [config])
         lengths.append(len(result.m_generation_ids[0]))

@@ -36,8 +36,9 @@ class Engine:
 
     @classmethod
     def describe(cls, method: str = "draft_model", counters: bool = False, **_options: Any) -> dict[str, Any]:
+        silent = "prompt_lookup" if counters else "eagle3_tree"  # tells no counters; no log-probabilities
         return {
-            "capabilities": [*CAPABILITIES, *(["counters"] if counters else ["logprobs"] if method != "eagle3_tree" else [])],
+            "capabilities": CAPABILITIES + ([] if method == silent else ["counters" if counters else "logprobs"]),
             "version": f"openvino-genai {version('openvino-genai')}",
             "checkpoint": METHODS.get(method, "none"),
             "logprobs": "raw",
