@@ -61,7 +61,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         settings = session.config.stash[SETTINGS]
         try:
             main = find_pair(settings.pair, settings.target or None, settings.draft or None)
-            pairs = [main, shipped("coin4"), shipped("coin6")]
+            pairs = [main, *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
             recorder = Recorder(settings, connect(settings.impl), pairs)
         except BadInput as error:
             raise pytest.UsageError(str(error)) from None
