@@ -40,9 +40,9 @@ class Engine:
     """
 
     @classmethod
-    def describe(cls, method: str = "ngram", logprobs: str = "raw", **_options: Any) -> dict[str, Any]:
-        checkpoint = METHODS.get(method, "none")
-        return {"capabilities": CAPABILITIES, "version": _version(), "checkpoint": checkpoint, "logprobs": logprobs}
+    def describe(cls, method: str = "ngram", depth: int = 3, logprobs: str = "raw", **_options: Any) -> dict[str, Any]:
+        told = {"capabilities": CAPABILITIES, "version": _version(), "checkpoint": METHODS.get(method, "none")}
+        return told | {"logprobs": logprobs, "budget": {"k": 1, "depth": depth, "m": depth}}
 
     def __init__(
         self,
