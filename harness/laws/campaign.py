@@ -25,7 +25,7 @@ UNKNOWN: Place = (-1, -1, None)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for: texts take prompts and parameters in turn, and every prompt meets all of them. No temperature 0."""
+    """What is asked for: texts take prompts and parameters in turn, and every prompt meets all of them."""
 
     prompts: Sequence[Sequence[int]]
     params: Sequence[dict[str, Any]]

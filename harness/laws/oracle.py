@@ -79,8 +79,11 @@ class Oracle:
 def _processed(history: Tensor, start: int, logits: Tensor, params: SamplingParams) -> Tensor:
     """p [n, V] of logits at the positions start … of a text [1, length], each with its own past."""
     processors = params.processors()
+    scores: Tensor
     if params.repetition_penalty is None:
         scores = processors(history[:, :1].expand(len(logits), 1), logits)
     else:
         scores = torch.cat([processors(history[:, : start + i], logits[i : i + 1]) for i in range(len(logits))])
-    return torch.as_tensor(scores).softmax(-1)
+    if params.temperature == 0:
+        return torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
+    return scores.softmax(-1)
