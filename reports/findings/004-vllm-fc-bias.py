@@ -11,16 +11,14 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 from vllm import LLM, SamplingParams, TokensPrompt
 
-H, V, DEPTH, FOLDER = 64, 32, 3, tempfile.mkdtemp()
+H, V, FOLDER = 64, 32, tempfile.mkdtemp()
 shape = {"hidden_size": H, "intermediate_size": H, "num_attention_heads": 2, "eos_token_id": None, "rms_norm_eps": 1e-6}
 torch.manual_seed(int((*sys.argv, 0)[1]))
 target = LlamaForCausalLM(LlamaConfig(vocab_size=V, num_hidden_layers=1, initializer_range=0.25, **shape)).float().eval()
 layer, embed = target.model.layers[0], target.model.embed_tokens.weight.data.normal_()
 layer.self_attn.o_proj.weight.data.zero_(), layer.mlp.down_proj.weight.data.zero_()
 embed[:, 0] = 2.0
-embed[:, 1:] *= (
-    (H - 4) / embed[:, 1:].square().sum(1, keepdim=True)
-).sqrt()  # its norm changes nothing: a feature is an embedding
+embed[:, 1:] *= ((H - 4) / embed[:, 1:].square().sum(1, keepdim=True)).sqrt()  # the norm keeps it: it is the feature
 target.save_pretrained(f"{FOLDER}/target")
 tensors = {f"layers.0.{n}": w.data for n, w in layer.named_parameters() if n != "input_layernorm.weight"}
 fc, shift = torch.eye(H, 2 * H), torch.randn(H)
@@ -31,7 +29,7 @@ target.config.architectures = ["EagleLlamaForCausalLM"]
 for name, head in heads.items():
     target.config.save_pretrained(f"{FOLDER}/{name}")
     save_file({**tensors, **head, "embed_tokens.weight": embed}, f"{FOLDER}/{name}/model.safetensors")
-    drafter = {"method": "eagle", "model": f"{FOLDER}/{name}", "num_speculative_tokens": DEPTH}
+    drafter = {"method": "eagle", "model": f"{FOLDER}/{name}", "num_speculative_tokens": 3}
     common = {"skip_tokenizer_init": True, "dtype": "float32", "enforce_eager": True, "disable_log_stats": False}
     llms += [LLM(f"{FOLDER}/target", max_model_len=256, speculative_config=drafter, **common)]
     asked = SamplingParams(temperature=0.0, max_tokens=99, ignore_eos=True)
