@@ -37,9 +37,10 @@ MIXED = (
     {"temperature": 0.6, "min_p": 0.05, "top_k": 20},
     {"temperature": 0.9, "repetition_penalty": 1.4, "top_p": 0.9},
     {"temperature": 1.0, "repetition_penalty": 0.7},
+    {"temperature": 0.0, "repetition_penalty": 1.2},
 )
 PARAMS = [SamplingParams.of(params) for params in MIXED]
-LENGTHS = ((1, 7), (5, 1), (12, 20), (3, 0), (2, 13), (30, 4))
+LENGTHS = ((1, 7), (5, 1), (12, 20), (3, 0), (2, 13), (30, 4), (4, 9))
 PROMPTS = [tiny.tokens(n, seed=i) for i, (n, _) in enumerate(LENGTHS)]
 TEXTS = [tiny.tokens(n, seed=10 + i) for i, (_, n) in enumerate(LENGTHS)]
 
@@ -116,6 +117,7 @@ FILTERS: dict[str, tuple[dict[str, Any], list[float]]] = {
         [0.5, 0.3 + HAIR / 10, 2e-3, 1e-3, *[0.197 / 200] * 200],
     ),
     "min_p": ({"min_p": 0.3}, [0.5, 0.3, 0.15 - HAIR / 10, 0.05]),
+    "temperature 0": ({"temperature": 0.0}, [0.45, 0.05, 0.45 - HAIR / 10, 0.05]),
     "top_p behind a penalty": ({"top_p": 0.8, "repetition_penalty": 1.0 + 1e-12}, [0.5, 0.3 + HAIR / 10, 0.15, 0.05]),
 }
 """Parameters that leave token 2 out by a hair, and token 3 by far."""
