@@ -24,26 +24,26 @@ words.pre_tokenizer, _ = pre_tokenizers.WhitespaceSplit(), words.add_special_tok
 export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), folder)
 f32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 # the target drafts for itself: what is wrong is not the draft
-for count, length in (6, 100), (100, 10):
+for count, length, new in (6, 100, 12), (100, 10, 12), (120, 3, 4):
     prompts = torch.randint(V, (count, length))
     with torch.no_grad():
-        text = target.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=12, do_sample=False)
+        text = target.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=new, do_sample=False)
     due = text[:, length:].tolist()
     for arm in "control", "draft model", "prompt lookup":
-        for room in 256, 16384:  # 256 is the default
+        for room in 256, 16384:  # 256 is the default of both
             speculation = {"prompt_lookup": True} if arm == "prompt lookup" else {}
             speculation |= {"draft_model": og.draft_model(folder, "CPU", **f32)} if arm == "draft model" else {}
             schedule, tokenizer = og.SchedulerConfig(), og.Tokenizer(folder)
-            schedule.max_num_batched_tokens = room
+            schedule.max_num_batched_tokens = schedule.max_num_seqs = room
             pipe = og.ContinuousBatchingPipeline(folder, tokenizer, schedule, "CPU", **f32, **speculation)
-            config = og.GenerationConfig(max_new_tokens=12, ignore_eos=True, eos_token_id=0, stop_token_ids={0})
+            config = og.GenerationConfig(max_new_tokens=new, ignore_eos=True, eos_token_id=0, stop_token_ids={0})
             config.num_assistant_tokens, config.max_ngram_size = 3 if speculation else 0, 3 if arm == "prompt lookup" else 0
             try:
                 results = pipe.generate([openvino.Tensor(prompt[None].numpy()) for prompt in prompts], [config] * count)
             except RuntimeError as error:
-                print(f"{arm}, {count} prompts of {length}, max_num_batched_tokens {room}: {error}", flush=True)
+                print(f"{arm}, {count} prompts of {length}, {new} new tokens, room for {room}: {error}", flush=True)
                 continue
             texts = [result.m_generation_ids[0] for result in results]
             wrong = [i for i in range(count) if texts[i] != due[i]]
             told = f", such as {texts[wrong[0]]} for {due[wrong[0]]}" if wrong else ""
-            print(f"{arm}, {count} prompts of {length}, max_num_batched_tokens {room}: wrong are {wrong}{told}", flush=True)
+            print(f"{arm}, {count} prompts of {length}, {new} new tokens, room for {room}: wrong are {wrong}{told}", flush=True)

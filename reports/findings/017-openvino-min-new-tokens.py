@@ -17,16 +17,19 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 8)[len(sys.argv) - 1 :]))
 folder = tempfile.mkdtemp()
 shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "eos_token_id": None}
-torch.manual_seed(SEED)
-target = LlamaForCausalLM(LlamaConfig(vocab_size=V, max_position_embeddings=512, initializer_range=0.25, **shape)).eval()
-export_from_model(target, output=folder, task="text-generation-with-past")
 words = Tokenizer(models.WordLevel({str(token): token for token in range(V)}, "0"))  # the engine compares tokenizers
 words.pre_tokenizer, _ = pre_tokenizers.WhitespaceSplit(), words.add_special_tokens(["0"])
-export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), folder)
+for name in "draft", "target":
+    torch.manual_seed(SEED + len(name))
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=V, max_position_embeddings=512, initializer_range=0.25, **shape)).eval()
+    export_from_model(model, output=f"{folder}/{name}", task="text-generation-with-past")
+    export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), f"{folder}/{name}")
 f32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
-draft = {"draft_model": og.draft_model(folder, "CPU", **f32)}  # the target itself
+draft = {"draft_model": og.draft_model(f"{folder}/draft", "CPU", **f32)}
 for arm, speculation in ("control", {}), ("draft model", draft), ("prompt lookup", {"prompt_lookup": True}):
-    pipe = og.ContinuousBatchingPipeline(folder, og.Tokenizer(folder), og.SchedulerConfig(), "CPU", **f32, **speculation)
+    pipe = og.ContinuousBatchingPipeline(
+        f"{folder}/target", og.Tokenizer(f"{folder}/target"), og.SchedulerConfig(), "CPU", **f32, **speculation
+    )
     lengths = []
     for first in range(V):
         fixed = {"max_new_tokens": 40, "min_new_tokens": 20, "do_sample": True, "rng_seed": SEED + first}

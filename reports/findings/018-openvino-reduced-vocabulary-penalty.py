@@ -1,4 +1,4 @@
-"""openvino-genai 2026.4.1.0: an EAGLE-3 head of a smaller vocabulary and a repetition penalty end the pipeline.
+"""openvino-genai 2026.4.1.0: an EAGLE-3 head of a smaller vocabulary and a repetition penalty end in an error.
 
 .engines/openvino/bin/python 018-openvino-reduced-vocabulary-penalty.py [seed] [size of the vocabulary]
 """
