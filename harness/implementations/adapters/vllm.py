@@ -116,7 +116,7 @@ class Engine:
 
 def _steps(chunk: int) -> dict[str, Any]:
     """Whole prompts, though vLLM would cut them: on a CPU it raises where a prompt is cut whose request has a seed."""
-    return {"max_num_batched_tokens": chunk or 8192, "enable_chunked_prefill": chunk > 0}
+    return {"max_num_batched_tokens": chunk} if chunk else {"enable_chunked_prefill": False}
 
 
 def _asked(params: dict[str, Any], seed: int) -> Any:
