@@ -18,6 +18,13 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 CAPABILITIES = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"]
 
+REFUSED = (
+    "Tree search (EAGLE) is incompatible with do_sample=true",
+    "input_ids shape is invalid for creating eagle3 draft input_ids",
+    "num_decoder_layers must be at least 10",
+)
+"""How the messages begin by which the engine refuses: sampling with trees; EAGLE-3 on prompts of one token, and on few layers."""
+
 Named = dict[str, Any]
 
 
@@ -169,12 +176,12 @@ def _pipeline(target: str, draft: str | None, method: str, layers: str, hints: N
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """What the engine checks before it decodes is a refusal, in its own words; its errors begin with the place of the check."""
+    """Tell refusals, in the engine's own words, from errors: the place of the check comes first, then the message."""
     try:
         yield
     except RuntimeError as error:
-        check, _, message = str(error).strip().partition("\n")
-        if not check.startswith("Check ") or not message:
+        _, _, message = str(error).strip().partition("\n")
+        if not message.startswith(REFUSED):
             raise
         raise NotImplementedError(message.strip()) from error
 
