@@ -12,7 +12,7 @@ from harness.implementations.engine import Engine
 from harness.laws.teacher import Divergence, Teacher
 from harness.pairs import Pair, shipped
 from harness.plugin import Judge
-from properties.cells import Cell, parametrize
+from properties.cells import Cell, needs, parametrize
 from properties.pictures import diverged
 from properties.subject import Subject
 
@@ -46,7 +46,7 @@ def test_prompts_of_code(penalty: float | None, judge: Judge, subject: Subject) 
 def test_exact_ties(cell: Cell, judge: Judge, subject: Subject) -> None:
     """GREEDY-2: The same holds where two tokens are exactly equally likely, from every start, with any budget; if another than
     the first of them is taken, that is told as a tie."""
-    subject.impl.require("budget")
+    subject.impl.require("budget", *needs(cell.params))
     params = {**cell.params, "max_new_tokens": 12}
     starts = [[a] for a in range(6)] + [[a, b, 3] for a in range(6) for b in range(6)]
     _judge_greedy(judge, subject, shipped("coin6"), starts, params, dtype="float64", **cell.budget)

@@ -267,7 +267,8 @@ def _prompts(subject: Subject, pair: Pair, campaign: Campaign) -> list[list[int]
 
 def _dice_are_for_others(subject: Subject, judge: Judge, pair: str) -> None:
     """The toys of the exact chapter do for those whose trees we can choose."""
-    if pair == "dice8" and "budget" in subject.impl.capabilities and subject.asked.tier == "quick":
+    chosen = "budget" in subject.impl.capabilities and shipped("coin4").drafter(subject.impl.checkpoint)
+    if pair == "dice8" and chosen and subject.asked.tier == "quick":
         judge("n/a", "the quick tier judges its sampled law on coin4 and coin6, whose trees it lets us choose")
 
 
