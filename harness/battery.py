@@ -45,10 +45,6 @@ class Judging:
 
 
 JUDGED = [
-    Judging("transformers", "assisted", "method=assisted"),
-    Judging("transformers", "prompt_lookup", "method=prompt_lookup"),
-    Judging("transformers", "early_exit", "method=early_exit"),
-    Judging("transformers", "ensemble", "method=ensemble"),
     Judging("vllm", "ngram", "method=ngram"),
     Judging("vllm", "draft_model", "method=draft_model"),
     Judging("vllm", "draft_model-probabilistic", "method=draft_model,drafting=probabilistic"),
@@ -57,13 +53,21 @@ JUDGED = [
     Judging("vllm", "eagle3", "method=eagle3"),
     Judging("vllm", "eagle3-probabilistic", "method=eagle3,drafting=probabilistic"),
     Judging("vllm", "medusa", "method=medusa"),
+    Judging("transformers", "assisted", "method=assisted"),
+    Judging("transformers", "prompt_lookup", "method=prompt_lookup"),
+    Judging("transformers", "early_exit", "method=early_exit"),
+    Judging("transformers", "ensemble", "method=ensemble"),
     Judging("llama-cpp", "prompt_lookup", "method=prompt_lookup"),
     Judging("llama-cpp", "draft_model", "method=draft_model"),
+    # With the pass that the engine has by default, and with one that has room for all.
     Judging("openvino", "draft_model", "method=draft_model"),
-    Judging("openvino", "eagle3", "method=eagle3"),
+    Judging("openvino", "draft_model-room", "method=draft_model,step=65536"),
+    Judging("openvino", "eagle3-room", "method=eagle3,step=65536"),
     Judging("openvino", "eagle3_tree", "method=eagle3_tree"),
     Judging("openvino", "prompt_lookup", "method=prompt_lookup"),
+    Judging("openvino", "prompt_lookup-room", "method=prompt_lookup,step=65536"),
     Judging("eagle", "eagle1", "method=eagle1"),
+    Judging("eagle", "eagle2", "method=eagle2,path=.engines/EAGLE"),
 ]
 
 
@@ -95,7 +99,7 @@ def _judge(one: Judging, out: Path, check: str, tier: str, console: Console) -> 
     except (BadInput, AdapterError, ImportError) as error:
         console.print(f"{one.id}: skipped: {error}", markup=False)
         return False
-    folder = out / (version or one.engine).replace(" ", "-") / one.name
+    folder = out / (version or one.engine).replace(" ", "-").replace("/", "-") / one.name
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     one_thread = {"OMP_NUM_THREADS": "1", **os.environ}  # several runs share the cores

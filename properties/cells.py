@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+TOY = "toy"
+"""Instead of a pair's name: coin6, or dice8 for engines that cannot load heads as small as the coins'."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -97,16 +100,19 @@ SAMPLED = [
 ]
 
 
-# For engines whose trees we cannot choose, or which cannot load heads as small as the coins'.
-DICE = [
-    Cell("dice8", {"temperature": 1.0}, 2, 3, 6),
-    Cell("dice8", {"temperature": 0.7}, 2, 3, 6),
-    Cell("dice8", {"temperature": 0.7, "top_k": 3}, 2, 3, 6),
-    Cell("dice8", {"temperature": 1.0, "top_p": 0.8}, 2, 3, 6),
-    Cell("dice8", {"temperature": 0.7, "top_k": 5, "top_p": 0.9}, 2, 3, 6),
-    Cell("dice8", {"temperature": 1.0, "min_p": 0.1}, 2, 3, 6),
-    Cell("dice8", {"temperature": 1.0, "repetition_penalty": 1.5}, 2, 3, 6),
-    Cell("dice8", {"temperature": 1.0, "eos_token_id": [3, 5]}, 2, 3, 6),
+# What is asked of engines whose trees we cannot choose, on the smallest pair that they can load.
+SETTINGS = [
+    Cell(TOY, params, 2, 3, 6)
+    for params in (
+        {"temperature": 1.0},
+        {"temperature": 0.7},
+        {"temperature": 0.7, "top_k": 3},
+        {"temperature": 1.0, "top_p": 0.8},
+        {"temperature": 0.7, "top_k": 5, "top_p": 0.9},
+        {"temperature": 1.0, "min_p": 0.1},
+        {"temperature": 1.0, "repetition_penalty": 1.5},
+        {"temperature": 1.0, "eos_token_id": [3, 5]},
+    )
 ]
 
 

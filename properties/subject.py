@@ -9,9 +9,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from harness.implementations import Implementation
-from harness.implementations.engine import Engine
+from harness.implementations.engine import AdapterError, Engine, NotApplicable
 from harness.laws.teacher import Noise, Teacher, load_plain
-from harness.pairs import Pair, Prompt, prompts
+from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.settings import Settings
 
 CALIBRATION = 96
@@ -52,6 +52,15 @@ class Subject:
     def sampling(self, pair: Pair, **options: Any) -> dict[str, Any]:
         """Options for an engine that is to emit much text: as many texts a pass as pay, where it offers that."""
         return options | ({"batch": 32 if pair == self.pair else 128} if "batch" in self.impl.capabilities else {})
+
+    def toy(self) -> Pair:
+        """The smallest pair that it can load: coin6, or dice8, whose heads are of a size that all engines know."""
+        small = shipped("coin6")
+        try:
+            self.open(small).raw  # noqa: B018
+        except (NotApplicable, AdapterError):
+            return shipped("dice8")
+        return small
 
     @property
     def rough(self) -> bool:

@@ -25,7 +25,7 @@ from harness.statistics.chisquare import ChiSquare, chi_square
 from harness.statistics.diagnostics import diagnose
 from harness.statistics.eprocess import WIDTHS, Counts, Evidence, Strand, counts, evidence, visible
 from harness.statistics.mmd import Permuted, first_tokens, prefix_mmd
-from properties.cells import CAMPAIGNS, DICE, SAMPLED, Campaign, Cell, needs, parametrize
+from properties.cells import CAMPAIGNS, SAMPLED, SETTINGS, TOY, Campaign, Cell, needs, parametrize
 from properties.pictures import law_picture
 from properties.subject import Subject
 
@@ -36,20 +36,19 @@ ROUND = 64
 """Texts between two looks at the evidence."""
 
 
-@parametrize([*SAMPLED, *DICE])
+@parametrize([*SAMPLED, *SETTINGS])
 def test_first_tokens_of_samples(cell: Cell, judge: Judge, subject: Subject) -> None:
     """LAW-4: The first depth + 2 tokens of independent samples, taken jointly, fit the target's law (chi-square)."""
     subject.impl.require(*needs(cell.params))
-    _dice_are_for_others(subject, judge, cell.pair)
     chosen = "budget" in subject.impl.capabilities
-    pair, prompt = shipped(cell.pair), [2, 3, 2]
+    pair, prompt = _pair(subject, judge, cell), [2, 3, 2]
     options = subject.sampling(pair, **(cell.budget if chosen else {}))
     depth = cell.depth if chosen else int((subject.impl.budget or subject.impl.options).get("depth", 3))
     engine = subject.open(pair, **options)
     _must_open(engine, judge)
     params = {**cell.params, "max_new_tokens": min(depth + 2, 5 if pair.vocab_size > 6 else 8)}
     expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
-    n = 20_000 if subject.asked.tier == "full" else 2_000
+    n = (10 if subject.asked.tier == "full" else 1) * (1_200 if cell.pair == TOY else 2_000)
     counts = _sample(engine, prompt, params, n, judge.seed())
     first = chi_square(counts, expected)
     second = None
@@ -154,7 +153,8 @@ def test_streams_of_tokens(campaign: Campaign, judge: Judge, subject: Subject) -
     """LAW-7: Along texts of any prompts and parameters, several in a call, the emitted tokens are independent draws from the
     target's law: no bet on their ranks, their blocks, their neighbours or their children can be won (PIT e-processes)."""
     subject.impl.require(*campaign.needs)
-    _dice_are_for_others(subject, judge, campaign.pair)
+    if campaign.pair == "dice8" and subject.toy().name != "dice8" and subject.asked.tier == "quick":
+        judge("n/a", "the quick tier judges its streams on coin4 and coin6, which it can load")
     pair = shipped(campaign.pair) if campaign.pair else subject.pair
     options = subject.sampling(pair, **(campaign.budget if "budget" in subject.impl.capabilities else {}))
     engine, plan = subject.open(pair, **options), Plan(_prompts(subject, pair, campaign), campaign.params)
@@ -265,11 +265,14 @@ def _prompts(subject: Subject, pair: Pair, campaign: Campaign) -> list[list[int]
     return [[(7 * i + 3 * j) % pair.vocab_size for j in range(1 + i % 4)] for i in range(23)]
 
 
-def _dice_are_for_others(subject: Subject, judge: Judge, pair: str) -> None:
-    """The toys of the exact chapter do for those whose trees we can choose."""
-    chosen = "budget" in subject.impl.capabilities and shipped("coin4").drafter(subject.impl.checkpoint)
-    if pair == "dice8" and chosen and subject.asked.tier == "quick":
-        judge("n/a", "the quick tier judges its sampled law on coin4 and coin6, whose trees it lets us choose")
+def _pair(subject: Subject, judge: Judge, cell: Cell) -> Pair:
+    """The pair of a cell. Where trees can be chosen, the cells with pairs of their own do in the quick tier."""
+    if cell.pair != TOY:
+        return shipped(cell.pair)
+    pair = subject.toy()
+    if "budget" in subject.impl.capabilities and pair.name != "dice8" and subject.asked.tier == "quick":
+        judge("n/a", "the quick tier judges its sampled law with trees that it lets us choose")
+    return pair
 
 
 def _must_open(engine: Engine, judge: Judge) -> None:
