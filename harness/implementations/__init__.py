@@ -166,8 +166,7 @@ def _python(
     parameters = serve.parameters(make)
     _known(common["name"], options, parameters)  # before `describe` meets them
     told = serve.describe(make, options) | ({"capabilities": capabilities} if capabilities else {})
-    if common.get("version"):
-        told["version"] = common.pop("version")
+    told["version"] = common.pop("version", "") or told["version"]
     return _described(make, options, told, common)
 
 

@@ -18,7 +18,7 @@ RIGHT = {"total variation of a right one": 0.07}
 
 
 def test_a_run_a_method_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    right, wrong = Judging("ref", "right", "k=2,depth=2,m=4"), Judging("mutant", "wrong", "M44,k=2,depth=2,m=4")
+    right, wrong = Judging("ref", "right", "k=2,depth=2,m=4"), Judging("mutant", "wrong", "M04,k=2,depth=2,m=4")
     absent = Judging("vllm", "ngram", f"python={tmp_path}/none")
     monkeypatch.setattr(battery, "JUDGED", [right, wrong, absent])
     assert judge_all([], tmp_path / "engines", "LAW-2", "quick", jobs=2, draw=False) == 0
