@@ -35,6 +35,8 @@ engines: install
 
 .engines/%: .engines/%/installed ;
 
+.PRECIOUS: .engines/%/installed
+
 .engines/%/installed: requirements/%.txt
 	test -x .engines/$*/bin/python || $(PYTHON) -m venv .engines/$*
 	.engines/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
