@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -167,8 +168,13 @@ class Process:
         return Path(self.command[0]).name
 
 
+FOLDERS = re.compile(r"""(?<![\w.:/])/(?:[^\s"':]*?(?=site-packages/)|[^\s"':]+/(?=[^\s/"':]+/[^\s/"':]+))""")
+"""Of a path all but what is below site-packages, or its last two parts."""
+
+
 def _indented(text: str) -> str:
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    """The last lines, without the folders of a machine: they mean nothing on another, and what is told here is kept."""
+    lines = [FOLDERS.sub("", line.rstrip()) for line in text.splitlines() if line.strip()]
     return "".join("\n  | " + line for line in lines[-LAST_WORDS:])
 
 

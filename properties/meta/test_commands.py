@@ -175,3 +175,11 @@ def test_doctor(tmp_path: Path) -> None:
 def test_the_committed_protocol_is_that_of_the_code() -> None:
     committed = FIXTURES.parent / "reports" / "schema" / "protocol.schema.json"
     assert committed.read_text(encoding="utf-8") == schema()
+
+
+def test_no_folders_of_a_machine_are_told(tmp_path: Path) -> None:
+    """What is quoted goes into records, and these go elsewhere."""
+    with pytest.raises(AdapterError) as told:
+        asked(written(tmp_path, "raise ValueError('boom')"))
+    assert "written.py" in str(told.value) and "boom" in str(told.value)
+    assert str(tmp_path) not in str(told.value) and str(FIXTURES.parent) not in str(told.value)
