@@ -86,7 +86,10 @@ def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, 
     if not draw:
         with ThreadPoolExecutor(jobs) as pool:
             broken = sum(pool.map(lambda one: _judge(one, out, check, tier, console), chosen))
-    records = {path.parent.relative_to(out).as_posix(): read_record(path) for path in sorted(out.glob("*/*/record.jsonl"))}
+    found = {path.parent.relative_to(out).as_posix(): _record(path.parent) for path in sorted(out.glob("*/*/record.jsonl"))}
+    for place in [place for place, record in found.items() if record is None]:
+        console.print(f"{place}: its record is not whole, and is left out", markup=False)
+    records = {place: record for place, record in found.items() if record}
     for written in render_index(records, out) if records else []:
         console.print(str(written))
     return BROKEN if broken else 0

@@ -40,9 +40,10 @@ class Cell:
             return f"10^{max(float(value) for name, value in seen.items() if name.startswith('log10 E')):.0f}"
         if "tau" in seen:
             return f"τ {float(seen['tau']):.2f}"
-        if self.result.verdict in ("fault", "tie", "known") and "tokens" in seen:
-            return f"{seen.get('faults', 0)} of {seen['tokens']}"
-        return ""
+        for wrong, of in (("faults", "tokens"), ("different", "rows"), ("off", "tokens")):
+            if self.result.verdict in ("fault", "tie", "known") and wrong in seen:
+                return f"{seen[wrong]} of {seen[of]} {of}"
+        return "error" if self.result.broken else ""
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ class Engine:
         return sorted(judged, key=lambda row: order.index(row[0]) if row[0] in order else len(order))
 
     def would_see(self, row: tuple[str, str]) -> str:
-        """What the passes of a row would have seen, in the words of the first of them."""
+        """What a row's checks see, in the words of the first of them."""
         cells = [cell for method in self.methods if (cell := method.cell(row))]
-        return next((c.result.sensitivity for c in cells if c.result.verdict == "pass" and c.result.sensitivity), "")
+        return next((cell.result.sensitivity for cell in cells if cell.result.sensitivity), "")
 
 
 def render_index(records: Mapping[str, Record], out: Path) -> list[Path]:

@@ -56,8 +56,10 @@ def test_strangers_are_refused(tmp_path: Path) -> None:
         ({"total variation": 0.08, "total variation of a right one": 0.07, "impossible": 0}, "pass", "TV 0.08 (right: 0.07)"),
         ({"log10 E": 3.0, "log10 E, ranks": 11.8}, "fault", "10^12"),
         ({"tau": 1.307}, "fault", "τ 1.31"),
-        ({"tokens": 96, "faults": 4}, "fault", "4 of 96"),
+        ({"tokens": 96, "faults": 4}, "fault", "4 of 96 tokens"),
         ({"tokens": 96, "faults": 0}, "pass", ""),
+        ({"rows": 6, "different": 2}, "fault", "2 of 6 rows"),
+        ({"tokens": 96}, "fault", ""),
     ],
 )
 def test_effects(measured: dict[str, float], verdict: str, effect: str) -> None:
