@@ -81,7 +81,7 @@ def convert(
         write_published(source, out)
     elif kind in CONVERTERS:
         engine, file = CONVERTERS[kind]
-        done = subprocess.run([str(READY[engine].python()), str(ADAPTERS / file), str(source), str(out)], check=False)
+        done = subprocess.run([str(READY[engine].python()), "-P", str(ADAPTERS / file), str(source), str(out)], check=False)
         if done.returncode:
             raise BadInput(f"{kind} of {source} was not written", "the message is above")
     else:

@@ -10,8 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from eagle2_ref.errors import BadInput
+from harness.cli import app
 from harness.implementations import connect
 from harness.implementations.command import SERVE, Process, schema
 from harness.implementations.engine import AdapterError, NotApplicable
@@ -183,3 +186,19 @@ def test_no_folders_of_a_machine_are_told(tmp_path: Path) -> None:
         asked(written(tmp_path, "raise ValueError('boom')"))
     assert "written.py" in str(told.value) and "boom" in str(told.value)
     assert str(tmp_path) not in str(told.value) and str(FIXTURES.parent) not in str(told.value)
+
+
+def test_convert(tmp_path: Path) -> None:
+    """A checkpoint in EAGLE's own layout says what it said; what cannot be done is told, with what to do."""
+    head = str(FIXTURES / "pairs" / "coin4" / "draft")
+    done = CliRunner().invoke(app, ["convert", "published", head, str(tmp_path / "head")])
+    assert done.exit_code == 0, done.output
+    index = json.loads((tmp_path / "head" / "model.safetensors.index.json").read_text())
+    written_tensors = {name for file in set(index["weight_map"].values()) for name in load_file(tmp_path / "head" / file)}
+    assert written_tensors == set(load_file(Path(head, "model.safetensors")))
+    for words, told in (
+        (["gguff", head, "x"], "format 'gguff' is not known"),
+        (["gguf", str(tmp_path), "x"], "config.json is missing"),
+    ):
+        refused = CliRunner().invoke(app, ["convert", *words])
+        assert refused.exit_code == 2 and told in refused.output

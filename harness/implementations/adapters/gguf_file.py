@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,7 @@ def _tensors(weights: dict[str, Array], config: dict[str, Any]) -> list[tuple[st
             turned = heads.get(ours.rpartition(".")[2])
             found.append((f"blk.{layer}.{theirs}.weight", interleaved(weight, turned) if turned else weight))
     return found
+
+
+if __name__ == "__main__":  # `eagle2 convert gguf` runs it so, under the engine's Python
+    write(Path(sys.argv[1]), Path(sys.argv[2]))

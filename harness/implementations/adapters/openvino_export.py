@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,9 @@ def _write_tokenizer(vocab_size: int, folder: Path) -> None:
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.add_special_tokens(["0"])  # without a special token the converter builds a graph that it then refuses
     export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), folder)
+
+
+if __name__ == "__main__":  # `eagle2 convert openvino` runs it so, under the engine's Python
+    read, write = Path(sys.argv[1]), Path(sys.argv[2])
+    write.mkdir(parents=True, exist_ok=True)
+    _export((load_head if (read / "config.json").read_text().find("Eagle3") >= 0 else load_lm)(read), write)
