@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 TOY = "toy"
-"""Instead of a pair's name: coin6, or dice8 for engines that cannot load heads as small as the coins'."""
+"""Instead of a pair's name: coin4, or dice8 for engines that cannot load heads as small as the coins'."""
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,9 @@ class Subject:
         return options | ({"batch": 32 if pair == self.pair else 128} if "batch" in self.impl.capabilities else {})
 
     def toy(self) -> Pair:
-        """The smallest pair that it can load: coin6, or dice8, whose heads are of a size that all engines know."""
-        small = shipped("coin6")
+        """The smallest pair without ties, of which filters may keep either token, that it can load: coin4, or dice8, whose heads
+        are of a size that all engines know."""
+        small = shipped("coin4")
         tree: dict[str, Any] = {"k": 2, "depth": 3, "m": 6} if "budget" in self.impl.capabilities else {}
         try:
             self.open(small, **tree).raw  # noqa: B018
