@@ -1,12 +1,9 @@
 """openvino-genai 2026.4.1.0: an EAGLE-3 chain with do_sample emits another law than the target's.
-
-.engines/openvino/bin/python 011-openvino-eagle3-sampling.py [seed] [size of the vocabulary]
-"""
+.engines/openvino/bin/python 011-openvino-eagle3-sampling.py [seed] [size of the vocabulary]"""
 
 import sys
 import tempfile
 
-import numpy
 import openvino
 import openvino_genai as og
 import torch
@@ -14,32 +11,27 @@ from optimum.exporters.openvino.convert import export_from_model
 from optimum.exporters.openvino.model_patcher import LlamaEagle3ForCausalLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-# not of a module of optimum, of whose classes the exporter does not know the library
-Head = type("Head", (LlamaEagle3ForCausalLM,), {"__module__": "__main__"})
+Head = type("Head", (LlamaEagle3ForCausalLM,), {"__module__": "__main__"})  # the exporter takes no class of optimum's own
 SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 8)[len(sys.argv) - 1 :]))
-N, PROMPT, folder = 2000, [1, 2, 3, 1, 2], tempfile.mkdtemp()
+folder, f32 = tempfile.mkdtemp(), {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+PROMPT, N, schedule = torch.tensor([[1, 2, 3, 1, 2]]), 2000, og.SchedulerConfig()
 shape = {"vocab_size": V, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "eos_token_id": None}
-for name, make, more in (
-    ("head", Head, {"draft_vocab_size": V, "num_hidden_layers": 1, "architectures": ["LlamaForCausalLMEagle3"]}),
-    ("target", LlamaForCausalLM, {"num_hidden_layers": 10}),
-):
+head = {"draft_vocab_size": V, "num_hidden_layers": 1, "architectures": ["LlamaForCausalLMEagle3"]}
+for name, make, more in ("head", Head, head), ("target", LlamaForCausalLM, {"num_hidden_layers": 10}):
     torch.manual_seed(SEED)
     target = make(LlamaConfig(max_position_embeddings=64, initializer_range=0.2, **shape, **more)).eval()
     export_from_model(target, output=f"{folder}/{name}", task="text-generation-with-past")
-f32, schedule = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}, og.SchedulerConfig()
 schedule.max_num_batched_tokens = schedule.max_num_seqs = N * 16  # as in 010
-for arm, speculation in ("control", {}), ("speculation", {"draft_model": og.draft_model(f"{folder}/head", "CPU", **f32)}):
-    pipe = og.ContinuousBatchingPipeline(
-        f"{folder}/target", og.Tokenizer(f"{folder}/target"), schedule, "CPU", **f32, **speculation
-    )
+for arm, drafter in ("control", {}), ("speculation", {"draft_model": og.draft_model(f"{folder}/head", "CPU", **f32)}):
+    tokenizer = og.Tokenizer(f"{folder}/target")
+    pipe = og.ContinuousBatchingPipeline(f"{folder}/target", tokenizer, schedule, "CPU", **f32, **drafter)
     for asked in {"temperature": 1.0}, {"temperature": 0.7, "top_k": 3}:
         fixed = {"do_sample": True, "max_new_tokens": 5, "ignore_eos": True, "eos_token_id": 0, "stop_token_ids": {0}, **asked}
-        fixed |= {"num_assistant_tokens": 3} if speculation else {}
+        fixed |= {"num_assistant_tokens": 3} if drafter else {}
         configs = [og.GenerationConfig(**fixed, rng_seed=N * SEED + i) for i in range(N)]
-        results = pipe.generate([openvino.Tensor(numpy.array([PROMPT]))] * N, configs)
+        results = pipe.generate([openvino.Tensor(PROMPT.numpy())] * N, configs)
         text = torch.tensor([result.m_generation_ids[0] for result in results])
-        with torch.no_grad():
-            logits = target(torch.cat([torch.tensor([PROMPT]).expand(N, -1), text], 1)).logits[:, 4:-1] / asked["temperature"]
+        logits = target(torch.cat([PROMPT.expand(N, -1), text], 1)).logits[:, 4:-1] / asked["temperature"]
         logits = logits.masked_fill(logits < logits.topk(asked.get("top_k", V)).values[..., -1:], -torch.inf)
         p, counts = logits.softmax(-1), torch.nn.functional.one_hot(text, V).sum(0)
         off, impossible = (counts / N - p.mean(0)).abs().sum(-1) / 2, (p.gather(2, text[..., None]) == 0).sum((0, 2))

@@ -1,7 +1,5 @@
-"""openvino-genai 2026.4.1.0: a pass without room for all texts. With a draft model greedy text is wrong; prompt lookup ends.
-
-.engines/openvino/bin/python 014-openvino-texts-that-wait.py [seed] [size of the vocabulary]
-"""
+"""openvino-genai 2026.4.1.0: texts wait for room: with a draft model greedy text is wrong, prompt lookup ends.
+.engines/openvino/bin/python 014-openvino-texts-that-wait.py [seed] [size of the vocabulary]"""
 
 import sys
 import tempfile
@@ -14,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 8)[len(sys.argv) - 1 :]))
-folder = tempfile.mkdtemp()
+folder, f32 = tempfile.mkdtemp(), {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "eos_token_id": None}
 torch.manual_seed(SEED)
 target = LlamaForCausalLM(LlamaConfig(vocab_size=V, max_position_embeddings=512, initializer_range=0.25, **shape)).eval()
@@ -22,28 +20,21 @@ export_from_model(target, output=folder, task="text-generation-with-past")
 words = Tokenizer(models.WordLevel({str(token): token for token in range(V)}, "0"))  # the engine compares tokenizers
 words.pre_tokenizer, _ = pre_tokenizers.WhitespaceSplit(), words.add_special_tokens(["0"])
 export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), folder)
-f32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
-# the target drafts for itself: what is wrong is not the draft
 for count, length, new in (6, 100, 12), (100, 10, 12), (120, 3, 4):
     prompts = torch.randint(V, (count, length))
-    with torch.no_grad():
-        text = target.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=new, do_sample=False)
-    due = text[:, length:].tolist()
-    for arm in "control", "draft model", "prompt lookup":
-        for room in 256, 16384:  # 256 is the default of both
-            speculation = {"prompt_lookup": True} if arm == "prompt lookup" else {}
-            speculation |= {"draft_model": og.draft_model(folder, "CPU", **f32)} if arm == "draft model" else {}
-            schedule, tokenizer = og.SchedulerConfig(), og.Tokenizer(folder)
-            schedule.max_num_batched_tokens = schedule.max_num_seqs = room
-            pipe = og.ContinuousBatchingPipeline(folder, tokenizer, schedule, "CPU", **f32, **speculation)
+    due = target.generate(prompts, max_new_tokens=new, do_sample=False)[:, length:].tolist()
+    for room in 256, 16384:  # 256 is the default of both
+        draft, schedule = {"draft_model": og.draft_model(folder, "CPU", **f32)}, og.SchedulerConfig()  # the target itself
+        schedule.max_num_batched_tokens = schedule.max_num_seqs = room
+        for arm, speculation in ("control", {}), ("draft model", draft), ("prompt lookup", {"prompt_lookup": True}):
+            pipe = og.ContinuousBatchingPipeline(folder, og.Tokenizer(folder), schedule, "CPU", **f32, **speculation)
             config = og.GenerationConfig(max_new_tokens=new, ignore_eos=True, eos_token_id=0, stop_token_ids={0})
             config.num_assistant_tokens, config.max_ngram_size = 3 if speculation else 0, 3 if arm == "prompt lookup" else 0
             try:
                 results = pipe.generate([openvino.Tensor(prompt[None].numpy()) for prompt in prompts], [config] * count)
+                wrong = [i for i, result in enumerate(results) if result.m_generation_ids[0] != due[i]]
+                example = f", such as {results[wrong[0]].m_generation_ids[0]} for {due[wrong[0]]}" if wrong else ""
+                told = f"wrong are {wrong}{example}"
             except RuntimeError as error:
-                print(f"{arm}, {count} prompts of {length}, {new} new tokens, room for {room}: {error}", flush=True)
-                continue
-            texts = [result.m_generation_ids[0] for result in results]
-            wrong = [i for i in range(count) if texts[i] != due[i]]
-            told = f", such as {texts[wrong[0]]} for {due[wrong[0]]}" if wrong else ""
-            print(f"{arm}, {count} prompts of {length}, {new} new tokens, room for {room}: wrong are {wrong}{told}", flush=True)
+                told = str(error)
+            print(f"{arm}, {count} prompts of {length}, {new} new tokens, room for {room}: {told}", flush=True)

@@ -1,12 +1,9 @@
 """openvino-genai 2026.4.1.0: counters of a draft model leave out the last pass of every text.
-
-.engines/openvino/bin/python 019-openvino-counters.py [seed] [size of the vocabulary]
-"""
+.engines/openvino/bin/python 019-openvino-counters.py [seed] [size of the vocabulary]"""
 
 import sys
 import tempfile
 
-import numpy
 import openvino
 import openvino_genai as og
 import torch
@@ -15,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 8)[len(sys.argv) - 1 :]))
-folder = tempfile.mkdtemp()
+folder, f32 = tempfile.mkdtemp(), {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "eos_token_id": None}
 torch.manual_seed(SEED)
 target = LlamaForCausalLM(LlamaConfig(vocab_size=V, max_position_embeddings=512, initializer_range=0.25, **shape)).eval()
@@ -23,15 +20,12 @@ export_from_model(target, output=folder, task="text-generation-with-past")
 words = Tokenizer(models.WordLevel({str(token): token for token in range(V)}, "0"))  # the engine compares tokenizers
 words.pre_tokenizer, _ = pre_tokenizers.WhitespaceSplit(), words.add_special_tokens(["0"])
 export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), folder)
-f32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 drafter, schedule = og.draft_model(folder, "CPU", **f32), og.SchedulerConfig()  # the target itself
-pipe = og.ContinuousBatchingPipeline(
-    folder, og.Tokenizer(folder), schedule, "CPU", **f32, draft_model=drafter
-)  # the target itself
+pipe = og.ContinuousBatchingPipeline(folder, og.Tokenizer(folder), schedule, "CPU", **f32, draft_model=drafter)
 for new, more in (4, {"do_sample": True}), (4, {}), (41, {}):
     seen, told = [0, 0], [0, 0, 0]
     for first in range(V):
-        prompt = openvino.Tensor(numpy.array([[first, 1, 2, 3]]))
+        prompt = openvino.Tensor(torch.tensor([[first, 1, 2, 3]]).numpy())
         fixed = {"max_new_tokens": new, "ignore_eos": True, "eos_token_id": 0, "stop_token_ids": {0}, "num_assistant_tokens": 3}
         config, sizes = og.GenerationConfig(**fixed, **more, rng_seed=SEED + first), []
         handle = pipe.add_request(1000 * new + first, prompt, config)
@@ -39,9 +33,8 @@ for new, more in (4, {"do_sample": True}), (4, {}), (41, {}):
             pipe.step()
             sizes.append(sum(len(output.generated_ids) for output in handle.read().values()) if handle.can_read() else 0)
         seen = [seen[0] + len(sizes) - 1, seen[1] + sum(sizes[1:]) - (len(sizes) - 1)]
-        (result,) = pipe.generate([prompt], [config])
-        metrics = result.extended_perf_metrics
-        numbers = len(metrics.main_model_metrics.raw_metrics.m_durations) - 1, metrics.get_num_draft_tokens()
-        told = [a + b for a, b in zip(told, (*numbers, metrics.get_num_accepted_tokens()), strict=True)]
+        metrics = pipe.generate([prompt], [config])[0].extended_perf_metrics
+        passes, accepted = len(metrics.main_model_metrics.raw_metrics.m_durations) - 1, metrics.get_num_accepted_tokens()
+        told = [told[0] + passes, told[1] + metrics.get_num_draft_tokens(), told[2] + accepted]
     print(f"{V} texts of {new} tokens, {more}: seen {seen[0]} passes behind the prompt's, {seen[1]} accepted;", end=" ")
     print(f"told {told[0]} passes, {told[1]} drafted, {told[2]} accepted", flush=True)
