@@ -59,7 +59,7 @@ def test_log_probabilities(call: Call, judge: Judge, subject: Subject) -> None:
     """TOLD-1: The log-probability that is told of a token is the target's, given the text before it, up to arithmetic.
 
     Of the law after sampling parameters, or of the model before them: the implementation says which. A fault is one whether or
-    not speculation is to blame; the control arm tells. Where both arms are off by little, it may be the engine's arithmetic.
+    not speculation is to blame; the control arm tells. Where both arms are off by little, the engine's arithmetic is another.
     """
     subject.impl.require("logprobs", *sorted(call.needs))
     told = _told(call, subject)
@@ -76,7 +76,7 @@ def test_log_probabilities(call: Call, judge: Judge, subject: Subject) -> None:
     slight = bool(control.off) and max(told.largest, control.largest) < COARSE
     whose = f"{len(control.off)} of the control arm's are off too, by up to {control.largest:.2g} nats"
     whose += ": arithmetic of another kind may do as much" if slight else ": it is not speculation"
-    verdict: Verdict = "inconclusive" if slight else "fault"
+    verdict: Verdict = "n/a" if slight else "fault"
     seen = f"{len(off) or told.tokens} of {told.tokens} log-probabilities are not those of {kind}: {told.first()}"
     judge(verdict, f"{seen}; {whose if control.off else 'the control arm tells otherwise'}", measured=measured)
 
