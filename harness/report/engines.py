@@ -37,7 +37,7 @@ class Cell:
             never = f", {seen['impossible']} impossible" if seen["impossible"] else ""
             return f"TV {float(seen['total variation']):.2f} (right: {float(seen['total variation of a right one']):.2f}){never}"
         if "log10 E" in seen:
-            return f"10^{max(float(value) for name, value in seen.items() if name.startswith('log10 E')):.0f}"
+            return f"10^{round(max(float(value) for name, value in seen.items() if name.startswith('log10 E')))}"
         if "tau" in seen:
             return f"τ {float(seen['tau']):.2f}"
         for wrong, of in (("faults", "tokens"), ("different", "rows"), ("off", "tokens")):
