@@ -153,7 +153,7 @@ class Process:
         if isinstance(reply, Refused):
             raise NotImplementedError(reply.refused)
         if isinstance(reply, Failed):
-            raise AdapterError(f"{reply.error}{_indented(reply.traceback)}")
+            raise AdapterError(f"{FOLDERS.sub('', reply.error)}{_indented(reply.traceback)}")
         return reply
 
     def last_words(self) -> str:
