@@ -77,8 +77,9 @@ class Decoder:
         loaded = Target.load(target, dtype, device)
         if draft is None:
             return cls(loaded, None, rule)
-        head = load_head(draft, loaded.embedding.detach().cpu(), str(target)).to(loaded.embedding)
-        return cls(loaded, Eagle2(head, loaded.lm_head, budget or Budget()), rule)
+        network = loaded.network
+        head = load_head(draft, network.embedding.detach().cpu(), str(target)).to(network.embedding)
+        return cls(loaded, Eagle2(head, network.lm_head, budget or Budget()), rule)
 
     def generate(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> Generation:
         """The whole continuation of a prompt."""

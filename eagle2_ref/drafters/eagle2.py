@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from eagle2_ref.cache import Cache
 from eagle2_ref.errors import BadInput
-from eagle2_ref.head import EagleHead, HeadCache, causal
+from eagle2_ref.head import EagleHead, LeanHead
+from eagle2_ref.llama import additive
+from eagle2_ref.network import causal
 from eagle2_ref.tree import DraftTree
 
 
@@ -47,16 +50,17 @@ class Budget:
 class Eagle2:
     """The drafter of EAGLE-2: one head, asked layer by layer for the most promising continuations."""
 
-    def __init__(self, head: EagleHead, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
-        """`lm_head` maps features [n, H] to logits [n, V]: the target's own, which the head shares."""
+    def __init__(self, head: EagleHead | LeanHead, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
+        """`lm_head` maps features [..., H] to logits [..., V]: the target's own, which the head shares."""
         budget.check(head.config.vocab_size)
-        self.head, self.lm_head, self.budget = head, lm_head, budget
+        with torch.no_grad():
+            self.head = head.lean() if isinstance(head, EagleHead) else head
+        self.lm_head, self.budget = lm_head, budget
         self.reset()
 
     def reset(self) -> None:
-        weight = self.head.fc.weight
         self.passes = 0
-        self.cache = HeadCache(self.head.config, weight.dtype, weight.device)
+        self.cache = self.head.cache()
         self._tokens: list[int] = []
         self._features: list[Tensor] = []
 
@@ -71,66 +75,55 @@ class Eagle2:
         if depth < 1:
             return DraftTree.bare(root)
         pool = self._expand(self._catch_up(), depth)
-        return rerank(root, pool, self.budget.m)
+        return rerank(root, pool.of(0), self.budget.m)
 
     def _catch_up(self) -> Tensor:
-        """One pass over what was observed since the last tree; returns the estimated feature of the root, [1, H].
+        """One pass over what was observed since the last tree; returns the estimated feature of the root, [1, 1, H].
 
         Its keys and values are computed from the target's own features and stay in the cache.
         """
-        device = self.head.fc.weight.device
-        tokens = torch.tensor([int(token) for token in self._tokens], device=device)
-        positions = torch.arange(self.cache.length, self.cache.length + len(tokens), device=device)
-        features = self._pass(tokens, torch.cat(self._features), positions, None)
-        self.cache.length += len(tokens)
+        device = self.head.fc.device
+        tokens = torch.tensor([[int(token) for token in self._tokens]], device=device)
+        positions = torch.arange(self.cache.length, self.cache.length + tokens.shape[1], device=device)
+        features = self._pass(tokens, torch.cat(self._features)[None], positions[None], None)
+        self.cache.keep(range(tokens.shape[1]))
         self._tokens, self._features = [], []
-        return features[-1:]
+        return features[:, -1:]
 
     def _expand(self, feature: Tensor, depth: int) -> Pool:
         """Layers 1 to `depth`: all children of the k best nodes of the layer above. The cache is left as it was found.
 
-        feature is the root's, [1, H]; of B texts whose caches stand side by side [B, 1, H], and all below has [B] in front.
+        feature is the root's, [texts, 1, H]; the caches of several texts stand side by side.
         """
-        kept, k, device, texts = self.cache.length, self.budget.k, feature.device, feature.shape[:-2]
-        root = torch.full((*texts, 1), -1, device=device)
-        layer = self._children(feature, torch.zeros(*texts, 1, device=device), root)
-        layers, ancestors = [layer], torch.zeros(*texts, 1, 0, dtype=torch.bool, device=device)
-        text = self.cache.holds().unsqueeze(-2)
-        before = 0  # candidates in the layers above
+        kept, k, texts, device = self.cache.length, self.budget.k, len(feature), feature.device
+        layer = self._children(feature, torch.zeros(texts, 1, device=device), torch.full((texts, 1), -1, device=device))
+        layers, before = [layer], 0  # before: candidates in the layers above
+        mask = additive(self.cache.holds(), feature.dtype)[:, None]
         for level in range(1, depth):
             beam = best(layer.values, k)
-            row = layer.row.gather(-1, beam)  # which of the expanded nodes above is the parent
-            itself = torch.eye(beam.shape[-1], dtype=torch.bool, device=device).expand(*beam.shape, -1)
-            ancestors = torch.cat([ancestors.take_along_dim(row[..., None], -2), itself], dim=-1)
-            mask = torch.cat([text.expand(*beam.shape, kept), ancestors], dim=-1)
-            positions = (kept + level - 1 - self.cache.starts)[..., None].expand(beam.shape)
-            feature = feature.take_along_dim(row[..., None], -2)
-            feature = self._pass(layer.tokens.gather(-1, beam), feature, positions, mask)
-            self.cache.length += beam.shape[-1]
-            below = self._children(feature, layer.values.gather(-1, beam), before + beam)
-            before += layer.values.shape[-1]
+            parent = beam.div(k, rounding_mode="floor")[..., None]  # which of the nodes expanded in the layer above it is
+            itself = additive(torch.eye(beam.shape[1], dtype=torch.bool, device=device), mask.dtype).expand(texts, -1, -1)
+            mask = torch.cat([mask.take_along_dim(parent, 1), itself], dim=-1)
+            positions = (kept + level - 1 - self.cache.starts)[:, None].expand(beam.shape)
+            feature = self._pass(layer.tokens.gather(1, beam), feature.take_along_dim(parent, 1), positions, mask)
+            self.cache.length += beam.shape[1]
+            below = self._children(feature, layer.values.gather(1, beam), before + beam)
+            before += layer.values.shape[1]
             layers.append(below)
             layer = below
-        self.cache.length = kept
+        self.cache.length = self.cache.end = kept
         return Pool.join(layers)
 
     def _children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
         """The k most confident continuations of each expanded node: n of them make a layer of n * k candidates."""
         logits = self.lm_head(features)
         confidences = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
-        k, n = self.budget.k, features.shape[-2]
-        top, tokens = (found.flatten(-2) for found in confidences.topk(k, dim=-1))
-        if top.isnan().any():  # which counts as higher than any number
-            raise BadInput(
-                "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
-            )
-        rows = torch.arange(n, device=features.device).repeat_interleave(k).expand(tokens.shape)
-        return Pool(tokens, parents.gather(-1, rows), values.gather(-1, rows) + top, rows)
+        top, tokens = confidences.topk(self.budget.k, dim=-1)
+        return Pool(tokens.flatten(1), parents[..., None].expand(tokens.shape).flatten(1), (values[..., None] + top).flatten(1))
 
     def _pass(self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         self.passes += 1
-        out: Tensor = self.head(tokens, features, positions, mask, self.cache)
-        return out
+        return self.head(tokens, features, positions, mask, self.cache)
 
 
 @torch.inference_mode()
@@ -154,12 +147,12 @@ def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[
 
 
 def _catch_up_together(drafters: Sequence[Eagle2]) -> tuple[Eagle2, Tensor]:
-    """`_catch_up` of B texts: a drafter with their caches side by side, and the roots' features [B, 1, H].
+    """`_catch_up` of several texts: a drafter with their caches side by side, and the roots' features [texts, 1, H].
 
     Of texts that have less to catch up with the new tokens stand to the right, so that all roots are in the last column.
     """
-    joint, device = copy(drafters[0]), drafters[0].head.fc.weight.device
-    joint.cache = HeadCache.beside([drafter.cache for drafter in drafters])
+    joint, device = copy(drafters[0]), drafters[0].head.fc.device
+    joint.cache = Cache.beside([drafter.cache for drafter in drafters])
     news = [len(drafter._tokens) for drafter in drafters]
     observed = [torch.tensor([int(token) for token in drafter._tokens], device=device) for drafter in drafters]
     tokens = pad_sequence(observed, True, padding_side="left")
@@ -170,35 +163,34 @@ def _catch_up_together(drafters: Sequence[Eagle2]) -> tuple[Eagle2, Tensor]:
     positions = (ends[:, None] - tokens.shape[1] + columns).clamp(min=0)
     own = causal(len(columns), len(columns), device) & new[:, None] | torch.eye(len(columns), dtype=torch.bool, device=device)
     text = joint.cache.holds()[:, None].expand(-1, len(columns), -1)
-    out = joint._pass(tokens, features, positions, torch.cat([text, own], dim=-1))
-    joint.cache.length += len(columns)
+    out = joint._pass(tokens, features, positions, additive(torch.cat([text, own], dim=-1), features.dtype))
     for row, drafter in enumerate(drafters):
-        drafter.cache.take(joint.cache, row, news[row])
+        drafter.cache.take(joint.cache, row, len(columns) - news[row], news[row])
+        drafter.cache.keep(range(news[row]))
         drafter._tokens, drafter._features = [], []
-    joint.cache = HeadCache.beside([drafter.cache for drafter in drafters])
+    joint.cache = Cache.beside([drafter.cache for drafter in drafters])
     return joint, out[:, -1:]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Candidates, layer by layer: parents come before their children. Each field is [n], or [B, n] for several texts.
+    """Candidates, layer by layer: parents come before their children. Each field is [texts, n], or [n] for one text.
 
-    parents: index of the parent in the pool, -1 for the root. row: which of the nodes expanded in the layer above it is.
+    parents: index of the parent in the pool, -1 for the root.
     """
 
     tokens: Tensor
     parents: Tensor
     values: Tensor
-    row: Tensor
 
     @classmethod
     def join(cls, layers: list[Pool]) -> Pool:
-        fields = zip(*((x.tokens, x.parents, x.values, x.row) for x in layers), strict=True)
+        fields = zip(*((x.tokens, x.parents, x.values) for x in layers), strict=True)
         return cls(*(torch.cat(parts, dim=-1) for parts in fields))
 
-    def of(self, text: int, n: int) -> Pool:
-        """The first n candidates of one text of several."""
-        return Pool(self.tokens[text, :n], self.parents[text, :n], self.values[text, :n], self.row[text, :n])
+    def of(self, text: int, n: int | None = None) -> Pool:
+        """The first n candidates of one text; all without n."""
+        return Pool(self.tokens[text, :n], self.parents[text, :n], self.values[text, :n])
 
 
 def rerank(root: int, pool: Pool, m: int) -> DraftTree:
@@ -207,6 +199,10 @@ def rerank(root: int, pool: Pool, m: int) -> DraftTree:
     Values never rise along a path, and of equals the shallower and then the earlier is kept: a kept node's parent is
     kept too. (With a sort that breaks ties arbitrarily a child can stay without its parent, and the text loses a token.)
     """
+    if pool.values.isnan().any():  # which counts as higher than any number
+        raise BadInput(
+            "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
+        )
     kept = best(pool.values, m)
     place = torch.zeros(len(pool.values) + 1, dtype=torch.long, device=kept.device)
     place[kept] = torch.arange(1, len(kept) + 1, device=kept.device)  # node 0 is the root; index -1 stays 0

@@ -83,6 +83,22 @@ class Engine:
         return answer
 
 
+def between(network: Any, forward: Callable[..., Any]) -> Any:
+    """A network whose passes somebody else makes, or listens to; all else is its own."""
+    return _Between(network, forward)
+
+
+class _Between:
+    def __init__(self, network: Any, forward: Callable[..., Any]) -> None:
+        self._network, self._forward = network, forward
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def __call__(self, *given: Any) -> Any:
+        return self._forward(*given)
+
+
 def told(generation: Generation) -> dict[str, Any]:
     """A generation in the words of the protocol: plain numbers and lists. Log-probabilities only where every token has one."""
     blocks = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,14 +89,9 @@ class NoResidualStream(Planted):
     """The head's layer returns what its MLP adds, without what it is added to."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
-        layer: Any = drafter.head.layers[0]
-
-        def bare(x: Tensor, rope: Any, mask: Any, cache: Any) -> Tensor:
-            x = x + layer.self_attn(layer.input_layernorm(x), rope, mask, cache, layer.index)
-            out: Tensor = layer.mlp(layer.post_attention_layernorm(x))
-            return out
-
-        layer.forward = bare
+        layer = drafter.head.layers[0]
+        mlp = layer.mlp
+        layer.mlp = lambda x, beside: mlp(x, torch.zeros_like(beside))  # type: ignore[method-assign]
 
 
 @mutant(
