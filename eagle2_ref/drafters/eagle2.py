@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -20,16 +21,31 @@ from eagle2_ref.tree import DraftTree
 
 @dataclass(frozen=True)
 class Budget:
-    """k: nodes expanded a layer, and children looked at a node. depth: layers. m: draft tokens kept, the root not counted."""
+    """k: nodes expanded a layer, and children looked at a node. depth: layers. m: draft tokens kept, the root not counted.
+
+    The rest is ours, and off by default; the law of the text is the same. head_temperature: of the softmax that gives
+    confidences; below 1 they are sharper. Where confidences are true probabilities, exp(value) is how many tokens a node is expected to
+    bring: `node` is the least for which it is kept, `layer` the least, of a layer's k best in sum, for the next to be grown.
+    """
 
     k: int = 8
     depth: int = 6
     m: int = 25
+    head_temperature: float = 1.0
+    node: float = 0.0
+    layer: float = 0.0
 
     @property
     def pool(self) -> int:
         """Number of candidates that m is chosen from: k in the first layer, k squared in every further one."""
         return self.k + (self.depth - 1) * self.k**2
+
+    @property
+    def least(self) -> float:
+        """The least value of a node that is kept. (Where a layer may be left out its candidates have the value -inf.)"""
+        if self.node:
+            return math.log(self.node)
+        return torch.finfo(torch.float32).min if self.layer else -math.inf
 
     def check(self, vocab_size: int) -> None:
         """Raise BadInput for a budget that cannot be met."""
@@ -40,6 +56,14 @@ class Budget:
             raise BadInput(
                 f"budget: k is {self.k}, but the vocabulary has {vocab_size} tokens", f"give a k of at most {vocab_size}"
             )
+        allowed = {
+            "head_temperature": (self.head_temperature > 0, "above 0; 1 is the paper's"),
+            "node": (0 <= self.node <= 1, "in [0, 1]; 0 keeps every node"),
+            "layer": (self.layer >= 0, "0 or more; 0 grows every layer"),
+        }
+        for name, (holds, what) in allowed.items():
+            if not holds:
+                raise BadInput(f"budget: {name} is {getattr(self, name)}", f"{name} must be {what}")
         if self.m > self.pool:
             raise BadInput(
                 f"budget: m is {self.m}, but k = {self.k} and depth = {self.depth} give a pool of {self.pool} candidates",
@@ -74,8 +98,8 @@ class Eagle2:
         root = int(self._tokens[-1])
         if depth < 1:
             return DraftTree.bare(root)
-        pool = self._expand(self._catch_up(), depth)
-        return rerank(root, pool.of(0), self.budget.m)
+        pool, _ = self._expand(self._catch_up(), depth)
+        return rerank(root, pool.of(0), self.budget.m, self.budget.least)
 
     def _catch_up(self) -> Tensor:
         """One pass over what was observed since the last tree; returns the estimated feature of the root, [1, 1, H].
@@ -90,34 +114,44 @@ class Eagle2:
         self._tokens, self._features = [], []
         return features[:, -1:]
 
-    def _expand(self, feature: Tensor, depth: int) -> Pool:
-        """Layers 1 to `depth`: all children of the k best nodes of the layer above. The cache is left as it was found.
+    def _expand(self, feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
+        """Layers 1 to `depth`: all children of the k best nodes of the layer above; and how many layers were grown [texts].
 
-        feature is the root's, [texts, 1, H]; the caches of several texts stand side by side.
+        feature is the root's, [texts, 1, H]; the caches of several texts stand side by side, and are left as they were found.
         """
         kept, k, texts, device = self.cache.length, self.budget.k, len(feature), feature.device
         layer = self._children(feature, torch.zeros(texts, 1, device=device), torch.full((texts, 1), -1, device=device))
         layers, before = [layer], 0  # before: candidates in the layers above
         mask = additive(self.cache.holds(), feature.dtype)[:, None]
+        growing, grown = torch.ones(texts, dtype=torch.bool, device=device), torch.ones(texts, dtype=torch.long, device=device)
         for level in range(1, depth):
             beam = best(layer.values, k)
+            values = layer.values.gather(1, beam)
+            if self.budget.layer:
+                growing = growing & (values.exp().sum(-1) >= self.budget.layer)
+                if not growing.any():
+                    break
+            grown += growing
             parent = beam.div(k, rounding_mode="floor")[..., None]  # which of the nodes expanded in the layer above it is
             itself = additive(torch.eye(beam.shape[1], dtype=torch.bool, device=device), mask.dtype).expand(texts, -1, -1)
             mask = torch.cat([mask.take_along_dim(parent, 1), itself], dim=-1)
             positions = (kept + level - 1 - self.cache.starts)[:, None].expand(beam.shape)
             feature = self._pass(layer.tokens.gather(1, beam), feature.take_along_dim(parent, 1), positions, mask)
             self.cache.length += beam.shape[1]
-            below = self._children(feature, layer.values.gather(1, beam), before + beam)
+            below = self._children(feature, values, before + beam)
+            if self.budget.layer:
+                below = replace(below, values=below.values.masked_fill(~growing[:, None], -math.inf))
             before += layer.values.shape[1]
             layers.append(below)
             layer = below
         self.cache.length = self.cache.end = kept
-        return Pool.join(layers)
+        return Pool.join(layers), grown
 
     def _children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
         """The k most confident continuations of each expanded node: n of them make a layer of n * k candidates."""
         logits = self.lm_head(features)
-        confidences = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        confidences = (wide if self.budget.head_temperature == 1 else wide / self.budget.head_temperature).log_softmax(-1)
         top, tokens = confidences.topk(self.budget.k, dim=-1)
         return Pool(tokens.flatten(1), parents[..., None].expand(tokens.shape).flatten(1), (values[..., None] + top).flatten(1))
 
@@ -138,11 +172,11 @@ def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[
     trees = {text: DraftTree.bare(root) for text, root in enumerate(roots) if text not in growing}
     if growing:
         joint, feature = _catch_up_together([drafters[text] for text in growing])
-        pool = joint._expand(feature, max(depths))
+        pool, grown = joint._expand(feature, max(depths))
         for row, text in enumerate(growing):
             budget, depth = drafters[text].budget, depths[text]
-            trees[text] = rerank(roots[text], pool.of(row, replace(budget, depth=depth).pool), budget.m)
-            drafters[text].passes += depth
+            trees[text] = rerank(roots[text], pool.of(row, replace(budget, depth=depth).pool), budget.m, budget.least)
+            drafters[text].passes += min(depth, int(grown[row]))
     return [trees[text] for text in range(len(drafters))]
 
 
@@ -193,8 +227,8 @@ class Pool:
         return Pool(self.tokens[text, :n], self.parents[text, :n], self.values[text, :n])
 
 
-def rerank(root: int, pool: Pool, m: int) -> DraftTree:
-    """Keep the m candidates of highest value.
+def rerank(root: int, pool: Pool, m: int, least: float = -math.inf) -> DraftTree:
+    """Keep the m candidates of highest value, of these the ones whose value is `least` or more.
 
     Values never rise along a path, and of equals the shallower and then the earlier is kept: a kept node's parent is
     kept too. (With a sort that breaks ties arbitrarily a child can stay without its parent, and the text loses a token.)
@@ -204,6 +238,7 @@ def rerank(root: int, pool: Pool, m: int) -> DraftTree:
             "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
         )
     kept = best(pool.values, m)
+    kept = kept[pool.values[kept] >= least]
     place = torch.zeros(len(pool.values) + 1, dtype=torch.long, device=kept.device)
     place[kept] = torch.arange(1, len(kept) + 1, device=kept.device)  # node 0 is the root; index -1 stays 0
     first = torch.tensor([root], device=kept.device)

@@ -49,6 +49,9 @@ class Engine:
         k: int = 8,
         depth: int = 6,
         m: int = 25,
+        head_temperature: float = 1.0,
+        node: float = 0.0,
+        layer: float = 0.0,
         dtype: str = "float32",
         device: str = "cpu",
         batch: int = 1,
@@ -57,7 +60,8 @@ class Engine:
         if rule not in RULES:
             raise BadInput(f"rule {rule!r} is not known", f"known are {', '.join(RULES)}")
         self.rule = _from_outside(accept) if accept else RULES[rule]
-        self.decoder = Decoder.load(target, draft, Budget(k, depth, m), self.rule, dtype, device)
+        budget = Budget(k, depth, m, head_temperature, node, layer)
+        self.decoder = Decoder.load(target, draft, budget, self.rule, dtype, device)
         self.batch = Batch(self.decoder, batch)
         self.counted = Counter(passes=0, drafted=0, accepted=0)
 

@@ -109,11 +109,11 @@ class HeadKeepsExpansion(Planted):
     def plant_drafter(self, drafter: Eagle2) -> None:
         expand = drafter._expand
 
-        def keeping(feature: Tensor, depth: int) -> Pool:
+        def keeping(feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
             before = drafter.cache.length
-            pool = expand(feature, depth)
+            pool, grown = expand(feature, depth)
             drafter.cache.length = before + (depth - 1) * drafter.budget.k
-            return pool
+            return pool, grown
 
         drafter._expand = keeping  # type: ignore[method-assign]
 

@@ -64,9 +64,10 @@ class OrphansOfTies(Planted):
         lm_head, expand = drafter.lm_head, drafter._expand
         drafter.lm_head = lambda features: 100 * lm_head(features)
 
-        def later_first(feature: Tensor, depth: int) -> Pool:
-            pool = expand(feature, depth)
-            return replace(pool, values=pool.values + 1e-12 * torch.arange(len(pool.values), device=feature.device))
+        def later_first(feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
+            pool, grown = expand(feature, depth)
+            later = 1e-12 * torch.arange(pool.values.shape[-1], device=feature.device)
+            return replace(pool, values=pool.values + later), grown
 
         drafter._expand = later_first  # type: ignore[method-assign]
 
