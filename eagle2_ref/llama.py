@@ -168,7 +168,8 @@ class Llama:
     def __call__(self, tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Cache, last: bool = False) -> Rows:
         texts, n = tokens.shape
         turn = Turn.of(positions.flatten(), self.frequencies, self.heads, self.kv_heads, self.dtype, self.scale)
-        here = Pass.of(texts, n, turn, None if seen is None else additive(seen, self.dtype), cache)
+        mask = additive(seen, self.dtype) if seen is not None and seen.dtype == torch.bool else seen
+        here = Pass.of(texts, n, turn, mask, cache)
         x = F.embedding(tokens.flatten(), self.embedding)
         for layer in self.layers:
             x = layer(x, here)

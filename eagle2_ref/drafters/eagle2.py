@@ -24,8 +24,9 @@ class Budget:
     """k: nodes expanded a layer, and children looked at a node. depth: layers. m: draft tokens kept, the root not counted.
 
     The rest is ours, and off by default; the law of the text is the same. head_temperature: of the softmax that gives
-    confidences; below 1 they are sharper. Where confidences are true probabilities, exp(value) is how many tokens a node is expected to
-    bring: `node` is the least for which it is kept, `layer` the least, of a layer's k best in sum, for the next to be grown.
+    confidences; below 1 they are sharper. Where confidences are true probabilities, exp(value) is how many tokens a node is
+    expected to bring: `node` is the least for which it is kept, `layer` the least, of a layer's k best in sum, for the next
+    one to be grown.
     """
 
     k: int = 8
