@@ -27,6 +27,9 @@ WINDOW = 3
 SECONDS = 10.0
 """What an enumeration may take in the quick tier, about; the full tier ten times as long. What is not done by then is told."""
 
+LEAST = 400
+"""Executions that it may take however slow the machine is: chains of transformers take up to 300, 0.1 s each."""
+
 AGAIN = 3
 
 
@@ -98,7 +101,7 @@ def _enumerate(run: Callable[[], tuple[int, ...]], seconds: float) -> Enumeratio
     begun = time.monotonic()
     run()
     a_call = time.monotonic() - begun
-    found = enumerate_law(run, most=max(100, int(seconds / a_call)), window=WINDOW)
+    found = enumerate_law(run, most=max(LEAST, int(seconds / a_call)), window=WINDOW)
     if found.executions <= 2 and len({run() for _ in range(8)}) > 1:
         raise NotEnumerable("it draws from its seed, out of our sight")
     return found
