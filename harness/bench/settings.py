@@ -68,9 +68,10 @@ class Settings(Value):
         self.budget.check(pair.vocab_size)
 
 
-def command(settings: Settings) -> str:
-    """What to type to have a run again."""
-    words, default = ["eagle2", "bench"], Settings()
+def command(settings: Settings, pair: Pair) -> str:
+    """What to type to have a run again. A folder of one machine means nothing on another: its name must do."""
+    words, default = ["eagle2", "bench"], Settings(pair=pair.name if pair.own else "stdlib")
+    words += ["--target", pair.target.name, "--draft", pair.draft.name] if pair.own else []
     for name, value in settings:
         flag = f"--{name.replace('_', '-')}"
         if value == getattr(default, name):

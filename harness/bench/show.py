@@ -105,14 +105,8 @@ def _ours(rows: Sequence[Arm | Ratio]) -> frozenset[int]:
 
 
 def _times(arm: Arm) -> tuple[str, ...]:
-    prefill = "" if arm.prefill is None else f"{arm.prefill:.1f} ms"
-    return (
-        f"{arm.temperature:g}",
-        arm.arm,
-        f"{arm.milliseconds:.2f}{'*' if arm.whole else ''}",
-        _between(arm.low, arm.high),
-        prefill,
-    )
+    spent, prefill = f"{arm.milliseconds:.2f}{'*' if arm.whole else ''}", "" if arm.prefill is None else f"{arm.prefill:.1f} ms"
+    return f"{arm.temperature:g}", arm.arm, spent, _between(arm.low, arm.high), prefill
 
 
 def _spent(arm: Arm) -> tuple[str, ...]:

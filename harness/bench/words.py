@@ -5,16 +5,17 @@ from __future__ import annotations
 from harness.bench.against import of
 from harness.bench.arms import SPECULATIVE, TRANSFORMERS, VANILLA
 from harness.bench.record import Record
+from harness.report.words import listed
 
 
 def sentence(record: Record) -> str:
-    """The ratios that are looked for, with what they are ratios of."""
+    """How many times as fast as what."""
     told = []
     for over, name in ((VANILLA, "the same loop without drafts"), (TRANSFORMERS, "transformers’ generate")):
         found = [one for one in of(record).ratios if (one.arm, one.over) == (SPECULATIVE, over)]
-        each = " and ".join(f"{r.median:.2f} ({r.low:.2f}–{r.high:.2f}) at temperature {r.temperature:g}" for r in found)
-        told += [f"{each}, over {name}"] if found else []
-    return f"Decoding with the head is, times as fast: {'; '.join(told)}." if told else "Nothing was compared."
+        each = [f"{r.median:.2f} times ({r.low:.2f}–{r.high:.2f}) at temperature {r.temperature:g}" for r in found]
+        told += [f"as fast as {name}: {listed(each)}"] if found else []
+    return f"Decoding with the head is {'; '.join(told)}." if told else "Nothing was compared."
 
 
 def asked(record: Record) -> str:

@@ -121,7 +121,7 @@ def _measure(asked: Settings, pair: Pair, file: Path, out: Path) -> Record:
         def report(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total or None)
 
-        return bench(asked, pair, chosen, out, command(asked), report)
+        return bench(asked, pair, chosen, out, command(asked, pair), report)
 
 
 def _tell(record: Record, folder: Path, against: Path | None) -> int:
