@@ -10,6 +10,8 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import threading
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -209,12 +211,19 @@ class Remote:
         return expected(self._process.ask(request), due)
 
 
-def described(command: Sequence[str], options: dict[str, Any]) -> Described:
-    """What the engine behind a command says of itself."""
-    process = Process(command)
+def described(command: Sequence[str], options: dict[str, Any], seconds: float) -> Described:
+    """What the engine behind a command says of itself, if it says so in time: from any thread, so not by a signal."""
+    process, begun = Process(command), time.monotonic()
+    late = threading.Timer(seconds, process.close)
+    late.start()
     try:
         return expected(process.ask(Describe(options=options)), Described)
+    except AdapterError as error:
+        if time.monotonic() - begun < seconds:
+            raise
+        raise AdapterError(f"{shlex.join(command)} did not say what it is within {seconds:g} s{process.last_words()}") from error
     finally:
+        late.cancel()
         process.close()
 
 

@@ -20,6 +20,7 @@ from harness.implementations.command import SERVE, Process, schema
 from harness.implementations.engine import AdapterError, NotApplicable
 from harness.implementations.ready import READY
 from harness.pairs import FIXTURES, Pair, shipped
+from harness.verdict import BROKEN
 from properties.cells import SAMPLED
 from properties.meta.command import eagle2
 from properties.meta.heard import heard
@@ -126,6 +127,43 @@ def test_a_command_that_is_no_engine(tmp_path: Path) -> None:
         connect(written(tmp_path, "pass", "{'logprobs': 'made up'}"))
     with pytest.raises(BadInput, match="names no program"):
         connect("cmd:")
+
+
+TOLD_BADLY = """
+class Refuses:
+    @classmethod
+    def describe(cls, **options): raise NotImplementedError("not today")
+    def __init__(self, target, draft=None): pass
+
+class Raises(Refuses):
+    @classmethod
+    def describe(cls, **options): raise ValueError("no such method")
+
+class Misspells(Refuses):
+    @classmethod
+    def describe(cls, **options): return {"capabilities": ["temperature"], "checkpont": "eagle3"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("Refuses", "refuses to say what it is: not today"), ("Raises", "no such method"), ("Misspells", "checkpont")],
+)
+def test_what_does_not_say_what_it_is_is_broken(name: str, told: str, tmp_path: Path) -> None:
+    """In this process as in another; by the command it is exit code 4 and no traceback, whose exit code of 1 would be a fault."""
+    file = tmp_path / f"told_{name}.py"
+    file.write_text(TOLD_BADLY)
+    with pytest.raises(AdapterError, match="checkpont|Extra inputs" if name == "Misspells" else told):
+        connect(served(f"{file}:{name}"))
+    done = eagle2(["verify", f"py:{file.stem}:{name}", "--only", "SMOKE", "-n", "0"], tmp_path)
+    assert done.returncode == BROKEN and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_command_that_says_nothing_is_not_waited_for() -> None:
+    begun = time.monotonic()
+    with pytest.raises(AdapterError, match="sleep 60 did not say what it is within 1 s"):
+        connect("cmd:sleep 60", time_limit=1.0)
+    assert time.monotonic() - begun < 30
 
 
 def test_unknown_options_are_refused(tmp_path: Path) -> None:
