@@ -10,11 +10,13 @@ from harness.report.words import listed
 
 def sentence(record: Record) -> str:
     """How many times as fast as what."""
+    names = {VANILLA: "the same loop without drafts", TRANSFORMERS: "transformers’ generate"}
+    ours = [one for one in of(record).ratios if one.arm == SPECULATIVE and one.over in names]
     told = []
-    for over, name in ((VANILLA, "the same loop without drafts"), (TRANSFORMERS, "transformers’ generate")):
-        found = [one for one in of(record).ratios if (one.arm, one.over) == (SPECULATIVE, over)]
-        each = [f"{r.median:.2f} times ({r.low:.2f}–{r.high:.2f}) at temperature {r.temperature:g}" for r in found]
-        told += [f"as fast as {name}: {listed(each)}"] if found else []
+    for temperature in dict.fromkeys(one.temperature for one in ours):
+        found = [one for one in ours if one.temperature == temperature]
+        each = [f"{one.median:.2f} times ({one.low:.2f}–{one.high:.2f}) as fast as {names[one.over]}" for one in found]
+        told.append(f"at temperature {temperature:g} {listed(each)}")
     return f"Decoding with the head is {'; '.join(told)}." if told else "Nothing was compared."
 
 

@@ -115,7 +115,7 @@ def _measure(asked: Settings, pair: Pair, file: Path, out: Path) -> Record:
     asked.check(pair)
     chosen = asked_prompts(file, pair, asked.limit, asked.tokens)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("loading", total=None)
 
         def report(what: str, done: int, total: int) -> None:
