@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from eagle2_ref.cache import Cache
 from eagle2_ref.errors import BadInput
-from eagle2_ref.llama import Layer, Pass, Turn
+from eagle2_ref.llama import Layer, Pass, Rotary
 
 
 @dataclass(frozen=True)
@@ -184,13 +184,14 @@ class LayerWeights(nn.Module):
 
 def pass_of(config: HeadConfig, positions: Tensor, mask: Tensor | None, cache: Cache | None, dtype: torch.dtype) -> Pass:
     """What the layers of a pass over positions [texts, n] have in common."""
-    frequencies, (texts, n) = rotations(config, positions.device), positions.shape
-    turn = Turn.of(positions.flatten(), frequencies, config.num_attention_heads, config.num_key_value_heads, dtype)
-    return Pass.of(texts, n, turn, mask, cache)
+    texts, n = positions.shape
+    rotary = rotary_of(config, dtype, positions.device)
+    rotary.reserve(cache.capacity + n if cache else int(positions.max()) + 1)
+    return Pass.of(texts, n, rotary.at(positions.flatten()), mask, cache)
 
 
 @lru_cache
-def rotations(config: HeadConfig, device: torch.device) -> Tensor:
-    """Angles per position [head_dim / 2]."""
+def rotary_of(config: HeadConfig, dtype: torch.dtype, device: torch.device) -> Rotary:
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
-    return 1.0 / config.rope_theta**exponents / config.rope_factor  # in transformers' order, to the last bit
+    frequencies = 1.0 / config.rope_theta**exponents / config.rope_factor  # in transformers' order, to the last bit
+    return Rotary(frequencies, config.num_attention_heads, config.num_key_value_heads, dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,26 +17,44 @@ from eagle2_ref.cache import Cache
 from eagle2_ref.network import Rows, causal
 
 
+class Rotary:
+    """Rotary embedding: cosines and sines of every position, for the queries, keys and values of a token in one.
+
+    Values are turned by an angle of zero; the sines of the first half of a head have their sign changed. The tables grow.
+    """
+
+    def __init__(self, frequencies: Tensor, heads: int, kv_heads: int, dtype: torch.dtype, scale: float = 1.0) -> None:
+        """frequencies [dim / 2], float32; scale: of cosines and sines."""
+        self._frequencies, self._turned, self._values = frequencies, heads + kv_heads, kv_heads
+        self._dtype, self._scale = dtype, scale
+        self._tables = self._made(0)
+
+    def reserve(self, n: int) -> None:
+        """Make sure of the positions below n."""
+        if n > len(self._tables[0]):
+            self._tables = self._made(max(n, 2 * len(self._tables[0]), 256))
+
+    def at(self, positions: Tensor) -> Turn:
+        """Of positions [rows], for which there is room."""
+        cos, sin = self._tables
+        return Turn(cos.index_select(0, positions), sin.index_select(0, positions))
+
+    def _made(self, n: int) -> tuple[Tensor, Tensor]:
+        angles = torch.arange(n, device=self._frequencies.device).float()[:, None] * self._frequencies
+        cos, sin = ((x * self._scale).to(self._dtype)[:, None] for x in (angles.cos(), angles.sin()))
+        still = cos.new_ones(n, self._values, 2 * len(self._frequencies))
+        return (
+            torch.cat([torch.cat([cos, cos], dim=-1).expand(-1, self._turned, -1), still], dim=1),
+            torch.cat([torch.cat([-sin, sin], dim=-1).expand(-1, self._turned, -1), torch.zeros_like(still)], dim=1),
+        )
+
+
 @dataclass(frozen=True)
 class Turn:
-    """Rotary embedding of a pass: cosines and sines [rows, heads + 2 kv_heads, dim] for queries, keys and values in one.
-
-    Values are turned by an angle of zero; the sines of the first half have their sign changed.
-    """
+    """Cosines and sines of the tokens of a pass, [rows, heads + 2 kv_heads, dim]."""
 
     cos: Tensor
     sin: Tensor
-
-    @classmethod
-    def of(
-        cls, positions: Tensor, frequencies: Tensor, heads: int, kv_heads: int, dtype: torch.dtype, scale: float = 1.0
-    ) -> Turn:
-        """positions [rows]; frequencies [dim / 2]."""
-        angles = positions.float()[:, None] * frequencies
-        cos, sin = (angles.cos() * scale).to(dtype)[:, None], (angles.sin() * scale).to(dtype)[:, None]
-        turned, values = heads + kv_heads, (len(positions), kv_heads, 2 * len(frequencies))
-        cos, sin = torch.cat([cos, cos], dim=-1).expand(-1, turned, -1), torch.cat([-sin, sin], dim=-1).expand(-1, turned, -1)
-        return cls(torch.cat([cos, cos.new_ones(values)], dim=1), torch.cat([sin, sin.new_zeros(values)], dim=1))
 
     def __call__(self, qkv: Tensor) -> Tensor:
         """Of each half of a head, the other half is added, times the sine."""
@@ -122,9 +141,26 @@ class Layer:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """LLaMA's norm. The mean square is taken in float32 whatever the dtype, as transformers does."""
+    """LLaMA's norm. The mean square is taken in float32 whatever the dtype, as transformers does.
+
+    Where x is float32 as a product of matrices, which on a CPU is a third quicker than a mean; else in transformers' order.
+    """
+    if x.dtype == torch.float32:
+        return x * torch.addmm(_epsilon(eps, x.device), x * x, _mean(x.shape[-1], x.device)).rsqrt() * weight
     wide = x.float()
     return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+@lru_cache
+def _mean(width: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((width, 1), 1 / width, device=device)
+
+
+@lru_cache
+def _epsilon(eps: float, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((1, 1), eps, device=device)
 
 
 class Llama:
@@ -136,7 +172,8 @@ class Llama:
         self.heads, self.kv_heads, self.eps = config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps
         self.dtype, self.device, self.embedding = model.dtype, model.device, model.get_input_embeddings().weight.detach()
         rope = LlamaRotaryEmbedding(config)
-        self.frequencies, self.scale = rope.inv_freq.to(self.device), rope.attention_scaling
+        frequencies = rope.inv_freq.to(self.device)
+        self.rotary = Rotary(frequencies, self.heads, self.kv_heads, self.dtype, rope.attention_scaling)
         self.layers = list[Layer]()
         with torch.no_grad():
             for index in range(len(body.layers)):
@@ -167,7 +204,8 @@ class Llama:
 
     def __call__(self, tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Cache, last: bool = False) -> Rows:
         texts, n = tokens.shape
-        turn = Turn.of(positions.flatten(), self.frequencies, self.heads, self.kv_heads, self.dtype, self.scale)
+        self.rotary.reserve(cache.capacity + n)
+        turn = self.rotary.at(positions.flatten())
         mask = additive(seen, self.dtype) if seen is not None and seen.dtype == torch.bool else seen
         here = Pass.of(texts, n, turn, mask, cache)
         x = F.embedding(tokens.flatten(), self.embedding)

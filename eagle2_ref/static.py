@@ -21,7 +21,7 @@ from eagle2_ref.drafters.eagle2 import Budget, Eagle2, Pool, best
 from eagle2_ref.errors import BadInput
 from eagle2_ref.llama import Llama, additive
 from eagle2_ref.network import KeptText
-from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sampling import SamplingParams, probabilities
 from eagle2_ref.tree import ROOT, DraftTree
 
 GRAIN = 256
@@ -219,7 +219,7 @@ class Static:
         state.tokens.copy_(emitted)
         state.features.copy_(rows.features[0, path])
         state.fresh.copy_(accepted)
-        logprobs = told[path, emitted].double().log()
+        logprobs = told[path, emitted]
         parts = (accepted[None], emitted, path, logprobs, tokens, parents, values)
         return torch.cat([part.double() for part in parts])
 
@@ -301,13 +301,11 @@ def ancestors(parents: Tensor, depth: int) -> Tensor:
 
 
 def laws(logits: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """p [m + 1, V], and what log-probabilities are told of: at temperature 0 the law whose likeliest token is taken."""
-    scores = logits if logits.dtype == torch.float64 else logits.float()
-    anything = torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device)
-    law = torch.as_tensor(params.processors()(anything, scores)).softmax(-1)
-    if params.temperature:
-        return law, law
-    return torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0), law
+    """p [m + 1, V] as `sampling.law` has it, without its look for damage; and the log-probabilities that are told."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    anything = torch.zeros(len(wide), 1, dtype=torch.long, device=wide.device)
+    scores = torch.as_tensor(params.processors()(anything, wide))
+    return probabilities(scores, params), scores.log_softmax(-1)
 
 
 def draw(p: Tensor, u: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -120,10 +122,11 @@ class Eagle2:
 
         feature is the root's, [texts, 1, H]; the caches of several texts stand side by side, and are left as they were found.
         """
-        kept, k, texts, device = self.cache.length, self.budget.k, len(feature), feature.device
+        k, texts, device = self.budget.k, len(feature), feature.device
         layer = self._children(feature, torch.zeros(texts, 1, device=device), torch.full((texts, 1), -1, device=device))
         layers, before = [layer], 0  # before: candidates in the layers above
         mask = additive(self.cache.holds(), feature.dtype)[:, None]
+        kept, root = self.cache.length, (self.cache.length - 1 - self.cache.starts)[:, None]
         growing, grown = torch.ones(texts, dtype=torch.bool, device=device), torch.ones(texts, dtype=torch.long, device=device)
         for level in range(1, depth):
             beam = best(layer.values, k)
@@ -133,18 +136,16 @@ class Eagle2:
                 if not growing.any():
                     break
             grown += growing
-            parent = beam.div(k, rounding_mode="floor")[..., None]  # which of the nodes expanded in the layer above it is
-            itself = additive(torch.eye(beam.shape[1], dtype=torch.bool, device=device), mask.dtype).expand(texts, -1, -1)
-            mask = torch.cat([mask.take_along_dim(parent, 1), itself], dim=-1)
-            positions = (kept + level - 1 - self.cache.starts)[:, None].expand(beam.shape)
-            feature = self._pass(layer.tokens.gather(1, beam), feature.take_along_dim(parent, 1), positions, mask)
-            self.cache.length += beam.shape[1]
-            below = self._children(feature, values, before + beam)
+            parent, n = beam.div(k, rounding_mode="floor"), beam.shape[1]  # which of the nodes expanded in the layer above it is
+            mask = torch.cat([_of(mask, parent), _itself(n, mask.dtype, device).expand(texts, n, n)], dim=-1)
+            tokens, positions = layer.tokens.gather(1, beam), (root + level).expand(texts, n)
+            feature = self._pass(tokens, _of(feature, parent), positions, mask)
+            self.cache.length += n
+            layer = self._children(feature, values, beam + before)
+            before += layers[-1].values.shape[1]
             if self.budget.layer:
-                below = replace(below, values=below.values.masked_fill(~growing[:, None], -math.inf))
-            before += layer.values.shape[1]
-            layers.append(below)
-            layer = below
+                layer = replace(layer, values=layer.values.masked_fill(~growing[:, None], -math.inf))
+            layers.append(layer)
         self.cache.length = self.cache.end = kept
         return Pool.join(layers), grown
 
@@ -234,20 +235,35 @@ def rerank(root: int, pool: Pool, m: int, least: float = -math.inf) -> DraftTree
     Values never rise along a path, and of equals the shallower and then the earlier is kept: a kept node's parent is
     kept too. (With a sort that breaks ties arbitrarily a child can stay without its parent, and the text loses a token.)
     """
-    if pool.values.isnan().any():  # which counts as higher than any number
+    tokens, parents, values = (field.cpu().numpy() for field in (pool.tokens, pool.parents, pool.values))
+    if np.isnan(values).any():  # which counts as higher than any number
         raise BadInput(
             "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
         )
-    kept = best(pool.values, m)
-    kept = kept[pool.values[kept] >= least]
-    place = torch.zeros(len(pool.values) + 1, dtype=torch.long, device=kept.device)
-    place[kept] = torch.arange(1, len(kept) + 1, device=kept.device)  # node 0 is the root; index -1 stays 0
-    first = torch.tensor([root], device=kept.device)
+    kept = np.sort(np.argsort(-values, kind="stable")[:m])
+    kept = kept[values[kept] >= least]
+    place = np.zeros(len(values) + 1, dtype=np.int64)
+    place[kept] = np.arange(1, len(kept) + 1)  # node 0 is the root; index -1 stays 0
     return DraftTree(
-        torch.cat([first, pool.tokens[kept]]).cpu(),
-        torch.cat([first.new_tensor([-1]), place[pool.parents[kept]]]).cpu(),
-        torch.cat([pool.values.new_zeros(1), pool.values[kept]]).cpu(),
+        torch.from_numpy(np.concatenate([[root], tokens[kept]])),
+        torch.from_numpy(np.concatenate([[-1], place[parents[kept]]])),
+        torch.from_numpy(np.concatenate([np.zeros(1, values.dtype), values[kept]])),
     )
+
+
+def _of(rows: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen rows [texts, k] of each text's [texts, n, …]."""
+    texts, n = rows.shape[:2]
+    if texts > 1:
+        chosen = chosen + n * torch.arange(texts, device=rows.device)[:, None]
+    return rows.flatten(0, 1).index_select(0, chosen.flatten()).view(texts, -1, rows.shape[-1])
+
+
+@lru_cache
+def _itself(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The mask of n nodes that see themselves alone."""
+    with torch.inference_mode(False):
+        return additive(torch.eye(n, dtype=torch.bool, device=device), dtype)
 
 
 def best(values: Tensor, n: int) -> Tensor:
