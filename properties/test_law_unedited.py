@@ -14,7 +14,7 @@ from harness.laws.exact import first_departure, target_law, total_variation
 from harness.laws.interception import NotEnumerable
 from harness.pairs import shipped
 from harness.plugin import Judge
-from properties.cells import UNEDITED, Cell, parametrize
+from properties.cells import UNEDITED, Cell, needs, parametrize
 from properties.pictures import law_picture
 from properties.subject import Subject
 
@@ -40,8 +40,7 @@ def test_generate_itself(cell: Cell, judge: Judge, subject: Subject) -> None:
     Nothing of the implementation is edited. Each execution is given another seed: what draws from the seed out of our sight
     cannot be enumerated, and is told as n/a with the call's name where there is one.
     """
-    for need in set(cell.params) - {"temperature"}:
-        subject.impl.require(need)
+    subject.impl.require(*needs(cell.params))
     if subject.impl.apart:
         judge("n/a", "what it draws is out of sight: it is a trace, or runs in a process of its own")
     pair, prompt = shipped(cell.pair), [2, 3, 2]
