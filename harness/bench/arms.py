@@ -88,7 +88,7 @@ class FirstToken(BaseStreamer):  # type: ignore[misc]
     """Hears when the first new token is there. The prompt is told first, then each token."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock, self._told, self.at = clock, 0, 0.0
+        self._clock, self._told, self.at = clock, 0, -1.0
 
     def put(self, _value: Any) -> None:
         self._told += 1

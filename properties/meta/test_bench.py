@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
@@ -20,9 +21,10 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import load_model
 from harness.bench import readme
 from harness.bench.against import of
-from harness.bench.arms import Ours, Timed, Transformers
-from harness.bench.costs import ROWS, costs
+from harness.bench.arms import FirstToken, Ours, Timed, Transformers
+from harness.bench.costs import ROWS, WARM, costs
 from harness.bench.figures import OFF
+from harness.bench.page import draw
 from harness.bench.record import Call, Cost, Point, Record, Steps, read
 from harness.bench.run import calls
 from harness.bench.settings import PROMPTS, Settings, asked_prompts, command
@@ -74,7 +76,9 @@ def test_all_arms_at_all_temperatures(ran: Path) -> None:
     assert all(call.prefill is None for call in record.of(Call) if call.arm in arms[3:])
     assert {(one.arm, one.temperature) for one in record.of(Steps)} == {(arm, t) for arm in arms[:2] for t in (0.0, 1.0)}
     assert {(one.what, one.rows) for one in record.of(Cost)} == {(what, rows) for what in ("target", "head") for rows in ROWS}
-    assert {(one.temperature, one.m) for one in record.of(Point)} == {(t, m) for t in (0.0, 1.0) for m in (1, 2, 3, 4)}
+    points = record.of(Point)
+    assert {(one.temperature, one.m) for one in points} == {(t, m) for t in (0.0, 1.0) for m in (1, 2, 3, 4)}
+    assert all(one.passes * one.m < one.rows <= one.passes * (one.m + 1) for one in points)
 
 
 def test_counts_agree_with_each_other(ran: Path) -> None:
@@ -86,6 +90,7 @@ def test_counts_agree_with_each_other(ran: Path) -> None:
             assert getattr(ours, name) == getattr(same, name), name
         bare = found["vanilla", temperature]
         assert bare.tau == 1.0 and bare.target_passes == bare.tokens and bare.head_passes == 0
+        assert found["ref:k=2,depth=2,m=3" + OFF, temperature].tau == 1.0
         assert ours.head_passes and (ours.rows or 0) > (bare.rows or 0) > 0
 
 
@@ -108,6 +113,17 @@ def test_the_page_stands_alone(ran: Path) -> None:
     for name in pictures:
         ElementTree.parse(ran / f"{name}.svg")  # noqa: S314  we wrote it
         assert f'id="{name}"' in page and f"({name}.svg)" in (ran / "summary.md").read_text()
+
+
+def test_what_stands_in_a_record_is_shown_and_not_obeyed(ran: Path, tmp_path: Path) -> None:
+    """A record may come from anywhere."""
+    record, evil = read(ran), "<script>alert(1)</script>"
+    fields = {"command": evil, "commit": evil, "machine": {evil: evil}, "versions": {evil: evil}, "arms": {evil: evil}}
+    settings = record.header.settings.model_copy(update={"pair": evil, "prompts": evil})
+    header = record.header.model_copy(update={**fields, "settings": settings})
+    for path in draw(record.model_copy(update={"header": header}), tmp_path):
+        assert "<script" not in path.read_text() or path.suffix == ".md"
+    assert not re.search(r"(?<!\\)<script", re.sub("`.*`", "", (tmp_path / "summary.md").read_text()))
 
 
 def test_drawn_again_it_is_the_same(ran: Path) -> None:
@@ -224,9 +240,11 @@ def test_parts_make_up_the_step(pair: Pair) -> None:
 
 
 def test_a_pass_is_measured_behind_a_text_that_stays(pair: Pair) -> None:
-    decoder = loaded(pair)
-    found = list(costs(decoder, list(b"def f(x):"), ticking(), times=2))
+    """What the first turns took is not looked at."""
+    decoder, clock = loaded(pair), ticking()
+    found = list(costs(decoder, list(b"def f(x):"), clock, times=2))
     assert {cost.behind for cost in found} == {200} and all(cost.median == 1000.0 for cost in found)
+    assert clock() == len(found) * (WARM + 2 * 2)
     assert decoder.target.length == 0
 
 
@@ -254,6 +272,14 @@ def test_transformers_is_asked_for_the_same(pair: Pair) -> None:
         "top_k": 0,
         "top_p": 1.0,
     }
+
+
+def test_the_first_token_comes_after_the_prompt() -> None:
+    heard, seen = FirstToken(ticking()), []
+    for _ in range(3):
+        heard.put(None)
+        seen.append(heard.at)
+    assert seen == [-1.0, 0.0, 0.0]
 
 
 def test_ours_is_timed_to_its_first_block(pair: Pair) -> None:

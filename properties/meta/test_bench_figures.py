@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from eagle2_ref.errors import BadInput
+from harness.bench import show
 from harness.bench.against import against
 from harness.bench.counting import added, counted
 from harness.bench.counts import off
@@ -83,6 +84,8 @@ def test_where_the_prompts_pass_is_not_told_apart_both_are_taken_whole() -> None
     beside = ratio("beside", "vanilla")
     assert beside.whole and beside.median == pytest.approx((1.0 + 20 * 0.100) / 2.1)
     assert ratio("beside", "beside" + OFF).median == pytest.approx(2.0)
+    other_way = ratio("speculative", "beside")
+    assert other_way.whole and other_way.median == pytest.approx(2.1 / (1.0 + 20 * 0.005))
 
 
 def test_tau_of_all_passes_and_of_prompts() -> None:
@@ -150,8 +153,12 @@ def test_a_record_reads_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_cut_off_has_lost_nothing_but_its_end(tmp_path: Path) -> None:
-    """Half a line is left out; what asks for a whole run refuses it."""
-    path = recorded(tmp_path, *LINES)
+    """Every line is on disk at once. Half a line is left out; what asks for a whole run refuses it."""
+    path = tmp_path / RECORD
+    with Writer(path, HEADER) as writer:
+        for n, line in enumerate(LINES, start=1):
+            writer.write(line)
+            assert len(read(path).lines) == n
     with path.open("a") as file:
         file.write(LINES[0].model_dump_json()[:40])
     assert read(path).lines == tuple(LINES) and read(path).footer is None
@@ -189,9 +196,11 @@ def changed(**fields: Any) -> Record:
 @pytest.mark.parametrize(("factor", "red"), [(0.97, True), (0.985, False), (1.0, False), (1.015, False), (1.03, True)])
 def test_against_an_earlier_run_counts_are_judged_both_ways(count: str, factor: float, red: bool) -> None:
     before = changed()
-    was = next(getattr(arm, count) for arm in FOOTER.figures.arms if arm.arm == "speculative")
+    told, was = count.replace("_", " "), next(getattr(arm, count) for arm in FOOTER.figures.arms if arm.arm == "speculative")
     moved = [name for row in against(changed(**{count: was * factor}), before) for name in row.moved]
     assert moved == ([count] if red else [])
+    shown = show.moved(against(changed(**{count: was * factor}), before))
+    assert [row[-1] for i, row in enumerate(shown.rows) if i in shown.heavy] == (["τ" if count == "tau" else told] if red else [])
 
 
 def test_wall_clock_is_not_judged() -> None:
