@@ -47,10 +47,10 @@ def mendable(command: Callable[..., None]) -> Callable[..., None]:
             typer.echo("eagle2: stopped", err=True)
             raise typer.Exit(130) from None
         except Exception as error:
-            from harness.implementations.engine import AdapterError  # late: it imports torch
+            from harness.implementations.engine import AdapterError, NotApplicable  # late: it imports torch
             from harness.report.words import shown  # what an error quotes may come from a file that wants to be printed
 
-            if not isinstance(error, BadInput | AdapterError):
+            if not isinstance(error, BadInput | AdapterError | NotApplicable):
                 raise
             typer.echo(f"eagle2: {shown(str(error))}", err=True)
             raise typer.Exit(USAGE if isinstance(error, BadInput) else BROKEN) from None

@@ -76,7 +76,8 @@ class Implementation:
 def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = None) -> Implementation:
     """The implementation of a string: `ref:rule=walk,k=4`, `py:my.module:Engine,depth=5`, `vllm:method=eagle`.
 
-    BadInput for what is wrong with the string, AdapterError for an implementation that does not say what it is.
+    BadInput for what is wrong with the string; NotApplicable for an implementation that refuses, in its own words, to say what
+    it is, and AdapterError for one that fails to.
     """
     kind, _, rest = connectable.partition(":")
     common: dict[str, Any] = {"name": connectable, "time_limit": time_limit, "tape": tape}
@@ -88,7 +89,7 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
     try:
         return kinds[kind](rest, common)
     except NotImplementedError as refusal:
-        raise AdapterError(f"{connectable} refuses to say what it is: {refusal}") from None
+        raise NotApplicable(f"{connectable} refuses to say what it is: {refusal}") from None
 
 
 def _reference(rest: str, common: dict[str, Any]) -> Implementation:

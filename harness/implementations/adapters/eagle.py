@@ -101,9 +101,11 @@ class Engine:
 
 
 def _version(path: str) -> str:
-    """Of an installed package its version; of a folder a checksum of the code that decodes."""
+    """Of an installed package its version; of a folder a checksum of the code that decodes, which must be there."""
     if path:
         files = sorted(Path(path).glob("eagle/model/*.py"))
+        if not files:
+            raise NotImplementedError(f"there is no package eagle in {path}: it takes a checkout of SafeAILab/EAGLE")
         return "eagle/model " + hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return f"eagle-llm {importlib.metadata.version('eagle-llm')}"
