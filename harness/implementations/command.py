@@ -142,7 +142,9 @@ class Process:
             self.close()
             raise
         if not line:
-            raise AdapterError(f"{self._name()} ended with exit code {self._running.wait()}{self.last_words()}")
+            code = self._running.wait()
+            self.close()
+            raise AdapterError(f"{self._name()} ended with exit code {code}{self.last_words()}")
         return self._read(line)
 
     def _read(self, line: bytes) -> Reply:
@@ -181,8 +183,8 @@ def _indented(text: str) -> str:
 
 
 def _kill(running: subprocess.Popen[bytes]) -> None:
-    """End a process and whatever it started."""
-    if running.poll() is None:
+    """End a process, and whatever it started and may have left behind: they are a group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
         os.killpg(running.pid, signal.SIGKILL)
     assert running.stdin is not None and running.stdout is not None
     for pipe in (running.stdin, running.stdout):

@@ -98,6 +98,24 @@ def test_a_hanging_process_is_gone(tmp_path: Path) -> None:
     assert running.poll() is not None
 
 
+def gone(pid: int) -> bool:
+    """Whether a process ends within five seconds; one that outlives them is ended here."""
+    for _ in range(100):
+        if not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            return True
+        time.sleep(0.05)
+    os.kill(pid, 9)
+    return False
+
+
+def test_what_a_dead_engine_had_started_is_gone_too(tmp_path: Path) -> None:
+    """Workers of an engine hold its memory."""
+    start = "import subprocess; child = subprocess.Popen(['sleep', '60'])"
+    with pytest.raises(AdapterError, match=r"code 9\n(.|\n)*child \d+") as told:
+        asked(written(tmp_path, f"{start}; sys.stderr.write(f'child {{child.pid}}'); sys.stderr.flush(); os._exit(9)"))
+    assert gone(int(str(told.value).rpartition("child ")[2]))
+
+
 def test_an_engine_ends_with_its_harness(tmp_path: Path) -> None:
     """Even where the harness was killed: stdin ends, and so does whoever reads it."""
     connectable = written(tmp_path, "return [[0] * 3]")
@@ -110,12 +128,7 @@ def test_an_engine_ends_with_its_harness(tmp_path: Path) -> None:
         assert harness.stdout is not None
         pid = int(harness.stdout.readline())
         harness.kill()
-    for _ in range(100):
-        if not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
-            return
-        time.sleep(0.05)
-    os.kill(pid, 9)
-    pytest.fail("the engine outlived its harness")
+    assert gone(pid), "the engine outlived its harness"
 
 
 def test_a_command_that_is_no_engine(tmp_path: Path) -> None:
