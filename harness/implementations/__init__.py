@@ -92,6 +92,12 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
         raise NotApplicable(f"{connectable} refuses to say what it is: {refusal}") from None
 
 
+def _static(rest: str, common: dict[str, Any]) -> Implementation:
+    from harness.implementations import reference
+
+    return _python(reference.FixedShapes, _options(rest), common)
+
+
 def _reference(rest: str, common: dict[str, Any]) -> Implementation:
     from harness.implementations import reference
 
@@ -253,6 +259,7 @@ def _value(text: str) -> int | float | bool | str:
 
 CONNECTIONS: dict[str, Callable[[str, dict[str, Any]], Implementation]] = {
     "ref": _reference,
+    "static": _static,
     "py": _outsider,
     "cmd": _command,
     "published": _published,
