@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -105,7 +106,7 @@ def _judge(one: Judging, out: Path, check: str, tier: str, console: Console) -> 
     except AdapterError as error:
         console.print(f"{one.id}: no record: {error}", markup=False)
         return True
-    folder = out / (version or one.engine).replace(" ", "-").replace("/", "-") / one.name
+    folder = out / (folder_of(version) or one.engine) / one.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "record.jsonl").unlink(missing_ok=True)  # of an earlier run: where this one comes to none, it must not stand for it
     begun = time.monotonic()
@@ -120,6 +121,11 @@ def _judge(one: Judging, out: Path, check: str, tier: str, console: Console) -> 
         for name in ("log.txt", "junit.xml", "badge.json"):
             (folder / name).unlink(missing_ok=True)
     return record is None
+
+
+def folder_of(version: str) -> str:
+    """A version as the name of a folder: an engine says of itself what it likes, and must not choose where we write."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", version)[:80].strip(".-")
 
 
 def _record(folder: Path) -> Record | None:

