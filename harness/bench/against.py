@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eagle2_ref.errors import BadInput
 from harness.bench.counts import off
 from harness.bench.figures import figures
-from harness.bench.record import Arm, Call, Figures, Header, Record
+from harness.bench.record import Arm, Asked, Call, Figures, Header, Record
 from harness.bench.settings import Settings
 
 COUNTS = ("tau", "target_passes", "head_passes", "rows")
@@ -29,21 +30,21 @@ class Row:
 
 def against(now: Record, before: Record) -> list[Row]:
     """Every arm that both have; ours is always among them."""
-    comparable(now.header, before.header)
+    comparable(now.header.settings, now.header.prompts, before.header)
     theirs = {(arm.arm, arm.temperature): arm for arm in of(before).arms}
     mine = {(arm.arm, arm.temperature): arm for arm in of(now).arms}
     return [Row(theirs[key], arm) for key, arm in mine.items() if key in theirs]
 
 
-def comparable(now: Header, before: Header) -> None:
+def comparable(settings: Settings, prompts: Sequence[Asked], before: Header) -> None:
     """Raise BadInput where texts are not the same texts."""
     for name in Settings.model_fields:
-        mine, theirs = (getattr(header.settings, name) for header in (now, before))
+        mine, theirs = getattr(settings, name), getattr(before.settings, name)
         if name not in FREE and mine != theirs:
             raise BadInput(
                 f"the earlier run had {name} {theirs}, this one has {mine}", "its header has its settings: give the same"
             )
-    asked, had = ({p.id: p.digest for p in header.prompts} for header in (now, before))
+    asked, had = ({prompt.id: prompt.digest for prompt in found} for found in (prompts, before.prompts))
     if asked != had:
         strange = sorted(asked.items() ^ had.items())[0][0]
         raise BadInput(f"the two runs do not have the same prompts: {strange} differs", "give the same --prompts and --limit")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Literal, TypeVar
@@ -11,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from eagle2_ref.errors import BadInput
 from harness.bench.settings import Settings
 from harness.evidence import Value
+from harness.pairs import Prompt
 
 FORMAT = 1
 RECORD = "record.jsonl"
@@ -23,6 +26,11 @@ class Asked(Value):
     kind: str
     length: int
     digest: str
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> Asked:
+        digest = hashlib.sha256(json.dumps(prompt.tokens).encode()).hexdigest()[:16]
+        return cls(id=prompt.id, kind=prompt.kind, length=len(prompt.tokens), digest=digest)
 
 
 class Header(Value):
@@ -88,6 +96,21 @@ class Cost(Value):
     median: float
     low: float
     high: float
+
+
+class Tried(Value):
+    """A budget that tuning tried: tokens per millisecond as counts and costs tell, and per pass tokens, rows and head passes."""
+
+    k: int
+    depth: int
+    m: int
+    head_temperature: float
+    node: float
+    layer: float
+    rate: float
+    tau: float
+    rows: float
+    layers: float
 
 
 class Point(Value):

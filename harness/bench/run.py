@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +23,7 @@ from harness.bench.costs import costs
 from harness.bench.facts import commit, memory, of_machine, of_versions
 from harness.bench.figures import OFF, figures
 from harness.bench.record import RECORD, Asked, Call, Cost, Footer, Header, Point, Record, Steps, Writer
-from harness.bench.settings import RULES, Settings
+from harness.bench.settings import RULES, Settings, label
 from harness.bench.steps import steps
 from harness.implementations import connect
 from harness.pairs import Pair, Prompt
@@ -143,7 +141,7 @@ def opened(settings: Settings, pair: Pair) -> Iterator[Scene]:
             implementation = connect(connectable, TIME_LIMIT)
             common = {"dtype": settings.dtype, "device": settings.device}
             options = {name: value for name, value in common.items() if implementation.takes(name)}
-            for name, speculate in ((connectable, True), (connectable + OFF, False)):
+            for name, speculate in ((label(connectable), True), (label(connectable) + OFF, False)):
                 engine = implementation.open(pair, speculate=speculate, **options)
                 stack.callback(engine.close)
                 arms[name] = Beside(engine, watch)
@@ -156,11 +154,11 @@ def header(settings: Settings, prompts: Sequence[Prompt], scene: Scene, command:
         started=_now(),
         command=command,
         commit=commit(),
-        settings=settings,
+        settings=settings.model_copy(update={"beside": tuple(map(label, settings.beside))}),
         machine=of_machine(settings.device, settings.threads),
         versions=of_versions(),
         arms=scene.told,
-        prompts=tuple(Asked(id=p.id, kind=p.kind, length=len(p.tokens), digest=_digest(p.tokens)) for p in prompts),
+        prompts=tuple(map(Asked.of, prompts)),
     )
 
 
@@ -178,10 +176,6 @@ def _threads(n: int) -> Iterator[None]:
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = told
-
-
-def _digest(tokens: Sequence[int]) -> str:
-    return hashlib.sha256(json.dumps(list(tokens)).encode()).hexdigest()[:16]
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class Settings(Value):
                 f"temperatures are {', '.join(f'{t:g}' for t in self.temperatures) or 'none'}",
                 "give different numbers of 0 or more, with commas between",
             )
-        if len(set(self.beside)) < len(self.beside):
+        if len(set(map(label, self.beside))) < len(self.beside):
             raise BadInput(f"--beside names {', '.join(self.beside)}", "name every decoder once")
         self.budget.check(pair.vocab_size)
 
@@ -79,10 +80,15 @@ def command(settings: Settings, pair: Pair) -> str:
         if name == "temperatures":
             words += ["--temperature", ",".join(f"{t:g}" for t in value)]
         elif name == "beside":
-            words += [word for one in value for word in (flag, one)]
+            words += [word for one in value for word in (flag, label(one))]
         else:
             words += ["--no-transformers"] if name == "transformers" else [flag, str(value)]
     return shlex.join(words)
+
+
+def label(connectable: str) -> str:
+    """A connectable as it may be told elsewhere: of folders their names, and nothing of the Python that it runs under."""
+    return re.sub(r"(?<==)/[^,]*/", "", re.sub(r",python=[^,]*", "", connectable))
 
 
 def temperatures(text: str) -> tuple[float, ...]:

@@ -16,8 +16,8 @@ def sentence(record: Record) -> str:
     for temperature in dict.fromkeys(one.temperature for one in ours):
         found = [one for one in ours if one.temperature == temperature]
         each = [f"{one.median:.2f} times ({one.low:.2f}–{one.high:.2f}) as fast as {names[one.over]}" for one in found]
-        told.append(f"at temperature {temperature:g} {listed(each)}")
-    return f"Decoding with the head is {'; '.join(told)}." if told else "Nothing was compared."
+        told.append(f"at temperature {temperature:g}, {listed(each)}")
+    return f"Decoding with the head is, {'; '.join(told)}." if told else "Nothing was compared."
 
 
 def asked(record: Record) -> str:

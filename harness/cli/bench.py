@@ -96,24 +96,24 @@ def bench(
             transformers=transformers,
             seed=seed,
         )
-        if against:
-            from harness.bench.record import read
-
-            read(against, whole=True)  # before minutes are spent
         folder = out or OUT
-        raise typer.Exit(_tell(_measure(asked, chosen, file, folder), folder, against))
+        raise typer.Exit(_tell(_measure(asked, chosen, file, folder, against), folder, against))
 
 
-def _measure(asked: Settings, pair: Pair, file: Path, out: Path) -> Record:
-    """Run it, with a bar."""
+def _measure(asked: Settings, pair: Pair, file: Path, out: Path, against: Path | None) -> Record:
+    """Run it, with a bar. What it cannot be compared with is told before minutes are spent."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from harness.bench.against import comparable
+    from harness.bench.record import Asked, read
     from harness.bench.run import bench
     from harness.bench.settings import asked_prompts, command
 
     asked.check(pair)
     chosen = asked_prompts(file, pair, asked.limit, asked.tokens)
+    if against:
+        comparable(asked, [Asked.of(prompt) for prompt in chosen], read(against, whole=True).header)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("loading", total=None)

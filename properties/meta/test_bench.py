@@ -26,8 +26,8 @@ from harness.bench.costs import ROWS, WARM, costs
 from harness.bench.figures import OFF
 from harness.bench.page import draw
 from harness.bench.record import Call, Cost, Point, Record, Steps, read
-from harness.bench.run import calls
-from harness.bench.settings import PROMPTS, Settings, asked_prompts, command
+from harness.bench.run import Scene, calls, header
+from harness.bench.settings import PROMPTS, Settings, asked_prompts, command, label
 from harness.bench.steps import PARTS, Stopwatch, steps
 from harness.cli import app
 from harness.pairs import Pair, Prompt, shipped
@@ -150,6 +150,22 @@ def test_against_itself_and_against_another(ran: Path, tmp_path: Path) -> None:
     (tmp_path / "record.jsonl").write_text(f"{before}\n{json.dumps(told)}\n")
     moved = bench("--draw", str(ran), "--against", str(tmp_path))
     assert moved.exit_code == 1 and "head passes" in moved.stdout and "moved by more than 2 %" in moved.stdout
+
+
+def test_what_cannot_be_compared_is_told_before_it_is_run(
+    pair: Pair, prompts: Path, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same settings run and come to no moved count; others are refused at once, and nothing is written."""
+    words = ["--target", str(pair.target), "--draft", str(pair.draft), *SMALL.split(), "--prompts", str(prompts)]
+    words += ["--against", str(ran), "--no-transformers", "--out", str(tmp_path / "out")]
+    same = bench(*words)
+    assert same.exit_code == 0 and "no count moved" in same.stdout
+    monkeypatch.setattr("harness.bench.run.bench", None)
+    (tmp_path / prompts.name).write_text(prompts.read_text().replace("class A", "class B"))
+    for other in (["--m", "2"], ["--seed", "1"], ["--limit", "2"], ["--prompts", str(tmp_path / prompts.name)]):
+        refused = bench(*words[:-1], str(tmp_path / "other"), *other)
+        assert (refused.exit_code == 2 and "earlier run" in refused.stderr) or "same prompts" in refused.stderr
+        assert not (tmp_path / "other").exists()
 
 
 def test_the_section_of_the_readme_is_that_of_the_committed_record() -> None:
@@ -299,6 +315,11 @@ def test_the_command_that_has_it_again(pair: Pair) -> None:
     asked = Settings(temperatures=(0.5,), beside=("ref", "vllm:method=eagle"), transformers=False, head_temperature=0.7)
     told = "eagle2 bench --temperature 0.5 --head-temperature 0.7 --beside ref --beside vllm:method=eagle --no-transformers"
     assert command(asked, stdlib) == told
+    there = "eagle:method=eagle2,path=/home/me/EAGLE,python=/home/me/bin/python,k=4"
+    assert label(there) == "eagle:method=eagle2,path=EAGLE,k=4" and label("ref:k=4") == "ref:k=4"
+    asked = Settings(beside=(there,))
+    assert "/home" not in command(asked, stdlib)
+    assert "/home" not in header(asked, [], Scene(loaded(pair), {}, {}, ticking()), "").model_dump_json()
     assert (
         command(Settings(pair="x"), Pair("x", pair.target, pair.draft, own=True)) == "eagle2 bench --target target --draft draft"
     )
