@@ -18,7 +18,7 @@ BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
 
 def section(record: Record) -> str:
     """What stands between the marks."""
-    times, spent, ratios = show.tables(record)
+    times, spent, ratios = show.tables(record)[:3]
     lines = [
         f"{text(asked(record), 600)}",
         f"{text(show.machine(record), 600)}; {record.header.started[:10]}.",

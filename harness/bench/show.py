@@ -11,12 +11,15 @@ from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
 from harness.bench.arms import SPECULATIVE
-from harness.bench.record import Arm, Ratio, Record
+from harness.bench.record import Arm, Ratio, Record, Steps
+from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
 TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
+WIDTHS = {"arm": 12, "over": 12}
+"""Least widths of columns, so that our own names stay whole on a narrow terminal."""
 LEGEND = (
     "Medians over prompts, intervals by bootstrap over prompts. ms a token: decoding, without the prompt's pass; * with it, where"
     " an arm does not tell it apart. τ: tokens per target pass, of all passes, and the mean of the prompts' own."
@@ -33,11 +36,21 @@ class Cells:
 
 
 def tables(record: Record) -> list[Cells]:
-    """Milliseconds, counts, ratios."""
+    """Milliseconds, counts, ratios, and the parts of a step."""
     found = of(record).arms
     told = [arm for arm in found if arm.target_passes is not None]
-    times, spent = (Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told)))
-    return [times, spent, ratios(record)]
+    times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
+    return [times, spent, ratios(record), *([parts(steps)] if (steps := record.of(Steps)) else [])]
+
+
+def parts(steps: Sequence[Steps]) -> Cells:
+    """Milliseconds of a step, and the share of each part."""
+    told = []
+    for one in steps:
+        total = sum(one.milliseconds.values())
+        shares = [f"{one.milliseconds[part] / total:.1%}" if part in one.milliseconds else "" for part in PARTS]
+        told.append((f"{one.temperature:g}", one.arm, f"{total:.2f}", *shares))
+    return Cells(("T", "arm", "ms a step, timed in parts", *PARTS), tuple(told), _ours(steps))
 
 
 def ratios(record: Record) -> Cells:
@@ -84,7 +97,12 @@ def show_moved(rows: Sequence[Row], before: Record, console: Console) -> None:
 def table(cells: Cells, style: str = "bold") -> Table:
     drawn = Table(box=None, pad_edge=False, header_style="dim")
     for i, name in enumerate(cells.columns):
-        drawn.add_column(name, justify="left" if i and name in ("arm", "over", "moved") else "right", overflow="fold")
+        drawn.add_column(
+            name,
+            justify="left" if i and name in ("arm", "over", "moved") else "right",
+            overflow="fold",
+            min_width=WIDTHS.get(name),
+        )
     for i, row in enumerate(cells.rows):
         drawn.add_row(*(Text(shown(cell, 200)) for cell in row), style=style if i in cells.heavy else None)
     return drawn
@@ -100,7 +118,7 @@ def machine(record: Record) -> str:
     return f"{', '.join(filter(None, where))}; {dtype}; {versions}; commit {header.commit}"
 
 
-def _ours(rows: Sequence[Arm | Ratio]) -> frozenset[int]:
+def _ours(rows: Sequence[Arm | Ratio | Steps]) -> frozenset[int]:
     return frozenset(i for i, row in enumerate(rows) if row.arm == SPECULATIVE)
 
 
