@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -48,9 +49,9 @@ def parts(steps: Sequence[Steps]) -> Cells:
     told = []
     for one in steps:
         total = sum(one.milliseconds.values())
-        shares = [f"{one.milliseconds[part] / total:.1%}" if part in one.milliseconds else "" for part in PARTS]
+        shares = [f"{one.milliseconds[part] / total:.0%}" if part in one.milliseconds else "" for part in PARTS]
         told.append((f"{one.temperature:g}", one.arm, f"{total:.2f}", *shares))
-    return Cells(("T", "arm", "ms a step, timed in parts", *PARTS), tuple(told), _ours(steps))
+    return Cells(("T", "arm", "ms a step", *PARTS), tuple(told), _ours(steps))
 
 
 def ratios(record: Record) -> Cells:
@@ -97,12 +98,8 @@ def show_moved(rows: Sequence[Row], before: Record, console: Console) -> None:
 def table(cells: Cells, style: str = "bold") -> Table:
     drawn = Table(box=None, pad_edge=False, header_style="dim")
     for i, name in enumerate(cells.columns):
-        drawn.add_column(
-            name,
-            justify="left" if i and name in ("arm", "over", "moved") else "right",
-            overflow="fold",
-            min_width=WIDTHS.get(name),
-        )
+        side: Literal["left", "right"] = "left" if i and name in ("arm", "over", "moved") else "right"
+        drawn.add_column(name, justify=side, overflow="fold", min_width=WIDTHS.get(name))
     for i, row in enumerate(cells.rows):
         drawn.add_row(*(Text(shown(cell, 200)) for cell in row), style=style if i in cells.heavy else None)
     return drawn

@@ -148,7 +148,7 @@ def test_the_sentence_is_of_ours_alone() -> None:
 
 def test_the_parts_of_a_step_are_told_as_shares() -> None:
     one = Steps(arm="vanilla", temperature=0.0, steps=5, milliseconds={"target pass": 3.0, "rule": 0.75, "rest": 0.25})
-    assert show.parts([one]).rows == (("0", "vanilla", "4.00", "75.0%", "", "", "18.8%", "", "6.2%"),)
+    assert show.parts([one]).rows == (("0", "vanilla", "4.00", "75%", "", "", "19%", "", "6%"),)
 
 
 def recorded(folder: Path, *lines: Line) -> Path:
