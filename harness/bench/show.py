@@ -99,7 +99,9 @@ def table(cells: Cells, style: str = "bold") -> Table:
     drawn = Table(box=None, pad_edge=False, header_style="dim")
     for i, name in enumerate(cells.columns):
         side: Literal["left", "right"] = "left" if i and name in ("arm", "over", "moved") else "right"
-        drawn.add_column(name, justify=side, overflow="fold", min_width=WIDTHS.get(name))
+        drawn.add_column(
+            name.replace(" ", "\n") if name in PARTS else name, justify=side, overflow="fold", min_width=WIDTHS.get(name)
+        )
     for i, row in enumerate(cells.rows):
         drawn.add_row(*(Text(shown(cell, 200)) for cell in row), style=style if i in cells.heavy else None)
     return drawn
