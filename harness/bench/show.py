@@ -19,6 +19,7 @@ from harness.report.words import number, shown
 TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
+STEP = "ms a step"
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
 LEGEND = (
@@ -51,7 +52,7 @@ def parts(steps: Sequence[Steps]) -> Cells:
         total = sum(one.milliseconds.values())
         shares = [f"{one.milliseconds[part] / total:.0%}" if part in one.milliseconds else "" for part in PARTS]
         told.append((f"{one.temperature:g}", one.arm, f"{total:.2f}", *shares))
-    return Cells(("T", "arm", "ms a step", *PARTS), tuple(told), _ours(steps))
+    return Cells(("T", "arm", STEP, *PARTS), tuple(told), _ours(steps))
 
 
 def ratios(record: Record) -> Cells:
@@ -99,9 +100,8 @@ def table(cells: Cells, style: str = "bold") -> Table:
     drawn = Table(box=None, pad_edge=False, header_style="dim")
     for i, name in enumerate(cells.columns):
         side: Literal["left", "right"] = "left" if i and name in ("arm", "over", "moved") else "right"
-        drawn.add_column(
-            name.replace(" ", "\n") if name in PARTS else name, justify=side, overflow="fold", min_width=WIDTHS.get(name)
-        )
+        title = name.replace(" ", "\n") if STEP in cells.columns and name in PARTS else name
+        drawn.add_column(title, justify=side, overflow="fold", min_width=WIDTHS.get(name))
     for i, row in enumerate(cells.rows):
         drawn.add_row(*(Text(shown(cell, 200)) for cell in row), style=style if i in cells.heavy else None)
     return drawn
