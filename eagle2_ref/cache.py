@@ -44,15 +44,17 @@ class Cache:
     def texts(self) -> int:
         return self._store.shape[2]
 
-    def write(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
-        """Put new keys and values [2, texts, kv_heads, n, dim] behind the kept ones; returns all keys and all values."""
-        n = new.shape[-2]
+    def open(self, n: int) -> None:
+        """A pass begins that will write n entries a text. (To cut all layers at once is quicker than one by one.)"""
         self._reserve(n)
         self.end = self.length + n
-        entries = self._layers[layer]
-        entries.narrow(-2, self.length, n).copy_(new)
-        keys, values = entries.narrow(-2, 0, self.end).unbind()
-        return keys, values
+        self._new = self._store.narrow(-2, self.length, n).unbind()
+        self._all = self._store.narrow(-2, 0, self.end).flatten(0, 1).unbind()
+
+    def write(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Put new keys and values [2, texts, kv_heads, n, dim] behind the kept ones; returns all keys and all values."""
+        self._new[layer].copy_(new)
+        return self._all[2 * layer], self._all[2 * layer + 1]
 
     def keep(self, entries: Sequence[int]) -> None:
         """Of the newest pass's entries, counted from 0, keep these, in this order."""
@@ -82,4 +84,4 @@ class Cache:
             self._hold(torch.cat([self._store, torch.zeros_like(self._store)], dim=-2))
 
     def _hold(self, store: Tensor) -> None:
-        self._store, self._layers = store, store.unbind()  # to reach a layer by its number costs more than to find it in a list
+        self._store = store

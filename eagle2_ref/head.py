@@ -127,7 +127,7 @@ class EagleHead(nn.Module):
     def lean(self) -> LeanHead:
         """The head as it drafts. Gradients flow through to the head, if they are on."""
         layers = [layer.lean(index) for index, layer in enumerate(self.layers)]
-        return LeanHead(self.config, self.embed_tokens.weight, self.fc.weight, self.fc.bias, layers)
+        return LeanHead(self.config, self.embed_tokens.weight, self.fc.weight.t().contiguous(), self.fc.bias, layers)
 
 
 @dataclass
@@ -147,7 +147,8 @@ class LeanHead:
         texts, n = tokens.shape
         here = pass_of(self.config, positions.expand(texts, n), mask, cache, features.dtype)
         embedded = F.embedding(tokens.flatten(), self.embedding).to(features.dtype)
-        x = F.linear(torch.cat([embedded, features.flatten(0, 1)], dim=-1), self.fc, self.fc_bias)
+        both = torch.cat([embedded, features.flatten(0, 1)], dim=-1)
+        x = both @ self.fc if self.fc_bias is None else torch.addmm(self.fc_bias, both, self.fc)
         for layer in self.layers:
             x = layer(x, here)
         return x.view(texts, n, -1)

@@ -76,14 +76,16 @@ class Pass:
         kept = cache.length if cache else 0
         if mask is None and n > 1 and kept:
             mask = additive(causal(n, kept + n, turn.cos.device), turn.cos.dtype)
+        if cache:
+            cache.open(n)
         return cls(texts, turn, None if mask is None else mask.view(-1, 1, n, mask.shape[-1]), cache)
 
 
 @dataclass
 class Layer:
-    """One decoder layer, as matrices: those that read the same input are one.
+    """One decoder layer, as matrices to multiply rows with from the right: those that read the same input are one.
 
-    qkv [(heads + 2 kv_heads) dim, width], out [width, heads dim], gate_up [2 inner, width], down [width, inner]; norms are
+    qkv [width, (heads + 2 kv_heads) dim], out [heads dim, width], gate_up [width, 2 inner], down [inner, width]; norms are
     weights [width]. The first layer of an EAGLE head has no `input_norm`.
     """
 
@@ -109,11 +111,11 @@ class Layer:
             heads,
             kv_heads,
             eps,
-            qkv=torch.cat([projection.weight for projection in projections]),
+            qkv=torch.cat([projection.weight.t() for projection in projections], dim=1),
             qkv_bias=None if projections[0].bias is None else torch.cat([projection.bias for projection in projections]),
-            out=attention.o_proj.weight,
-            gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
-            down=mlp.down_proj.weight,
+            out=attention.o_proj.weight.t().contiguous(),
+            gate_up=torch.cat([mlp.gate_proj.weight.t(), mlp.up_proj.weight.t()], dim=1),
+            down=mlp.down_proj.weight.t().contiguous(),
             input_norm=module.input_layernorm.weight if normed else None,
             norm=module.post_attention_layernorm.weight,
         )
@@ -126,18 +128,19 @@ class Layer:
     def attend(self, x: Tensor, beside: Tensor, here: Pass) -> Tensor:
         """`beside`, and what attention reads from x."""
         rows, texts, heads, kv_heads = len(x), here.texts, self.heads, self.kv_heads
-        qkv = here.turn(F.linear(x, self.qkv, self.qkv_bias).view(rows, heads + 2 * kv_heads, -1))
-        q = qkv[:, :heads].view(texts, rows // texts, heads, -1).transpose(1, 2)
-        new = qkv[:, heads:].view(texts, rows // texts, 2, kv_heads, -1).permute(2, 0, 3, 1, 4)
+        projected = x @ self.qkv if self.qkv_bias is None else torch.addmm(self.qkv_bias, x, self.qkv)
+        q, new = here.turn(projected.view(rows, heads + 2 * kv_heads, -1)).split_with_sizes((heads, 2 * kv_heads), dim=1)
+        q = q.view(texts, rows // texts, heads, -1).transpose(1, 2)
+        new = new.view(texts, rows // texts, 2, kv_heads, -1).permute(2, 0, 3, 1, 4)
         keys, values = new.unbind() if here.cache is None else here.cache.write(self.index, new)
         alone = here.mask is None and q.shape[-2] == keys.shape[-2] > 1
         seen = F.scaled_dot_product_attention(q, keys, values, here.mask, is_causal=alone, enable_gqa=heads != kv_heads)
-        return torch.addmm(beside, seen.transpose(1, 2).reshape(rows, -1), self.out.t())
+        return torch.addmm(beside, seen.transpose(1, 2).reshape(rows, -1), self.out)
 
     def mlp(self, x: Tensor, beside: Tensor) -> Tensor:
         """`beside`, and what the MLP makes of x."""
-        gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
-        return torch.addmm(beside, F.silu(gate) * up, self.down.t())
+        gate, up = (x @ self.gate_up).chunk(2, dim=-1)
+        return torch.addmm(beside, F.silu(gate) * up, self.down)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -179,8 +182,8 @@ class Llama:
             for index in range(len(body.layers)):
                 self.layers.append(Layer.of(body.layers[index], index, self.heads, self.kv_heads, self.eps))
                 body.layers[index] = torch.nn.Identity()  # so that its weights are not there twice
-            self.norm, self.unembedding = body.norm.weight, model.lm_head.weight
-        self.dim = self.layers[0].out.shape[1] // self.heads
+            self.norm, self.unembedding = body.norm.weight, model.lm_head.weight.t().contiguous()
+        self.dim = self.layers[0].out.shape[0] // self.heads
 
     @staticmethod
     def fits(model: PreTrainedModel) -> bool:
@@ -200,7 +203,8 @@ class Llama:
         return Cache.beside(caches)
 
     def lm_head(self, features: Tensor) -> Tensor:
-        return F.linear(features, self.unembedding)
+        out: Tensor = features @ self.unembedding
+        return out
 
     def __call__(self, tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Cache, last: bool = False) -> Rows:
         texts, n = tokens.shape

@@ -38,9 +38,11 @@ class FixedCache(Cache):
         self.filled = torch.zeros((), dtype=torch.long, device=like._store.device)
         self.behind = 0  # entries of the present tree that are scratch already
 
+    def open(self, n: int) -> None:
+        self._at = self.filled + self.behind + self.columns[:n]
+
     def write(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
-        entries = self._layers[layer]
-        entries.index_copy_(-2, self.filled + self.behind + self.columns[: new.shape[-2]], new)
+        entries = self._store[layer].index_copy_(-2, self._at, new)
         keys, values = entries.unbind()
         return keys, values
 

@@ -65,10 +65,9 @@ class FirstLayerTrimmed(PlantedCommit):
     @torch.inference_mode()
     def keep(self, commit: Commit, path: list[int]) -> None:
         cache: Any = self.decoder.target.cache
-        others = [layer.clone() for layer in cache._layers[1:]]
+        others = cache._store[1:].clone()
         commit(path)
-        for layer, before in zip(cache._layers[1:], others, strict=True):
-            layer.copy_(before)
+        cache._store[1:] = others
 
 
 @mutant("M49", part="cache", source="Blaizzy/mlx-vlm PR 2113", killers={"CACHE-1": "", "LAW-1": TWO_LAYERS})

@@ -1,0 +1,136 @@
+"""Choose a budget for a pair, a machine and a temperature: what a pass costs here, against what the head's confidences promise.
+
+A node is worth its row where the tokens it is expected to bring, exp(value), would take longer otherwise; a layer where its k
+best nodes together are worth a pass of the head. So both thresholds are a cost times a price: tokens per millisecond, of which
+the best that was found is the next one's price. The law of the text is the same whatever is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from eagle2_ref.coins import KeyedCoins
+from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.rules import walk
+from eagle2_ref.sampling import SamplingParams
+from harness.bench.clock import Clock
+from harness.bench.costs import costs
+from harness.bench.record import Cost, Steps, Tried
+from harness.bench.steps import steps, twin
+from harness.pairs import FIXTURES, Prompt
+
+PROMPTS = FIXTURES / "prompts" / "tuning.jsonl"
+"""Other prompts than those that are timed."""
+
+TOKENS = 64
+DEEPEST, LARGEST = 16, 32
+HEAD_TEMPERATURES = (1.0, 0.7, 0.5, 0.35)
+WIDTHS = (1, 2, 3, 4, 6, 8)
+SCALES = (0.25, 0.5, 2.0)
+"""By which the thresholds are tried lower and higher: values are no exact probabilities."""
+
+Hear = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a step is made of, in milliseconds: passes by their rows, and what goes with a step, and with a layer of the tree."""
+
+    target: dict[int, float]
+    head: dict[int, float]
+    step: float
+    layer: float
+
+    @classmethod
+    def of(cls, costs: Sequence[Cost], steps: Steps, layers: float) -> Prices:
+        """From measured costs, and the parts of a step of a decoder that grew so many layers in one."""
+        target, head = ({cost.rows: cost.median for cost in costs if cost.what == what} for what in ("target", "head"))
+        parts = steps.milliseconds
+        step = sum(parts.get(part, 0.0) for part in ("rule", "cache commit", "rest"))
+        return cls(target, head, step, parts.get("tree building", 0.0) / layers)
+
+    def verify(self, rows: float) -> float:
+        return float(np.interp(rows, list(self.target), list(self.target.values())))
+
+    def grow(self, k: int) -> float:
+        """A layer of the tree."""
+        return float(np.interp(k, list(self.head), list(self.head.values()))) + self.layer
+
+    @property
+    def row(self) -> float:
+        """One more row of a target pass, on average up to the largest tree."""
+        return (self.verify(LARGEST) - self.verify(1)) / (LARGEST - 1)
+
+
+def tune(
+    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock: Clock, hear: Hear
+) -> tuple[Budget | None, list[Tried]]:
+    """The best budget that was found, None where not to draft is better; and all that was tried, by tokens per millisecond."""
+    spare = twin(decoder)
+    assert isinstance(spare.drafter, Eagle2)
+    spare.rule = walk
+    params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
+    measured = steps(spare, "tuning", prompts, params, 0, clock)
+    prices = Prices.of(list(costs(decoder, prompts[0].tokens, clock, times=20)), measured, spare.drafter.budget.depth)
+    tried: dict[Budget, Tried] = {}
+
+    def worth(budget: Budget) -> float:
+        if budget not in tried:
+            tried[budget] = _try(spare, budget, prompts, params, prices)
+            hear(f"tuning at temperature {temperature:g}: {len(tried)} budgets")
+        return tried[budget].rate
+
+    bare = 1 / (prices.verify(1) + prices.step)
+    best = max((Budget(1, depth, depth) for depth in (2, 4, 6)), key=worth)
+    for candidates in _rounds(lambda: max(worth(best), bare), prices):
+        best = max((best, *candidates(best)), key=worth)
+    return (best if worth(best) > bare else None), sorted(tried.values(), key=lambda one: -one.rate)
+
+
+Candidates = Callable[[Budget], Iterator[Budget]]
+
+
+def _rounds(price: Callable[[], float], prices: Prices) -> Iterator[Candidates]:
+    """What to try next, given the best so far: temperatures of the head, widths, and thresholds around those that prices tell."""
+
+    def priced(k: int, head_temperature: float) -> Budget:
+        node, layer = min(1.0, price() * prices.row), price() * prices.grow(k)
+        k_deep = DEEPEST if k > 1 else LARGEST
+        return Budget(k, k_deep, min(LARGEST, Budget(k, k_deep).pool), head_temperature, round(node, 4), round(layer, 4))
+
+    yield lambda best: (priced(2, t) for t in HEAD_TEMPERATURES)
+    yield lambda best: (priced(k, best.head_temperature) for k in WIDTHS)
+    yield lambda best: (priced(best.k, t) for t in HEAD_TEMPERATURES)
+    for _ in range(2):
+        yield lambda best: (replace(best, layer=round(best.layer * scale, 4)) for scale in SCALES)
+        yield lambda best: (replace(best, node=round(min(1.0, best.node * scale), 4)) for scale in SCALES)
+
+
+def _try(decoder: Decoder, budget: Budget, prompts: Sequence[Prompt], params: SamplingParams, prices: Prices) -> Tried:
+    """Decode with a budget, and say from counts what that costs: no clock is asked, and all budgets emit the same texts."""
+    assert isinstance(decoder.drafter, Eagle2)
+    decoder.drafter.budget = budget
+    tokens, spent, passes, rows, layers = 0, 0.0, 0, 0, 0
+    for seed, prompt in enumerate(prompts):
+        made = decoder.generate(prompt.tokens, params, KeyedCoins(seed))
+        for block in made.blocks[1:]:
+            tokens, passes, rows = tokens + len(block.tokens), passes + 1, rows + len(block.tree)
+            spent += prices.verify(len(block.tree)) + prices.step
+        layers += made.draft_passes
+    spent += layers * prices.grow(budget.k)
+    return Tried(
+        k=budget.k,
+        depth=budget.depth,
+        m=budget.m,
+        head_temperature=budget.head_temperature,
+        node=budget.node,
+        layer=budget.layer,
+        rate=tokens / spent,
+        tau=tokens / passes,
+        rows=rows / passes,
+        layers=layers / passes,
+    )
