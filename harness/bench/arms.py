@@ -18,7 +18,7 @@ from harness.bench.counting import counted
 from harness.bench.record import Counts
 from harness.implementations.engine import Engine
 
-SPECULATIVE, VANILLA, TRANSFORMERS = "speculative", "vanilla", "transformers"
+SPECULATIVE, TUNED, VANILLA, TRANSFORMERS = "speculative", "tuned", "vanilla", "transformers"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ class Ours:
         emitted = sum(len(block.tokens) for block in (first, *blocks))
         counts = counted(trees, self.decoder.target.passes, heads)
         return Timed(ended - begun, prefilled - begun, emitted, len(first.tokens), counts)
+
+
+@dataclass
+class ByTemperature:
+    """Our decoder with a budget of its own for each temperature."""
+
+    ours: dict[float, Ours]
+
+    def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> Timed:
+        return self.ours[temperature].run(prompt, temperature, tokens, seed)
 
 
 @dataclass

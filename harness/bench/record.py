@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from harness.bench.settings import Settings
 from harness.evidence import Value
@@ -112,6 +113,20 @@ class Tried(Value):
     rows: float
     layers: float
 
+    @property
+    def budget(self) -> Budget:
+        return Budget(self.k, self.depth, self.m, self.head_temperature, self.node, self.layer)
+
+
+class Tuned(Value):
+    """What tuning chose at a temperature, None where not to draft is better; vanilla's tokens per millisecond; all it tried."""
+
+    kind: Literal["tuned"] = "tuned"
+    temperature: float
+    chosen: Tried | None
+    vanilla: float
+    tried: tuple[Tried, ...]
+
 
 class Point(Value):
     """Tokens per pass with m draft tokens, k and depth as asked; counts alone, with coins that repeat exactly."""
@@ -182,7 +197,7 @@ class Footer(Value):
     figures: Figures
 
 
-Line = Header | Call | Steps | Cost | Point | Footer
+Line = Header | Tuned | Call | Steps | Cost | Point | Footer
 LINES: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 V = TypeVar("V", bound=Value)
 
@@ -191,7 +206,7 @@ class Record(Value):
     """A run as it was written. footer: None where the run was cut off."""
 
     header: Header
-    lines: tuple[Call | Steps | Cost | Point, ...]
+    lines: tuple[Tuned | Call | Steps | Cost | Point, ...]
     footer: Footer | None
 
     def of(self, kind: type[V]) -> list[V]:
@@ -227,7 +242,7 @@ def read(path: Path, whole: bool = False) -> Record:
         raise BadInput(f"no record at {path}: {error}", "`eagle2 bench --out DIR` writes one") from None
     header, *lines = _parsed(path, text)
     footer = lines.pop() if lines and isinstance(lines[-1], Footer) else None
-    inner = tuple(line for line in lines if isinstance(line, Call | Steps | Cost | Point))
+    inner = tuple(line for line in lines if isinstance(line, Tuned | Call | Steps | Cost | Point))
     if not isinstance(header, Header) or len(inner) < len(lines):
         raise BadInput(f"{path} has no header, or more than one run in it", "one record holds one run")
     if not any(isinstance(line, Call) for line in inner):

@@ -8,23 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import torch
 
 from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target, load_model, torch_device
-from harness.bench.arms import SPECULATIVE, TRANSFORMERS, VANILLA, Arm, Beside, Ours, Transformers
+from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA, Arm, Beside, ByTemperature, Ours, Transformers
 from harness.bench.budgets import points
 from harness.bench.clock import Clock, clock
 from harness.bench.costs import costs
 from harness.bench.facts import commit, memory, of_machine, of_versions
 from harness.bench.figures import OFF, figures
-from harness.bench.record import RECORD, Asked, Call, Cost, Footer, Header, Point, Record, Steps, Writer
-from harness.bench.settings import RULES, Settings, label
-from harness.bench.steps import steps
+from harness.bench.record import RECORD, Asked, Call, Cost, Footer, Header, Point, Record, Steps, Tuned, Writer
+from harness.bench.settings import RULES, Settings, asked_prompts, label
+from harness.bench.steps import steps, twin
+from harness.bench.tune import PROMPTS, TOKENS, tune
 from harness.implementations import connect
 from harness.pairs import Pair, Prompt
 
@@ -47,13 +50,14 @@ class Scene:
 
 def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, command: str, report: Report) -> Record:
     """Measure, and write the record as it goes."""
-    begun, lines = time.monotonic(), list[Call | Steps | Cost | Point]()
+    begun, lines = time.monotonic(), list[Tuned | Call | Steps | Cost | Point]()
     with ExitStack() as stack:
         stack.enter_context(_threads(settings.threads))
         scene = stack.enter_context(opened(settings, pair))
+        tuned = list(_tuned(settings, pair, scene, report)) if settings.tune else []
         head = header(settings, prompts, scene, command)
         writer = stack.enter_context(Writer(out / RECORD, head))
-        for line in measured(settings, prompts, scene, report):
+        for line in chain(tuned, measured(settings, prompts, scene, report)):
             writer.write(line)
             lines.append(line)
         footer = Footer(
@@ -76,17 +80,36 @@ def measured(
             arm.run(prompts[0].tokens, temperature, settings.tokens, settings.seed)
     yield from calls(settings, prompts, scene.arms, report)
     few = list({prompt.kind: prompt for prompt in reversed(prompts)}.values())
-    for name in (SPECULATIVE, VANILLA):
-        report(f"steps: {name}", 0, 0)
-        arm = scene.arms[name]
-        assert isinstance(arm, Ours)
+    for name, arm in scene.arms.items():
         for temperature in settings.temperatures:
+            report(f"steps: {name}", 0, 0)
+            ours = arm.ours[temperature] if isinstance(arm, ByTemperature) else arm
             params = SamplingParams(temperature=temperature, max_new_tokens=settings.tokens)
-            yield steps(arm.decoder, name, few, params, settings.seed, scene.clock)
+            if isinstance(ours, Ours):
+                yield steps(ours.decoder, name, few, params, settings.seed, scene.clock)
     report("costs of a pass", 0, 0)
     yield from costs(scene.decoder, prompts[0].tokens, scene.clock)
     report("tokens per pass by m", 0, 0)
     yield from points(scene.decoder, prompts, settings.temperatures, settings.budget)
+
+
+def _tuned(settings: Settings, pair: Pair, scene: Scene, report: Report) -> Iterator[Tuned]:
+    """Tune for every temperature, on prompts that are not timed; and let what was chosen be an arm, second in line."""
+    others, chosen = asked_prompts(PROMPTS, pair, 0, TOKENS), dict[float, Ours]()
+    for temperature in settings.temperatures:
+        found = tune(scene.decoder, others, temperature, scene.clock, lambda what: report(what, 0, 0))
+        spare = twin(scene.decoder)
+        assert isinstance(spare.drafter, Eagle2)
+        if found.chosen:
+            spare.drafter.budget = found.chosen.budget
+        else:
+            spare.drafter = None
+        chosen[temperature] = Ours(spare, scene.clock)
+        yield found
+    before = dict(scene.arms)
+    scene.arms.clear()
+    scene.arms.update({SPECULATIVE: before[SPECULATIVE], TUNED: ByTemperature(chosen), **before})
+    scene.told[TUNED] = "eagle2_ref with its head, and a budget that was tuned here for each temperature"
 
 
 def calls(settings: Settings, prompts: Sequence[Prompt], arms: dict[str, Arm], report: Report) -> Iterator[Call]:

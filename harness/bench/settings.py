@@ -42,6 +42,7 @@ class Settings(Value):
     device: str = "cpu"
     beside: tuple[str, ...] = ()
     transformers: bool = True
+    tune: bool = False
     seed: int = 0
 
     @property
@@ -79,6 +80,8 @@ def command(settings: Settings, pair: Pair) -> str:
             continue
         if name == "temperatures":
             words += ["--temperature", ",".join(f"{t:g}" for t in value)]
+        elif name == "tune":
+            words += [flag]
         elif name == "beside":
             words += [word for one in value for word in (flag, label(one))]
         else:

@@ -11,14 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
-from harness.bench.arms import SPECULATIVE
-from harness.bench.record import Arm, Ratio, Record, Steps
+from harness.bench.arms import SPECULATIVE, TUNED
+from harness.bench.record import Arm, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
 TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
+CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
 STEP = "ms a step"
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
@@ -42,7 +43,18 @@ def tables(record: Record) -> list[Cells]:
     found = of(record).arms
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
-    return [times, spent, ratios(record), *([parts(steps)] if (steps := record.of(Steps)) else [])]
+    steps, tuned = record.of(Steps), record.of(Tuned)
+    return [times, spent, ratios(record), *([parts(steps)] if steps else []), *([chosen(tuned)] if tuned else [])]
+
+
+def chosen(tuned: Sequence[Tuned]) -> Cells:
+    """The budgets that tuning chose, and what it expected of them."""
+    told = []
+    for one in tuned:
+        budget, rate = one.chosen, f"{(one.chosen.rate if one.chosen else one.vanilla) / one.vanilla:.2f}"
+        names = ("k", "depth", "m", "head_temperature", "node", "layer")
+        told.append((f"{one.temperature:g}", *(f"{getattr(budget, name):g}" if budget else "–" for name in names), rate))
+    return Cells(CHOSEN, tuple(told))
 
 
 def parts(steps: Sequence[Steps]) -> Cells:
@@ -118,7 +130,7 @@ def machine(record: Record) -> str:
 
 
 def _ours(rows: Sequence[Arm | Ratio | Steps]) -> frozenset[int]:
-    return frozenset(i for i, row in enumerate(rows) if row.arm == SPECULATIVE)
+    return frozenset(i for i, row in enumerate(rows) if row.arm in (SPECULATIVE, TUNED))
 
 
 def _times(arm: Arm) -> tuple[str, ...]:

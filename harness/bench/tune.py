@@ -7,7 +7,8 @@ the best that was found is the next one's price. The law of the text is the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from harness.bench.clock import Clock
 from harness.bench.costs import costs
-from harness.bench.record import Cost, Steps, Tried
+from harness.bench.record import Cost, Steps, Tried, Tuned
 from harness.bench.steps import steps, twin
 from harness.pairs import FIXTURES, Prompt
 
@@ -30,6 +31,7 @@ TOKENS = 64
 DEEPEST, LARGEST = 16, 32
 HEAD_TEMPERATURES = (1.0, 0.7, 0.5, 0.35)
 WIDTHS = (1, 2, 3, 4, 6, 8)
+ROUNDS = 2
 SCALES = (0.25, 0.5, 2.0)
 """By which the thresholds are tried lower and higher: values are no exact probabilities."""
 
@@ -66,48 +68,41 @@ class Prices:
         return (self.verify(LARGEST) - self.verify(1)) / (LARGEST - 1)
 
 
-def tune(
-    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock: Clock, hear: Hear
-) -> tuple[Budget | None, list[Tried]]:
-    """The best budget that was found, None where not to draft is better; and all that was tried, by tokens per millisecond."""
+def tune(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock: Clock, hear: Hear) -> Tuned:
+    """The best budget that was found, and all that were tried, best first."""
     spare = twin(decoder)
     assert isinstance(spare.drafter, Eagle2)
-    spare.rule = walk
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
     measured = steps(spare, "tuning", prompts, params, 0, clock)
     prices = Prices.of(list(costs(decoder, prompts[0].tokens, clock, times=20)), measured, spare.drafter.budget.depth)
-    tried: dict[Budget, Tried] = {}
+    spare, bare, tried = twin(decoder), 1 / (prices.verify(1) + prices.step), dict[Budget, Tried]()
+    spare.rule = walk
 
     def worth(budget: Budget) -> float:
         if budget not in tried:
+            hear(f"tuning at temperature {temperature:g}: budget {len(tried) + 1}")
             tried[budget] = _try(spare, budget, prompts, params, prices)
-            hear(f"tuning at temperature {temperature:g}: {len(tried)} budgets")
         return tried[budget].rate
 
-    bare = 1 / (prices.verify(1) + prices.step)
     best = max((Budget(1, depth, depth) for depth in (2, 4, 6)), key=worth)
-    for candidates in _rounds(lambda: max(worth(best), bare), prices):
-        best = max((best, *candidates(best)), key=worth)
-    return (best if worth(best) > bare else None), sorted(tried.values(), key=lambda one: -one.rate)
+    for _ in range(ROUNDS):
+        price = max(worth(best), bare)
+        best = max([best, *(priced(price, prices, k, best.head_temperature) for k in WIDTHS)], key=worth)
+        best = max([best, *(priced(price, prices, best.k, t) for t in HEAD_TEMPERATURES)], key=worth)
+        for field in ("layer", "node"):
+            best = max([best, *(_scaled(best, field, scale) for scale in SCALES)], key=worth)
+    ranked = tuple(sorted(tried.values(), key=lambda one: -one.rate))
+    return Tuned(temperature=temperature, chosen=ranked[0] if ranked[0].rate > bare else None, vanilla=bare, tried=ranked)
 
 
-Candidates = Callable[[Budget], Iterator[Budget]]
+def priced(price: float, prices: Prices, k: int, head_temperature: float) -> Budget:
+    """With the thresholds that a price tells, in tokens per millisecond."""
+    node, layer = min(1.0, round(price * prices.row, 4)), round(price * prices.grow(k), 4)
+    return Budget(k, DEEPEST, min(LARGEST, Budget(k, DEEPEST).pool), head_temperature, node, layer)
 
 
-def _rounds(price: Callable[[], float], prices: Prices) -> Iterator[Candidates]:
-    """What to try next, given the best so far: temperatures of the head, widths, and thresholds around those that prices tell."""
-
-    def priced(k: int, head_temperature: float) -> Budget:
-        node, layer = min(1.0, price() * prices.row), price() * prices.grow(k)
-        k_deep = DEEPEST if k > 1 else LARGEST
-        return Budget(k, k_deep, min(LARGEST, Budget(k, k_deep).pool), head_temperature, round(node, 4), round(layer, 4))
-
-    yield lambda best: (priced(2, t) for t in HEAD_TEMPERATURES)
-    yield lambda best: (priced(k, best.head_temperature) for k in WIDTHS)
-    yield lambda best: (priced(best.k, t) for t in HEAD_TEMPERATURES)
-    for _ in range(2):
-        yield lambda best: (replace(best, layer=round(best.layer * scale, 4)) for scale in SCALES)
-        yield lambda best: (replace(best, node=round(min(1.0, best.node * scale), 4)) for scale in SCALES)
+def _scaled(budget: Budget, field: str, scale: float) -> Budget:
+    return replace(budget, **{field: min(1.0 if field == "node" else math.inf, round(getattr(budget, field) * scale, 4))})
 
 
 def _try(decoder: Decoder, budget: Budget, prompts: Sequence[Prompt], params: SamplingParams, prices: Prices) -> Tried:
