@@ -8,18 +8,17 @@ from copy import copy
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block, Decoder, Finish, Generation
 from eagle2_ref.drafters import Drafter
 from eagle2_ref.drafters.eagle2 import Eagle2, propose_together
 from eagle2_ref.errors import BadInput
+from eagle2_ref.network import Rows
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.target import Rows, Target
+from eagle2_ref.target import Target
 from eagle2_ref.tree import ROOT, DraftTree
 
 Resettable = TypeVar("Resettable", Target, Drafter)
@@ -63,7 +62,7 @@ class Batch:
         chains = [DraftTree.of(text.tokens, list(range(-1, len(text.tokens) - 1))) for text in texts]
         rows = together([text.target for text in texts], chains, prompts=True)
         for text in texts:
-            text.target.length = len(text.tokens)
+            text.target.cache.keep(range(len(text.tokens)))
         return rows
 
     def propose(self, texts: Sequence[Text]) -> list[DraftTree]:
@@ -146,23 +145,21 @@ def together(targets: Sequence[Target], trees: Sequence[DraftTree], prompts: boo
     """
     if not targets:
         return []
-    lead, device = targets[0], targets[0].model.device
-    width, nodes = max(target.length for target in targets), max(len(tree) for tree in trees)
+    network, device = targets[0].network, targets[0].device
+    nodes = max(len(tree) for tree in trees)
     firsts = [nodes - len(tree) if prompts else 0 for tree in trees]
     tokens, depths = (
         pad_sequence(rows, batch_first=True, padding_side="left" if prompts else "right").to(device)
         for rows in ([tree.tokens for tree in trees], [torch.tensor(tree.depths) for tree in trees])
     )
+    cache = network.beside([target.cache for target in targets])
+    text = torch.arange(cache.length, device=device) >= cache.starts[:, None]
+    seen = torch.cat([text[:, None].expand(-1, nodes, -1), _ancestors(trees, firsts, nodes).to(device)], dim=-1)
     lengths = torch.tensor([target.length for target in targets], device=device)[:, None]
-    text, positions = torch.arange(width, device=device) - (width - lengths), lengths + depths
-    seen = torch.cat([(text >= 0)[:, None].expand(-1, nodes, -1), _ancestors(trees, firsts, nodes).to(device)], dim=-1)
-    distance = positions[..., None] - torch.cat([text, positions], dim=1)[:, None]
-    cache = _beside([target.cache for target in targets], width)
-    wanted = {"logits_to_keep": 1} if prompts else {}
-    rows = lead.run(tokens, cache, position_ids=positions, attention_mask=lead.mask(seen, distance), **wanted)
+    rows = network(tokens, lengths + depths, seen, cache, prompts)
     told = []
     for row, (target, tree, first) in enumerate(zip(targets, trees, firsts, strict=True)):
-        target.cache = _piece(cache, row, slice(width - target.length + first, width + first + len(tree)))
+        target.cache.take(cache, row, first, len(tree))
         target.passes += 1
         told.append(Rows(rows.logits[row, : len(tree)], rows.features[row, first : first + len(tree)]))
     return told
@@ -174,22 +171,3 @@ def _ancestors(trees: Sequence[DraftTree], firsts: Sequence[int], nodes: int) ->
     for row, (tree, first) in enumerate(zip(trees, firsts, strict=True)):
         seen[row, first : first + len(tree), first : first + len(tree)] = tree.ancestors()
     return seen
-
-
-def _beside(caches: Sequence[DynamicCache], width: int) -> DynamicCache:
-    """The caches of several texts as one, the shorter ones to the right."""
-    joint = DynamicCache()
-    for index, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
-        keys = [F.pad(layer.keys, (0, 0, width - layer.keys.shape[-2], 0)) for layer in layers]
-        values = [F.pad(layer.values, (0, 0, width - layer.values.shape[-2], 0)) for layer in layers]
-        joint.update(torch.cat(keys), torch.cat(values), index)
-    return joint
-
-
-def _piece(joint: DynamicCache, row: int, columns: slice) -> DynamicCache:
-    """The entries of one text: a view, until `Target.commit` copies what it keeps."""
-    piece = copy(joint)
-    piece.layers = [copy(layer) for layer in joint.layers]
-    for layer in piece.layers:
-        layer.keys, layer.values = layer.keys[row : row + 1, :, columns], layer.values[row : row + 1, :, columns]
-    return piece

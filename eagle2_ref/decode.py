@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from eagle2_ref.checkpoint import load_head
@@ -15,7 +16,7 @@ from eagle2_ref.drafters import Drafter
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import Accepted, Rule, walk
-from eagle2_ref.sampling import SamplingParams, law, warm
+from eagle2_ref.sampling import SamplingParams, probabilities, processed
 from eagle2_ref.target import Target
 from eagle2_ref.tree import ROOT, DraftTree
 
@@ -77,8 +78,9 @@ class Decoder:
         loaded = Target.load(target, dtype, device)
         if draft is None:
             return cls(loaded, None, rule)
-        head = load_head(draft, loaded.embedding.detach().cpu(), str(target)).to(loaded.embedding)
-        return cls(loaded, Eagle2(head, loaded.lm_head, budget or Budget()), rule)
+        network = loaded.network
+        head = load_head(draft, network.embedding.detach().cpu(), str(target)).to(network.embedding)
+        return cls(loaded, Eagle2(head, network.lm_head, budget or Budget()), rule)
 
     def generate(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> Generation:
         """The whole continuation of a prompt."""
@@ -123,15 +125,22 @@ class Decoder:
 
     def _accept(self, tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
         coins.seek(len(text))
-        p = law(logits, tree, text, params)
-        accepted: Accepted = self.rule(tree, p, coins)
+        scores = processed(logits, tree, text, params)
+        accepted: Accepted = self.rule(tree, probabilities(scores, params), coins)
         tokens = accepted.tokens(tree)
         ends = [i for i, token in enumerate(tokens) if params.ends(token)]
         kept = tokens[: ends[0] + 1] if ends else tokens
-        told = p if params.temperature else law(logits, tree, text, warm(params))
-        nodes = [ROOT, *accepted.path][: len(kept)]
-        logprobs = [] if undecided(kept[-1]) else told[nodes, [int(token) for token in kept]].log().tolist()
+        logprobs = [] if undecided(kept[-1]) else self._told(scores, [ROOT, *accepted.path], kept)
         return Block(len(text), kept, min(len(accepted.path), len(kept)), tree, accepted.path[: len(kept)], logprobs)
+
+    def _told(self, scores: Tensor, nodes: list[int], tokens: Sequence[int]) -> list[float]:
+        """Log-probabilities of the tokens emitted behind the nodes of a path."""
+        rows, columns = (
+            torch.tensor(chosen, device=scores.device) for chosen in (nodes[: len(tokens)], [int(token) for token in tokens])
+        )
+        laws = scores.index_select(0, rows).log_softmax(-1)
+        told: list[float] = laws.gather(1, columns[:, None])[:, 0].tolist()
+        return told
 
     def _propose(self, root: int, depth: int) -> DraftTree:
         return self.drafter.propose(depth) if self.drafter else DraftTree.bare(root)

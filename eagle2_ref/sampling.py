@@ -96,20 +96,22 @@ def law(logits: Tensor, tree: DraftTree, text: Sequence[int], params: SamplingPa
     `text` ends with the root. A processor that looks back sees each node's own history, so that p is what
     `transformers.generate` would sample from had it come this way. At least float32, float64 if the model is.
     """
+    return probabilities(processed(logits, tree, text, params), params)
+
+
+def processed(logits: Tensor, tree: DraftTree, text: Sequence[int], params: SamplingParams) -> Tensor:
+    """Scores [m + 1, V]: logits as the processors leave them. At temperature 0 no warper is applied: their softmax is the
+    law whose likeliest token is taken, and of which log-probabilities are told, as `transformers.generate` does."""
     scores = logits if logits.dtype == torch.float64 else logits.float()
     _refuse_nan(scores, tree, len(text))
-    scores = _process(scores, tree, text, params)
-    if params.temperature == 0:
-        return torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
-    return scores.softmax(-1)
+    return _process(scores, tree, text, params)
 
 
-def warm(params: SamplingParams) -> SamplingParams:
-    """Greedy parameters without their greediness: p is then the law whose likeliest token is taken.
-
-    What one tells of a greedy text is its probability there, as `transformers.generate` does; a point mass would tell 1.
-    """
-    return SamplingParams(repetition_penalty=params.repetition_penalty)
+def probabilities(scores: Tensor, params: SamplingParams) -> Tensor:
+    """p [n, V] of processed scores."""
+    if params.temperature:
+        return scores.softmax(-1)
+    return torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
 
 
 def _process(scores: Tensor, tree: DraftTree, text: Sequence[int], params: SamplingParams) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,9 +17,9 @@ from rich.console import Console
 from eagle2_ref.errors import BadInput
 from harness.evidence import Record, read_record
 from harness.implementations import connect
-from harness.implementations.engine import AdapterError
+from harness.implementations.engine import AdapterError, NotApplicable
 from harness.report.engines import render_index
-from harness.verdict import BROKEN, USAGE
+from harness.verdict import BROKEN
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ JUDGED = [
 
 
 def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, draw: bool) -> int:
-    """Judge what `only` names, all by default, and draw the page. Engines that are not installed are told, and skipped.
+    """Judge what `only` names, all by default, and draw the page. Engines that are not there are told, and skipped.
 
     Exit code: 0 whatever was found, as the faults are the engines' own; 4 where a run came to no record.
     """
@@ -99,23 +100,32 @@ def _judge(one: Judging, out: Path, check: str, tier: str, console: Console) -> 
     """Whether it came to no record."""
     try:
         version = connect(one.connectable).version
-    except (BadInput, AdapterError, ImportError) as error:
+    except (BadInput, NotApplicable) as error:
         console.print(f"{one.id}: skipped: {error}", markup=False)
         return False
-    folder = out / (version or one.engine).replace(" ", "-").replace("/", "-") / one.name
+    except AdapterError as error:
+        console.print(f"{one.id}: no record: {error}", markup=False)
+        return True
+    folder = out / (folder_of(version) or one.engine) / one.name
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "record.jsonl").unlink(missing_ok=True)  # of an earlier run: where this one comes to none, it must not stand for it
     begun = time.monotonic()
     one_thread = {"OMP_NUM_THREADS": "1", **os.environ}  # several runs share the cores
     with (folder / "log.txt").open("w") as log:
         command = one.command(folder, check, tier)
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=one_thread, check=False).returncode
-    record = _record(folder) if code != USAGE else None
+    record = _record(folder)
     told = f"{record.footer.verdict}" if record else f"no record (exit code {code}): {folder / 'log.txt'}"
     console.print(f"{one.id}: {told}, {time.monotonic() - begun:.0f} s", markup=False)
     if record:
         for name in ("log.txt", "junit.xml", "badge.json"):
             (folder / name).unlink(missing_ok=True)
     return record is None
+
+
+def folder_of(version: str) -> str:
+    """A version as the name of a folder: an engine says of itself what it likes, and must not choose where we write."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", version)[:80].strip(".-")
 
 
 def _record(folder: Path) -> Record | None:

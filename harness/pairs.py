@@ -113,11 +113,12 @@ class Prompt:
 def prompts(pair: Pair) -> list[Prompt]:
     """fixtures/prompts/code.jsonl in the tokens of a pair; a target without a tokenizer is given bytes, modulo its vocabulary."""
     lines = [json.loads(line) for line in (FIXTURES / "prompts" / "code.jsonl").read_text(encoding="utf-8").splitlines()]
-    encode = _encoder(pair)
+    encode = encoder(pair)
     return [Prompt(**line, tokens=encode(line["text"])) for line in lines]
 
 
-def _encoder(pair: Pair) -> Callable[[str], list[int]]:
+def encoder(pair: Pair) -> Callable[[str], list[int]]:
+    """From text to the tokens of a pair."""
     if not any((pair.target / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         return lambda text: [byte % pair.vocab_size for byte in text.encode()]
     from transformers import AutoTokenizer

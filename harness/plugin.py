@@ -54,6 +54,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """On the controller, begin the record. Wrong input is told here, before anything is written."""
     if session.config.option.impl and not is_worker(session.config) and not session.config.option.collectonly:
         from harness.implementations import connect
+        from harness.implementations.engine import AdapterError, NotApplicable
         from harness.pairs import find_pair, shipped
         from harness.recorder import Recorder
         from harness.recording import Recording
@@ -63,7 +64,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             main = find_pair(settings.pair, settings.target or None, settings.draft or None)
             pairs = [main, *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
             recorder = Recorder(settings, connect(settings.impl), pairs)
-        except BadInput as error:
+        except (BadInput, AdapterError, NotApplicable) as error:
             raise pytest.UsageError(str(error)) from None
         session.config.pluginmanager.register(Recording(recorder), RECORDING)
 

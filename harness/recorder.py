@@ -93,7 +93,7 @@ def _header(settings: Settings, implementation: Implementation, pairs: Sequence[
         checksums={name: digest for pair in pairs for name, digest in pair.checksums().items()},
         settings={name: str(getattr(settings, name)) for name in ("tier", "device", "dtype", "oracle", "seed")},
         versions=versions(),
-        machine=_machine(settings.device),
+        machine=machine(settings.device),
         command=command(settings),
         properties=tuple(properties),
     )
@@ -113,7 +113,8 @@ def command(settings: Settings, only: str = "") -> str:
     return shlex.join([*words, *excused, *(["--only", only] if only else [])])
 
 
-def _machine(device: str) -> dict[str, str]:
+def machine(device: str) -> dict[str, str]:
+    """System, cores, processor, GPU."""
     found = {"system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count()), "processor": _processor()}
     if device.startswith("cuda"):
         import torch

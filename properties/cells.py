@@ -14,7 +14,10 @@ TOY = "toy"
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting: a pair, sampling parameters, and a budget for implementations that let it be chosen."""
+    """One setting: a pair, sampling parameters, and a budget for implementations that let it be chosen.
+
+    prompt: of sampled texts, of which the first depth + 2 tokens are judged, `window` at most.
+    """
 
     pair: str
     params: dict[str, Any]
@@ -23,7 +26,8 @@ class Cell:
     m: int
     rule: str = ""
     full: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
+    prompt: tuple[int, ...] = (2, 3, 2)
+    window: int = 8
 
     @property
     def budget(self) -> dict[str, Any]:
@@ -33,7 +37,8 @@ class Cell:
     def id(self) -> str:
         names = {"temperature": "T", "repetition_penalty": "penalty", "eos_token_id": "eos"}
         params = " ".join(f"{names.get(name, name)}={value}" for name, value in self.params.items())
-        return ", ".join(filter(None, [self.pair, params, self.rule, f"k={self.k} depth={self.depth} m={self.m}"]))
+        short = "prompt of one token" if len(self.prompt) == 1 else ""
+        return ", ".join(filter(None, [self.pair, params, short, self.rule, f"k={self.k} depth={self.depth} m={self.m}"]))
 
 
 def needs(params: Iterable[str]) -> set[str]:
@@ -114,6 +119,10 @@ SETTINGS = [
         {"temperature": 1.0, "eos_token_id": [3, 5]},
     )
 ]
+
+# A prompt of one token that joins a running batch may be taken for a row of it, which has drafts to verify. Few tokens, so that
+# the first one counts, but enough for texts of a call to end in different passes.
+JOINING = Cell("dice8", {"temperature": 1.0}, 2, 3, 6, prompt=(4,), window=3)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.decode import Decoder
-from eagle2_ref.head import HeadCache
 from harness.evidence import Verdict
 from harness.plugin import Judge
 from properties.subject import Subject
@@ -26,8 +25,8 @@ def test_the_targets_cache(judge: Judge, subject: Subject) -> None:
     worst, blocks = 0.0, 0
     for i, prompt in enumerate(subject.texts[:3]):
         for step in steps(decoder, prompt.tokens, PARAMS, judge.seed(i)):
-            kept = [torch.stack([layer.keys[0], layer.values[0]]) for layer in decoder.target.cache.layers]
-            worst = max(worst, *(farthest(a, b) for a, b in zip(kept, _fresh(model, step.text[:-1]), strict=True)))
+            kept = decoder.target.cache.kept()
+            worst = max(worst, *(farthest(a[:, 0], b) for a, b in zip(kept, _fresh(model, step.text[:-1]), strict=True)))
             blocks += 1
     _equal(judge, worst, blocks)
 
@@ -35,23 +34,25 @@ def test_the_targets_cache(judge: Judge, subject: Subject) -> None:
 def test_the_heads_cache(judge: Judge, subject: Subject) -> None:
     """CACHE-2: What the head keeps is what it computes from the target's own features; nothing of a tree's expansion stays."""
     subject.impl.require("decoder")
-    decoder = subject.open(subject.pair, dtype="float64").raw.decoder
+    decoder, model = subject.open(subject.pair, dtype="float64").raw.decoder, subject.plain(subject.pair, "float64")
     worst, blocks = 0.0, 0
     for i, prompt in enumerate(subject.texts[:3]):
-        for step in list_steps_with_head(decoder, prompt.tokens, judge.seed(i)):
+        for step in list_steps_with_head(decoder, model, prompt.tokens, judge.seed(i)):
             worst = max(worst, farthest(*step))
             blocks += 1
     _equal(judge, worst, blocks)
 
 
-def list_steps_with_head(decoder: Decoder, prompt: Sequence[int], seed: int) -> list[tuple[Tensor, Tensor]]:
+def list_steps_with_head(
+    decoder: Decoder, model: PreTrainedModel, prompt: Sequence[int], seed: int
+) -> list[tuple[Tensor, Tensor]]:
     """The head's cache after each block, and what one fresh pass over target features makes of the same length."""
     found = []
     for step in steps(decoder, prompt, PARAMS, seed):
         kept = decoder.drafter.cache  # type: ignore[union-attr]
         if kept.length:
             # No more entries can be right than there are features with a token after them; shapes then differ.
-            found.append((kept.kept().clone(), _fresh_head(decoder, step.text, min(kept.length, len(step.text) - 1))))
+            found.append((kept.kept().clone(), _fresh_head(decoder, model, step.text, min(kept.length, len(step.text) - 1))))
     return found
 
 
@@ -63,14 +64,14 @@ def _fresh(model: PreTrainedModel, text: Sequence[int]) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def _fresh_head(decoder: Decoder, text: Sequence[int], length: int) -> Tensor:
-    head, device = decoder.drafter.head, decoder.target.model.device  # type: ignore[union-attr]
-    tokens = torch.tensor([list(text)], device=device)
-    features = decoder.target.model.base_model(tokens[:, :length]).last_hidden_state[0]
-    cache = HeadCache(head.config, features.dtype, device)
-    head(tokens[0, 1 : length + 1], features, torch.arange(length, device=device), None, cache)
-    cache.length = length
-    return cache.kept()
+def _fresh_head(decoder: Decoder, model: PreTrainedModel, text: Sequence[int], length: int) -> Tensor:
+    head = decoder.drafter.head  # type: ignore[union-attr]
+    tokens, cache = torch.tensor([list(text)], device=model.device), head.cache()
+    features = model.base_model(tokens[:, :length]).last_hidden_state
+    head(tokens[:, 1 : length + 1], features, torch.arange(length, device=model.device), None, cache)
+    cache.keep(range(length))
+    kept: Tensor = cache.kept()
+    return kept
 
 
 def _equal(judge: Judge, worst: float, blocks: int) -> None:

@@ -134,7 +134,7 @@ def _require_a_known_head(judge: Judge, impl: Implementation) -> None:
     """End the check as n/a where there is nothing to compare the reference with."""
     if impl.checkpoint != "draft":
         judge("n/a", f"it drafts with {impl.checkpoint!r}, not with the pair's EAGLE head")
-    if not budget_of(impl):
+    if not {"k", "depth", "m"} <= set(budget_of(impl) or ()):
         judge("n/a", "it does not tell the shape of its draft trees: 'budget' with k, depth and m")
     if not impl.capabilities & {"blocks", "counters"}:
         judge("n/a", "it declares neither of the capabilities 'blocks' and 'counters'")

@@ -36,10 +36,13 @@ def test_prompts_of_code(penalty: float | None, judge: Judge, subject: Subject) 
     Each position is judged on the text's own past, so that one divergence does not hide the next. A divergence within the
     measured noise of the arithmetic is a tie; one beyond it is a fault, unless the control arm shows the same.
     """
+    prompts = [prompt.tokens for prompt in subject.some(8)]
+    params = {"temperature": 0.0, "max_new_tokens": NEW}
     if penalty:
         subject.impl.require("repetition_penalty")
-    params = {"temperature": 0.0, "max_new_tokens": NEW} | ({"repetition_penalty": penalty} if penalty else {})
-    _judge_greedy(judge, subject, subject.pair, [prompt.tokens for prompt in subject.some(8)], params, dtype=subject.asked.dtype)
+        prompts = [_beginning(prompt, subject.pair.vocab_size) for prompt in prompts]
+        params["repetition_penalty"] = penalty
+    _judge_greedy(judge, subject, subject.pair, prompts, params, dtype=subject.asked.dtype)
 
 
 @parametrize(COIN)
@@ -82,6 +85,11 @@ def test_mixed_calls(judge: Judge, subject: Subject) -> None:
     margins = [d.margin for row in wrong for d in truth.greedy_divergences(prompts[row], together[row].tokens, law)]
     verdict: Verdict = "fault" if not margins or max(margins) > tolerance else "tie"
     judge(verdict, f"row {wrong[0]} differs from what it is alone, by {max(margins, default=0.0):.3g} logits", measured=measured)
+
+
+def _beginning(prompt: list[int], vocab_size: int) -> list[int]:
+    """As much of a prompt as has half of the vocabulary at most: of tokens that have all been seen, a penalty keeps the order."""
+    return next((prompt[:end] for end in range(1, len(prompt)) if 2 * len(set(prompt[: end + 1])) > vocab_size), prompt)
 
 
 def _judge_greedy(

@@ -14,7 +14,7 @@ from harness.laws.exact import first_departure, target_law, total_variation
 from harness.laws.interception import NotEnumerable
 from harness.pairs import shipped
 from harness.plugin import Judge
-from properties.cells import UNEDITED, Cell, parametrize
+from properties.cells import UNEDITED, Cell, needs, parametrize
 from properties.pictures import law_picture
 from properties.subject import Subject
 
@@ -27,6 +27,9 @@ WINDOW = 3
 SECONDS = 10.0
 """What an enumeration may take in the quick tier, about; the full tier ten times as long. What is not done by then is told."""
 
+LEAST = 400
+"""Executions that it may take however slow the machine is: chains of transformers take up to 300, 0.1 s each."""
+
 AGAIN = 3
 
 
@@ -37,8 +40,7 @@ def test_generate_itself(cell: Cell, judge: Judge, subject: Subject) -> None:
     Nothing of the implementation is edited. Each execution is given another seed: what draws from the seed out of our sight
     cannot be enumerated, and is told as n/a with the call's name where there is one.
     """
-    for need in set(cell.params) - {"temperature"}:
-        subject.impl.require(need)
+    subject.impl.require(*needs(cell.params))
     if subject.impl.apart:
         judge("n/a", "what it draws is out of sight: it is a trace, or runs in a process of its own")
     pair, prompt = shipped(cell.pair), [2, 3, 2]
@@ -98,7 +100,7 @@ def _enumerate(run: Callable[[], tuple[int, ...]], seconds: float) -> Enumeratio
     begun = time.monotonic()
     run()
     a_call = time.monotonic() - begun
-    found = enumerate_law(run, most=max(100, int(seconds / a_call)), window=WINDOW)
+    found = enumerate_law(run, most=max(LEAST, int(seconds / a_call)), window=WINDOW)
     if found.executions <= 2 and len({run() for _ in range(8)}) > 1:
         raise NotEnumerable("it draws from its seed, out of our sight")
     return found

@@ -6,6 +6,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -167,24 +168,25 @@ def test_best_first(cell: Cell, judge: Judge, subject: Subject) -> None:
     The truth asks the head along every path by itself, without a cache and without a tree mask.
     """
     subject.impl.require("decoder", "budget")
-    decoder = subject.open(shipped(cell.pair), dtype="float64", **cell.budget).raw.decoder
+    pair = shipped(cell.pair)
+    decoder, model = subject.open(pair, dtype="float64", **cell.budget).raw.decoder, subject.plain(pair, "float64")
     trees = 0
     for start in range(decoder.target.vocab_size):
         for step in list(steps(decoder, [start, 2, 0], {"temperature": 1.0, "max_new_tokens": 12}, start))[1:]:
             assert step.seen is not None
             depth = min(cell.depth, 3 + 12 - len(step.seen.text) - 1)
-            if depth > 0 and (wrong := _not_best(decoder, step.seen, depth, cell.m)):
+            if depth > 0 and (wrong := _not_best(decoder, model, step.seen, depth, cell.m)):
                 judge("fault", f"after {step.seen.text}, parents {step.seen.tree.parents.tolist()}: {wrong}")
             trees += 1
     judge("pass", f"{trees} trees are the {cell.m} best nodes", measured={"trees": trees, "m": cell.m})
 
 
 @torch.inference_mode()
-def _not_best(decoder: Decoder, seen: Pass, depth: int, m: int) -> str:
+def _not_best(decoder: Decoder, model: Any, seen: Pass, depth: int, m: int) -> str:
     """Why the drafted nodes are not the m best, or nothing. Nodes of equal value, to rounding, may stand for each other."""
     assert isinstance(decoder.drafter, Eagle2)
     drafter = decoder.drafter
-    features = decoder.target.model.base_model(torch.tensor([list(seen.text[:-1])], device=decoder.target.model.device))
+    features = model.base_model(torch.tensor([list(seen.text[:-1])], device=model.device))
 
     @cache
     def confidences(path: tuple[int, ...]) -> list[float]:
@@ -222,8 +224,8 @@ def _confidences(drafter: Eagle2, text: Sequence[int], features: torch.Tensor, p
     tokens, known = [*text[1:], *path], features
     for _ in range(len(path) + 1):
         n = len(known)
-        out = drafter.head(torch.tensor(tokens[:n], device=known.device), known, torch.arange(n, device=known.device))
-        known = torch.cat([known, out[-1:]])
+        ids = torch.tensor([tokens[:n]], device=known.device)
+        known = torch.cat([known, drafter.head(ids, known[None], torch.arange(n, device=known.device))[0, -1:]])
     return drafter.lm_head(known[-1:]).log_softmax(-1)[0]
 
 

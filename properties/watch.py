@@ -11,8 +11,10 @@ from torch import Tensor
 
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.network import Rows, causal
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
+from harness.implementations.reference import between
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,20 @@ def steps(decoder: Decoder, prompt: Sequence[int], params: dict[str, Any], seed:
     """Decode, and yield after each block, while the caches stand as the block left them."""
     passes: list[tuple[DraftTree, Tensor, Tensor, Tensor]] = []
     given: dict[str, Any] = {}
-    original = decoder.target.verify
+    original, network = decoder.target.verify, decoder.target.network
 
-    def verify(tree: DraftTree) -> Any:
+    def forward(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> Rows:
+        columns = cache.length + tokens.shape[1]
+        own = causal(tokens.shape[1], columns, tokens.device) if seen is None else seen[0]
+        given.update(positions=positions[0], seen=own)
+        return network(tokens, positions, seen, cache, last)
+
+    def verify(tree: DraftTree) -> Rows:
         rows = original(tree)
-        mask = given["attention_mask"]
-        mask = next(iter(mask.values())) if isinstance(mask, dict) else mask
-        passes.append((tree, rows.logits, given["position_ids"][0], mask[0, 0] == 0))
+        passes.append((tree, rows.logits, given["positions"], given["seen"]))
         return rows
 
-    hook = decoder.target.model.register_forward_pre_hook(lambda _m, _a, kwargs: given.update(kwargs), with_kwargs=True)
+    decoder.target.network = between(network, forward)
     decoder.target.verify = verify  # type: ignore[method-assign]
     text = tuple(prompt)
     try:
@@ -58,7 +64,7 @@ def steps(decoder: Decoder, prompt: Sequence[int], params: dict[str, Any], seed:
             yield Step(block, text, seen)
     finally:
         decoder.target.verify = original  # type: ignore[method-assign]
-        hook.remove()
+        decoder.target.network = network
 
 
 def leaves(tree: DraftTree) -> list[int]:

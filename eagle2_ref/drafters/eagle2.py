@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from eagle2_ref.cache import Cache
 from eagle2_ref.errors import BadInput
-from eagle2_ref.head import EagleHead, HeadCache, causal
+from eagle2_ref.head import EagleHead, LeanHead
+from eagle2_ref.llama import additive
+from eagle2_ref.network import causal
 from eagle2_ref.tree import DraftTree
 
 
 @dataclass(frozen=True)
 class Budget:
-    """k: nodes expanded a layer, and children looked at a node. depth: layers. m: draft tokens kept, the root not counted."""
+    """k: nodes expanded a layer, and children looked at a node. depth: layers. m: draft tokens kept, the root not counted.
+
+    The rest is ours, and off by default; the law of the text is the same. head_temperature: of the softmax that gives
+    confidences; below 1 they are sharper. Where confidences are true probabilities, exp(value) is how many tokens a node is
+    expected to bring: `node` is the least for which it is kept, `layer` the least, of a layer's k best in sum, for the next
+    one to be grown.
+    """
 
     k: int = 8
     depth: int = 6
     m: int = 25
+    head_temperature: float = 1.0
+    node: float = 0.0
+    layer: float = 0.0
 
     @property
     def pool(self) -> int:
         """Number of candidates that m is chosen from: k in the first layer, k squared in every further one."""
         return self.k + (self.depth - 1) * self.k**2
+
+    @property
+    def least(self) -> float:
+        """The least value of a node that is kept. (Where a layer may be left out its candidates have the value -inf.)"""
+        if self.node:
+            return math.log(self.node)
+        return torch.finfo(torch.float32).min if self.layer else -math.inf
 
     def check(self, vocab_size: int) -> None:
         """Raise BadInput for a budget that cannot be met."""
@@ -37,6 +59,14 @@ class Budget:
             raise BadInput(
                 f"budget: k is {self.k}, but the vocabulary has {vocab_size} tokens", f"give a k of at most {vocab_size}"
             )
+        allowed = {
+            "head_temperature": (self.head_temperature > 0, "above 0; 1 is the paper's"),
+            "node": (0 <= self.node <= 1, "in [0, 1]; 0 keeps every node"),
+            "layer": (self.layer >= 0, "0 or more; 0 grows every layer"),
+        }
+        for name, (holds, what) in allowed.items():
+            if not holds:
+                raise BadInput(f"budget: {name} is {getattr(self, name)}", f"{name} must be {what}")
         if self.m > self.pool:
             raise BadInput(
                 f"budget: m is {self.m}, but k = {self.k} and depth = {self.depth} give a pool of {self.pool} candidates",
@@ -47,16 +77,17 @@ class Budget:
 class Eagle2:
     """The drafter of EAGLE-2: one head, asked layer by layer for the most promising continuations."""
 
-    def __init__(self, head: EagleHead, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
-        """`lm_head` maps features [n, H] to logits [n, V]: the target's own, which the head shares."""
+    def __init__(self, head: EagleHead | LeanHead, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
+        """`lm_head` maps features [..., H] to logits [..., V]: the target's own, which the head shares."""
         budget.check(head.config.vocab_size)
-        self.head, self.lm_head, self.budget = head, lm_head, budget
+        with torch.no_grad():
+            self.head = head.lean() if isinstance(head, EagleHead) else head
+        self.lm_head, self.budget = lm_head, budget
         self.reset()
 
     def reset(self) -> None:
-        weight = self.head.fc.weight
         self.passes = 0
-        self.cache = HeadCache(self.head.config, weight.dtype, weight.device)
+        self.cache = self.head.cache()
         self._tokens: list[int] = []
         self._features: list[Tensor] = []
 
@@ -70,67 +101,65 @@ class Eagle2:
         root = int(self._tokens[-1])
         if depth < 1:
             return DraftTree.bare(root)
-        pool = self._expand(self._catch_up(), depth)
-        return rerank(root, pool, self.budget.m)
+        pool, _ = self._expand(self._catch_up(), depth)
+        return rerank(root, pool.of(0), self.budget.m, self.budget.least)
 
     def _catch_up(self) -> Tensor:
-        """One pass over what was observed since the last tree; returns the estimated feature of the root, [1, H].
+        """One pass over what was observed since the last tree; returns the estimated feature of the root, [1, 1, H].
 
         Its keys and values are computed from the target's own features and stay in the cache.
         """
-        device = self.head.fc.weight.device
-        tokens = torch.tensor([int(token) for token in self._tokens], device=device)
-        positions = torch.arange(self.cache.length, self.cache.length + len(tokens), device=device)
-        features = self._pass(tokens, torch.cat(self._features), positions, None)
-        self.cache.length += len(tokens)
+        device = self.head.fc.device
+        tokens = torch.tensor([[int(token) for token in self._tokens]], device=device)
+        positions = torch.arange(self.cache.length, self.cache.length + tokens.shape[1], device=device)
+        features = self._pass(tokens, torch.cat(self._features)[None], positions[None], None)
+        self.cache.keep(range(tokens.shape[1]))
         self._tokens, self._features = [], []
-        return features[-1:]
+        return features[:, -1:]
 
-    def _expand(self, feature: Tensor, depth: int) -> Pool:
-        """Layers 1 to `depth`: all children of the k best nodes of the layer above. The cache is left as it was found.
+    def _expand(self, feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
+        """Layers 1 to `depth`: all children of the k best nodes of the layer above; and how many layers were grown [texts].
 
-        feature is the root's, [1, H]; of B texts whose caches stand side by side [B, 1, H], and all below has [B] in front.
+        feature is the root's, [texts, 1, H]; the caches of several texts stand side by side, and are left as they were found.
         """
-        kept, k, device, texts = self.cache.length, self.budget.k, feature.device, feature.shape[:-2]
-        root = torch.full((*texts, 1), -1, device=device)
-        layer = self._children(feature, torch.zeros(*texts, 1, device=device), root)
-        layers, ancestors = [layer], torch.zeros(*texts, 1, 0, dtype=torch.bool, device=device)
-        text = self.cache.holds().unsqueeze(-2)
-        before = 0  # candidates in the layers above
+        k, texts, device = self.budget.k, len(feature), feature.device
+        layer = self._children(feature, torch.zeros(texts, 1, device=device), torch.full((texts, 1), -1, device=device))
+        layers, before = [layer], 0  # before: candidates in the layers above
+        mask = additive(self.cache.holds(), feature.dtype)[:, None]
+        kept, root = self.cache.length, (self.cache.length - 1 - self.cache.starts)[:, None]
+        growing, grown = torch.ones(texts, dtype=torch.bool, device=device), torch.ones(texts, dtype=torch.long, device=device)
         for level in range(1, depth):
             beam = best(layer.values, k)
-            row = layer.row.gather(-1, beam)  # which of the expanded nodes above is the parent
-            itself = torch.eye(beam.shape[-1], dtype=torch.bool, device=device).expand(*beam.shape, -1)
-            ancestors = torch.cat([ancestors.take_along_dim(row[..., None], -2), itself], dim=-1)
-            mask = torch.cat([text.expand(*beam.shape, kept), ancestors], dim=-1)
-            positions = (kept + level - 1 - self.cache.starts)[..., None].expand(beam.shape)
-            feature = feature.take_along_dim(row[..., None], -2)
-            feature = self._pass(layer.tokens.gather(-1, beam), feature, positions, mask)
-            self.cache.length += beam.shape[-1]
-            below = self._children(feature, layer.values.gather(-1, beam), before + beam)
-            before += layer.values.shape[-1]
-            layers.append(below)
-            layer = below
-        self.cache.length = kept
-        return Pool.join(layers)
+            values = layer.values.gather(1, beam)
+            if self.budget.layer:
+                growing = growing & (values.exp().sum(-1) >= self.budget.layer)
+                if not growing.any():
+                    break
+            grown += growing
+            parent, n = beam.div(k, rounding_mode="floor"), beam.shape[1]  # which of the nodes expanded in the layer above it is
+            mask = torch.cat([_of(mask, parent), _itself(n, mask.dtype, device).expand(texts, n, n)], dim=-1)
+            tokens, positions = layer.tokens.gather(1, beam), (root + level).expand(texts, n)
+            feature = self._pass(tokens, _of(feature, parent), positions, mask)
+            self.cache.length += n
+            layer = self._children(feature, values, beam + before)
+            before += layers[-1].values.shape[1]
+            if self.budget.layer:
+                layer = replace(layer, values=layer.values.masked_fill(~growing[:, None], -math.inf))
+            layers.append(layer)
+        self.cache.length = self.cache.end = kept
+        return Pool.join(layers), grown
 
     def _children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
         """The k most confident continuations of each expanded node: n of them make a layer of n * k candidates."""
         logits = self.lm_head(features)
-        confidences = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
-        k, n = self.budget.k, features.shape[-2]
-        top, tokens = (found.flatten(-2) for found in confidences.topk(k, dim=-1))
-        if top.isnan().any():  # which counts as higher than any number
-            raise BadInput(
-                "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
-            )
-        rows = torch.arange(n, device=features.device).repeat_interleave(k).expand(tokens.shape)
-        return Pool(tokens, parents.gather(-1, rows), values.gather(-1, rows) + top, rows)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        confidences = (wide if self.budget.head_temperature == 1 else wide / self.budget.head_temperature).log_softmax(-1)
+        top, tokens = confidences.topk(self.budget.k, dim=-1)
+        return Pool(tokens.flatten(1), parents[..., None].expand(tokens.shape).flatten(1), (values[..., None] + top).flatten(1))
 
     def _pass(self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         self.passes += 1
-        out: Tensor = self.head(tokens, features, positions, mask, self.cache)
-        return out
+        return self.head(tokens, features, positions, mask, self.cache)
 
 
 @torch.inference_mode()
@@ -145,21 +174,21 @@ def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[
     trees = {text: DraftTree.bare(root) for text, root in enumerate(roots) if text not in growing}
     if growing:
         joint, feature = _catch_up_together([drafters[text] for text in growing])
-        pool = joint._expand(feature, max(depths))
+        pool, grown = joint._expand(feature, max(depths))
         for row, text in enumerate(growing):
             budget, depth = drafters[text].budget, depths[text]
-            trees[text] = rerank(roots[text], pool.of(row, replace(budget, depth=depth).pool), budget.m)
-            drafters[text].passes += depth
+            trees[text] = rerank(roots[text], pool.of(row, replace(budget, depth=depth).pool), budget.m, budget.least)
+            drafters[text].passes += min(depth, int(grown[row]))
     return [trees[text] for text in range(len(drafters))]
 
 
 def _catch_up_together(drafters: Sequence[Eagle2]) -> tuple[Eagle2, Tensor]:
-    """`_catch_up` of B texts: a drafter with their caches side by side, and the roots' features [B, 1, H].
+    """`_catch_up` of several texts: a drafter with their caches side by side, and the roots' features [texts, 1, H].
 
     Of texts that have less to catch up with the new tokens stand to the right, so that all roots are in the last column.
     """
-    joint, device = copy(drafters[0]), drafters[0].head.fc.weight.device
-    joint.cache = HeadCache.beside([drafter.cache for drafter in drafters])
+    joint, device = copy(drafters[0]), drafters[0].head.fc.device
+    joint.cache = Cache.beside([drafter.cache for drafter in drafters])
     news = [len(drafter._tokens) for drafter in drafters]
     observed = [torch.tensor([int(token) for token in drafter._tokens], device=device) for drafter in drafters]
     tokens = pad_sequence(observed, True, padding_side="left")
@@ -170,52 +199,71 @@ def _catch_up_together(drafters: Sequence[Eagle2]) -> tuple[Eagle2, Tensor]:
     positions = (ends[:, None] - tokens.shape[1] + columns).clamp(min=0)
     own = causal(len(columns), len(columns), device) & new[:, None] | torch.eye(len(columns), dtype=torch.bool, device=device)
     text = joint.cache.holds()[:, None].expand(-1, len(columns), -1)
-    out = joint._pass(tokens, features, positions, torch.cat([text, own], dim=-1))
-    joint.cache.length += len(columns)
+    out = joint._pass(tokens, features, positions, additive(torch.cat([text, own], dim=-1), features.dtype))
     for row, drafter in enumerate(drafters):
-        drafter.cache.take(joint.cache, row, news[row])
+        drafter.cache.take(joint.cache, row, len(columns) - news[row], news[row])
+        drafter.cache.keep(range(news[row]))
         drafter._tokens, drafter._features = [], []
-    joint.cache = HeadCache.beside([drafter.cache for drafter in drafters])
+    joint.cache = Cache.beside([drafter.cache for drafter in drafters])
     return joint, out[:, -1:]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Candidates, layer by layer: parents come before their children. Each field is [n], or [B, n] for several texts.
+    """Candidates, layer by layer: parents come before their children. Each field is [texts, n], or [n] for one text.
 
-    parents: index of the parent in the pool, -1 for the root. row: which of the nodes expanded in the layer above it is.
+    parents: index of the parent in the pool, -1 for the root.
     """
 
     tokens: Tensor
     parents: Tensor
     values: Tensor
-    row: Tensor
 
     @classmethod
     def join(cls, layers: list[Pool]) -> Pool:
-        fields = zip(*((x.tokens, x.parents, x.values, x.row) for x in layers), strict=True)
+        fields = zip(*((x.tokens, x.parents, x.values) for x in layers), strict=True)
         return cls(*(torch.cat(parts, dim=-1) for parts in fields))
 
-    def of(self, text: int, n: int) -> Pool:
-        """The first n candidates of one text of several."""
-        return Pool(self.tokens[text, :n], self.parents[text, :n], self.values[text, :n], self.row[text, :n])
+    def of(self, text: int, n: int | None = None) -> Pool:
+        """The first n candidates of one text; all without n."""
+        return Pool(self.tokens[text, :n], self.parents[text, :n], self.values[text, :n])
 
 
-def rerank(root: int, pool: Pool, m: int) -> DraftTree:
-    """Keep the m candidates of highest value.
+def rerank(root: int, pool: Pool, m: int, least: float = -math.inf) -> DraftTree:
+    """Keep the m candidates of highest value, of these the ones whose value is `least` or more.
 
     Values never rise along a path, and of equals the shallower and then the earlier is kept: a kept node's parent is
     kept too. (With a sort that breaks ties arbitrarily a child can stay without its parent, and the text loses a token.)
     """
-    kept = best(pool.values, m)
-    place = torch.zeros(len(pool.values) + 1, dtype=torch.long, device=kept.device)
-    place[kept] = torch.arange(1, len(kept) + 1, device=kept.device)  # node 0 is the root; index -1 stays 0
-    first = torch.tensor([root], device=kept.device)
+    tokens, parents, values = (field.cpu().numpy() for field in (pool.tokens, pool.parents, pool.values))
+    if np.isnan(values).any():  # which counts as higher than any number
+        raise BadInput(
+            "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
+        )
+    kept = np.sort(np.argsort(-values, kind="stable")[:m])
+    kept = kept[values[kept] >= least]
+    place = np.zeros(len(values) + 1, dtype=np.int64)
+    place[kept] = np.arange(1, len(kept) + 1)  # node 0 is the root; index -1 stays 0
     return DraftTree(
-        torch.cat([first, pool.tokens[kept]]).cpu(),
-        torch.cat([first.new_tensor([-1]), place[pool.parents[kept]]]).cpu(),
-        torch.cat([pool.values.new_zeros(1), pool.values[kept]]).cpu(),
+        torch.from_numpy(np.concatenate([[root], tokens[kept]])),
+        torch.from_numpy(np.concatenate([[-1], place[parents[kept]]])),
+        torch.from_numpy(np.concatenate([np.zeros(1, values.dtype), values[kept]])),
     )
+
+
+def _of(rows: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen rows [texts, k] of each text's [texts, n, …]."""
+    texts, n = rows.shape[:2]
+    if texts > 1:
+        chosen = chosen + n * torch.arange(texts, device=rows.device)[:, None]
+    return rows.flatten(0, 1).index_select(0, chosen.flatten()).view(texts, -1, rows.shape[-1])
+
+
+@lru_cache
+def _itself(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The mask of n nodes that see themselves alone."""
+    with torch.inference_mode(False):
+        return additive(torch.eye(n, dtype=torch.bool, device=device), dtype)
 
 
 def best(values: Tensor, n: int) -> Tensor:

@@ -11,7 +11,6 @@ import typer
 from eagle2_ref.errors import BadInput
 from harness.cli.options import Device, DraftDir, Dtype, Impl, PairName, TargetDir, Tier, mendable
 from harness.settings import Settings
-from harness.verdict import BROKEN
 
 app = typer.Typer()
 
@@ -31,16 +30,11 @@ def doctor(
 
     from harness.cli.judging import smokes
     from harness.implementations import connect
-    from harness.implementations.engine import AdapterError
     from harness.pairs import find_pair
 
     console = Console(highlight=False, soft_wrap=True)
     chosen = find_pair(pair, target or None, draft or None)
-    try:
-        found = connect(impl)
-    except AdapterError as error:
-        console.print(f"engine       it does not say what it is: {error}", markup=False)
-        raise typer.Exit(BROKEN) from None
+    found = connect(impl)
     drafter = chosen.drafter(found.checkpoint)
     console.print(f"engine       {found.version or 'tells no version'}", markup=False)
     console.print(f"can do       {', '.join(sorted(found.capabilities))}", markup=False)

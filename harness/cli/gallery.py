@@ -73,7 +73,8 @@ def unedited(
         told = seen(new_tokens=new_tokens, progress=lambda n, mass: status.update(f"{n} executions, {mass:.0%} of the law"))
         for one in itertools.chain(told, rule):
             found.append(one)
-            console.print(f"{one.mode}: {one.executions} executions, total variation {one.distance:.2g}, {one.seconds:.1f} s")
+            said = f"{one.mode}: {one.executions} executions, total variation {one.distance:.2g}, {one.seconds:.1f} s"
+            console.print(said, soft_wrap=True)
     command = f"eagle2 unedited --new-tokens {new_tokens}" + (f" --published {published.name}" if published else "")
     out.mkdir(parents=True, exist_ok=True)
     console.print(str(write_whole(out / "summary.md", summary(found, versions(), command))), soft_wrap=True)

@@ -99,18 +99,16 @@ def record(
     out: Out = Path("reports/latest"),
     time_limit: TimeLimit = 120.0,
     only: Only = "",
+    known: Known = "",
     jobs: Jobs = "auto",
 ) -> None:
     """Verify, and keep all answers in a file that can be judged again elsewhere."""
     from harness.implementations import connect
     from harness.implementations.trace import write_head
 
-    implementation = connect(impl)
-    write_head(tape, implementation)
-    settings = Settings(
-        impl, pair, target, draft, tier, device, dtype, seed, str(out), time_limit, only, str(tape), whole=not only
-    )
-    code = run(settings.absolute(), jobs)
+    asked = Settings(impl, pair, target, draft, tier, device, dtype, seed, str(out), time_limit, only, str(tape), known=known)
+    write_head(tape, connect(impl))
+    code = run(replace(asked, whole=not only).absolute(), jobs)
     typer.echo(f"trace: {tape}")
     raise typer.Exit(code)
 
@@ -126,11 +124,12 @@ def judge(
     seed: Seed = 0,
     out: Out = Path("reports/latest"),
     only: Only = "",
+    known: Known = "",
     jobs: Jobs = "auto",
 ) -> None:
     """Judge what was recorded elsewhere, as `eagle2 verify trace:FILE` does; pair, tier and seed are those of the recording."""
     settings = Settings(f"trace:{trace.absolute()}", pair, target, draft, tier, seed=seed, out=str(out), only=only)
-    raise typer.Exit(run(replace(settings, whole=not only).absolute(), jobs))
+    raise typer.Exit(run(replace(settings, known=known, whole=not only).absolute(), jobs))
 
 
 @app.command(epilog="Example:  `eagle2 report reports/latest/record.jsonl --out /tmp/report`")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from eagle2_ref.errors import BadInput
-from harness.verdict import USAGE
+from harness.verdict import BROKEN, USAGE
 
 Impl = Annotated[
     str,
@@ -35,19 +35,24 @@ Known = Annotated[str, typer.Option(help="TOML list of known failures: [[known]]
 
 
 def mendable(command: Callable[..., None]) -> Callable[..., None]:
-    """Tell what a user can mend in a few lines and exit with 2, instead of a traceback."""
+    """Tell what a user can mend in a few lines, instead of a traceback, whose exit code of 1 would mean a fault."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except BadInput as error:
-            from harness.report.words import shown  # what an error quotes may come from a file that wants to be printed
-
-            typer.echo(f"eagle2: {shown(str(error))}", err=True)
-            raise typer.Exit(USAGE) from None
+        except typer.Exit:
+            raise
         except KeyboardInterrupt:
             typer.echo("eagle2: stopped", err=True)
             raise typer.Exit(130) from None
+        except Exception as error:
+            from harness.implementations.engine import AdapterError, NotApplicable  # late: it imports torch
+            from harness.report.words import shown  # what an error quotes may come from a file that wants to be printed
+
+            if not isinstance(error, BadInput | AdapterError | NotApplicable):
+                raise
+            typer.echo(f"eagle2: {shown(str(error))}", err=True)
+            raise typer.Exit(USAGE if isinstance(error, BadInput) else BROKEN) from None
 
     return run

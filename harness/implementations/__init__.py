@@ -15,7 +15,7 @@ from typing import Any
 
 from eagle2_ref.errors import BadInput
 from harness.implementations import serve
-from harness.implementations.engine import Engine, NotApplicable
+from harness.implementations.engine import AdapterError, Engine, NotApplicable
 from harness.implementations.ready import READY
 from harness.pairs import Pair
 
@@ -74,17 +74,28 @@ class Implementation:
 
 
 def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = None) -> Implementation:
-    """The implementation of a string: `ref:rule=walk,k=4`, `py:my.module:Engine,depth=5`, `vllm:method=eagle`."""
+    """The implementation of a string: `ref:rule=walk,k=4`, `py:my.module:Engine,depth=5`, `vllm:method=eagle`.
+
+    BadInput for what is wrong with the string; NotApplicable for an implementation that refuses, in its own words, to say what
+    it is, and AdapterError for one that fails to.
+    """
     kind, _, rest = connectable.partition(":")
     common: dict[str, Any] = {"name": connectable, "time_limit": time_limit, "tape": tape}
-    if kind in CONNECTIONS:
-        return CONNECTIONS[kind](rest, common)
-    if kind in READY:
-        return _ready(kind, rest, common)
-    known = [*CONNECTIONS, *READY]
-    near = difflib.get_close_matches(kind, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"known are ref, {', '.join(f'{name}:…' for name in known[1:])}"
-    raise BadInput(f"{connectable!r} is not an implementation", hint)
+    kinds = CONNECTIONS | {name: partial(_ready, name) for name in READY}
+    if kind not in kinds:
+        near = difflib.get_close_matches(kind, kinds, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are ref, {', '.join(f'{name}:…' for name in [*kinds][1:])}"
+        raise BadInput(f"{connectable!r} is not an implementation", hint)
+    try:
+        return kinds[kind](rest, common)
+    except NotImplementedError as refusal:
+        raise NotApplicable(f"{connectable} refuses to say what it is: {refusal}") from None
+
+
+def _static(rest: str, common: dict[str, Any]) -> Implementation:
+    from harness.implementations import reference
+
+    return _python(reference.FixedShapes, _options(rest), common)
 
 
 def _reference(rest: str, common: dict[str, Any]) -> Implementation:
@@ -155,7 +166,7 @@ def _remote(command: list[str], options: dict[str, Any], common: dict[str, Any])
     """An engine in a process of its own; it is asked at once what it is."""
     from harness.implementations.command import Remote, described
 
-    told = described(command, options).model_dump()
+    told = described(command, options, common["time_limit"]).model_dump()
     _known(common["name"], options, told["parameters"])
     return _described(partial(Remote, command), options, told, {**common, "apart": True})
 
@@ -165,9 +176,21 @@ def _python(
 ) -> Implementation:
     parameters = serve.parameters(make)
     _known(common["name"], options, parameters)  # before `describe` meets them
-    told = serve.describe(make, options) | ({"capabilities": capabilities} if capabilities else {})
+    told = _told(make, options) | ({"capabilities": capabilities} if capabilities else {})
     told["version"] = common.pop("version", "") or told["version"]
     return _described(make, options, told, common)
+
+
+def _told(make: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """What it says of itself, as strictly read as from another process."""
+    from harness.implementations.command import Described
+
+    try:
+        return Described.model_validate(serve.describe(make, options)).model_dump()
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        raise AdapterError(f"what it says of itself is no description: {type(error).__name__}: {error}") from error
 
 
 def _described(make: Callable[..., Any], options: dict[str, Any], told: dict[str, Any], common: dict[str, Any]) -> Implementation:
@@ -236,6 +259,7 @@ def _value(text: str) -> int | float | bool | str:
 
 CONNECTIONS: dict[str, Callable[[str, dict[str, Any]], Implementation]] = {
     "ref": _reference,
+    "static": _static,
     "py": _outsider,
     "cmd": _command,
     "published": _published,

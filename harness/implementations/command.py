@@ -10,6 +10,8 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import threading
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,7 +142,9 @@ class Process:
             self.close()
             raise
         if not line:
-            raise AdapterError(f"{self._name()} ended with exit code {self._running.wait()}{self.last_words()}")
+            code = self._running.wait()
+            self.close()
+            raise AdapterError(f"{self._name()} ended with exit code {code}{self.last_words()}")
         return self._read(line)
 
     def _read(self, line: bytes) -> Reply:
@@ -179,8 +183,8 @@ def _indented(text: str) -> str:
 
 
 def _kill(running: subprocess.Popen[bytes]) -> None:
-    """End a process and whatever it started."""
-    if running.poll() is None:
+    """End a process, and whatever it started and may have left behind: they are a group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
         os.killpg(running.pid, signal.SIGKILL)
     assert running.stdin is not None and running.stdout is not None
     for pipe in (running.stdin, running.stdout):
@@ -209,12 +213,19 @@ class Remote:
         return expected(self._process.ask(request), due)
 
 
-def described(command: Sequence[str], options: dict[str, Any]) -> Described:
-    """What the engine behind a command says of itself."""
-    process = Process(command)
+def described(command: Sequence[str], options: dict[str, Any], seconds: float) -> Described:
+    """What the engine behind a command says of itself, if it says so in time: from any thread, so not by a signal."""
+    process, begun = Process(command), time.monotonic()
+    late = threading.Timer(seconds, process.close)
+    late.start()
     try:
         return expected(process.ask(Describe(options=options)), Described)
+    except AdapterError as error:
+        if time.monotonic() - begun < seconds:
+            raise
+        raise AdapterError(f"{shlex.join(command)} did not say what it is within {seconds:g} s{process.last_words()}") from error
     finally:
+        late.cancel()
         process.close()
 
 

@@ -17,6 +17,7 @@ from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.static import Static
 from eagle2_ref.tree import DraftTree
 
 transformers.utils.logging.disable_progress_bar()  # bars of loading would stand among the results
@@ -49,6 +50,9 @@ class Engine:
         k: int = 8,
         depth: int = 6,
         m: int = 25,
+        head_temperature: float = 1.0,
+        node: float = 0.0,
+        layer: float = 0.0,
         dtype: str = "float32",
         device: str = "cpu",
         batch: int = 1,
@@ -57,7 +61,8 @@ class Engine:
         if rule not in RULES:
             raise BadInput(f"rule {rule!r} is not known", f"known are {', '.join(RULES)}")
         self.rule = _from_outside(accept) if accept else RULES[rule]
-        self.decoder = Decoder.load(target, draft, Budget(k, depth, m), self.rule, dtype, device)
+        budget = Budget(k, depth, m, head_temperature, node, layer)
+        self.decoder = Decoder.load(target, draft, budget, self.rule, dtype, device)
         self.batch = Batch(self.decoder, batch)
         self.counted = Counter(passes=0, drafted=0, accepted=0)
 
@@ -81,6 +86,52 @@ class Engine:
         for block in answer["blocks"][1:]:
             self.counted.update(passes=1, drafted=len(block["tokens"]) - 1, accepted=block["accepted"])
         return answer
+
+
+class FixedShapes(Engine):
+    """The loop of eagle2_ref/static.py, one text at a time: on CUDA a graph a step, elsewhere the same operations one by one.
+
+    Its rule is `walk`. It knows no penalties, which look back; and what looks inside a Decoder looks for what is not there.
+    """
+
+    capabilities = frozenset({*LAW, *TOLD, "context", "budget", "deterministic"}) - {"repetition_penalty"}
+
+    def __init__(
+        self,
+        target: str,
+        draft: str | None = None,
+        k: int = 8,
+        depth: int = 6,
+        m: int = 25,
+        head_temperature: float = 1.0,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(target, draft, "walk", k, depth, m, head_temperature, dtype=dtype, device=device)
+        self.static = Static(self.decoder)
+
+    def generate(
+        self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        asked = zip(prompts, params, seeds, strict=True)
+        made = [self.static.generate(prompt, SamplingParams.of(param), SeededCoins(seed)) for prompt, param, seed in asked]
+        return [self._count(told(generation)) for generation in made]
+
+
+def between(network: Any, forward: Callable[..., Any]) -> Any:
+    """A network whose passes somebody else makes, or listens to; all else is its own."""
+    return _Between(network, forward)
+
+
+class _Between:
+    def __init__(self, network: Any, forward: Callable[..., Any]) -> None:
+        self._network, self._forward = network, forward
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def __call__(self, *given: Any) -> Any:
+        return self._forward(*given)
 
 
 def told(generation: Generation) -> dict[str, Any]:

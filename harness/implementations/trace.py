@@ -67,7 +67,10 @@ def write_head(path: Path, implementation: Implementation) -> None:
         "options": implementation.options,
         **{name: getattr(implementation, name) for name in ABOUT},
     }
-    path.write_text(json.dumps(head) + "\n")
+    try:
+        path.write_text(json.dumps(head) + "\n")
+    except OSError as error:
+        raise BadInput(f"no trace can be written to {path}: {error.strerror}", "-o names another file") from None
 
 
 class Replayed:

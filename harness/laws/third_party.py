@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
-from harness.laws.enumeration import enumerate_law, rule_departure
+from harness.implementations import connect
+from harness.implementations.engine import Engine
+from harness.laws.enumeration import Progress, enumerate_law, rule_departure
 from harness.laws.exact import target_law, total_variation
+from harness.laws.teacher import load_plain
+from harness.pairs import shipped
 
-PROMPT = (2, 3, 2)
-SHAPE = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+PAIR, PROMPT = "coin4", [2, 3, 2]
 SIZES = ((8, 10), (64, 16), (32_000, 59))
-NO_ENDS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A way of transformers.generate, and whether its documentation promises the target's law."""
+    """A way of transformers' `generate`, by the options of its adapter; ordinary sampling is the control arm of any."""
 
     name: str
-    lossless: bool
-    assistant: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: str
+    speculate: bool = True
 
 
 MODES = (
-    Mode("ordinary sampling", lossless=True),
-    Mode("assisted generation", lossless=True, assistant=True),
-    Mode("prompt lookup", lossless=True, options={"prompt_lookup_num_tokens": 2}),
-    Mode("assisted generation, assistant_ensemble_weight=0.5", False, assistant=True, options={"assistant_ensemble_weight": 0.5}),
+    Mode("ordinary sampling", "method=prompt_lookup", speculate=False),
+    Mode("assisted generation", "method=assisted"),
+    Mode("prompt lookup", "method=prompt_lookup"),
+    Mode("assisted generation, assistant_ensemble_weight=0.5", "method=ensemble,weight=0.5"),
 )
 
 
@@ -55,23 +55,24 @@ class Seen:
     unfinished: float
 
 
-def seen(
-    modes: tuple[Mode, ...] = MODES,
-    *,
-    new_tokens: int = 2,
-    most: int = 10_000,
-    progress: Callable[[int, float], None] | None = None,
-) -> Iterator[Seen]:
+def seen(new_tokens: int = 2, progress: Progress | None = None) -> Iterator[Seen]:
     """Enumerate modes on a model of four tokens, in float32, which transformers' assisted generation computes in."""
-    target, assistant = tiny(seed=5), tiny(seed=6)
-    expected = target_law(target, PROMPT, SamplingParams(max_new_tokens=new_tokens))
-    for mode in modes:
-        options = {**mode.options, **({"assistant_model": assistant} if mode.assistant else {})}
+    pair, params = shipped(PAIR), {"temperature": 1.0, "max_new_tokens": new_tokens}
+    expected = target_law(load_plain(pair, "float64"), PROMPT, SamplingParams.of(params))
+    for mode in MODES:
+        implementation = connect(f"transformers:{mode.options}")
+        engine = implementation.open(pair, speculate=mode.speculate)
+        engine.raw  # noqa: B018  what loading draws is not the law's
+
+        def run(engine: Engine = engine) -> Sequence[int]:
+            return engine.generate([PROMPT], [params], [0])[0].tokens
+
         start = time.perf_counter()
-        found = enumerate_law(generation(target, new_tokens, **options), window=new_tokens, most=most, progress=progress)
+        found = enumerate_law(run, window=new_tokens, most=10_000, progress=progress)
         seconds = time.perf_counter() - start
+        lossless = not (implementation.lossy and mode.speculate)
         distance = total_variation(found.law, expected)
-        yield Seen(mode.name, mode.lossless, found.executions, seconds, distance, found.unfinished)
+        yield Seen(mode.name, lossless, found.executions, seconds, distance, found.unfinished)
 
 
 def seen_rule(
@@ -88,28 +89,3 @@ def seen_rule(
         found = rule_departure(accept, tree, p)
         seconds = time.perf_counter() - start
         yield Seen(f"{name}, V = {vocab_size}, m = {m}", True, found.executions, seconds, found.distance, found.unfinished)
-
-
-def generation(
-    target: PreTrainedModel, new_tokens: int, prompt: tuple[int, ...] = PROMPT, **options: Any
-) -> Callable[[], list[int]]:
-    """transformers' own `generate`, as a function of nothing but what it draws."""
-
-    def run() -> list[int]:
-        text = target.generate(torch.tensor([prompt]), do_sample=True, top_k=0, max_new_tokens=new_tokens, **options)
-        continuation: list[int] = text[0, len(prompt) :].tolist()
-        return continuation
-
-    return run
-
-
-def tiny(seed: int, vocab_size: int = 4) -> PreTrainedModel:
-    """A random Llama whose weights are large enough for laws that are far from flat."""
-    config = AutoConfig.for_model("llama", vocab_size=vocab_size, tie_word_embeddings=False, **SHAPE, **NO_ENDS)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(1 + 0.3 * noise if weight.ndim == 1 else 0.5 * noise)
-    return model.float().eval()

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from eagle2_ref.batch import Batch, Text
 from eagle2_ref.decode import Block
-from eagle2_ref.target import Rows
+from eagle2_ref.network import Rows
 from eagle2_ref.tree import DraftTree
-from harness.implementations.reference import Engine
+from harness.implementations.reference import Engine, between
 from harness.mutants import mutant
 
 ONE_LENGTH, SEVERAL_LENGTHS = "texts of one length", "texts of several lengths"
@@ -52,14 +51,14 @@ class PlantedPositions(Together):
         raise NotImplementedError
 
     def plant(self, batch: Batch) -> None:
-        run = batch.decoder.target.run
+        network = batch.decoder.target.network
 
-        def elsewhere(tokens: Tensor, cache: DynamicCache, **kwargs: Any) -> Rows:
+        def elsewhere(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> Rows:
             if len(tokens) > 1:
-                kwargs["position_ids"] = self.positions(kwargs["position_ids"], not cache.get_seq_length())
-            return run(tokens, cache, **kwargs)
+                positions = self.positions(positions, not cache.length)
+            return network(tokens, positions, seen, cache, last)
 
-        batch.decoder.target.run = elsewhere  # type: ignore[method-assign]
+        batch.decoder.target.network = between(network, elsewhere)
 
 
 # --- whose row it is -----------------------------------------------------------------------------------------------
@@ -124,13 +123,14 @@ class ZeroedNotRemoved(Together):
     """What a shorter row lacks is zeroed and not masked: each zero key still adds 1 to the denominator of the softmax."""
 
     def plant(self, batch: Batch) -> None:
-        mask = batch.decoder.target.mask
+        network = batch.decoder.target.network
 
-        def zeros_seen(seen: Tensor, distance: Tensor) -> Any:
-            text = torch.arange(seen.shape[-1], device=seen.device) < seen.shape[-1] - seen.shape[-2]
-            return mask(seen | text, distance)
+        def zeros_seen(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> Rows:
+            if seen is not None:
+                seen = seen | (torch.arange(seen.shape[-1], device=seen.device) < cache.length)
+            return network(tokens, positions, seen, cache, last)
 
-        batch.decoder.target.mask = zeros_seen  # type: ignore[method-assign]
+        batch.decoder.target.network = between(network, zeros_seen)
 
 
 @mutant("M82", part="batch", source="Blaizzy/mlx-vlm PR 1210", killers={"BATCH-1": SEVERAL_LENGTHS})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2, Pool
-from eagle2_ref.target import Rows
+from eagle2_ref.network import Rows
 from harness.mutants import mutant
 from harness.mutants.cases import FOUR_BEST, GREEDY_TREE, TOP_K, TWO_LAYERS
 from harness.mutants.planting import Planted, PlantedCommit, PlantedObserve
@@ -42,7 +42,8 @@ class CacheNotTrimmed(PlantedCommit):
     """To roll the cache back does nothing: refused nodes stay, and the text goes on behind them."""
 
     def keep(self, commit: Commit, path: list[int]) -> None:  # noqa: ARG002
-        self.decoder.target.length = self.decoder.target.cache.get_seq_length()
+        cache: Any = self.decoder.target.cache
+        cache.length = cache.end
 
 
 @mutant("M47", part="cache", source="paiml/aprender PR 2014", killers={"CACHE-1": "", "GREEDY-2": GREEDY_TREE})
@@ -50,13 +51,11 @@ class CacheReset(PlantedCommit):
     """Where a node was refused the cache is emptied, not rolled back: the text before the root is forgotten."""
 
     def keep(self, commit: Commit, path: list[int]) -> None:
-        target = self.decoder.target
-        refused = target.cache.get_seq_length() - target.length - 1 - len(path)
+        cache: Any = self.decoder.target.cache
+        refused = cache.end - cache.length - 1 - len(path)
         commit(path)
         if refused:
-            for layer in target.cache.layers:
-                layer.keys, layer.values = layer.keys[..., :0, :], layer.values[..., :0, :]
-            target.length = 0
+            cache.length = 0
 
 
 @mutant("M48", part="cache", source="ml-explore/mlx-swift-lm PR 173", killers={"CACHE-1": "", "LAW-1": TOP_K})
@@ -65,11 +64,10 @@ class FirstLayerTrimmed(PlantedCommit):
 
     @torch.inference_mode()
     def keep(self, commit: Commit, path: list[int]) -> None:
-        target = self.decoder.target
-        others = [(layer, layer.keys, layer.values) for layer in target.cache.layers[1:]]
+        cache: Any = self.decoder.target.cache
+        others = cache._store[1:].clone()
         commit(path)
-        for layer, keys, values in others:
-            layer.keys, layer.values = keys[..., : target.length, :], values[..., : target.length, :]
+        cache._store[1:] = others
 
 
 @mutant("M49", part="cache", source="Blaizzy/mlx-vlm PR 2113", killers={"CACHE-1": "", "LAW-1": TWO_LAYERS})
@@ -82,10 +80,8 @@ class RefusedZeroed(PlantedCommit):
         super().plant(decoder)
         forward, reset = decoder.target._forward, decoder.target.reset
 
-        def given(tokens: Tensor, **kwargs: Any) -> Rows:
-            if "position_ids" in kwargs:
-                kwargs["position_ids"] = kwargs["position_ids"] - self.zeroed
-            return forward(tokens, **kwargs)
+        def given(tokens: Tensor, positions: Tensor, seen: Tensor | None, last: bool = False) -> Rows:
+            return forward(tokens, positions - self.zeroed, seen, last)
 
         def emptied() -> None:
             self.zeroed = 0
@@ -95,14 +91,11 @@ class RefusedZeroed(PlantedCommit):
 
     @torch.inference_mode()
     def keep(self, commit: Commit, path: list[int]) -> None:  # noqa: ARG002
-        target = self.decoder.target
-        end = target.cache.get_seq_length()
-        refused = [i for i in range(target.length + 1, end) if i - target.length not in path]
-        for layer in target.cache.layers:
-            layer.keys[..., refused, :] = 0
-            layer.values[..., refused, :] = 0
+        cache: Any = self.decoder.target.cache
+        refused = [i for i in range(cache.length + 1, cache.end) if i - cache.length not in path]
+        cache._store[..., refused, :] = 0
         self.zeroed += len(refused)
-        target.length = end
+        cache.length = cache.end
 
 
 # --- the head's: none of these changes the law ---------------------------------------------------------------------
@@ -115,11 +108,11 @@ class HeadKeepsExpansion(Planted):
     def plant_drafter(self, drafter: Eagle2) -> None:
         expand = drafter._expand
 
-        def keeping(feature: Tensor, depth: int) -> Pool:
+        def keeping(feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
             before = drafter.cache.length
-            pool = expand(feature, depth)
+            pool, grown = expand(feature, depth)
             drafter.cache.length = before + (depth - 1) * drafter.budget.k
-            return pool
+            return pool, grown
 
         drafter._expand = keeping  # type: ignore[method-assign]
 

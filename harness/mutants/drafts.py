@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,9 +64,10 @@ class OrphansOfTies(Planted):
         lm_head, expand = drafter.lm_head, drafter._expand
         drafter.lm_head = lambda features: 100 * lm_head(features)
 
-        def later_first(feature: Tensor, depth: int) -> Pool:
-            pool = expand(feature, depth)
-            return replace(pool, values=pool.values + 1e-12 * torch.arange(len(pool.values), device=feature.device))
+        def later_first(feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
+            pool, grown = expand(feature, depth)
+            later = 1e-12 * torch.arange(pool.values.shape[-1], device=feature.device)
+            return replace(pool, values=pool.values + later), grown
 
         drafter._expand = later_first  # type: ignore[method-assign]
 
@@ -90,14 +90,9 @@ class NoResidualStream(Planted):
     """The head's layer returns what its MLP adds, without what it is added to."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
-        layer: Any = drafter.head.layers[0]
-
-        def bare(x: Tensor, rope: Any, mask: Any, cache: Any) -> Tensor:
-            x = x + layer.self_attn(layer.input_layernorm(x), rope, mask, cache, layer.index)
-            out: Tensor = layer.mlp(layer.post_attention_layernorm(x))
-            return out
-
-        layer.forward = bare
+        layer = drafter.head.layers[0]
+        mlp = layer.mlp
+        layer.mlp = lambda x, beside: mlp(x, torch.zeros_like(beside))  # type: ignore[method-assign]
 
 
 @mutant(

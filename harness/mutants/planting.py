@@ -12,9 +12,9 @@ from torch import Tensor
 from eagle2_ref.coins import Coins, Uniform
 from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2, Pool
+from eagle2_ref.network import Rows
 from eagle2_ref.rules import without
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.target import Rows
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.implementations.reference import Engine
 
@@ -141,15 +141,13 @@ class PlantedPass(Planted):
         return ancestors
 
     def plant(self, decoder: Decoder) -> None:
-        forward, mask = decoder.target._forward, decoder.target._mask
+        forward, seen = decoder.target._forward, decoder.target._seen
 
-        def given(tokens: Tensor, **kwargs: Any) -> Rows:
-            if "position_ids" in kwargs:
-                kwargs["position_ids"] = self.positions(kwargs["position_ids"][0])[None]
-            return forward(tokens, **kwargs)
+        def given(tokens: Tensor, positions: Tensor, seen: Tensor | None, last: bool = False) -> Rows:
+            return forward(tokens, positions if last else self.positions(positions[0])[None], seen, last)
 
         decoder.target._forward = given  # type: ignore[method-assign]
-        decoder.target._mask = lambda ancestors, positions: mask(self.seen(ancestors), positions)  # type: ignore[method-assign]
+        decoder.target._seen = lambda ancestors: seen(self.seen(ancestors))  # type: ignore[method-assign]
 
 
 class PlantedCommit(Planted):

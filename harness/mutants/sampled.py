@@ -119,10 +119,10 @@ class Drawing(Eagle2):
         feature, kept, q = self._catch_up(), self.cache.length, []
         device = feature.device
         for level in range(depth):
-            logits = self.lm_head(feature)[0]
+            logits = self.lm_head(feature)[0, 0]
             q.append(self.chain.declared(logits, text))
             text.append(int(self.chain.draw(self.chain.drawn_from(logits, text), level)))
-            token, position = torch.tensor(text[-1:], device=device), torch.tensor([kept + level], device=device)
+            token, position = torch.tensor([text[-1:]], device=device), torch.tensor([[kept + level]], device=device)
             feature = self._pass(token, feature, position, None)
             self.cache.length += 1
         self.cache.length = kept

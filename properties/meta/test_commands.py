@@ -20,6 +20,7 @@ from harness.implementations.command import SERVE, Process, schema
 from harness.implementations.engine import AdapterError, NotApplicable
 from harness.implementations.ready import READY
 from harness.pairs import FIXTURES, Pair, shipped
+from harness.verdict import BROKEN
 from properties.cells import SAMPLED
 from properties.meta.command import eagle2
 from properties.meta.heard import heard
@@ -97,6 +98,24 @@ def test_a_hanging_process_is_gone(tmp_path: Path) -> None:
     assert running.poll() is not None
 
 
+def gone(pid: int) -> bool:
+    """Whether a process ends within five seconds; one that outlives them is ended here."""
+    for _ in range(100):
+        if not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            return True
+        time.sleep(0.05)
+    os.kill(pid, 9)
+    return False
+
+
+def test_what_a_dead_engine_had_started_is_gone_too(tmp_path: Path) -> None:
+    """Workers of an engine hold its memory."""
+    start = "import subprocess; child = subprocess.Popen(['sleep', '60'])"
+    with pytest.raises(AdapterError, match=r"code 9\n(.|\n)*child \d+") as told:
+        asked(written(tmp_path, f"{start}; sys.stderr.write(f'child {{child.pid}}'); sys.stderr.flush(); os._exit(9)"))
+    assert gone(int(str(told.value).rpartition("child ")[2]))
+
+
 def test_an_engine_ends_with_its_harness(tmp_path: Path) -> None:
     """Even where the harness was killed: stdin ends, and so does whoever reads it."""
     connectable = written(tmp_path, "return [[0] * 3]")
@@ -109,12 +128,7 @@ def test_an_engine_ends_with_its_harness(tmp_path: Path) -> None:
         assert harness.stdout is not None
         pid = int(harness.stdout.readline())
         harness.kill()
-    for _ in range(100):
-        if not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
-            return
-        time.sleep(0.05)
-    os.kill(pid, 9)
-    pytest.fail("the engine outlived its harness")
+    assert gone(pid), "the engine outlived its harness"
 
 
 def test_a_command_that_is_no_engine(tmp_path: Path) -> None:
@@ -126,6 +140,44 @@ def test_a_command_that_is_no_engine(tmp_path: Path) -> None:
         connect(written(tmp_path, "pass", "{'logprobs': 'made up'}"))
     with pytest.raises(BadInput, match="names no program"):
         connect("cmd:")
+
+
+TOLD_BADLY = """
+class Refuses:
+    @classmethod
+    def describe(cls, **options): raise NotImplementedError("not today")
+    def __init__(self, target, draft=None): pass
+
+class Raises(Refuses):
+    @classmethod
+    def describe(cls, **options): raise ValueError("no such method")
+
+class Misspells(Refuses):
+    @classmethod
+    def describe(cls, **options): return {"capabilities": ["temperature"], "checkpont": "eagle3"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("Refuses", "refuses to say what it is: not today"), ("Raises", "no such method"), ("Misspells", "checkpont")],
+)
+def test_what_does_not_say_what_it_is_is_broken(name: str, told: str, tmp_path: Path) -> None:
+    """In this process as in another; by the command it is exit code 4 and no traceback, whose exit code of 1 would be a fault."""
+    file = tmp_path / f"told_{name}.py"
+    file.write_text(TOLD_BADLY)
+    kind = NotApplicable if name == "Refuses" else AdapterError
+    with pytest.raises(kind, match="Extra inputs" if name == "Misspells" else told):
+        connect(served(f"{file}:{name}"))
+    done = eagle2(["verify", f"py:{file.stem}:{name}", "--only", "SMOKE", "-n", "0"], tmp_path)
+    assert done.returncode == BROKEN and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_command_that_says_nothing_is_not_waited_for() -> None:
+    begun = time.monotonic()
+    with pytest.raises(AdapterError, match="sleep 60 did not say what it is within 1 s"):
+        connect("cmd:sleep 60", time_limit=1.0)
+    assert time.monotonic() - begun < 30
 
 
 def test_unknown_options_are_refused(tmp_path: Path) -> None:

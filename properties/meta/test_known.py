@@ -278,6 +278,15 @@ def test_a_run_is_not_red_by_what_is_listed(jobs: str, tmp_path: Path) -> None:
         assert eagle2(words, tmp_path).returncode == FAULT, "without its list it is"
 
 
+def test_what_is_recorded_and_judged_elsewhere_has_its_list_too(tmp_path: Path) -> None:
+    (tmp_path / "deaf.py").write_text(DEAF)
+    (tmp_path / "known.toml").write_text(LISTED)
+    words = ["--only", "SMOKE", "-n", "0", "--out", "out", "--known", "known.toml"]
+    for begun in (["record", "py:deaf:Engine", "-o", "run.jsonl"], ["judge", "run.jsonl"]):
+        done = eagle2([*begun, *words], tmp_path)
+        assert done.returncode == PASS and "SMOKE-2   known" in done.stdout, done.stdout + done.stderr
+
+
 def test_a_list_that_no_longer_holds_is_red(tmp_path: Path) -> None:
     (tmp_path / "known.toml").write_text(LISTED)
     words = ["verify", "ref:k=2,depth=2,m=4", "--pair", "coin4", "--only", "SMOKE", "-n", "0", "--out", "out"]

@@ -20,13 +20,14 @@ from harness.implementations.trace import write_head
 from harness.pairs import shipped
 from harness.settings import Settings
 from properties import test_law_sampled
-from properties.cells import Campaign, Cell
+from properties.cells import JOINING, Campaign, Cell
 from properties.meta.heard import heard
 from properties.meta.outsiders import (
     Cool,
     Frozen,
     HashedSeed,
     HiddenLast,
+    Joining,
     LosesTopK,
     LosesTopKSpeculating,
     NormalNoise,
@@ -252,6 +253,16 @@ def test_first_tokens(engine: type[Outsider], asked: Settings | None, verdict: V
     assert result.verdict == verdict, result.summary
     if verdict == "n/a":
         assert "against its control arm" in result.summary and result.p_value is not None and result.p_value < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("engine", "cell", "verdict"),
+    [(Joining, JOINING, "fault"), (Outsider, JOINING, "pass"), (Joining, replace(JOINING, prompt=(2, 3, 2)), "pass")],
+)
+def test_prompts_that_join_a_running_batch(engine: type[Outsider], cell: Cell, verdict: Verdict) -> None:
+    """As vLLM had it on a CPU, and as large as it was there: finding 002. Prompts of several tokens do not show it."""
+    result = heard("LAW-4", implementation(engine, depth=1), cell=cell)
+    assert result.verdict == verdict, result.summary
 
 
 # --- TREE-5: laws of a verification --------------------------------------------------------------------------------

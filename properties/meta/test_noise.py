@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from eagle2_ref.target import Rows, Target
+from eagle2_ref.network import Rows
+from eagle2_ref.target import Target
 from harness.evidence import Result
 from harness.implementations import Implementation, connect
 from harness.laws import teacher
@@ -60,13 +61,13 @@ def test_flips_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sees_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
-    mask = Target._mask
-    monkeypatch.setattr(Target, "_mask", lambda self, seen, at: mask(self, torch.ones_like(seen).tril(), at))
+    seen = Target._seen
+    monkeypatch.setattr(Target, "_seen", lambda self, ancestors: seen(self, torch.ones_like(ancestors).tril()))
 
 
 def sees_no_ancestors(monkeypatch: pytest.MonkeyPatch) -> None:
-    mask = Target._mask
-    monkeypatch.setattr(Target, "_mask", lambda self, seen, at: mask(self, torch.eye(len(seen), dtype=torch.bool), at))
+    seen = Target._seen
+    monkeypatch.setattr(Target, "_seen", lambda self, ancestors: seen(self, torch.eye(len(ancestors), dtype=torch.bool)))
 
 
 def rows_shifted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,12 @@ from eagle2_ref.coins import Coins, EnumeratedCoins, KeyedCoins, SeededCoins, ex
 from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2, propose_together
 from eagle2_ref.errors import BadInput
+from eagle2_ref.network import Rows
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams, law
-from eagle2_ref.target import Rows, Target
+from eagle2_ref.target import Target
 from eagle2_ref.tree import DraftTree
+from harness.implementations.reference import between
 from harness.mutants import GALLERY
 from harness.mutants.batch import ONE_LENGTH
 from harness.mutants.planting import Asked, PlantedLaw
@@ -27,7 +29,7 @@ from harness.pairs import shipped
 from harness.settings import Settings
 from properties.meta import tiny
 from properties.meta.scene import Scene
-from properties.meta.test_reference_target import ROUNDING
+from properties.meta.test_reference_target import ROUNDING, WAYS, running
 
 CONTEXT = 96
 LENGTHS = (1, 13, 5, CONTEXT - 4, 2, 40, CONTEXT - 1, 9)
@@ -35,10 +37,11 @@ TEMPERATURES = (0.0, 0.7, 1.3)
 
 
 @cache
-def decoder(kind: str = "llama", rule: str = "reject", draft: bool = True) -> Decoder:
+def decoder(kind: str = "llama", lean: bool = True, rule: str = "reject", draft: bool = True) -> Decoder:
     model = tiny.target(kind)
-    drafter = Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(3, 4, 12)) if draft else None
-    return Decoder(Target(model), drafter, RULES[rule])
+    target = running(model, lean)
+    drafter = Eagle2(tiny.fitting(model), target.network.lm_head, Budget(3, 4, 12)) if draft else None
+    return Decoder(target, drafter, RULES[rule])
 
 
 def asked(n: int = 12, **changes: Any) -> tuple[list[list[int]], list[SamplingParams]]:
@@ -67,13 +70,13 @@ def coins(row: int) -> Coins:
     return KeyedCoins(row) if row % 2 else SeededCoins(row)
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
-def test_a_text_is_what_it_is_alone(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "lean"), WAYS)
+def test_a_text_is_what_it_is_alone(kind: str, lean: bool) -> None:
     """Tokens, blocks with their trees, end, and passes; whatever the neighbours are, and when they finish."""
     prompts, params = asked()
-    alone = [decoder(kind).generate(prompts[row], params[row], coins(row)) for row in range(len(prompts))]
+    alone = [decoder(kind, lean).generate(prompts[row], params[row], coins(row)) for row in range(len(prompts))]
     assert {made.finish for made in alone} == {"eos", "length", "context"}
-    made = Batch(decoder(kind), 5).generate(prompts, params, [coins(row) for row in range(len(prompts))])
+    made = Batch(decoder(kind, lean), 5).generate(prompts, params, [coins(row) for row in range(len(prompts))])
     assert [told(row) for row in made] == [told(row) for row in alone]
 
 
@@ -127,20 +130,23 @@ def test_shipped_pairs(pair: str) -> None:
     assert [told(row) for row in made] == [told(one.generate(prompts[row], params[row], coins(row))) for row in range(5)]
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
-def test_a_shared_pass_says_what_single_ones_say(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "lean"), WAYS)
+def test_a_shared_pass_says_what_single_ones_say(kind: str, lean: bool) -> None:
     """Logits, features and caches: of prompts of 13, 30 and 2 tokens, then of trees of 9, 1 and 3 nodes behind them."""
-    target, prompts = decoder(kind).target, [tiny.tokens(n, seed=n) for n in (13, 30, 2)]
+    target, prompts = decoder(kind, lean).target, [tiny.tokens(n, seed=n) for n in (13, 30, 2)]
     tree = DraftTree.of([7, 1, 2, 3, 1, 5, 9, 11, 0], [-1, 0, 0, 1, 1, 2, 3, 6, 7])
     trees = [tree, DraftTree.bare(4), DraftTree.of([8, 2, 9], [-1, 0, 1])]
     joint, single = [another(target) for _ in trees], [another(target) for _ in trees]
     chains = [DraftTree.of(prompt, list(range(-1, len(prompt) - 1))) for prompt in prompts]
     first = together(joint, chains, prompts=True)
-    same(kind, joint, single, first, [text.prefill(prompt) for text, prompt in zip(single, prompts, strict=True)])
     for text, prompt in zip(joint, prompts, strict=True):
-        text.length = len(prompt)
-    second = together(joint, trees)
-    same(kind, joint, single, second, [text.verify(own) for text, own in zip(single, trees, strict=True)])
+        text.cache.keep(range(len(prompt)))
+    same(kind, joint, single, first, [text.prefill(prompt) for text, prompt in zip(single, prompts, strict=True)])
+    second, alone = together(joint, trees), [text.verify(own) for text, own in zip(single, trees, strict=True)]
+    for texts in (joint, single):
+        for text, own in zip(texts, trees, strict=True):
+            text.cache.keep(range(len(own)))  # all nodes, so that the entries of all are compared
+    same(kind, joint, single, second, alone)
 
 
 def same(kind: str, joint: list[Target], single: list[Target], ours: list[Rows], theirs: list[Rows]) -> None:
@@ -148,9 +154,8 @@ def same(kind: str, joint: list[Target], single: list[Target], ours: list[Rows],
         assert a.logits.shape == b.logits.shape and (a.logits - b.logits).abs().max() <= ROUNDING[kind]
         assert a.features.shape == b.features.shape and (a.features - b.features).abs().max() <= ROUNDING[kind]
     for text, alone in zip(joint, single, strict=True):
-        for kept, expected in zip(text.cache.layers, alone.cache.layers, strict=True):
-            assert kept.keys.shape == expected.keys.shape and (kept.keys - expected.keys).abs().max() <= ROUNDING[kind]
-            assert (kept.values - expected.values).abs().max() <= ROUNDING[kind]
+        for kept, expected in zip(text.cache.kept(), alone.cache.kept(), strict=True):
+            assert kept.shape == expected.shape and (kept - expected).abs().max() <= ROUNDING[kind]
 
 
 def test_trees_drafted_together_are_those_drafted_alone() -> None:
@@ -179,16 +184,17 @@ def test_a_pass_serves_all() -> None:
     """As many passes of the target as the longest text takes alone, and of the head as its layers; not one a text."""
     one, calls = decoder(), Counter[str]()
     assert isinstance(one.drafter, Eagle2)
-    hooks = [
-        one.target.model.register_forward_pre_hook(lambda *_: calls.update(["target"])),
-        one.drafter.head.register_forward_pre_hook(lambda *_: calls.update(["head"])),
-    ]
+    network, head = one.target.network, one.drafter.head
+
+    def counted(what: str, part: Any) -> Any:
+        return between(part, lambda *given: (calls.update([what]), part(*given))[1])
+
+    one.target.network, one.drafter.head = counted("target", network), counted("head", head)
     try:
         prompts, params = asked(1)
         made = Batch(one, 8).generate(prompts * 8, params * 8, [coins(row) for row in range(8)])
     finally:
-        for hook in hooks:
-            hook.remove()
+        one.target.network, one.drafter.head = network, head
     assert calls["target"] == max(row.target_passes for row in made) < sum(row.target_passes for row in made)
     assert calls["head"] == max(row.draft_passes for row in made)
 

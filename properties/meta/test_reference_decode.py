@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from eagle2_ref.checkpoint import save_head
 from eagle2_ref.coins import KeyedCoins, SeededCoins
@@ -21,6 +22,7 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import DTYPES, Target
 from eagle2_ref.tree import DraftTree
 from properties.meta import tiny
+from properties.meta.test_reference_target import running
 
 CONTEXT = 96
 
@@ -54,13 +56,17 @@ class Oracle:
 
 
 @cache
+def model() -> PreTrainedModel:
+    return tiny.target()
+
+
+@cache
 def target() -> Target:
-    return Target(tiny.target())
+    return running(model(), lean=True)
 
 
 def drafted(k: int = 3, depth: int = 4, m: int = 12, rule: str = "reject") -> Decoder:
-    model = target().model
-    return Decoder(target(), Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(k, depth, m)), RULES[rule])
+    return Decoder(target(), Eagle2(tiny.fitting(model()), target().network.lm_head, Budget(k, depth, m)), RULES[rule])
 
 
 def control(rule: str = "walk") -> Decoder:
@@ -151,7 +157,7 @@ def test_the_drafter_is_shown_the_targets_features() -> None:
     made = greedy(decoder, tiny.tokens(5), 30)
     assert isinstance(decoder.drafter, Oracle)
     text = torch.tensor([[*tiny.tokens(5), *made.tokens]])
-    plain = target().model.base_model(text).last_hidden_state[0, :-1]
+    plain = model().base_model(text).last_hidden_state[0, :-1]
     assert (torch.cat(decoder.drafter.features) - plain).abs().max() <= 1e-9
 
 
@@ -162,7 +168,7 @@ def test_keyed_coins_are_asked_for_absolute_positions() -> None:
     for token in made:
         coins.seek(len(text))
         with torch.inference_mode():
-            assert token == coins.categorical(target().model(torch.tensor([text])).logits[0, -1].softmax(-1))
+            assert token == coins.categorical(model()(torch.tensor([text])).logits[0, -1].softmax(-1))
         text.append(token)
 
 

@@ -57,7 +57,7 @@ def _after(drafter: Eagle2, n: int, path: tuple[int, ...]) -> Tensor:
     """log q [V] after a path: target features while there are any, then the head's own; no cache, no tree mask."""
     tokens, known = torch.tensor([*TEXT[1 : n + 1], *path]), features(40)[:n]
     for i in range(n, n + len(path) + 1):
-        known = torch.cat([known, drafter.head(tokens[:i], known, torch.arange(i))[-1:]])
+        known = torch.cat([known, drafter.head(tokens[None, :i], known[None], torch.arange(i))[0, -1:]])
     return drafter.lm_head(known[-1:])[0].log_softmax(-1)
 
 
@@ -140,7 +140,7 @@ def test_a_saturated_head_drafts_a_connected_tree() -> None:
     """Confidences that are exactly one, level after level: the chain of them is kept whole, and no node without its parent."""
 
     def sure(features: Tensor) -> Tensor:
-        return torch.tensor([1e4] + [0.0] * 63).repeat(len(features), 1)
+        return torch.tensor([1e4] + [0.0] * 63).expand(*features.shape[:-1], -1)
 
     drafting = Eagle2(tiny.head().float(), sure, Budget(2, 5, 9))
     drafting.observe(TEXT[1:4], features(3).float())

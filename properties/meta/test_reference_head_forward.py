@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
-from eagle2_ref.head import EagleHead, HeadCache
+from eagle2_ref.head import EagleHead
 from eagle2_ref.tree import DraftTree
 from properties.meta import tiny
 
@@ -31,10 +31,15 @@ def inputs(n: int = 20, width: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]
     return torch.randint(64, (n,), generator=generator), torch.randn(n, width, generator=generator, dtype=torch.float64)
 
 
+def passed(head: EagleHead, tokens: Tensor, features: Tensor, *others: Any) -> Tensor:
+    """A pass over one text: [n, H]."""
+    return torch.as_tensor(head(tokens[None], features[None], *others)[0])
+
+
 def by_transformers(head: EagleHead, tokens: Tensor, features: Tensor) -> Tensor:
     """fc, then transformers' layers with the head's weights; the input norm of the first is the identity.
 
-    Norms are torch's own: transformers' round to float32 whatever the dtype.
+    Norms round to float32 whatever the dtype, theirs and ours.
     """
     shape = head.config
     rope = {"rope_type": "default", "rope_theta": shape.rope_theta}
@@ -55,9 +60,6 @@ def by_transformers(head: EagleHead, tokens: Tensor, features: Tensor) -> Tensor
     )
     for index, ours in enumerate(head.layers):
         layer = LlamaDecoderLayer(config, index).double().eval()
-        layer.input_layernorm, layer.post_attention_layernorm = (
-            nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps).double() for _ in range(2)
-        )
         missing, unexpected = layer.load_state_dict(ours.state_dict(), strict=False)
         assert not unexpected and set(missing) <= {"input_layernorm.weight", "self_attn.o_proj.bias"}
         if index == 0:
@@ -75,7 +77,7 @@ def by_transformers(head: EagleHead, tokens: Tensor, features: Tensor) -> Tensor
 def test_the_head_is_transformers_own_layer(shape: str) -> None:
     """fc, and a Llama layer without its input norm: equal to transformers' to rounding, in float64."""
     head, (tokens, features) = tiny.head(**SHAPES[shape]), inputs(width=SHAPES[shape].get("width", 16))
-    ours = head(tokens, features, torch.arange(len(tokens)))
+    ours = passed(head, tokens, features, torch.arange(len(tokens)))
     assert (ours - by_transformers(head, tokens, features)).abs().max() <= 1e-12
 
 
@@ -85,11 +87,11 @@ def test_the_head_is_transformers_own_layer(shape: str) -> None:
 def test_passes_with_a_cache_equal_one_pass(shape: str, capacity: int) -> None:
     """In pieces of 1, 7, 1 and 11 positions, with a cache that must grow, the head says what it says in one pass."""
     head, (tokens, features) = tiny.head(**SHAPES[shape]), inputs(width=SHAPES[shape].get("width", 16))
-    whole = head(tokens, features, torch.arange(20))
-    cache = HeadCache(head.config, torch.float64, torch.device("cpu"), capacity)
+    whole = passed(head, tokens, features, torch.arange(20))
+    cache = head.lean().cache(capacity)
     for piece in torch.split(torch.arange(20), [1, 7, 1, 11]):
-        out = head(tokens[piece], features[piece], piece, None, cache)
-        cache.length += len(piece)
+        out = passed(head, tokens[piece], features[piece], piece, None, cache)
+        cache.keep(range(len(piece)))
         assert (out - whole[piece]).abs().max() <= 1e-12
 
 
@@ -97,30 +99,30 @@ def test_passes_with_a_cache_equal_one_pass(shape: str, capacity: int) -> None:
 def test_a_tree_in_one_pass_equals_its_paths() -> None:
     """Under the tree's mask each node says what it says at the end of its own path, and rejected entries leave no trace."""
     head, (tokens, features) = tiny.head(), inputs()
-    cache = HeadCache(head.config, torch.float64, torch.device("cpu"), capacity=4)
-    head(tokens[:12], features[:12], torch.arange(12), None, cache)
-    cache.length = 12
+    cache = head.lean().cache(capacity=4)
+    passed(head, tokens[:12], features[:12], torch.arange(12), None, cache)
+    cache.keep(range(12))
     own = inputs(len(TREE), seed=1)[1]
     mask = torch.cat([torch.ones(len(TREE), 12, dtype=torch.bool), TREE.ancestors()], dim=1)
     for _ in range(2):  # the second time over entries that the first has left behind the kept ones
-        in_one = head(TREE.tokens, own, 12 + torch.tensor(TREE.depths), mask, cache)
+        in_one = passed(head, TREE.tokens, own, 12 + torch.tensor(TREE.depths), mask, cache)
         for node in range(len(TREE)):
             path = [0, *TREE.path(node)]
             text, seen = torch.cat([tokens[:12], TREE.tokens[path]]), torch.cat([features[:12], own[path]])
-            assert (in_one[node] - head(text, seen, torch.arange(len(text)))[-1]).abs().max() <= 1e-12
+            assert (in_one[node] - passed(head, text, seen, torch.arange(len(text)))[-1]).abs().max() <= 1e-12
 
 
 @torch.inference_mode()
 def test_the_cache_keeps_what_was_computed() -> None:
     """After two passes `kept` is what one pass writes: keys after rotation, and values, of the kept length."""
     head, (tokens, features) = tiny.head(num_hidden_layers=2), inputs()
-    once, twice = (HeadCache(head.config, torch.float64, torch.device("cpu"), capacity=3) for _ in range(2))
-    head(tokens, features, torch.arange(20), None, once)
-    once.length = 20
+    once, twice = (head.lean().cache(capacity=3) for _ in range(2))
+    passed(head, tokens, features, torch.arange(20), None, once)
+    once.keep(range(20))
     for piece in torch.split(torch.arange(20), [13, 7]):
-        head(tokens[piece], features[piece], piece, None, twice)
-        twice.length += len(piece)
-    assert once.kept().shape == (2, 2, 2, 20, 4)
+        passed(head, tokens[piece], features[piece], piece, None, twice)
+        twice.keep(range(len(piece)))
+    assert once.kept().shape == (2, 2, 1, 2, 20, 4)
     assert (once.kept() - twice.kept()).abs().max() <= 1e-12
 
 
@@ -128,7 +130,7 @@ def test_the_cache_keeps_what_was_computed() -> None:
 def test_sixteen_bits_run_and_stay_close() -> None:
     """In float16 and bfloat16 the head runs in that dtype, near its float64 self."""
     head, (tokens, features) = tiny.head(), inputs()
-    truth = head(tokens, features, torch.arange(20))
+    truth = passed(head, tokens, features, torch.arange(20))
     for dtype, near in ((torch.float16, 0.02), (torch.bfloat16, 0.15)):
-        low = tiny.head().to(dtype)(tokens, features.to(dtype), torch.arange(20))
+        low = passed(tiny.head().to(dtype), tokens, features.to(dtype), torch.arange(20))
         assert low.dtype == dtype and float((low.double() - truth).abs().max()) <= near * float(truth.abs().max())

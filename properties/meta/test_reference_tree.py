@@ -90,8 +90,7 @@ def pools(draw: st.DrawFn) -> Pool:
 def _layer(confidences: list[float], above: list[float], parents: list[int], k: int) -> Pool:
     """In float32, as a head's are: a small confidence may be lost in a large value, and make a tie."""
     values = torch.tensor(above).repeat_interleave(k) + torch.tensor(confidences)
-    rows = torch.arange(len(above)).repeat_interleave(k)
-    return Pool(torch.arange(k).repeat(len(above)), torch.tensor(parents).repeat_interleave(k), values, rows)
+    return Pool(torch.arange(k).repeat(len(above)), torch.tensor(parents).repeat_interleave(k), values)
 
 
 @given(pools(), st.data())

@@ -32,6 +32,19 @@ SHAPE: dict[str, Any] = {
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama, tied embedding": ("llama", {"tie_word_embeddings": True}),
+    "llama, scaled rope": (
+        "llama",
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 500000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
+        },
+    ),
     "qwen3": ("qwen3", {"head_dim": 4}),
     "qwen3, sliding and full layers": (
         "qwen3",

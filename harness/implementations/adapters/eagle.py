@@ -19,8 +19,8 @@ METHODS = {"eagle1": "draft", "eagle2": "draft", "eagle3": "eagle3"}
 
 CAPABILITIES = ["temperature", "top_k", "top_p", "eos", "blocks"]
 
-EAGLE1_TREE = {"k": 4, "depth": 5, "m": 25}
-"""Shape of EAGLE-1's static tree, `mc_sim_7b_63`."""
+EAGLE1_DEPTH, EAGLE1_NODES = 5, 25
+"""Of EAGLE-1's static tree, `mc_sim_7b_63`. No budget of EAGLE-2's gives it, so that its tau has nothing to be compared with."""
 
 EAGLE1_WIDTH = 10
 """Tokens that EAGLE-1 draws at a node, of which its tree has the first four at most."""
@@ -35,13 +35,15 @@ class Engine:
     """
 
     @classmethod
-    def describe(cls, method: str = "eagle2", path: str = "", **_: Any) -> dict[str, Any]:
+    def describe(
+        cls, method: str = "eagle2", path: str = "", k: int = 8, depth: int = 6, m: int = 25, **_: Any
+    ) -> dict[str, Any]:
         static = method == "eagle1"
         return {
             "capabilities": CAPABILITIES if static else [*CAPABILITIES, "budget", "deterministic"],
             "version": _version(path),
             "checkpoint": METHODS.get(method, "none"),
-            "budget": EAGLE1_TREE if static else None,
+            "budget": {"depth": EAGLE1_DEPTH} if static else {"k": int(k), "depth": int(depth), "m": int(m)},
         }
 
     def __init__(
@@ -64,7 +66,7 @@ class Engine:
         if hasattr(self.package, "Model1") == self.static:  # EAGLE-2's head, of which EAGLE-1 knows nothing
             raise ImportError(f"{self.package.__file__} has no {method}: eagle-llm is EAGLE-1, a checkout has the others")
         budget = {"total_token": m + 1, "depth": depth - 1, "top_k": k, "use_eagle3": method == "eagle3" and self.speculates}
-        room = (EAGLE1_TREE["m"] if self.static else m) + 12  # for the last tree, and ten that EAGLE-2 keeps free
+        room = (EAGLE1_NODES if self.static else m) + 12  # for the last tree, and ten that EAGLE-2 keeps free
         self.model, self.context = load(self.package, target, draft, dtype, room, {} if self.static else budget)
         self.limits = {} if self.static else {"max_length": self.context + room}
 
@@ -99,9 +101,11 @@ class Engine:
 
 
 def _version(path: str) -> str:
-    """Of an installed package its version; of a folder a checksum of the code that decodes."""
+    """Of an installed package its version; of a folder a checksum of the code that decodes, which must be there."""
     if path:
         files = sorted(Path(path).glob("eagle/model/*.py"))
+        if not files:
+            raise NotImplementedError(f"there is no package eagle in {path}: it takes a checkout of SafeAILab/EAGLE")
         return "eagle/model " + hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return f"eagle-llm {importlib.metadata.version('eagle-llm')}"

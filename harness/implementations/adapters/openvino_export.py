@@ -121,4 +121,4 @@ def _write_tokenizer(vocab_size: int, folder: Path) -> None:
 if __name__ == "__main__":  # `eagle2 convert openvino` runs it so, under the engine's Python
     read, write = Path(sys.argv[1]), Path(sys.argv[2])
     write.mkdir(parents=True, exist_ok=True)
-    _export((load_head if (read / "config.json").read_text().find("Eagle3") >= 0 else load_lm)(read), write)
+    _export((load_head if "Eagle3" in (read / "config.json").read_text() else load_lm)(read), write)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ class Engine:
         if name != (serves or model_of(path)):
             raise NotImplementedError(f"{self.server.url} serves {path}, not {name}; serves={name} says that it does")
         self.own_ends = _own_ends(Path(target))
-        self._counted: Counter[str] = Counter()
+        self._counted = dict.fromkeys(COUNTERS, 0)
 
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
         bodies = [self._body(*row) for row in zip(prompts, params, seeds, strict=True)]

@@ -112,7 +112,9 @@ class Engine:
     def _load(self, folder: str) -> Any:
         """A checkpoint without the settings that stand beside it: what is not asked for is off."""
         from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # bars of loading would stand among the results
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, self.dtype), local_files_only=True)
         model.generation_config = GenerationConfig(pad_token_id=0, **self.drafting)
         return model.to(self.device).eval()

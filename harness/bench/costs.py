@@ -1,0 +1,72 @@
+"""What a pass costs by the number of its rows: the target's, and the head's with the LM head behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.eagle2 import Eagle2
+from eagle2_ref.tree import DraftTree
+from harness.bench.clock import Clock
+from harness.bench.record import Cost
+from harness.bench.steps import twin
+
+ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+BEHIND, TIMES, WARM = 200, 40, 3
+
+What = Literal["target", "head"]
+Pass = Callable[[], object]
+
+
+def costs(decoder: Decoder, prompt: Sequence[int], clock: Clock, times: int = TIMES) -> Iterator[Cost]:
+    """Every size in turn, over and over, so that what slows the machine down for a while slows them all."""
+    spare = twin(decoder)
+    behind = min(BEHIND, decoder.target.context - max(ROWS))
+    text = [prompt[i % len(prompt)] for i in range(behind)]
+    features = spare.target.prefill(text).features
+    passes = _target(spare, text)
+    if isinstance(spare.drafter, Eagle2):
+        passes |= _head(spare.drafter, text, features)
+    spent: dict[tuple[What, int], list[float]] = {size: [] for size in passes}
+    for turn in range(WARM + times):
+        sizes = list(passes)
+        for size in sizes[turn % len(sizes) :] + sizes[: turn % len(sizes)]:
+            begun = clock()
+            passes[size]()
+            if turn >= WARM:
+                spent[size].append(1000 * (clock() - begun))
+    for (what, rows), found in spent.items():
+        low, median, high = np.quantile(found, [0.25, 0.5, 0.75])
+        yield Cost(what=what, rows=rows, behind=behind, n=times, median=float(median), low=float(low), high=float(high))
+
+
+def _target(decoder: Decoder, text: Sequence[int]) -> dict[tuple[What, int], Pass]:
+    """Verify binary trees. Nothing is committed, so that the text stays as long as it is."""
+    return {("target", rows): partial(decoder.target.verify, _tree(text, rows)) for rows in ROWS}
+
+
+def _tree(text: Sequence[int], rows: int) -> DraftTree:
+    return DraftTree.of([text[i % len(text)] for i in range(rows)], [(i - 1) // 2 if i else -1 for i in range(rows)])
+
+
+def _head(drafter: Eagle2, text: Sequence[int], features: Tensor) -> dict[tuple[What, int], Pass]:
+    """A layer of the draft tree: every row sees the text and itself. features [n, H] are the target's of the text."""
+    drafter.observe([*text[1:], text[0]], features)
+    drafter.propose(1)  # which puts the text into the head's cache
+    n, device = len(text), features.device
+    tokens = torch.tensor([list(text)], device=device)
+
+    def one(rows: int) -> Tensor:
+        with torch.inference_mode():
+            itself = torch.full((rows, rows), float("-inf"), dtype=features.dtype, device=device).fill_diagonal_(0)
+            mask = torch.cat([itself.new_zeros(rows, n), itself], dim=1)[None]
+            positions = torch.full((1, rows), n, device=device)
+            return drafter.lm_head(drafter.head(tokens[:, :rows], features[None, :rows], positions, mask, drafter.cache))
+
+    return {("head", rows): partial(one, rows) for rows in ROWS}

@@ -1,0 +1,50 @@
+"""README's section on speed, made from a record: never typed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from eagle2_ref.errors import BadInput
+from harness.bench import show
+from harness.bench.page import markdown
+from harness.bench.record import Record
+from harness.bench.words import asked
+from harness.report import write_whole
+from harness.report.summary import text
+
+BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
+
+
+def section(record: Record) -> str:
+    """What stands between the marks."""
+    times, spent, ratios = show.tables(record)[:3]
+    lines = [
+        f"{text(asked(record), 600)}",
+        f"{text(show.machine(record), 600)}; {record.header.started[:10]}.",
+        "",
+        *markdown(ratios),
+        "",
+        *markdown(times),
+        "",
+        *markdown(spent),
+        "",
+        text(show.LEGEND, 600),
+    ]
+    return "\n".join(lines)
+
+
+def write(record: Record, readme: Path) -> Path:
+    """Put the section where the marks are."""
+    try:
+        whole = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"no README at {readme}: {error.strerror}", "run it from the root of the repository") from None
+    return write_whole(readme, put(whole, section(record), readme))
+
+
+def put(whole: str, inner: str, readme: Path) -> str:
+    """The text with `inner` between its marks."""
+    if whole.count(BEGIN) != 1 or whole.count(END) != 1 or whole.index(BEGIN) > whole.index(END):
+        raise BadInput(f"{readme} has no section {BEGIN} … {END}", "put the two marks, once, where the figures are to stand")
+    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{inner}\n{END}", whole, flags=re.DOTALL)

@@ -1,0 +1,267 @@
+"""The record of a run, JSON lines: header, a line for every timed call and every measurement, footer. Written as it goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.errors import BadInput
+from harness.bench.settings import Settings
+from harness.evidence import Value
+from harness.pairs import Prompt
+
+FORMAT = 1
+RECORD = "record.jsonl"
+
+
+class Asked(Value):
+    """A prompt: its length in tokens, and a digest of them."""
+
+    id: str
+    kind: str
+    length: int
+    digest: str
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> Asked:
+        digest = hashlib.sha256(json.dumps(prompt.tokens).encode()).hexdigest()[:16]
+        return cls(id=prompt.id, kind=prompt.kind, length=len(prompt.tokens), digest=digest)
+
+
+class Header(Value):
+    """What was asked, on which machine, with which code. arms: by name, what each is."""
+
+    kind: Literal["header"] = "header"
+    format: Literal[1] = 1
+    started: str
+    command: str
+    commit: str
+    settings: Settings
+    machine: dict[str, str]
+    versions: dict[str, str]
+    arms: dict[str, str]
+    prompts: tuple[Asked, ...]
+
+
+class Counts(Value):
+    """What decoding cost, in numbers that no clock makes. accepted[j]: passes that accepted j drafted tokens.
+
+    target_passes has the prompt's pass, accepted and rows have not. head_passes: None where nobody tells.
+    """
+
+    target_passes: int
+    head_passes: int | None
+    rows: int = Field(description="rows of the target's passes: nodes of all trees, roots included")
+    accepted: tuple[int, ...]
+
+
+class Call(Value):
+    """One timed text. prefill: seconds to the first token, None where it is not told apart. first: tokens that came with it."""
+
+    kind: Literal["call"] = "call"
+    arm: str
+    temperature: float
+    prompt: str
+    repeat: int
+    seconds: float
+    prefill: float | None
+    tokens: int
+    first: int
+    counts: Counts | None
+
+
+class Steps(Value):
+    """Mean milliseconds of a step, by part. Clocks make a run slower: nothing of it is mixed with the timed calls."""
+
+    kind: Literal["steps"] = "steps"
+    arm: str
+    temperature: float
+    steps: int
+    milliseconds: dict[str, float]
+
+
+class Cost(Value):
+    """Milliseconds of one pass over so many rows behind a text: median and quartiles of n."""
+
+    kind: Literal["cost"] = "cost"
+    what: Literal["target", "head"]
+    rows: int
+    behind: int
+    n: int
+    median: float
+    low: float
+    high: float
+
+
+class Tried(Value):
+    """A budget that tuning tried: tokens per millisecond as counts and costs tell, and per pass tokens, rows and head passes."""
+
+    k: int
+    depth: int
+    m: int
+    head_temperature: float
+    node: float
+    layer: float
+    rate: float
+    tau: float
+    rows: float
+    layers: float
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(self.k, self.depth, self.m, self.head_temperature, self.node, self.layer)
+
+
+class Tuned(Value):
+    """What tuning chose at a temperature, None where not to draft is better; vanilla's tokens per millisecond; all it tried."""
+
+    kind: Literal["tuned"] = "tuned"
+    temperature: float
+    chosen: Tried | None
+    vanilla: float
+    tried: tuple[Tried, ...]
+
+
+class Point(Value):
+    """Tokens per pass with m draft tokens, k and depth as asked; counts alone, with coins that repeat exactly."""
+
+    kind: Literal["point"] = "point"
+    temperature: float
+    m: int
+    passes: int
+    tokens: int
+    rows: int
+
+    @property
+    def tau(self) -> float:
+        return self.tokens / self.passes
+
+
+class Arm(Value):
+    """An arm at a temperature. milliseconds: per token, the median over prompts, with its interval.
+
+    whole: the prompt's pass is in the milliseconds. tau: of all passes together; tau_mean: the mean of the prompts' own.
+    Counts are sums over all calls.
+    """
+
+    arm: str
+    temperature: float
+    whole: bool
+    milliseconds: float
+    low: float
+    high: float
+    prefill: float | None = Field(description="milliseconds, the median over prompts")
+    calls: int
+    tokens: int
+    target_passes: int | None = None
+    head_passes: int | None = None
+    rows: int | None = None
+    tau: float | None = None
+    tau_mean: float | None = None
+    accepted: tuple[int, ...] = ()
+
+
+class Ratio(Value):
+    """How many times as fast as `over` an arm is: the median over prompts, its 95 % interval, and the ratio of the totals."""
+
+    arm: str
+    over: str
+    temperature: float
+    whole: bool
+    median: float
+    low: float
+    high: float
+    totals: float
+
+
+class Figures(Value):
+    """What a run comes to."""
+
+    arms: tuple[Arm, ...]
+    ratios: tuple[Ratio, ...]
+
+
+class Footer(Value):
+    """The last line; a record without it was cut off."""
+
+    kind: Literal["footer"] = "footer"
+    finished: str
+    seconds: float
+    memory: dict[str, float] = Field(description="peak, in MiB")
+    figures: Figures
+
+
+Line = Header | Tuned | Call | Steps | Cost | Point | Footer
+LINES: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
+V = TypeVar("V", bound=Value)
+
+
+class Record(Value):
+    """A run as it was written. footer: None where the run was cut off."""
+
+    header: Header
+    lines: tuple[Tuned | Call | Steps | Cost | Point, ...]
+    footer: Footer | None
+
+    def of(self, kind: type[V]) -> list[V]:
+        return [line for line in self.lines if isinstance(line, kind)]
+
+
+class Writer:
+    """Writes lines as they come: a run that is cut off has lost nothing but its footer."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", encoding="utf-8")
+        self.write(header)
+
+    def write(self, *lines: Line) -> None:
+        for line in lines:
+            self._file.write(line.model_dump_json() + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+def read(path: Path, whole: bool = False) -> Record:
+    """Read a record, or the folder of one. One that was cut off is read as far as it goes, unless it must be whole."""
+    path = path / RECORD if path.is_dir() else path
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"no record at {path}: {error}", "`eagle2 bench --out DIR` writes one") from None
+    header, *lines = _parsed(path, text)
+    footer = lines.pop() if lines and isinstance(lines[-1], Footer) else None
+    inner = tuple(line for line in lines if isinstance(line, Tuned | Call | Steps | Cost | Point))
+    if not isinstance(header, Header) or len(inner) < len(lines):
+        raise BadInput(f"{path} has no header, or more than one run in it", "one record holds one run")
+    if not any(isinstance(line, Call) for line in inner):
+        raise BadInput(f"{path} has no timed call", "the run was cut off before its first; run it again")
+    record = Record(header=header, lines=inner, footer=footer if isinstance(footer, Footer) else None)
+    if whole and record.footer is None:
+        raise BadInput(f"{path} has no footer", "the run was cut off; run it again")
+    return record
+
+
+def _parsed(path: Path, text: str) -> list[Line]:
+    """The lines. What stands behind the last line end is half a line of a run that was cut off, and is left out."""
+    found: list[Line] = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            found.append(LINES.validate_json(line))
+        except ValidationError as error:
+            said = error.errors()[0]["msg"]
+            raise BadInput(f"{path}, line {number} is not a line of a record: {said}", "the record is damaged") from None
+    if not found:
+        raise BadInput(f"{path} is empty", "`eagle2 bench --out DIR` writes a record")
+    return found

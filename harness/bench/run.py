@@ -1,0 +1,205 @@
+"""A run: all arms in one process, prompt by prompt, each taking its turn to be first; then steps, costs and budgets."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.eagle2 import Eagle2
+from eagle2_ref.errors import BadInput
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.target import Target, load_model, torch_device
+from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA, Arm, Beside, ByTemperature, Ours, Transformers
+from harness.bench.budgets import points
+from harness.bench.clock import Clock, clock
+from harness.bench.costs import costs
+from harness.bench.facts import commit, memory, of_machine, of_versions
+from harness.bench.figures import OFF, figures
+from harness.bench.record import RECORD, Asked, Call, Cost, Footer, Header, Point, Record, Steps, Tuned, Writer
+from harness.bench.settings import RULES, Settings, asked_prompts, label
+from harness.bench.steps import steps, twin
+from harness.bench.tune import PROMPTS, TOKENS, tune
+from harness.implementations import connect
+from harness.pairs import Pair, Prompt
+
+TIME_LIMIT = 600.0
+"""Seconds that one call of a decoder beside ours may take."""
+
+Report = Callable[[str, int, int], None]
+"""Hears what is done, how much of it, of how much."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is opened: the decoder with its head, and all arms by name."""
+
+    decoder: Decoder
+    arms: dict[str, Arm]
+    told: dict[str, str]
+    clock: Clock
+
+
+def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, command: str, report: Report) -> Record:
+    """Measure, and write the record as it goes."""
+    begun, lines = time.monotonic(), list[Tuned | Call | Steps | Cost | Point]()
+    with ExitStack() as stack:
+        stack.enter_context(_threads(settings.threads))
+        scene = stack.enter_context(opened(settings, pair))
+        tuned = list(_tuned(settings, pair, scene, report)) if settings.tune else []
+        head = header(settings, prompts, scene, command)
+        writer = stack.enter_context(Writer(out / RECORD, head))
+        for line in chain(tuned, measured(settings, prompts, scene, report)):
+            writer.write(line)
+            lines.append(line)
+        footer = Footer(
+            finished=_now(),
+            seconds=round(time.monotonic() - begun, 1),
+            memory=memory(scene.decoder.target.device),
+            figures=figures([line for line in lines if isinstance(line, Call)]),
+        )
+        writer.write(footer)
+    return Record(header=head, lines=tuple(lines), footer=footer)
+
+
+def measured(
+    settings: Settings, prompts: Sequence[Prompt], scene: Scene, report: Report
+) -> Iterator[Call | Steps | Cost | Point]:
+    """Everything that is measured, in the order in which it is."""
+    for name, arm in scene.arms.items():
+        report(f"warm-up: {name}", 0, 0)
+        for temperature in settings.temperatures:
+            arm.run(prompts[0].tokens, temperature, settings.tokens, settings.seed)
+    yield from calls(settings, prompts, scene.arms, report)
+    few = list({prompt.kind: prompt for prompt in reversed(prompts)}.values())
+    for name, arm in scene.arms.items():
+        for temperature in settings.temperatures:
+            report(f"steps: {name}", 0, 0)
+            ours = arm.ours[temperature] if isinstance(arm, ByTemperature) else arm
+            params = SamplingParams(temperature=temperature, max_new_tokens=settings.tokens)
+            if isinstance(ours, Ours):
+                yield steps(ours.decoder, name, few, params, settings.seed, scene.clock)
+    report("costs of a pass", 0, 0)
+    yield from costs(scene.decoder, prompts[0].tokens, scene.clock)
+    report("tokens per pass by m", 0, 0)
+    yield from points(scene.decoder, prompts, settings.temperatures, settings.budget)
+
+
+def _tuned(settings: Settings, pair: Pair, scene: Scene, report: Report) -> Iterator[Tuned]:
+    """Tune for every temperature, on prompts that are not timed; and let what was chosen be an arm, second in line."""
+    others, chosen = asked_prompts(PROMPTS, pair, 0, TOKENS), dict[float, Ours]()
+    for temperature in settings.temperatures:
+        found = tune(scene.decoder, others, temperature, scene.clock, lambda what: report(what, 0, 0))
+        spare = twin(scene.decoder)
+        assert isinstance(spare.drafter, Eagle2)
+        if found.chosen:
+            spare.drafter.budget = found.chosen.budget
+        else:
+            spare.drafter = None
+        chosen[temperature] = Ours(spare, scene.clock)
+        yield found
+    before = dict(scene.arms)
+    scene.arms.clear()
+    scene.arms.update({SPECULATIVE: before[SPECULATIVE], TUNED: ByTemperature(chosen), **before})
+    scene.told[TUNED] = "eagle2_ref with its head, and a budget that was tuned here for each temperature"
+
+
+def calls(settings: Settings, prompts: Sequence[Prompt], arms: dict[str, Arm], report: Report) -> Iterator[Call]:
+    """Timed texts. Repeats have seeds of their own; the order of the arms turns with every prompt and repeat."""
+    total, names = settings.repeats * len(settings.temperatures) * len(prompts), list(arms)
+    done = 0
+    for repeat in range(settings.repeats):
+        for temperature in settings.temperatures:
+            for number, prompt in enumerate(prompts):
+                first = (repeat + number) % len(names)
+                for name in names[first:] + names[:first]:
+                    yield _timed(arms[name], name, prompt, temperature, repeat, settings)
+                done += 1
+                report("timed texts", done, total)
+
+
+def _timed(arm: Arm, name: str, prompt: Prompt, temperature: float, repeat: int, settings: Settings) -> Call:
+    made = arm.run(prompt.tokens, temperature, settings.tokens, settings.seed + repeat)
+    if made.tokens != settings.tokens:  # a ratio of texts of different lengths would compare unlike things
+        raise BadInput(
+            f"{name} emitted {made.tokens} tokens of {prompt.id}, not {settings.tokens}", "it must not stop of its own accord"
+        )
+    return Call(
+        arm=name,
+        temperature=temperature,
+        prompt=prompt.id,
+        repeat=repeat,
+        seconds=made.seconds,
+        prefill=made.prefill,
+        tokens=made.tokens,
+        first=made.first,
+        counts=made.counts,
+    )
+
+
+@contextmanager
+def opened(settings: Settings, pair: Pair) -> Iterator[Scene]:
+    """Load everything once. Vanilla is the same loop over the very same network, without a drafter."""
+    device = torch_device(settings.device)
+    watch = clock(device)
+    rule = RULES[settings.rule]
+    decoder = Decoder.load(pair.target, pair.draft, settings.budget, rule, settings.dtype, settings.device)
+    bare = Decoder(Target(decoder.target.network, decoder.target.name), None, rule)
+    arms: dict[str, Arm] = {SPECULATIVE: Ours(decoder, watch), VANILLA: Ours(bare, watch)}
+    told = {SPECULATIVE: "eagle2_ref with its head", VANILLA: "the same loop and network, without a drafter"}
+    if settings.transformers:
+        model = load_model(pair.target, settings.dtype).to(device).eval()
+        arms[TRANSFORMERS] = Transformers(model, watch)
+        told[TRANSFORMERS] = "generate() on the model as it is loaded, with its default cache"
+    with ExitStack() as stack:
+        for connectable in settings.beside:
+            implementation = connect(connectable, TIME_LIMIT)
+            common = {"dtype": settings.dtype, "device": settings.device}
+            options = {name: value for name, value in common.items() if implementation.takes(name)}
+            for name, speculate in ((label(connectable), True), (label(connectable) + OFF, False)):
+                engine = implementation.open(pair, speculate=speculate, **options)
+                stack.callback(engine.close)
+                arms[name] = Beside(engine, watch)
+                told[name] = implementation.version or "tells no version"
+        yield Scene(decoder, arms, told, watch)
+
+
+def header(settings: Settings, prompts: Sequence[Prompt], scene: Scene, command: str) -> Header:
+    return Header(
+        started=_now(),
+        command=command,
+        commit=commit(),
+        settings=settings.model_copy(update={"beside": tuple(map(label, settings.beside))}),
+        machine=of_machine(settings.device, settings.threads),
+        versions=of_versions(),
+        arms=scene.told,
+        prompts=tuple(map(Asked.of, prompts)),
+    )
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """As many threads in every arm, those in processes of their own included."""
+    before, told = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    torch.set_num_threads(n)
+    os.environ["OMP_NUM_THREADS"] = str(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        if told is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = told
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

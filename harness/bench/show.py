@@ -1,0 +1,164 @@
+"""Tables: what a run comes to, on the terminal, in Markdown and on the page from the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.bench.against import COUNTS, Row, of
+from harness.bench.arms import SPECULATIVE, TUNED
+from harness.bench.record import Arm, Ratio, Record, Steps, Tuned
+from harness.bench.steps import PARTS
+from harness.report.words import number, shown
+
+TIMES = ("T", "arm", "ms a token", "95 %", "first token")
+SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
+RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
+CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
+STEP = "ms a step"
+WIDTHS = {"arm": 12, "over": 12}
+"""Least widths of columns, so that our own names stay whole on a narrow terminal."""
+LEGEND = (
+    "Medians over prompts, intervals by bootstrap over prompts. ms a token: decoding, without the prompt's pass; * with it, where"
+    " an arm does not tell it apart. τ: tokens per target pass, of all passes, and the mean of the prompts' own."
+)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table: names of columns, rows of text; `heavy` rows are those that are looked for."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    heavy: frozenset[int] = frozenset()
+
+
+def tables(record: Record) -> list[Cells]:
+    """Milliseconds, counts, ratios, and the parts of a step."""
+    found = of(record).arms
+    told = [arm for arm in found if arm.target_passes is not None]
+    times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
+    steps, tuned = record.of(Steps), record.of(Tuned)
+    return [times, spent, ratios(record), *([parts(steps)] if steps else []), *([chosen(tuned)] if tuned else [])]
+
+
+def chosen(tuned: Sequence[Tuned]) -> Cells:
+    """The budgets that tuning chose, and what it expected of them."""
+    told = []
+    for one in tuned:
+        budget, rate = one.chosen, f"{(one.chosen.rate if one.chosen else one.vanilla) / one.vanilla:.2f}"
+        names = ("k", "depth", "m", "head_temperature", "node", "layer")
+        told.append((f"{one.temperature:g}", *(f"{getattr(budget, name):g}" if budget else "–" for name in names), rate))
+    return Cells(CHOSEN, tuple(told))
+
+
+def parts(steps: Sequence[Steps]) -> Cells:
+    """Milliseconds of a step, and the share of each part."""
+    told = []
+    for one in steps:
+        total = sum(one.milliseconds.values())
+        shares = [f"{one.milliseconds[part] / total:.0%}" if part in one.milliseconds else "" for part in PARTS]
+        told.append((f"{one.temperature:g}", one.arm, f"{total:.2f}", *shares))
+    return Cells(("T", "arm", STEP, *PARTS), tuple(told), _ours(steps))
+
+
+def ratios(record: Record) -> Cells:
+    found = of(record).ratios
+    return Cells(RATIOS, tuple(map(_ratio, found)), _ours(found))
+
+
+def moved(rows: Sequence[Row]) -> Cells:
+    """Counts and milliseconds, each with its ratio to the earlier run's in brackets."""
+    names = ("T", "arm", *map(_named, COUNTS), "ms a token", "moved")
+    told = [
+        (
+            f"{row.now.temperature:g}",
+            row.now.arm,
+            *(_beside(getattr(row.now, name), getattr(row.before, name)) for name in COUNTS),
+            _beside(row.now.milliseconds, row.before.milliseconds),
+            ", ".join(map(_named, row.moved)),
+        )
+        for row in rows
+    ]
+    return Cells(names, tuple(told), frozenset(i for i, row in enumerate(rows) if row.moved))
+
+
+def show(record: Record, console: Console) -> None:
+    """The two tables, and on what machine they were made."""
+    console.print()
+    if record.footer is None:
+        console.print("this run was cut off: figures are of what there is", style="yellow")
+    for cells in tables(record):
+        console.print(table(cells))
+        console.print()
+    console.print(Text(LEGEND, style="dim"))
+    console.print(Text(machine(record), style="dim"))
+
+
+def show_moved(rows: Sequence[Row], before: Record, console: Console) -> None:
+    """Then and now."""
+    console.print(Text(f"\nagainst {before.header.commit}, {before.header.started[:10]}: in brackets now / then"))
+    console.print(table(moved(rows), "red"))
+    told = "a count moved by more than 2 %" if any(row.moved for row in rows) else "no count moved by more than 2 %"
+    console.print(Text(f"{told}; milliseconds are not judged"))
+
+
+def table(cells: Cells, style: str = "bold") -> Table:
+    drawn = Table(box=None, pad_edge=False, header_style="dim")
+    for i, name in enumerate(cells.columns):
+        side: Literal["left", "right"] = "left" if i and name in ("arm", "over", "moved") else "right"
+        title = name.replace(" ", "\n") if STEP in cells.columns and name in PARTS else name
+        drawn.add_column(title, justify=side, overflow="fold", min_width=WIDTHS.get(name))
+    for i, row in enumerate(cells.rows):
+        drawn.add_row(*(Text(shown(cell, 200)) for cell in row), style=style if i in cells.heavy else None)
+    return drawn
+
+
+def machine(record: Record) -> str:
+    """One line: processor, threads, versions, commit."""
+    header = record.header
+    told = header.machine
+    where = [told.get("processor", ""), told.get("gpu", ""), f"{told.get('threads')} of {told.get('cores')} cores"]
+    versions = ", ".join(f"{name} {value}" for name, value in header.versions.items())
+    dtype = f"{header.settings.dtype} on {header.settings.device}"
+    return f"{', '.join(filter(None, where))}; {dtype}; {versions}; commit {header.commit}"
+
+
+def _ours(rows: Sequence[Arm | Ratio | Steps]) -> frozenset[int]:
+    return frozenset(i for i, row in enumerate(rows) if row.arm in (SPECULATIVE, TUNED))
+
+
+def _times(arm: Arm) -> tuple[str, ...]:
+    spent, prefill = f"{arm.milliseconds:.2f}{'*' if arm.whole else ''}", "" if arm.prefill is None else f"{arm.prefill:.1f} ms"
+    return f"{arm.temperature:g}", arm.arm, spent, _between(arm.low, arm.high), prefill
+
+
+def _spent(arm: Arm) -> tuple[str, ...]:
+    taus = ["" if tau is None else f"{tau:.2f}" for tau in (arm.tau, arm.tau_mean)]
+    counts = ["" if n is None else number(n) for n in (arm.target_passes, arm.head_passes, arm.rows)]
+    return f"{arm.temperature:g}", arm.arm, *taus, *counts
+
+
+def _ratio(one: Ratio) -> tuple[str, ...]:
+    median = f"{one.median:.2f}{'*' if one.whole else ''}"
+    return f"{one.temperature:g}", one.arm, one.over, median, _between(one.low, one.high), f"{one.totals:.2f}"
+
+
+def _named(count: str) -> str:
+    return "τ" if count == "tau" else count.replace("_", " ")
+
+
+def _between(low: float, high: float) -> str:
+    return f"{low:.2f}–{high:.2f}"
+
+
+def _beside(now: float | int | None, before: float | int | None) -> str:
+    if now is None or before is None:
+        return "" if now is before else "told once"
+    told = f"{now:,}" if isinstance(now, int) else f"{now:.2f}"
+    return f"{told} ({now / before:.3f})" if before else told

@@ -1,0 +1,131 @@
+"""Choose a budget for a pair, a machine and a temperature: what a pass costs here, against what the head's confidences promise.
+
+A node is worth its row where the tokens it is expected to bring, exp(value), would take longer otherwise; a layer where its k
+best nodes together are worth a pass of the head. So both thresholds are a cost times a price: tokens per millisecond, of which
+the best that was found is the next one's price. The law of the text is the same whatever is chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from eagle2_ref.coins import KeyedCoins
+from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.rules import walk
+from eagle2_ref.sampling import SamplingParams
+from harness.bench.clock import Clock
+from harness.bench.costs import costs
+from harness.bench.record import Cost, Steps, Tried, Tuned
+from harness.bench.steps import steps, twin
+from harness.pairs import FIXTURES, Prompt
+
+PROMPTS = FIXTURES / "prompts" / "tuning.jsonl"
+"""Other prompts than those that are timed."""
+
+TOKENS = 64
+DEEPEST, LARGEST = 16, 32
+HEAD_TEMPERATURES = (1.0, 0.7, 0.5, 0.35)
+WIDTHS = (1, 2, 3, 4, 6, 8)
+ROUNDS = 2
+SCALES = (0.25, 0.5, 2.0)
+"""By which the thresholds are tried lower and higher: values are no exact probabilities."""
+
+Hear = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a step is made of, in milliseconds: passes by their rows, and what goes with a step, and with a layer of the tree."""
+
+    target: dict[int, float]
+    head: dict[int, float]
+    step: float
+    layer: float
+
+    @classmethod
+    def of(cls, costs: Sequence[Cost], steps: Steps, layers: float) -> Prices:
+        """From measured costs, and the parts of a step of a decoder that grew so many layers in one."""
+        target, head = ({cost.rows: cost.median for cost in costs if cost.what == what} for what in ("target", "head"))
+        parts = steps.milliseconds
+        step = sum(parts.get(part, 0.0) for part in ("rule", "cache commit", "rest"))
+        return cls(target, head, step, parts.get("tree building", 0.0) / layers)
+
+    def verify(self, rows: float) -> float:
+        return float(np.interp(rows, list(self.target), list(self.target.values())))
+
+    def grow(self, k: int) -> float:
+        """A layer of the tree."""
+        return float(np.interp(k, list(self.head), list(self.head.values()))) + self.layer
+
+    @property
+    def row(self) -> float:
+        """One more row of a target pass, on average up to the largest tree."""
+        return (self.verify(LARGEST) - self.verify(1)) / (LARGEST - 1)
+
+
+def tune(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock: Clock, hear: Hear) -> Tuned:
+    """The best budget that was found, and all that were tried, best first."""
+    spare = twin(decoder)
+    assert isinstance(spare.drafter, Eagle2)
+    params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
+    measured = steps(spare, "tuning", prompts, params, 0, clock)
+    prices = Prices.of(list(costs(decoder, prompts[0].tokens, clock, times=20)), measured, spare.drafter.budget.depth)
+    spare, bare, tried = twin(decoder), 1 / (prices.verify(1) + prices.step), dict[Budget, Tried]()
+    spare.rule = walk
+
+    def worth(budget: Budget) -> float:
+        if budget not in tried:
+            hear(f"tuning at temperature {temperature:g}: budget {len(tried) + 1}")
+            tried[budget] = _try(spare, budget, prompts, params, prices)
+        return tried[budget].rate
+
+    best = max((Budget(1, depth, depth) for depth in (2, 4, 6)), key=worth)
+    for _ in range(ROUNDS):
+        price = max(worth(best), bare)
+        best = max([best, *(priced(price, prices, k, best.head_temperature) for k in WIDTHS)], key=worth)
+        best = max([best, *(priced(price, prices, best.k, t) for t in HEAD_TEMPERATURES)], key=worth)
+        for field in ("layer", "node"):
+            best = max([best, *(_scaled(best, field, scale) for scale in SCALES)], key=worth)
+    ranked = tuple(sorted(tried.values(), key=lambda one: -one.rate))
+    return Tuned(temperature=temperature, chosen=ranked[0] if ranked[0].rate > bare else None, vanilla=bare, tried=ranked)
+
+
+def priced(price: float, prices: Prices, k: int, head_temperature: float) -> Budget:
+    """With the thresholds that a price tells, in tokens per millisecond."""
+    node, layer = min(1.0, round(price * prices.row, 4)), round(price * prices.grow(k), 4)
+    return Budget(k, DEEPEST, min(LARGEST, Budget(k, DEEPEST).pool), head_temperature, node, layer)
+
+
+def _scaled(budget: Budget, field: str, scale: float) -> Budget:
+    return replace(budget, **{field: min(1.0 if field == "node" else math.inf, round(getattr(budget, field) * scale, 4))})
+
+
+def _try(decoder: Decoder, budget: Budget, prompts: Sequence[Prompt], params: SamplingParams, prices: Prices) -> Tried:
+    """Decode with a budget, and say from counts what that costs: no clock is asked, and all budgets emit the same texts."""
+    assert isinstance(decoder.drafter, Eagle2)
+    decoder.drafter.budget = budget
+    tokens, spent, passes, rows, layers = 0, 0.0, 0, 0, 0
+    for seed, prompt in enumerate(prompts):
+        made = decoder.generate(prompt.tokens, params, KeyedCoins(seed))
+        for block in made.blocks[1:]:
+            tokens, passes, rows = tokens + len(block.tokens), passes + 1, rows + len(block.tree)
+            spent += prices.verify(len(block.tree)) + prices.step
+        layers += made.draft_passes
+    spent += layers * prices.grow(budget.k)
+    return Tried(
+        k=budget.k,
+        depth=budget.depth,
+        m=budget.m,
+        head_temperature=budget.head_temperature,
+        node=budget.node,
+        layer=budget.layer,
+        rate=tokens / spent,
+        tau=tokens / passes,
+        rows=rows / passes,
+        layers=layers / passes,
+    )

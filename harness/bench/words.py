@@ -1,0 +1,35 @@
+"""What a run shows, in sentences."""
+
+from __future__ import annotations
+
+from harness.bench.against import of
+from harness.bench.arms import SPECULATIVE, TRANSFORMERS, VANILLA
+from harness.bench.record import Record
+from harness.report.words import listed
+
+
+def sentence(record: Record) -> str:
+    """How many times as fast as what."""
+    names = {VANILLA: "the same loop without drafts", TRANSFORMERS: "transformers’ generate"}
+    ours = [one for one in of(record).ratios if one.arm == SPECULATIVE and one.over in names]
+    told = []
+    for temperature in dict.fromkeys(one.temperature for one in ours):
+        found = [one for one in ours if one.temperature == temperature]
+        each = [f"{one.median:.2f} times ({one.low:.2f}–{one.high:.2f}) as fast as {names[one.over]}" for one in found]
+        told.append(f"at temperature {temperature:g}, {listed(each)}")
+    return f"Decoding with the head is, {'; '.join(told)}." if told else "Nothing was compared."
+
+
+def asked(record: Record) -> str:
+    """Under which settings."""
+    settings, prompts = record.header.settings, record.header.prompts
+    kinds = len({prompt.kind for prompt in prompts})
+    ours = f", head temperature {settings.head_temperature:g}" if settings.head_temperature != 1 else ""
+    ours += f", node {settings.node:g}" if settings.node else ""
+    ours += f", layer {settings.layer:g}" if settings.layer else ""
+    return (
+        f"Pair {settings.pair}, {len(prompts)} prompts of {kinds} kinds ({settings.prompts}), {settings.tokens} new tokens each,"
+        f" {settings.repeats} {'repeat' if settings.repeats == 1 else 'repeats'}; rule {settings.rule}, k = {settings.k},"
+        f" depth = {settings.depth}, m = {settings.m}{ours}; seed {settings.seed}. All arms in one process, interleaved prompt by"
+        " prompt, each first in turn."
+    )
