@@ -40,9 +40,9 @@ class TwinSiblings(PlantedChildren):
 
     def children(self, grow: Callable[..., Pool], features: Tensor, values: Tensor, parents: Tensor) -> Pool:
         pool = grow(features, values, parents)
-        tokens = pool.tokens.view(len(features), -1).clone()
-        tokens[:, -1] = tokens[:, 0]
-        return replace(pool, tokens=tokens.flatten())
+        tokens = pool.tokens.view(*values.shape, -1).clone()
+        tokens[..., -1] = tokens[..., 0]
+        return replace(pool, tokens=tokens.view_as(pool.tokens))
 
 
 @mutant("M56", part="tree", source="sgl-project/sglang issue 7477", killers={"TREE-4": FOUR_BEST}, law=False)

@@ -162,7 +162,7 @@ class PlantedCommit(Planted):
 
 
 class PlantedChildren(Planted):
-    """Other candidates are grown; `children` gets the features [n, H] and values [n] of the expanded nodes."""
+    """Other candidates are grown; `children` gets the features [texts, n, H] and values [texts, n] of the expanded nodes."""
 
     def children(self, grow: Callable[..., Pool], features: Tensor, values: Tensor, parents: Tensor) -> Pool:
         raise NotImplementedError
