@@ -10,6 +10,7 @@ import math
 import operator
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -262,7 +263,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     if "PYTEST_XDIST_WORKER" in os.environ:
-        faulthandler.dump_traceback_later(seconds + 15, exit=True)
+        faulthandler.dump_traceback_later(seconds + 15, exit=True, file=sys.__stderr__)  # sys.stderr may be a stand-in
     try:
         yield
     finally:
