@@ -263,7 +263,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     if "PYTEST_XDIST_WORKER" in os.environ:
-        faulthandler.dump_traceback_later(seconds + 15, exit=True, file=sys.__stderr__)  # sys.stderr may be a stand-in
+        faulthandler.dump_traceback_later(seconds + 15, exit=True, file=sys.__stderr__ or sys.stderr)  # not a stand-in for it
     try:
         yield
     finally:
