@@ -75,7 +75,8 @@ def tune(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock:
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
     measured = steps(spare, "tuning", prompts, params, 0, clock)
     prices = Prices.of(list(costs(decoder, prompts[0].tokens, clock, times=20)), measured, spare.drafter.budget.depth)
-    spare, bare, tried = twin(decoder), 1 / (prices.verify(1) + prices.step), dict[Budget, Tried]()
+    alone = steps(Decoder(spare.target, None, walk), "tuning", prompts[:1], params, 0, clock)
+    spare, bare, tried = twin(decoder), 1 / sum(alone.milliseconds.values()), dict[Budget, Tried]()
     spare.rule = walk
 
     def worth(budget: Budget) -> float:
