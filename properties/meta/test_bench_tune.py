@@ -8,11 +8,13 @@ import pytest
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.rules import walk
+from eagle2_ref.sampling import SamplingParams
 from harness.bench import tune as tuning
 from harness.bench.clock import clock
 from harness.bench.record import Cost, Steps, Tried, Tuned
 from harness.bench.reliability import binned, reliability
 from harness.bench.settings import asked_prompts
+from harness.bench.steps import twin
 from harness.bench.tune import PROMPTS, Prices, priced, tune
 from harness.pairs import Prompt, prompts, shipped
 
@@ -30,7 +32,8 @@ def test_prices_are_read_from_costs_and_steps() -> None:
     found = [Cost(what=what, rows=rows, behind=9, n=5, median=ms, low=ms, high=ms) for what, rows, ms in COSTS]
     parts = {"target pass": 3.0, "head passes": 1.0, "tree building": 0.6, "rule": 0.3, "cache commit": 0.15, "rest": 0.05}
     prices = Prices.of(found, Steps(arm="x", temperature=0.0, steps=9, milliseconds=parts), layers=6)
-    assert prices == PRICES
+    assert (prices.target, prices.head) == (PRICES.target, PRICES.head)
+    assert (prices.step, prices.layer) == pytest.approx((0.5, 0.1))
     assert prices.verify(5) == 2.5 and prices.verify(21) == 4.5 and prices.grow(5) == pytest.approx(0.4)
 
 
@@ -44,14 +47,13 @@ def test_a_threshold_is_a_cost_times_a_price() -> None:
     assert priced(1e9, PRICES, 1, 1.0).node == 1.0
 
 
-@pytest.mark.parametrize(
-    ("cheap", "drafts"), [(True, True), (False, False)], ids=["a cheap head", "a head dearer than the target"]
-)
+@pytest.mark.parametrize(("cheap", "drafts"), [(True, True), (False, False)], ids=["a cheap head", "a dear one"])
 def test_drafting_is_chosen_where_it_pays(cheap: bool, drafts: bool, decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best of all that was tried, where that is quicker than no draft at all; nothing where it is not."""
     prices = Prices({1: 2.0, 33: 2.1}, {1: 0.05, 9: 0.05}, 0.1, 0.0) if cheap else Prices({1: 2.0, 33: 9.0}, {1: 40.0}, 0.1, 0.0)
     monkeypatch.setattr(tuning.Prices, "of", lambda *_: prices)
     monkeypatch.setattr(tuning, "costs", lambda *_, **__: [])
+    monkeypatch.setattr(tuning, "steps", lambda *_: Steps(arm="x", temperature=0.0, steps=1, milliseconds={"target pass": 2.1}))
     monkeypatch.setattr(tuning, "TOKENS", 16)
     heard: list[str] = []
     found = tune(decoder, some(2), 0.0, clock(decoder.target.device), heard.append)
@@ -67,8 +69,8 @@ def test_drafting_is_chosen_where_it_pays(cheap: bool, drafts: bool, decoder: De
 
 def test_rates_are_what_counts_cost(decoder: Decoder) -> None:
     """Tokens over the milliseconds of passes, layers and steps, from the counts of what was decoded."""
-    params = tuning.SamplingParams(temperature=0.0, max_new_tokens=24)
-    spare = tuning.twin(decoder)
+    params = SamplingParams(temperature=0.0, max_new_tokens=24)
+    spare = twin(decoder)
     told = tuning._try(spare, Budget(1, 2, 2), some(3), params, PRICES)
     assert isinstance(told, Tried) and 1 <= told.tau <= 3 and 1 < told.rows <= 3 and told.layers <= 2
     by_hand = told.tau / (PRICES.verify(told.rows) + PRICES.step + told.layers * PRICES.grow(1))
