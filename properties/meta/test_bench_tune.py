@@ -28,13 +28,14 @@ def decoder() -> Decoder:
 
 
 def test_prices_are_read_from_costs_and_steps() -> None:
-    """Passes between measured sizes are interpolated; what is neither target nor head goes with the step, or with a layer."""
+    """Passes between measured sizes are interpolated, and raised to what they took in a step; what is neither target nor head
+    goes with the step, or with a layer."""
     found = [Cost(what=what, rows=rows, behind=9, n=5, median=ms, low=ms, high=ms) for what, rows, ms in COSTS]
-    parts = {"target pass": 3.0, "head passes": 1.0, "tree building": 0.6, "rule": 0.3, "cache commit": 0.15, "rest": 0.05}
-    prices = Prices.of(found, Steps(arm="x", temperature=0.0, steps=9, milliseconds=parts), layers=6)
-    assert (prices.target, prices.head) == (PRICES.target, PRICES.head)
+    parts = {"target pass": 9.0, "head passes": 2.7, "tree building": 0.6, "rule": 0.3, "cache commit": 0.15, "rest": 0.05}
+    prices = Prices.of(found, Steps(arm="x", temperature=0.0, steps=9, milliseconds=parts), Budget(5, 6, 20))
     assert (prices.step, prices.layer) == pytest.approx((0.5, 0.1))
-    assert prices.verify(5) == 2.5 and prices.verify(21) == 4.5 and prices.grow(5) == pytest.approx(0.4)
+    assert prices.verify(21) == pytest.approx(9.0) and prices.verify(5) == pytest.approx(5.0)  # 4.5 and 2.5 by themselves
+    assert prices.grow(5) == pytest.approx(0.1 + 0.45) and prices.grow(1) == pytest.approx(0.1 + 0.3)
 
 
 COSTS = [("target", 1, 2.0), ("target", 9, 3.0), ("target", 33, 6.0), ("head", 1, 0.2), ("head", 9, 0.4)]
