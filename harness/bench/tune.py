@@ -56,15 +56,15 @@ class Prices:
         A pass that is made again and again finds its weights and its text at hand; within a step it is slower. So the curves are
         raised to what the step's passes took.
         """
-        curves = [{cost.rows: cost.median for cost in costs if cost.what == what} for what in ("target", "head")]
+        target, head = ({cost.rows: cost.median for cost in costs if cost.what == what} for what in ("target", "head"))
         parts = steps.milliseconds
         step = sum(parts.get(part, 0.0) for part in ("rule", "cache commit", "rest"))
-        plain = cls(*curves, step, parts.get("tree building", 0.0) / budget.depth)
+        plain = cls(target, head, step, parts.get("tree building", 0.0) / budget.depth)
         raised = (
             parts["target pass"] / plain.verify(budget.m + 1),
             parts["head passes"] / budget.depth / (plain.grow(budget.k) - plain.layer),
         )
-        target, head = ({rows: ms * by for rows, ms in curve.items()} for curve, by in zip(curves, raised, strict=True))
+        target, head = ({rows: ms * by for rows, ms in curve.items()} for curve, by in zip((target, head), raised, strict=True))
         return replace(plain, target=target, head=head)
 
     def verify(self, rows: float) -> float:
