@@ -8,13 +8,14 @@ from math import log2
 from harness.bench.against import of
 from harness.bench.arms import SPECULATIVE, VANILLA
 from harness.bench.figures import per_prompt
-from harness.bench.record import Call, Cost, Point, Record, Steps
+from harness.bench.record import Call, Cost, Point, Record, Reliability, Steps
 from harness.bench.steps import PARTS
 from harness.evidence import CountPicture
 from harness.report.plots import Label, Plot, ceiling, count
 from harness.report.words import number
 
 WIDE = 640.0
+FEWEST = 20
 
 
 def pictures(record: Record) -> Iterator[tuple[str, str, Plot]]:
@@ -26,6 +27,8 @@ def pictures(record: Record) -> Iterator[tuple[str, str, Plot]]:
     if points := record.of(Point):
         yield "budgets", "Tokens per pass, by draft tokens", brought(points, record.header.settings.m)
     for temperature in record.header.settings.temperatures:
+        if found := [one for one in record.of(Reliability) if one.temperature == temperature]:
+            yield f"reliability-{temperature:g}", f"Confidence and acceptance, at temperature {temperature:g}", reliable(found)
         calls = [call for call in record.of(Call) if call.temperature == temperature]
         if {SPECULATIVE, VANILLA} <= {call.arm for call in calls}:
             yield f"prompts-{temperature:g}", f"Each prompt, at temperature {temperature:g}", dumbbells(calls)
@@ -106,6 +109,25 @@ def brought(points: Sequence[Point], chosen: int) -> Plot:
     reading = "Counts alone, with coins keyed by position: all budgets emit the same texts. Dashed: the m of this run."
     paths = (("diagonal", here), ("grid", frame.axes), ("stairs", lines), ("dot", dots))
     return Plot(WIDE, frame.height, paths, tuple(labels), reading)
+
+
+def reliable(found: Sequence[Reliability]) -> Plot:
+    """Share of accepted nodes against confidence: dots as the paper has it, rings with the head's temperature as tuned."""
+    frame = Frame(1.0, 1.0, "confidence", "accepted")
+    marks = {"dot": "", "ring": ""}
+    labels = frame.labels([]) + [Label(frame.x(share), frame.floor + 15, f"{share:g}") for share in (0, 0.5, 1)]
+    for one, mark in zip(found, ("dot", "ring"), strict=False):
+        bins = [(c, a) for c, a, n in zip(one.confidence, one.accepted, one.nodes, strict=True) if n >= FEWEST]
+        marks[mark] += "".join(f"M{frame.at(c, a)}h0" for c, a in bins)
+        told = f"{'●' if mark == 'dot' else '○'} head temperature {one.head_temperature:g}: {one.error:.3f} off"
+        labels.append(Label(frame.left + frame.wide + 8, frame.top + (20 if mark == "dot" else 40), told, "start"))
+    even = f"M{frame.at(0, 0)}L{frame.at(1, 1)}"
+    reading = (
+        f"Of {number(sum(found[0].nodes))} drafted nodes whose parent was accepted, in ten parts by confidence, of {FEWEST}"
+        " nodes or more. On the dashed line confidences are probabilities; above it the head is too modest. Off: the mean"
+        " distance, by nodes."
+    )
+    return Plot(WIDE, frame.height, (("diagonal", even), ("grid", frame.axes), *marks.items()), tuple(labels), reading)
 
 
 def dumbbells(calls: Sequence[Call]) -> Plot:

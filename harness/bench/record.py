@@ -128,6 +128,18 @@ class Tuned(Value):
     tried: tuple[Tried, ...]
 
 
+class Reliability(Value):
+    """How often nodes are accepted whose parent is, by confidence in ten equal parts; error: the mean distance, by nodes."""
+
+    kind: Literal["reliability"] = "reliability"
+    temperature: float
+    head_temperature: float
+    nodes: tuple[int, ...]
+    confidence: tuple[float, ...]
+    accepted: tuple[float, ...]
+    error: float
+
+
 class Point(Value):
     """Tokens per pass with m draft tokens, k and depth as asked; counts alone, with coins that repeat exactly."""
 
@@ -197,7 +209,8 @@ class Footer(Value):
     figures: Figures
 
 
-Line = Header | Tuned | Call | Steps | Cost | Point | Footer
+Measured = Tuned | Call | Steps | Cost | Point | Reliability
+Line = Header | Measured | Footer
 LINES: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 V = TypeVar("V", bound=Value)
 
@@ -206,7 +219,7 @@ class Record(Value):
     """A run as it was written. footer: None where the run was cut off."""
 
     header: Header
-    lines: tuple[Tuned | Call | Steps | Cost | Point, ...]
+    lines: tuple[Measured, ...]
     footer: Footer | None
 
     def of(self, kind: type[V]) -> list[V]:
@@ -242,7 +255,7 @@ def read(path: Path, whole: bool = False) -> Record:
         raise BadInput(f"no record at {path}: {error}", "`eagle2 bench --out DIR` writes one") from None
     header, *lines = _parsed(path, text)
     footer = lines.pop() if lines and isinstance(lines[-1], Footer) else None
-    inner = tuple(line for line in lines if isinstance(line, Tuned | Call | Steps | Cost | Point))
+    inner = tuple(line for line in lines if isinstance(line, Measured))
     if not isinstance(header, Header) or len(inner) < len(lines):
         raise BadInput(f"{path} has no header, or more than one run in it", "one record holds one run")
     if not any(isinstance(line, Call) for line in inner):

@@ -24,7 +24,8 @@ from harness.bench.clock import Clock, clock
 from harness.bench.costs import costs
 from harness.bench.facts import commit, memory, of_machine, of_versions
 from harness.bench.figures import OFF, figures
-from harness.bench.record import RECORD, Asked, Call, Cost, Footer, Header, Point, Record, Steps, Tuned, Writer
+from harness.bench.record import RECORD, Asked, Call, Footer, Header, Measured, Record, Tuned, Writer
+from harness.bench.reliability import reliability
 from harness.bench.settings import RULES, Settings, asked_prompts, label
 from harness.bench.steps import steps, twin
 from harness.bench.tune import PROMPTS, TOKENS, tune
@@ -50,7 +51,7 @@ class Scene:
 
 def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, command: str, report: Report) -> Record:
     """Measure, and write the record as it goes."""
-    begun, lines = time.monotonic(), list[Tuned | Call | Steps | Cost | Point]()
+    begun, lines = time.monotonic(), list[Measured]()
     with ExitStack() as stack:
         stack.enter_context(_threads(settings.threads))
         scene = stack.enter_context(opened(settings, pair))
@@ -70,9 +71,7 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
     return Record(header=head, lines=tuple(lines), footer=footer)
 
 
-def measured(
-    settings: Settings, prompts: Sequence[Prompt], scene: Scene, report: Report
-) -> Iterator[Call | Steps | Cost | Point]:
+def measured(settings: Settings, prompts: Sequence[Prompt], scene: Scene, report: Report) -> Iterator[Measured]:
     """Everything that is measured, in the order in which it is."""
     for name, arm in scene.arms.items():
         report(f"warm-up: {name}", 0, 0)
@@ -91,6 +90,12 @@ def measured(
     yield from costs(scene.decoder, prompts[0].tokens, scene.clock)
     report("tokens per pass by m", 0, 0)
     yield from points(scene.decoder, prompts, settings.temperatures, settings.budget)
+    for temperature in settings.temperatures:
+        report(f"confidence and acceptance at temperature {temperature:g}", 0, 0)
+        tuned = scene.arms.get(TUNED)
+        drafter = tuned.ours[temperature].decoder.drafter if isinstance(tuned, ByTemperature) else None
+        sharper = [drafter.budget.head_temperature] if isinstance(drafter, Eagle2) else []
+        yield from reliability(scene.decoder, prompts, temperature, settings.budget, sharper)
 
 
 def _tuned(settings: Settings, pair: Pair, scene: Scene, report: Report) -> Iterator[Tuned]:

@@ -32,6 +32,8 @@ DEEPEST, LARGEST = 16, 32
 HEAD_TEMPERATURES = (1.0, 0.7, 0.5, 0.35)
 WIDTHS = (1, 2, 3, 4, 6, 8)
 ROUNDS = 2
+MARGIN = 1.03
+"""By how much drafting must be expected to win."""
 SCALES = (0.25, 0.5, 2.0)
 """By which the thresholds are tried lower and higher: values are no exact probabilities."""
 
@@ -48,12 +50,22 @@ class Prices:
     layer: float
 
     @classmethod
-    def of(cls, costs: Sequence[Cost], steps: Steps, layers: float) -> Prices:
-        """From measured costs, and the parts of a step of a decoder that grew so many layers in one."""
+    def of(cls, costs: Sequence[Cost], steps: Steps, budget: Budget) -> Prices:
+        """From measured costs, and the parts of a step of a decoder with that budget.
+
+        A pass that is made again and again finds its weights and its text at hand; within a step it is slower. So the curves are
+        raised to what the step's passes took.
+        """
         target, head = ({cost.rows: cost.median for cost in costs if cost.what == what} for what in ("target", "head"))
         parts = steps.milliseconds
         step = sum(parts.get(part, 0.0) for part in ("rule", "cache commit", "rest"))
-        return cls(target, head, step, parts.get("tree building", 0.0) / layers)
+        plain = cls(target, head, step, parts.get("tree building", 0.0) / budget.depth)
+        raised = (
+            parts["target pass"] / plain.verify(budget.m + 1),
+            parts["head passes"] / budget.depth / (plain.grow(budget.k) - plain.layer),
+        )
+        target, head = ({rows: ms * by for rows, ms in curve.items()} for curve, by in zip((target, head), raised, strict=True))
+        return replace(plain, target=target, head=head)
 
     def verify(self, rows: float) -> float:
         return float(np.interp(rows, list(self.target), list(self.target.values())))
@@ -74,8 +86,9 @@ def tune(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock:
     assert isinstance(spare.drafter, Eagle2)
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
     measured = steps(spare, "tuning", prompts, params, 0, clock)
-    prices = Prices.of(list(costs(decoder, prompts[0].tokens, clock, times=20)), measured, spare.drafter.budget.depth)
-    spare, bare, tried = twin(decoder), 1 / (prices.verify(1) + prices.step), dict[Budget, Tried]()
+    prices = Prices.of(list(costs(decoder, prompts[0].tokens, clock, times=20)), measured, spare.drafter.budget)
+    alone = steps(Decoder(spare.target, None, walk), "tuning", prompts[:1], params, 0, clock)
+    spare, bare, tried = twin(decoder), 1 / sum(alone.milliseconds.values()), dict[Budget, Tried]()
     spare.rule = walk
 
     def worth(budget: Budget) -> float:
@@ -92,7 +105,9 @@ def tune(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock:
         for field in ("layer", "node"):
             best = max([best, *(_scaled(best, field, scale) for scale in SCALES)], key=worth)
     ranked = tuple(sorted(tried.values(), key=lambda one: -one.rate))
-    return Tuned(temperature=temperature, chosen=ranked[0] if ranked[0].rate > bare else None, vanilla=bare, tried=ranked)
+    return Tuned(
+        temperature=temperature, chosen=ranked[0] if ranked[0].rate > MARGIN * bare else None, vanilla=bare, tried=ranked
+    )
 
 
 def priced(price: float, prices: Prices, k: int, head_temperature: float) -> Budget:

@@ -19,13 +19,13 @@ from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import load_model
-from harness.bench import readme
+from harness.bench import readme, tune
 from harness.bench.against import of
 from harness.bench.arms import FirstToken, Ours, Timed, Transformers
 from harness.bench.costs import ROWS, WARM, costs
 from harness.bench.figures import OFF
 from harness.bench.page import draw
-from harness.bench.record import Call, Cost, Point, Record, Steps, read
+from harness.bench.record import Call, Cost, Point, Record, Steps, Tuned, read
 from harness.bench.run import Scene, calls, header
 from harness.bench.settings import PROMPTS, Settings, asked_prompts, command, label
 from harness.bench.steps import PARTS, Stopwatch, steps
@@ -34,6 +34,7 @@ from harness.pairs import Pair, Prompt, shipped
 from properties.meta import tiny
 
 ROOT = Path(__file__).parents[2]
+RELIABLE = ["reliability-0", "reliability-1"]
 SMALL = "--k 2 --depth 2 --m 3 --tokens 8 --repeats 2 --threads 1"
 
 
@@ -81,6 +82,24 @@ def test_all_arms_at_all_temperatures(ran: Path) -> None:
     assert all(one.passes * one.m < one.rows <= one.passes * (one.m + 1) for one in points)
 
 
+def test_a_tuned_budget_is_an_arm(pair: Pair, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chosen first, for each temperature, timed as second in line, and told in the record, the tables and the summary."""
+    monkeypatch.setattr(tune, "TOKENS", 6)
+    words = ["--target", str(pair.target), "--draft", str(pair.draft), *SMALL.split(), "--prompts", str(prompts), "--tune"]
+    told = bench(*words, "--no-transformers", "--out", str(tmp_path))
+    assert told.exit_code == 0, told.output
+    record = read(tmp_path, whole=True)
+    assert "--tune" in record.header.command and list(record.header.arms)[:3] == ["speculative", "vanilla", "tuned"]
+    tuned = record.of(Tuned)
+    assert [one.temperature for one in tuned] == [0.0, 1.0] and all(len(one.tried) > 10 for one in tuned)
+    assert list(dict.fromkeys(call.arm for call in record.of(Call))) == ["speculative", "tuned", "vanilla"]
+    arms = {(arm.arm, arm.temperature): arm for arm in record.footer.figures.arms}  # type: ignore[union-attr]
+    for one in tuned:
+        arm = arms["tuned", one.temperature]
+        assert (arm.head_passes == 0) == (one.chosen is None) and (arm.tau == 1.0) == (one.chosen is None)
+    assert "tuned: k" in (tmp_path / "summary.md").read_text() and "head temperature" in told.stdout
+
+
 def test_counts_agree_with_each_other(ran: Path) -> None:
     """Ours and the same decoder behind the protocol count alike; without drafts there is a pass a token."""
     found = {(arm.arm, arm.temperature): arm for arm in read(ran).footer.figures.arms}  # type: ignore[union-attr]
@@ -109,7 +128,7 @@ def test_the_page_stands_alone(ran: Path) -> None:
     page = (ran / "index.html").read_text()
     assert "<script" not in page and "http://" not in page and "https://" not in page and "<b>three" not in page
     pictures = sorted(path.stem for path in ran.glob("*.svg"))
-    assert pictures == ["accepted-0", "accepted-1", "budgets", "costs", "prompts-0", "prompts-1", "steps"]
+    assert pictures == ["accepted-0", "accepted-1", "budgets", "costs", "prompts-0", "prompts-1", *RELIABLE, "steps"]
     for name in pictures:
         ElementTree.parse(ran / f"{name}.svg")  # noqa: S314  we wrote it
         assert f'id="{name}"' in page and f"({name}.svg)" in (ran / "summary.md").read_text()
