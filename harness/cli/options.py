@@ -15,7 +15,7 @@ from harness.verdict import BROKEN, USAGE
 Impl = Annotated[
     str,
     typer.Argument(
-        help="ref, ref:rule=walk,k=4, py:package.module:Engine,depth=5, py:module:accept, mutant:M04, trace:run.jsonl"
+        help="ref, ref:rule=walk,k=4, static:k=4, py:package.module:Engine,depth=5, py:module:accept, mutant:M04, trace:run.jsonl"
     ),
 ]
 PairName = Annotated[str, typer.Option("--pair", help="A shipped pair.")]
