@@ -20,7 +20,7 @@ class Cache:
     def __init__(
         self, layers: int, kv_heads: int, dim: int, dtype: torch.dtype, device: torch.device, capacity: int = 256, texts: int = 1
     ) -> None:
-        self._hold(torch.zeros(layers, 2, texts, kv_heads, capacity, dim, dtype=dtype, device=device))
+        self._store = torch.zeros(layers, 2, texts, kv_heads, capacity, dim, dtype=dtype, device=device)
         self.length = self.end = 0
         self.starts = torch.zeros(texts, dtype=torch.long, device=device)
 
@@ -31,7 +31,7 @@ class Cache:
         starts = [longest - cache.length for cache in caches]
         room = max(cache.capacity for cache in caches) - longest
         padded = [F.pad(cache.kept(), (0, 0, start, room)) for cache, start in zip(caches, starts, strict=True)]
-        joined._hold(torch.cat(padded, dim=2))
+        joined._store = torch.cat(padded, dim=2)
         joined.length = joined.end = longest
         joined.starts = torch.tensor(starts, device=padded[0].device)
         return joined
@@ -39,10 +39,6 @@ class Cache:
     @property
     def capacity(self) -> int:
         return self._store.shape[-2]
-
-    @property
-    def texts(self) -> int:
-        return self._store.shape[2]
 
     def open(self, n: int) -> None:
         """A pass begins that will write n entries a text. (To cut all layers at once is quicker than one by one.)"""
@@ -81,7 +77,4 @@ class Cache:
 
     def _reserve(self, n: int) -> None:
         while self.length + n > self.capacity:
-            self._hold(torch.cat([self._store, torch.zeros_like(self._store)], dim=-2))
-
-    def _hold(self, store: Tensor) -> None:
-        self._store = store
+            self._store = torch.cat([self._store, torch.zeros_like(self._store)], dim=-2)
