@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from harness.bench.against import of
-from harness.bench.arms import SPECULATIVE, TRANSFORMERS, VANILLA
+from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA
 from harness.bench.record import Record
 from harness.report.words import listed
 
 
 def sentence(record: Record) -> str:
-    """How many times as fast as what."""
+    """How many times as fast as what, with the budget that was asked for, and with one that was tuned."""
+    plain, tuned = (_compared(record, arm) for arm in (SPECULATIVE, TUNED))
+    told = [f"Decoding with the head is, {plain}."] if plain else []
+    told += [f"With a tuned budget it is, {tuned}."] if tuned else []
+    return " ".join(told) or "Nothing was compared."
+
+
+def _compared(record: Record, arm: str) -> str:
     names = {VANILLA: "the same loop without drafts", TRANSFORMERS: "transformers’ generate"}
-    ours = [one for one in of(record).ratios if one.arm == SPECULATIVE and one.over in names]
+    ours = [one for one in of(record).ratios if one.arm == arm and one.over in names]
     told = []
     for temperature in dict.fromkeys(one.temperature for one in ours):
         found = [one for one in ours if one.temperature == temperature]
         each = [f"{one.median:.2f} times ({one.low:.2f}–{one.high:.2f}) as fast as {names[one.over]}" for one in found]
         told.append(f"at temperature {temperature:g}, {listed(each)}")
-    return f"Decoding with the head is, {'; '.join(told)}." if told else "Nothing was compared."
+    return "; ".join(told)
 
 
 def asked(record: Record) -> str:

@@ -146,6 +146,14 @@ def test_the_sentence_is_of_ours_alone() -> None:
     assert told == "Decoding with the head is, at temperature 0, 3.00 times (2.00–10.00) as fast as the same loop without drafts."
 
 
+def test_a_tuned_budget_has_a_sentence_of_its_own() -> None:
+    renamed = [call.model_copy(update={"arm": "tuned"}) for call in CALLS if call.arm == "speculative"]
+    told = sentence(Record(header=HEADER, lines=(*CALLS, *renamed), footer=None))
+    assert told.endswith(
+        " With a tuned budget it is, at temperature 0, 3.00 times (2.00–10.00) as fast as the same loop without drafts."
+    )
+
+
 def test_the_parts_of_a_step_are_told_as_shares() -> None:
     one = Steps(arm="vanilla", temperature=0.0, steps=5, milliseconds={"target pass": 3.0, "rule": 0.75, "rest": 0.25})
     assert show.parts([one]).rows == (("0", "vanilla", "4.00", "75%", "", "", "19%", "", "6%"),)
