@@ -29,7 +29,7 @@ def draw(record: Record, out: Path) -> list[Path]:
 
 
 def _summary(record: Record, tables: list[Cells]) -> Iterator[str]:
-    yield from ("## How fast it decodes", "", text(sentence(record)), "")
+    yield from ("## How fast it decodes", "", text(sentence(record), 1200), "")
     if record.footer is None:
         yield from ("This run was cut off: figures are of what there is.", "")
     for cells in tables:
