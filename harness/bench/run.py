@@ -16,6 +16,7 @@ import torch
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.errors import BadInput
+from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target, load_model, torch_device
 from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA, Arm, Beside, ByTemperature, Ours, Transformers
@@ -26,7 +27,7 @@ from harness.bench.facts import commit, memory, of_machine, of_versions
 from harness.bench.figures import OFF, figures
 from harness.bench.record import RECORD, Asked, Call, Footer, Header, Measured, Record, Tuned, Writer
 from harness.bench.reliability import reliability
-from harness.bench.settings import RULES, Settings, asked_prompts, label
+from harness.bench.settings import Settings, asked_prompts, label
 from harness.bench.steps import steps, twin
 from harness.bench.tune import PROMPTS, TOKENS, tune
 from harness.implementations import connect

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from eagle2_ref.rules import Rule, reject, walk
+from eagle2_ref.rules import RULES
 from eagle2_ref.target import DTYPES
 from harness.evidence import Value
 from harness.pairs import FIXTURES, Pair, Prompt, encoder
 
-RULES: dict[str, Rule] = {"reject": reject, "walk": walk}
 PROMPTS = FIXTURES / "prompts" / "code.jsonl"
 
 
