@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.eagle2 import Budget, HeadTemperature
 from eagle2_ref.errors import BadInput
 from harness.bench.settings import Settings
 from harness.evidence import Value
@@ -100,18 +100,22 @@ class Cost(Value):
 
 
 class Tried(Value):
-    """A budget that tuning tried: tokens per millisecond as counts and costs tell, and per pass tokens, rows and head passes."""
+    """A budget that tuning tried: tokens per millisecond as counts and costs tell, and per pass tokens, rows and head passes.
+
+    timed: of the most promising ones, how many times as fast as vanilla they are by the clock.
+    """
 
     k: int
     depth: int
     m: int
-    head_temperature: float
+    head_temperature: HeadTemperature
     node: float
     layer: float
     rate: float
     tau: float
     rows: float
     layers: float
+    timed: float | None = None
 
     @property
     def budget(self) -> Budget:
@@ -119,7 +123,8 @@ class Tried(Value):
 
 
 class Tuned(Value):
-    """What tuning chose at a temperature, None where not to draft is better; vanilla's tokens per millisecond; all it tried."""
+    """What tuning chose at a temperature, None where not to draft is better; vanilla's tokens per millisecond; all it tried,
+    those that were timed first."""
 
     kind: Literal["tuned"] = "tuned"
     temperature: float
@@ -133,11 +138,34 @@ class Reliability(Value):
 
     kind: Literal["reliability"] = "reliability"
     temperature: float
-    head_temperature: float
+    head_temperature: HeadTemperature
     nodes: tuple[int, ...]
     confidence: tuple[float, ...]
     accepted: tuple[float, ...]
     error: float
+
+
+class Calibrated(Value):
+    """Tokens per pass with one budget by the head's temperature, which was fitted to other prompts or is one of a few round ones.
+
+    error: as `Reliability` has it.
+    """
+
+    kind: Literal["calibrated"] = "calibrated"
+    temperature: float
+    head_temperature: HeadTemperature
+    fitted: bool
+    k: int
+    depth: int
+    m: int
+    prompts: int
+    passes: int
+    tokens: int
+    error: float
+
+    @property
+    def tau(self) -> float:
+        return self.tokens / self.passes
 
 
 class Point(Value):
@@ -209,7 +237,7 @@ class Footer(Value):
     figures: Figures
 
 
-Measured = Tuned | Call | Steps | Cost | Point | Reliability
+Measured = Tuned | Calibrated | Call | Steps | Cost | Point | Reliability
 Line = Header | Measured | Footer
 LINES: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 V = TypeVar("V", bound=Value)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Block, Decoder
-from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.eagle2 import Budget, HeadTemperature
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT
 from harness.bench.budgets import with_budget
@@ -26,19 +26,19 @@ TOKENS = 96
 
 
 def reliability(
-    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, budget: Budget, sharper: Sequence[float]
+    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, budget: Budget, sharper: Sequence[HeadTemperature]
 ) -> Iterator[Reliability]:
     """At temperature 1 of the head, which is the paper's, and at `sharper` ones; coins keyed by position, one text a prompt."""
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
     for head_temperature in dict.fromkeys((1.0, *sharper)):
         asked = with_budget(decoder, replace(budget, head_temperature=head_temperature, node=0.0, layer=0.0))
         made = [asked.generate(prompt.tokens, params, KeyedCoins(seed)) for seed, prompt in enumerate(prompts)]
-        seen = np.array([node for one in made for block in one.blocks[1:-1] for node in _nodes(block)])
+        seen = np.array([node for one in made for block in one.blocks[1:-1] for node in nodes(block)])
         yield binned(seen[:, 0], seen[:, 1], temperature, head_temperature)
 
 
 def binned(
-    confidence: NDArray[np.float64], accepted: NDArray[np.float64], temperature: float, head_temperature: float
+    confidence: NDArray[np.float64], accepted: NDArray[np.float64], temperature: float, head_temperature: HeadTemperature
 ) -> Reliability:
     """Means of equal parts of [0, 1]; error: how far the two are apart, weighted by nodes (expected calibration error)."""
     part = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -55,7 +55,7 @@ def binned(
     )
 
 
-def _nodes(block: Block) -> Iterator[tuple[float, float]]:
+def nodes(block: Block) -> Iterator[tuple[float, float]]:
     """(confidence, accepted or not) of each node whose parent was accepted."""
     values, asked = block.tree.values.tolist(), {ROOT, *block.path}
     for node in range(1, len(block.tree)):

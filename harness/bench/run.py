@@ -21,11 +21,12 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target, load_model, torch_device
 from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA, Arm, Beside, ByTemperature, Ours, Transformers
 from harness.bench.budgets import points
+from harness.bench.calibrate import FAMILY, calibrated, fitted
 from harness.bench.clock import Clock, clock
 from harness.bench.costs import costs
 from harness.bench.facts import commit, memory, of_machine, of_versions
 from harness.bench.figures import OFF, figures
-from harness.bench.record import RECORD, Asked, Call, Footer, Header, Measured, Record, Tuned, Writer
+from harness.bench.record import RECORD, Asked, Calibrated, Call, Footer, Header, Measured, Record, Tuned, Writer
 from harness.bench.reliability import reliability
 from harness.bench.settings import Settings, asked_prompts, label
 from harness.bench.steps import steps, twin
@@ -56,7 +57,7 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
     with ExitStack() as stack:
         stack.enter_context(_threads(settings.threads))
         scene = stack.enter_context(opened(settings, pair))
-        tuned = list(_tuned(settings, pair, scene, report)) if settings.tune else []
+        tuned = list(_tuned(settings, pair, prompts, scene, report)) if settings.tune else []
         head = header(settings, prompts, scene, command)
         writer = stack.enter_context(Writer(out / RECORD, head))
         for line in chain(tuned, measured(settings, prompts, scene, report)):
@@ -99,11 +100,17 @@ def measured(settings: Settings, prompts: Sequence[Prompt], scene: Scene, report
         yield from reliability(scene.decoder, prompts, temperature, settings.budget, sharper)
 
 
-def _tuned(settings: Settings, pair: Pair, scene: Scene, report: Report) -> Iterator[Tuned]:
+def _tuned(
+    settings: Settings, pair: Pair, prompts: Sequence[Prompt], scene: Scene, report: Report
+) -> Iterator[Tuned | Calibrated]:
     """Tune for every temperature, on prompts that are not timed; and let what was chosen be an arm, second in line."""
     others, chosen = asked_prompts(PROMPTS, pair, 0, TOKENS), dict[float, Ours]()
     for temperature in settings.temperatures:
-        found = tune(scene.decoder, others, temperature, scene.clock, lambda what: report(what, 0, 0))
+        report(f"calibrating at temperature {temperature:g}", 0, 0)
+        fits = fitted(scene.decoder, others, temperature)
+        yield from calibrated(scene.decoder, prompts, temperature, fits)
+        heads = tuple(dict.fromkeys((*FAMILY, *fits)))
+        found = tune(scene.decoder, others, temperature, heads, scene.clock, lambda what: report(what, 0, 0))
         spare = twin(scene.decoder)
         assert isinstance(spare.drafter, Eagle2)
         if found.chosen:

@@ -12,14 +12,16 @@ from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
 from harness.bench.arms import SPECULATIVE, TUNED
-from harness.bench.record import Arm, Ratio, Record, Steps, Tuned
+from harness.bench.record import Arm, Calibrated, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
+from harness.bench.words import of_head
 from harness.report.words import number, shown
 
 TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
-CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
+CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected", "timed")
+FITTED = ("T", "head temperature", "τ", "target passes", "off", "")
 STEP = "ms a step"
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
@@ -43,18 +45,36 @@ def tables(record: Record) -> list[Cells]:
     found = of(record).arms
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
-    steps, tuned = record.of(Steps), record.of(Tuned)
-    return [times, spent, ratios(record), *([parts(steps)] if steps else []), *([chosen(tuned)] if tuned else [])]
+    more = parts(record.of(Steps)), chosen(record.of(Tuned)), sharpened(record.of(Calibrated))
+    return [times, spent, ratios(record), *(cells for cells in more if cells.rows)]
 
 
 def chosen(tuned: Sequence[Tuned]) -> Cells:
-    """The budgets that tuning chose, and what it expected of them."""
+    """The budgets that tuning chose, what it expected of them, and what the clock said on its own prompts."""
     told = []
     for one in tuned:
         budget, rate = one.chosen, f"{(one.chosen.rate if one.chosen else one.vanilla) / one.vanilla:.2f}"
-        names = ("k", "depth", "m", "head_temperature", "node", "layer")
-        told.append((f"{one.temperature:g}", *(f"{getattr(budget, name):g}" if budget else "–" for name in names), rate))
+        shape = [f"{getattr(budget, name):g}" if budget else "–" for name in ("k", "depth", "m", "node", "layer")]
+        shape.insert(3, of_head(budget.head_temperature) if budget else "–")
+        timed = f"{budget.timed:.2f}" if budget and budget.timed else "–"
+        told.append((f"{one.temperature:g}", *shape, rate, timed))
     return Cells(CHOSEN, tuple(told))
+
+
+def sharpened(found: Sequence[Calibrated]) -> Cells:
+    """What temperatures of the head bring, on prompts to which none was fitted; the paper's is 1."""
+    told = [
+        (
+            f"{one.temperature:g}",
+            of_head(one.head_temperature),
+            f"{one.tau:.2f}",
+            number(one.passes),
+            f"{one.error:.3f}",
+            "fitted" if one.fitted else "",
+        )
+        for one in found
+    ]
+    return Cells(FITTED, tuple(told), frozenset(i for i, one in enumerate(found) if one.fitted))
 
 
 def parts(steps: Sequence[Steps]) -> Cells:

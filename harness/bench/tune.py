@@ -2,7 +2,8 @@
 
 A node is worth its row where the tokens it is expected to bring, exp(value), would take longer otherwise; a layer where its k
 best nodes together are worth a pass of the head. So both thresholds are a cost times a price: tokens per millisecond, of which
-the best that was found is the next one's price. The law of the text is the same whatever is chosen.
+the best that was found is the next one's price. What counts and costs expect most of is then timed against decoding without
+drafts, prompt by prompt. The law of the text is the same whatever is chosen.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import numpy as np
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2, HeadTemperature
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
+from harness.bench.arms import Ours
 from harness.bench.clock import Clock
 from harness.bench.costs import costs
 from harness.bench.record import Cost, Steps, Tried, Tuned
@@ -29,11 +31,12 @@ PROMPTS = FIXTURES / "prompts" / "tuning.jsonl"
 
 TOKENS = 64
 DEEPEST, LARGEST = 16, 32
-HEAD_TEMPERATURES = (1.0, 0.7, 0.5, 0.35)
 WIDTHS = (1, 2, 3, 4, 6, 8)
 ROUNDS = 2
 MARGIN = 1.03
-"""By how much drafting must be expected to win."""
+"""By how much drafting must win."""
+FINALISTS, HEATS = 8, 2
+"""How many budgets are timed, and how often each prompt."""
 SCALES = (0.25, 0.5, 2.0)
 """By which the thresholds are tried lower and higher: values are no exact probabilities."""
 
@@ -80,8 +83,15 @@ class Prices:
         return (self.verify(LARGEST) - self.verify(1)) / (LARGEST - 1)
 
 
-def tune(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock: Clock, hear: Hear) -> Tuned:
-    """The best budget that was found, and all that were tried, best first."""
+def tune(
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    temperature: float,
+    of_head: Sequence[HeadTemperature],
+    clock: Clock,
+    hear: Hear,
+) -> Tuned:
+    """The best budget that was found, and all that were tried, best first. of_head: the head's temperatures to choose from."""
     spare = twin(decoder)
     assert isinstance(spare.drafter, Eagle2)
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
@@ -101,16 +111,46 @@ def tune(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock:
     for _ in range(ROUNDS):
         price = max(worth(best), bare)
         best = max([best, *(priced(price, prices, k, best.head_temperature) for k in WIDTHS)], key=worth)
-        best = max([best, *(priced(price, prices, best.k, t) for t in HEAD_TEMPERATURES)], key=worth)
+        best = max([best, *(priced(price, prices, best.k, t) for t in of_head)], key=worth)
         for field in ("layer", "node"):
             best = max([best, *(_scaled(best, field, scale) for scale in SCALES)], key=worth)
-    ranked = tuple(sorted(tried.values(), key=lambda one: -one.rate))
-    return Tuned(
-        temperature=temperature, chosen=ranked[0] if ranked[0].rate > MARGIN * bare else None, vanilla=bare, tried=ranked
-    )
+    ranked = sorted(tried.values(), key=lambda one: -one.rate)
+    hear(f"tuning at temperature {temperature:g}: the best {FINALISTS} by the clock")
+    timed = race(decoder, finalists(ranked), prompts, params, clock)
+    rest = [one for one in ranked if one.budget not in {winner.budget for winner in timed}]
+    chosen = timed[0] if (timed[0].timed or 0) > MARGIN else None
+    return Tuned(temperature=temperature, chosen=chosen, vanilla=bare, tried=(*timed, *rest))
 
 
-def priced(price: float, prices: Prices, k: int, head_temperature: float) -> Budget:
+def finalists(ranked: Sequence[Tried]) -> list[Tried]:
+    """The best, and the best of every k: what is expected is not so sure that one shape should fill all places."""
+    of_each = list({one.k: one for one in reversed(ranked)}.values())
+    others = [one for one in ranked if one not in of_each]
+    return sorted([*of_each, *others[: max(0, FINALISTS - len(of_each))]], key=lambda one: -one.rate)
+
+
+def race(
+    decoder: Decoder, entered: Sequence[Tried], prompts: Sequence[Prompt], params: SamplingParams, clock: Clock
+) -> list[Tried]:
+    """Timed in turns, each in its turn first; by the geometric mean over prompts of the ratio to vanilla, the fastest first."""
+    runners = [twin(decoder) for _ in (None, *entered)]
+    runners[0].drafter = None
+    for runner, one in zip(runners[1:], entered, strict=True):
+        assert isinstance(runner.drafter, Eagle2)
+        runner.drafter.budget = one.budget
+    spent = np.zeros((HEATS, len(prompts), len(runners)))
+    for heat, at in np.ndindex(*spent.shape[:2]):
+        for i in range(len(runners)):
+            place = (heat * len(prompts) + at + i) % len(runners)
+            made = Ours(runners[place], clock).run(prompts[at].tokens, params.temperature, params.max_new_tokens, heat)
+            spent[heat, at, place] = (made.seconds - (made.prefill or 0)) / (made.tokens - made.first)
+    by_prompt = np.median(spent, axis=0)
+    ratios = np.exp(np.log(by_prompt[:, :1] / by_prompt).mean(0))
+    told = [one.model_copy(update={"timed": float(ratio)}) for one, ratio in zip(entered, ratios[1:], strict=True)]
+    return sorted(told, key=lambda one: -(one.timed or 0))
+
+
+def priced(price: float, prices: Prices, k: int, head_temperature: HeadTemperature) -> Budget:
     """With the thresholds that a price tells, in tokens per millisecond."""
     node, layer = min(1.0, round(price * prices.row, 4)), round(price * prices.grow(k), 4)
     return Budget(k, DEEPEST, min(LARGEST, Budget(k, DEEPEST).pool), head_temperature, node, layer)
