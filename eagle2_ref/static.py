@@ -241,7 +241,7 @@ class Static:
         """As `Eagle2._expand`, for one text. The cache's filled part is as it was found."""
         assert self.drafter
         k, device, grow = self.k, feature.device, self.drafter._children
-        layer = grow(feature, torch.zeros(1, 1, device=device), torch.full((1, 1), -1, device=device), 1)
+        layer = grow(feature, torch.zeros(1, 1, device=device), torch.full((1, 1), -1, device=device))
         layers, before, scratch = [layer], 0, (self.depth - 1) * k
         sees = torch.zeros(1, max(scratch, 1), dtype=torch.bool, device=device)
         for level in range(1, self.depth):
@@ -254,7 +254,7 @@ class Static:
             chosen = feature.take_along_dim(parent[..., None], 1)
             mask = cache.mask(sees, feature.dtype)
             feature = self.drafter.head(layer.tokens.gather(1, beam), chosen, positions, mask, cache)
-            below = grow(feature, layer.values.gather(1, beam), before + beam, level + 1)
+            below = grow(feature, layer.values.gather(1, beam), before + beam)
             before += layer.values.shape[1]
             layers.append(below)
             layer = below

@@ -20,24 +20,21 @@ from eagle2_ref.llama import additive
 from eagle2_ref.network import causal
 from eagle2_ref.tree import DraftTree
 
-HeadTemperature = float | tuple[float, ...]
-"""One for all layers of a tree, or one a layer."""
-
 
 @dataclass(frozen=True)
 class Budget:
     """k: nodes expanded a layer, and children looked at a node. depth: layers. m: draft tokens kept, the root not counted.
 
     The rest is ours, and off by default; the law of the text is the same. head_temperature: of the softmax that gives
-    confidences, below 1 they are sharper; or one a layer, of which the last serves all below. Where confidences are true
-    probabilities, exp(value) is how many tokens a node is expected to bring: `node` is the least for which it is kept,
-    `layer` the least, of a layer's k best in sum, for the next one to be grown.
+    confidences; below 1 they are sharper. Where confidences are true probabilities, exp(value) is how many tokens a node is
+    expected to bring: `node` is the least for which it is kept, `layer` the least, of a layer's k best in sum, for the next
+    one to be grown.
     """
 
     k: int = 8
     depth: int = 6
     m: int = 25
-    head_temperature: HeadTemperature = 1.0
+    head_temperature: float = 1.0
     node: float = 0.0
     layer: float = 0.0
 
@@ -45,11 +42,6 @@ class Budget:
     def pool(self) -> int:
         """Number of candidates that m is chosen from: k in the first layer, k squared in every further one."""
         return self.k + (self.depth - 1) * self.k**2
-
-    def temperature(self, layer: int) -> float:
-        """Of the head, for the confidences of a layer's nodes; 1 is the layer below the root."""
-        told = self.head_temperature
-        return told[min(layer, len(told)) - 1] if isinstance(told, tuple) else told
 
     @property
     def least(self) -> float:
@@ -67,10 +59,8 @@ class Budget:
             raise BadInput(
                 f"budget: k is {self.k}, but the vocabulary has {vocab_size} tokens", f"give a k of at most {vocab_size}"
             )
-        told = self.head_temperature
-        sharp = bool(told) and min(told) > 0 if isinstance(told, tuple) else told > 0
         allowed = {
-            "head_temperature": (sharp, "above 0; 1 is the paper's"),
+            "head_temperature": (self.head_temperature > 0, "above 0; 1 is the paper's"),
             "node": (0 <= self.node <= 1, "in [0, 1]; 0 keeps every node"),
             "layer": (self.layer >= 0, "0 or more; 0 grows every layer"),
         }
@@ -133,7 +123,7 @@ class Eagle2:
         feature is the root's, [texts, 1, H]; the caches of several texts stand side by side, and are left as they were found.
         """
         k, texts, device = self.budget.k, len(feature), feature.device
-        layer = self._children(feature, torch.zeros(texts, 1, device=device), torch.full((texts, 1), -1, device=device), 1)
+        layer = self._children(feature, torch.zeros(texts, 1, device=device), torch.full((texts, 1), -1, device=device))
         layers, before = [layer], 0  # before: candidates in the layers above
         mask = additive(self.cache.holds(), feature.dtype)[:, None]
         kept, root = self.cache.length, (self.cache.length - 1 - self.cache.starts)[:, None]
@@ -151,7 +141,7 @@ class Eagle2:
             tokens, positions = layer.tokens.gather(1, beam), (root + level).expand(texts, n)
             feature = self._pass(tokens, _of(feature, parent), positions, mask)
             self.cache.length += n
-            layer = self._children(feature, values, beam + before, level + 1)
+            layer = self._children(feature, values, beam + before)
             before += layers[-1].values.shape[1]
             if self.budget.layer:
                 layer = replace(layer, values=layer.values.masked_fill(~growing[:, None], -math.inf))
@@ -159,11 +149,11 @@ class Eagle2:
         self.cache.length = self.cache.end = kept
         return Pool.join(layers), grown
 
-    def _children(self, features: Tensor, values: Tensor, parents: Tensor, level: int) -> Pool:
-        """The k most confident continuations of each expanded node: n of them make the `level`-th layer, of n * k candidates."""
-        logits, temperature = self.lm_head(features), self.budget.temperature(level)
+    def _children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
+        """The k most confident continuations of each expanded node: n of them make a layer of n * k candidates."""
+        logits = self.lm_head(features)
         wide = logits if logits.dtype == torch.float64 else logits.float()
-        confidences = (wide if temperature == 1 else wide / temperature).log_softmax(-1)
+        confidences = (wide if self.budget.head_temperature == 1 else wide / self.budget.head_temperature).log_softmax(-1)
         top, tokens = confidences.topk(self.budget.k, dim=-1)
         return Pool(tokens.flatten(1), parents[..., None].expand(tokens.shape).flatten(1), (values[..., None] + top).flatten(1))
 

@@ -1,8 +1,8 @@
-"""Temperatures of the head at which its confidences are what the target does: one for all layers of a tree, or one a layer.
+"""The temperature of the head at which its confidences are what the target does, and what it would be of each layer of a tree.
 
 The head is asked along the target's own text: behind each root the first layer foretells the next token, from the target's
-feature; every further layer the token behind, from the head's. Of a family of temperatures the one is fitted under which the
-tokens that came are likeliest. Counts then tell what each brings, on prompts that nothing was fitted to.
+feature; every further layer the token behind, from the head's. Fitted is the temperature under which the tokens that came are
+likeliest. Counts then tell what it brings, beside a few round ones, on prompts that nothing was fitted to.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2, HeadTemperature
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.sampling import SamplingParams
 from harness.bench.budgets import with_budget
 from harness.bench.record import Calibrated
@@ -33,7 +33,7 @@ BOUNDS = (0.1, 3.0)
 """Between which a temperature is looked for."""
 
 
-def fitted(decoder: Decoder, prompts: Sequence[Prompt], temperature: float) -> tuple[HeadTemperature, HeadTemperature]:
+def fitted(decoder: Decoder, prompts: Sequence[Prompt], temperature: float) -> tuple[float, tuple[float, ...]]:
     """The likeliest temperature for all layers together, and the likeliest of each."""
     asked = [foretold(decoder, prompt, temperature, seed) for seed, prompt in enumerate(prompts)]
     layers = [[torch.cat(parts) for parts in zip(*(told[layer] for told in asked), strict=True)] for layer in range(DEPTH)]
@@ -74,11 +74,11 @@ def likeliest(logits: Tensor, tokens: Tensor) -> float:
 
 
 def calibrated(
-    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, found: tuple[HeadTemperature, ...]
+    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, fit: float, layers: tuple[float, ...]
 ) -> Iterator[Calibrated]:
-    """What each of the family brings with one budget: all emit the same texts and differ in passes alone."""
+    """What each brings with one budget: all emit the same texts and differ in passes alone. fit, layers: as `fitted` has them."""
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
-    for head_temperature in dict.fromkeys((*FAMILY, *found)):
+    for head_temperature in dict.fromkeys((*FAMILY, fit)):
         sized = with_budget(decoder, replace(BUDGET, head_temperature=head_temperature))
         made = [sized.generate(prompt.tokens, params, KeyedCoins(seed)) for seed, prompt in enumerate(prompts)]
         blocks = [block for one in made for block in one.blocks[1:]]
@@ -86,7 +86,7 @@ def calibrated(
         yield Calibrated(
             temperature=temperature,
             head_temperature=head_temperature,
-            fitted=head_temperature in found,
+            layers=layers if head_temperature == fit else (),
             k=BUDGET.k,
             depth=BUDGET.depth,
             m=BUDGET.m,

@@ -10,7 +10,6 @@ from harness.bench.arms import SPECULATIVE, VANILLA
 from harness.bench.figures import per_prompt
 from harness.bench.record import Call, Cost, Point, Record, Reliability, Steps
 from harness.bench.steps import PARTS
-from harness.bench.words import of_head
 from harness.evidence import CountPicture
 from harness.report.plots import Label, Plot, ceiling, count
 from harness.report.words import number
@@ -120,7 +119,7 @@ def reliable(found: Sequence[Reliability]) -> Plot:
     for one, mark in zip(found, ("dot", "ring"), strict=False):
         bins = [(c, a) for c, a, n in zip(one.confidence, one.accepted, one.nodes, strict=True) if n >= FEWEST]
         marks[mark] += "".join(f"M{frame.at(c, a)}h0" for c, a in bins)
-        told = f"{'●' if mark == 'dot' else '○'} head temperature {of_head(one.head_temperature)}: {one.error:.3f} off"
+        told = f"{'●' if mark == 'dot' else '○'} head temperature {one.head_temperature:g}: {one.error:.3f} off"
         labels.append(Label(frame.left + frame.wide + 8, frame.top + (20 if mark == "dot" else 40), told, "start"))
     even = f"M{frame.at(0, 0)}L{frame.at(1, 1)}"
     reading = (

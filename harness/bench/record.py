@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from eagle2_ref.drafters.eagle2 import Budget, HeadTemperature
+from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from harness.bench.settings import Settings
 from harness.evidence import Value
@@ -108,7 +108,7 @@ class Tried(Value):
     k: int
     depth: int
     m: int
-    head_temperature: HeadTemperature
+    head_temperature: float
     node: float
     layer: float
     rate: float
@@ -138,7 +138,7 @@ class Reliability(Value):
 
     kind: Literal["reliability"] = "reliability"
     temperature: float
-    head_temperature: HeadTemperature
+    head_temperature: float
     nodes: tuple[int, ...]
     confidence: tuple[float, ...]
     accepted: tuple[float, ...]
@@ -148,13 +148,13 @@ class Reliability(Value):
 class Calibrated(Value):
     """Tokens per pass with one budget by the head's temperature, which was fitted to other prompts or is one of a few round ones.
 
-    error: as `Reliability` has it.
+    layers: of the fitted one, what each layer's own fit is. error: as `Reliability` has it.
     """
 
     kind: Literal["calibrated"] = "calibrated"
     temperature: float
-    head_temperature: HeadTemperature
-    fitted: bool
+    head_temperature: float
+    layers: tuple[float, ...] = ()
     k: int
     depth: int
     m: int

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Block, Decoder
-from eagle2_ref.drafters.eagle2 import Budget, HeadTemperature
+from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT
 from harness.bench.budgets import with_budget
@@ -26,7 +26,7 @@ TOKENS = 96
 
 
 def reliability(
-    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, budget: Budget, sharper: Sequence[HeadTemperature]
+    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, budget: Budget, sharper: Sequence[float]
 ) -> Iterator[Reliability]:
     """At temperature 1 of the head, which is the paper's, and at `sharper` ones; coins keyed by position, one text a prompt."""
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
@@ -38,7 +38,7 @@ def reliability(
 
 
 def binned(
-    confidence: NDArray[np.float64], accepted: NDArray[np.float64], temperature: float, head_temperature: HeadTemperature
+    confidence: NDArray[np.float64], accepted: NDArray[np.float64], temperature: float, head_temperature: float
 ) -> Reliability:
     """Means of equal parts of [0, 1]; error: how far the two are apart, weighted by nodes (expected calibration error)."""
     part = np.minimum((confidence * BINS).astype(int), BINS - 1)

@@ -107,9 +107,9 @@ def _tuned(
     others, chosen = asked_prompts(PROMPTS, pair, 0, TOKENS), dict[float, Ours]()
     for temperature in settings.temperatures:
         report(f"calibrating at temperature {temperature:g}", 0, 0)
-        fits = fitted(scene.decoder, others, temperature)
-        yield from calibrated(scene.decoder, prompts, temperature, fits)
-        heads = tuple(dict.fromkeys((*FAMILY, *fits)))
+        fit, layers = fitted(scene.decoder, others, temperature)
+        yield from calibrated(scene.decoder, prompts, temperature, fit, layers)
+        heads = tuple(dict.fromkeys((*FAMILY, fit)))
         found = tune(scene.decoder, others, temperature, heads, scene.clock, lambda what: report(what, 0, 0))
         spare = twin(scene.decoder)
         assert isinstance(spare.drafter, Eagle2)

@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from eagle2_ref.drafters.eagle2 import Budget, HeadTemperature
+from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import RULES
 from eagle2_ref.target import DTYPES
@@ -28,7 +28,7 @@ class Settings(Value):
     k: int = 8
     depth: int = 6
     m: int = 25
-    head_temperature: HeadTemperature = 1.0
+    head_temperature: float = 1.0
     node: float = 0.0
     layer: float = 0.0
     rule: str = "reject"
@@ -83,8 +83,6 @@ def command(settings: Settings, pair: Pair) -> str:
             words += [flag]
         elif name == "beside":
             words += [word for one in value for word in (flag, label(one))]
-        elif isinstance(value, tuple):
-            words += [flag, ",".join(f"{t:g}" for t in value)]
         else:
             words += ["--no-transformers"] if name == "transformers" else [flag, str(value)]
     return shlex.join(words)
@@ -95,12 +93,12 @@ def label(connectable: str) -> str:
     return re.sub(r"(?<==)/[^,]*/", "", re.sub(r",python=[^,]*", "", connectable))
 
 
-def numbers(option: str, text: str) -> tuple[float, ...]:
+def temperatures(text: str) -> tuple[float, ...]:
     """From '0,1'."""
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise BadInput(f"{option} {text} is not a list of numbers", "write 0.5, or 0.5,1") from None
+        raise BadInput(f"--temperature {text} is not a list of numbers", "write 0,1") from None
 
 
 def asked_prompts(file: Path, pair: Pair, limit: int, tokens: int) -> list[Prompt]:

@@ -14,14 +14,13 @@ from harness.bench.against import COUNTS, Row, of
 from harness.bench.arms import SPECULATIVE, TUNED
 from harness.bench.record import Arm, Calibrated, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
-from harness.bench.words import of_head
 from harness.report.words import number, shown
 
 TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected", "timed")
-FITTED = ("T", "head temperature", "τ", "target passes", "off", "")
+FITTED = ("T", "head temperature", "τ", "target passes", "off", "fitted; layer by layer")
 STEP = "ms a step"
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
@@ -54,27 +53,27 @@ def chosen(tuned: Sequence[Tuned]) -> Cells:
     told = []
     for one in tuned:
         budget, rate = one.chosen, f"{(one.chosen.rate if one.chosen else one.vanilla) / one.vanilla:.2f}"
-        shape = [f"{getattr(budget, name):g}" if budget else "–" for name in ("k", "depth", "m", "node", "layer")]
-        shape.insert(3, of_head(budget.head_temperature) if budget else "–")
+        names = ("k", "depth", "m", "head_temperature", "node", "layer")
         timed = f"{budget.timed:.2f}" if budget and budget.timed else "–"
-        told.append((f"{one.temperature:g}", *shape, rate, timed))
+        told.append((f"{one.temperature:g}", *(f"{getattr(budget, name):g}" if budget else "–" for name in names), rate, timed))
     return Cells(CHOSEN, tuple(told))
 
 
 def sharpened(found: Sequence[Calibrated]) -> Cells:
-    """What temperatures of the head bring, on prompts to which none was fitted; the paper's is 1."""
+    """What temperatures of the head bring, on prompts to which none was fitted; the paper's is 1, the fitted one's row tells
+    what each layer's own would be."""
     told = [
         (
             f"{one.temperature:g}",
-            of_head(one.head_temperature),
+            f"{one.head_temperature:g}",
             f"{one.tau:.2f}",
             number(one.passes),
             f"{one.error:.3f}",
-            "fitted" if one.fitted else "",
+            " ".join(f"{layer:.2f}" for layer in one.layers),
         )
         for one in found
     ]
-    return Cells(FITTED, tuple(told), frozenset(i for i, one in enumerate(found) if one.fitted))
+    return Cells(FITTED, tuple(told), frozenset(i for i, one in enumerate(found) if one.layers))
 
 
 def parts(steps: Sequence[Steps]) -> Cells:

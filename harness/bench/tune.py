@@ -16,7 +16,7 @@ import numpy as np
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2, HeadTemperature
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from harness.bench.arms import Ours
@@ -87,7 +87,7 @@ def tune(
     decoder: Decoder,
     prompts: Sequence[Prompt],
     temperature: float,
-    of_head: Sequence[HeadTemperature],
+    of_head: Sequence[float],
     clock: Clock,
     hear: Hear,
 ) -> Tuned:
@@ -150,7 +150,7 @@ def race(
     return sorted(told, key=lambda one: -(one.timed or 0))
 
 
-def priced(price: float, prices: Prices, k: int, head_temperature: HeadTemperature) -> Budget:
+def priced(price: float, prices: Prices, k: int, head_temperature: float) -> Budget:
     """With the thresholds that a price tells, in tokens per millisecond."""
     node, layer = min(1.0, round(price * prices.row, 4)), round(price * prices.grow(k), 4)
     return Budget(k, DEEPEST, min(LARGEST, Budget(k, DEEPEST).pool), head_temperature, node, layer)

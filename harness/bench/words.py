@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from eagle2_ref.drafters.eagle2 import HeadTemperature
 from harness.bench.against import of
 from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA
 from harness.bench.record import Record
@@ -28,16 +27,11 @@ def _compared(record: Record, arm: str) -> str:
     return "; ".join(told)
 
 
-def of_head(temperature: HeadTemperature) -> str:
-    """One temperature, or those of the layers from the top down."""
-    return " ".join(f"{t:g}" for t in (temperature if isinstance(temperature, tuple) else (temperature,)))
-
-
 def asked(record: Record) -> str:
     """Under which settings."""
     settings, prompts = record.header.settings, record.header.prompts
     kinds = len({prompt.kind for prompt in prompts})
-    ours = f", head temperature {of_head(settings.head_temperature)}" if settings.head_temperature != 1 else ""
+    ours = f", head temperature {settings.head_temperature:g}" if settings.head_temperature != 1 else ""
     ours += f", node {settings.node:g}" if settings.node else ""
     ours += f", layer {settings.layer:g}" if settings.layer else ""
     return (

@@ -34,9 +34,7 @@ def bench(
     k: Annotated[int, typer.Option(help="Nodes expanded a layer.")] = 8,
     depth: Annotated[int, typer.Option(help="Layers of the draft tree.")] = 6,
     m: Annotated[int, typer.Option(help="Draft tokens verified a pass.")] = 25,
-    head_temperature: Annotated[
-        str, typer.Option(help="Of the head's confidences; 1 is the paper's. With commas between: one a layer of the tree.")
-    ] = "1",
+    head_temperature: Annotated[float, typer.Option(help="Of the head's confidences; 1 is the paper's.")] = 1.0,
     node: Annotated[float, typer.Option(help="Least confidence of a path whose node is kept; 0 keeps all.")] = 0.0,
     layer: Annotated[float, typer.Option(help="Least sum of a layer's best for the next to be grown; 0 grows all.")] = 0.0,
     rule: Annotated[str, typer.Option(help="reject or walk.")] = "reject",
@@ -74,18 +72,17 @@ def bench(
 
         raise typer.Exit(_tell(read(draw), draw, against))
     else:
-        from harness.bench.settings import PROMPTS, Settings, numbers
+        from harness.bench.settings import PROMPTS, Settings, temperatures
         from harness.pairs import find_pair
 
         file, chosen = prompts or PROMPTS, find_pair(pair, target or None, draft or None)
-        sharp = numbers("--head-temperature", head_temperature)
         asked = Settings(
             pair=chosen.name,
-            temperatures=numbers("--temperature", temperature),
+            temperatures=temperatures(temperature),
             k=k,
             depth=depth,
             m=m,
-            head_temperature=sharp[0] if len(sharp) == 1 else sharp,
+            head_temperature=head_temperature,
             node=node,
             layer=layer,
             rule=rule,

@@ -146,13 +146,15 @@ def test_the_head_is_asked_along_the_text_what_it_is_asked_in_a_tree(temperature
 
 
 def test_a_fitted_head_is_calibrated_where_it_was_not_fitted(decoder: Decoder) -> None:
-    """At temperature 0 confidences are sharpened, and come nearer to acceptance; every member of the family is counted once."""
-    fits = calibrate.fitted(decoder, some(6), 0.0)
-    found = list(calibrate.calibrated(decoder, prompts(shipped("stdlib"))[1:40:8], 0.0, fits))
+    """At temperature 0 confidences are sharpened, and come nearer to acceptance; every temperature is counted once."""
+    fit, layers = calibrate.fitted(decoder, some(6), 0.0)
+    found = list(calibrate.calibrated(decoder, prompts(shipped("stdlib"))[1:40:8], 0.0, fit, layers))
     by = {one.head_temperature: one for one in found}
-    assert set(by) == {*calibrate.FAMILY, *fits} and len(found) == len(by) and {one.fitted for one in found} == {True, False}
-    assert isinstance(fits[0], float) and fits[0] < 0.9 and isinstance(fits[1], tuple) and len(fits[1]) == calibrate.DEPTH
-    assert by[fits[0]].error < by[1.0].error and len({one.tokens - one.passes for one in found}) > 1
+    assert (
+        set(by) == {*calibrate.FAMILY, fit} and len(found) == len(by) and [one.layers for one in found if one.layers] == [layers]
+    )
+    assert fit < 0.9 and len(layers) == calibrate.DEPTH and min(layers) <= fit <= max(layers)
+    assert by[fit].error < by[1.0].error and len({one.passes for one in found}) > 1
     assert len({one.tokens for one in found}) == 1
 
 

@@ -75,21 +75,6 @@ def test_a_sharper_head_ranks_otherwise_and_says_the_same() -> None:
     assert ratios == pytest.approx([float(sharp.values[i] - sharp.values[1]) for i in (2, 3, 4)])
 
 
-def test_every_layer_may_have_a_temperature_of_its_own() -> None:
-    """The first layer's is the first; the last serves all layers below."""
-    paper, sharp = tree(Budget(2, 3, 10), 0)[0], tree(Budget(2, 3, 10, head_temperature=0.5), 0)[0]
-    mixed = tree(Budget(2, 3, 10, head_temperature=(0.5, 1.0)), 0)[0]
-    by_path = [
-        {tuple(one.token(n) for n in one.path(node)): float(one.values[node]) for node in range(len(one))}
-        for one in (paper, sharp, mixed)
-    ]
-    for path, value in by_path[2].items():
-        if path:
-            alike = by_path[1 if len(path) == 1 else 0]
-            assert value - by_path[2][path[:-1]] == pytest.approx(alike[path] - alike[path[:-1]], abs=1e-6)
-    assert {len(path) for path in by_path[2]} == {0, 1, 2, 3}
-
-
 def test_a_row_of_a_batch_stops_where_it_stops_alone() -> None:
     """Trees, passes and tokens are those of the text alone, whatever the neighbours still grow."""
     model = tiny.target()
@@ -137,12 +122,10 @@ def test_properties_hold_on_tuned_trees(name: str, case: str, scene: Scene) -> N
     ("budget", "told"),
     [
         (Budget(head_temperature=0.0), "head_temperature is 0.0\n  head_temperature must be above 0"),
-        (Budget(head_temperature=(0.5, 0.0)), r"head_temperature is \(0.5, 0.0\)\n  head_temperature must be above 0"),
-        (Budget(head_temperature=()), r"head_temperature is \(\)\n  head_temperature must be above 0"),
         (Budget(node=1.5), r"node is 1.5\n  node must be in \[0, 1\]"),
         (Budget(layer=-0.1), "layer is -0.1\n  layer must be 0 or more"),
     ],
-    ids=["head_temperature", "one of several", "none of several", "node", "layer"],
+    ids=["head_temperature", "node", "layer"],
 )
 def test_a_budget_out_of_range_is_refused(budget: Budget, told: str) -> None:
     with pytest.raises(BadInput, match=told):
