@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from harness.bench.arms import TUNED
+from harness.bench.arms import PAPER, TUNED
 from harness.bench.counts import off
 from harness.bench.figures import figures
 from harness.bench.record import Arm, Asked, Call, Figures, Header, Record, Tuned
@@ -30,16 +31,20 @@ class Row:
 
 
 def against(now: Record, before: Record) -> list[Row]:
-    """Every arm that both have; ours is always among them. A tuned one only where both runs chose the same budget: a clock
+    """Every arm that both have; ours is always among them. Tuned ones only where both runs chose the same budget: a clock
     had a say in it."""
     comparable(now.header.settings, now.header.prompts, before.header)
     theirs, mine = ({(arm.arm, arm.temperature): arm for arm in of(record).arms} for record in (before, now))
-    had, chose = ({one.temperature: one.chosen and one.chosen.budget for one in record.of(Tuned)} for record in (before, now))
-    return [
-        Row(theirs[key], arm)
-        for key, arm in mine.items()
-        if key in theirs and (arm.arm != TUNED or had.get(arm.temperature) == chose.get(arm.temperature))
+    had, chose = (_chosen(record) for record in (before, now))
+    return [Row(theirs[key], arm) for key, arm in mine.items() if key in theirs and had.get(key) == chose.get(key)]
+
+
+def _chosen(record: Record) -> dict[tuple[str, float], Budget | None]:
+    """Budgets by arm and temperature."""
+    found = [
+        (arm, one.temperature, tried) for one in record.of(Tuned) for arm, tried in ((TUNED, one.chosen), (PAPER, one.paper))
     ]
+    return {(arm, temperature): tried.budget if tried else None for arm, temperature, tried in found}
 
 
 def comparable(settings: Settings, prompts: Sequence[Asked], before: Header) -> None:

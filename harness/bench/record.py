@@ -121,14 +121,20 @@ class Tried(Value):
     def budget(self) -> Budget:
         return Budget(self.k, self.depth, self.m, self.head_temperature, self.node, self.layer)
 
+    @property
+    def published(self) -> bool:
+        """Whether it has nothing that the paper has not."""
+        return self.budget == Budget(self.k, self.depth, self.m)
+
 
 class Tuned(Value):
-    """What tuning chose at a temperature, None where not to draft is better; vanilla's tokens per millisecond; all it tried,
-    those that were timed first."""
+    """What tuning chose at a temperature, of all budgets and of those that the paper knows, None where not to draft is better;
+    vanilla's tokens per millisecond; all it tried, those that were timed first."""
 
     kind: Literal["tuned"] = "tuned"
     temperature: float
     chosen: Tried | None
+    paper: Tried | None = None
     vanilla: float
     tried: tuple[Tried, ...]
 

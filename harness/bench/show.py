@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
-from harness.bench.arms import SPECULATIVE, TUNED
+from harness.bench.arms import OURS, PAPER, TUNED
 from harness.bench.record import Arm, Calibrated, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
@@ -19,7 +19,7 @@ from harness.report.words import number, shown
 TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
-CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected", "timed")
+CHOSEN = ("T", "arm", "k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected", "timed")
 FITTED = ("T", "head temperature", "τ", "target passes", "off", "fitted; layer by layer")
 STEP = "ms a step"
 WIDTHS = {"arm": 12, "over": 12}
@@ -52,10 +52,13 @@ def chosen(tuned: Sequence[Tuned]) -> Cells:
     """The budgets that tuning chose, what it expected of them, and what the clock said on its own prompts."""
     told = []
     for one in tuned:
-        budget, rate = one.chosen, f"{(one.chosen.rate if one.chosen else one.vanilla) / one.vanilla:.2f}"
-        names = ("k", "depth", "m", "head_temperature", "node", "layer")
-        timed = f"{budget.timed:.2f}" if budget and budget.timed else "–"
-        told.append((f"{one.temperature:g}", *(f"{getattr(budget, name):g}" if budget else "–" for name in names), rate, timed))
+        for arm, budget in ((PAPER, one.paper), (TUNED, one.chosen)):
+            names = ("k", "depth", "m", "head_temperature", "node", "layer")
+            shape = [f"{getattr(budget, name):g}" if budget else "–" for name in names]
+            expected = f"{(budget.rate if budget else one.vanilla) / one.vanilla:.2f}"
+            told.append(
+                (f"{one.temperature:g}", arm, *shape, expected, f"{budget.timed:.2f}" if budget and budget.timed else "–")
+            )
     return Cells(CHOSEN, tuple(told))
 
 
@@ -149,7 +152,7 @@ def machine(record: Record) -> str:
 
 
 def _ours(rows: Sequence[Arm | Ratio | Steps]) -> frozenset[int]:
-    return frozenset(i for i, row in enumerate(rows) if row.arm in (SPECULATIVE, TUNED))
+    return frozenset(i for i, row in enumerate(rows) if row.arm in OURS)
 
 
 def _times(arm: Arm) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from harness.bench.arms import Ours
+from harness.bench.budgets import with_budget
 from harness.bench.clock import Clock
 from harness.bench.costs import costs
 from harness.bench.record import Cost, Steps, Tried, Tuned
@@ -37,6 +38,9 @@ MARGIN = 1.03
 """By how much drafting must win."""
 FINALISTS, HEATS = 8, 2
 """How many budgets are timed, and how often each prompt."""
+FEW = 3
+SHAPES = ((1, 3, 3), (1, 6, 6), (2, 3, 5), (2, 6, 8), (2, 6, 10), (3, 3, 8), (4, 6, 12), (4, 6, 16))
+"""k, depth and m of small budgets as the paper has them, of which the best few are timed too."""
 SCALES = (0.25, 0.5, 2.0)
 """By which the thresholds are tried lower and higher: values are no exact probabilities."""
 
@@ -107,7 +111,7 @@ def tune(
             tried[budget] = _try(spare, budget, prompts, params, prices)
         return tried[budget].rate
 
-    best = max((Budget(1, depth, depth) for depth in (2, 4, 6)), key=worth)
+    best = max((Budget(*shape) for shape in SHAPES), key=worth)
     for _ in range(ROUNDS):
         price = max(worth(best), bare)
         best = max([best, *(priced(price, prices, k, best.head_temperature) for k in WIDTHS)], key=worth)
@@ -115,29 +119,29 @@ def tune(
         for field in ("layer", "node"):
             best = max([best, *(_scaled(best, field, scale) for scale in SCALES)], key=worth)
     ranked = sorted(tried.values(), key=lambda one: -one.rate)
-    hear(f"tuning at temperature {temperature:g}: the best {FINALISTS} by the clock")
+    hear(f"tuning at temperature {temperature:g}: the best by the clock")
     timed = race(decoder, finalists(ranked), prompts, params, clock)
     rest = [one for one in ranked if one.budget not in {winner.budget for winner in timed}]
-    chosen = timed[0] if (timed[0].timed or 0) > MARGIN else None
-    return Tuned(temperature=temperature, chosen=chosen, vanilla=bare, tried=(*timed, *rest))
+    won = [one for one in timed if (one.timed or 0) > MARGIN]
+    paper = next((one for one in won if one.published), None)
+    return Tuned(temperature=temperature, chosen=next(iter(won), None), paper=paper, vanilla=bare, tried=(*timed, *rest))
 
 
 def finalists(ranked: Sequence[Tried]) -> list[Tried]:
-    """The best, and the best of every k: what is expected is not so sure that one shape should fill all places."""
+    """The best, the best of every k, as what is expected is not so sure that one shape should fill all places, and the best few
+    that the paper knows."""
     of_each = list({one.k: one for one in reversed(ranked)}.values())
     others = [one for one in ranked if one not in of_each]
-    return sorted([*of_each, *others[: max(0, FINALISTS - len(of_each))]], key=lambda one: -one.rate)
+    published = [one for one in ranked if one.published][:FEW]
+    chosen = [*of_each, *others[: max(0, FINALISTS - len(of_each))]]
+    return sorted([*chosen, *(one for one in published if one not in chosen)], key=lambda one: -one.rate)
 
 
 def race(
     decoder: Decoder, entered: Sequence[Tried], prompts: Sequence[Prompt], params: SamplingParams, clock: Clock
 ) -> list[Tried]:
     """Timed in turns, each in its turn first; by the geometric mean over prompts of the ratio to vanilla, the fastest first."""
-    runners = [twin(decoder) for _ in (None, *entered)]
-    runners[0].drafter = None
-    for runner, one in zip(runners[1:], entered, strict=True):
-        assert isinstance(runner.drafter, Eagle2)
-        runner.drafter.budget = one.budget
+    runners = [with_budget(decoder, budget, decoder.rule) for budget in (None, *(one.budget for one in entered))]
     spent = np.zeros((HEATS, len(prompts), len(runners)))
     for heat, at in np.ndindex(*spent.shape[:2]):
         for i in range(len(runners)):

@@ -242,6 +242,7 @@ def test_tuned_arms_are_compared_where_they_have_the_same_budget() -> None:
 
     assert [row.moved for row in against(run(2, 900), run(2, 100)) if row.now.arm == "tuned"] == [["rows"]]
     assert "tuned" not in {row.now.arm for row in against(run(2, 900), run(3, 100))}
+    assert "speculative" in {row.now.arm for row in against(run(2, 900), run(3, 100))}
 
 
 def test_a_count_that_is_told_on_one_side_alone_has_moved() -> None:

@@ -67,10 +67,12 @@ def test_drafting_is_chosen_where_it_pays(cheap: bool, drafts: bool, decoder: De
     heard: list[str] = []
     found = tune(decoder, some(2), 0.0, (1.0, 0.5), clock(decoder.target.device), heard.append)
     timed = [one for one in found.tried if one.timed is not None]
-    assert timed == list(found.tried[: len(timed)]) and len(timed) == tuning.FINALISTS
+    assert timed == list(found.tried[: len(timed)]) and 8 == tuning.FINALISTS <= len(timed) <= tuning.FINALISTS + tuning.FEW
     assert [one.timed for one in timed] == sorted((one.timed for one in timed if one.timed), reverse=True)
     assert len(found.tried) == len(heard) - 1 == len({one.budget for one in found.tried}) > 10
     assert found.vanilla == pytest.approx(1 / 2.1) and (found.chosen is not None) == drafts
+    published = [one for one in timed if one.head_temperature == 1 and not one.node and not one.layer]
+    assert len(published) >= tuning.FEW and found.paper == (published[0] if drafts else None)
     if found.chosen:
         assert found.chosen == found.tried[0] and found.chosen.timed == pytest.approx(2.5) and found.chosen.tau > 2
         found.chosen.budget.check(256)
@@ -95,6 +97,8 @@ def test_the_best_by_expectation_and_the_best_of_every_k_are_timed() -> None:
     ranked = [tried(k=k, rate=rate) for k, rate in zip((4, 4, 4, 4, 4, 4, 4, 4, 2, 1), range(10, 0, -1), strict=True)]
     found = tuning.finalists(ranked)
     assert [(one.k, one.rate) for one in found] == [(4, 10), (4, 9), (4, 8), (4, 7), (4, 6), (4, 5), (2, 2), (1, 1)]
+    plain = [one.model_copy(update={"node": 0.1 if one.rate > 4 else 0.0}) for one in ranked]
+    assert [(one.k, one.rate) for one in tuning.finalists(plain)][-4:] == [(4, 4), (4, 3), (2, 2), (1, 1)]
 
 
 def test_a_race_is_won_by_the_clock(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
