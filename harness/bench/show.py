@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
-from harness.bench.arms import SPECULATIVE, TUNED
-from harness.bench.record import Arm, Ratio, Record, Steps, Tuned
+from harness.bench.arms import OURS
+from harness.bench.bound import READS
+from harness.bench.record import Arm, Bound, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
@@ -21,6 +22,7 @@ SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
 STEP = "ms a step"
+BOUNDS = ("T", "arm", "ms a whole step", "MB it reads", *READS, "GB/s", "ms at least", "times that")
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
 LEGEND = (
@@ -29,13 +31,21 @@ LEGEND = (
 )
 
 
+BOUND = (
+    "In fixed shapes a step is one graph on CUDA, and no clock can tell its parts apart: medians of whole steps. Beside them the"
+    " weights that a step’s passes read, what memory moves a second where a large tensor is copied, and how long it takes at"
+    " least to read them. Below that is a model that a processor keeps to itself; far above, one of many small operations."
+)
+
+
 @dataclass(frozen=True)
 class Cells:
-    """A table: names of columns, rows of text; `heavy` rows are those that are looked for."""
+    """A table: names of columns, rows of text; `heavy` rows are those that are looked for; a note on how to read it."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     heavy: frozenset[int] = frozenset()
+    note: str = ""
 
 
 def tables(record: Record) -> list[Cells]:
@@ -43,8 +53,14 @@ def tables(record: Record) -> list[Cells]:
     found = of(record).arms
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
-    steps, tuned = record.of(Steps), record.of(Tuned)
-    return [times, spent, ratios(record), *([parts(steps)] if steps else []), *([chosen(tuned)] if tuned else [])]
+    drawn = [times, spent, ratios(record)]
+    if steps := record.of(Steps):
+        drawn.append(parts(steps))
+    if fixed := record.of(Bound):
+        drawn.append(bounds(fixed))
+    if tuned := record.of(Tuned):
+        drawn.append(chosen(tuned))
+    return drawn
 
 
 def chosen(tuned: Sequence[Tuned]) -> Cells:
@@ -65,6 +81,22 @@ def parts(steps: Sequence[Steps]) -> Cells:
         shares = [f"{one.milliseconds[part] / total:.0%}" if part in one.milliseconds else "" for part in PARTS]
         told.append((f"{one.temperature:g}", one.arm, f"{total:.2f}", *shares))
     return Cells(("T", "arm", STEP, *PARTS), tuple(told), _ours(steps))
+
+
+def bounds(found: Sequence[Bound]) -> Cells:
+    """Steps in fixed shapes, whole, beside the least that reading their weights takes."""
+    told = []
+    for one in found:
+        reads = [sum(one.weights.values()), *(one.weights.get(part, 0) for part in READS)]
+        times = f"{one.milliseconds / one.least:.2f}"
+        head = (
+            f"{one.temperature:g}",
+            one.arm,
+            f"{one.milliseconds:.3f}",
+            *(f"{size / 1e6:.1f}" if size else "" for size in reads),
+        )
+        told.append((*head, f"{one.bandwidth / 1e9:.0f}", f"{one.least:.3f}", times))
+    return Cells(BOUNDS, tuple(told), _ours(found), BOUND)
 
 
 def ratios(record: Record) -> Cells:
@@ -95,6 +127,8 @@ def show(record: Record, console: Console) -> None:
         console.print("this run was cut off: figures are of what there is", style="yellow")
     for cells in tables(record):
         console.print(table(cells))
+        if cells.note:
+            console.print(Text(cells.note, style="dim"))
         console.print()
     console.print(Text(LEGEND, style="dim"))
     console.print(Text(machine(record), style="dim"))
@@ -129,8 +163,8 @@ def machine(record: Record) -> str:
     return f"{', '.join(filter(None, where))}; {dtype}; {versions}; commit {header.commit}"
 
 
-def _ours(rows: Sequence[Arm | Ratio | Steps]) -> frozenset[int]:
-    return frozenset(i for i, row in enumerate(rows) if row.arm in (SPECULATIVE, TUNED))
+def _ours(rows: Sequence[Arm | Ratio | Steps | Bound]) -> frozenset[int]:
+    return frozenset(i for i, row in enumerate(rows) if row.arm in OURS)
 
 
 def _times(arm: Arm) -> tuple[str, ...]:
