@@ -23,7 +23,7 @@ from eagle2_ref.graph import recorded
 from eagle2_ref.llama import Llama, additive
 from eagle2_ref.network import KeptText
 from eagle2_ref.sampling import SamplingParams, probabilities
-from eagle2_ref.tree import ROOT, DraftTree
+from eagle2_ref.tree import DraftTree
 
 GRAIN = 256
 """Capacities are multiples of this: a text that is a little longer needs no new graph."""
@@ -309,8 +309,7 @@ def follow(tokens: Tensor, parents: Tensor, sees: Tensor, depths: Tensor, drawn:
     A node is accepted where it, and every node between it and the root, carries the token drawn at its parent: that is
     `walk`, done for all nodes at once. Siblings differ, so that what is accepted is a path.
     """
-    missed = tokens != drawn[parents.clamp(min=0)]
-    missed[ROOT] = False
+    missed = (tokens != drawn[parents.clamp(min=0)]) & (parents >= 0)
     accepted = ~(sees & missed).any(1)
     path = torch.zeros(depth + 2, dtype=torch.long, device=tokens.device)
     nodes = torch.arange(len(tokens), device=tokens.device)

@@ -20,6 +20,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
 
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+_setup_privateuseone_for_python_backend("pretended")
+DEVICE = torch.device("pretended:0")
+
 CROSSING = {aten._to_copy.default, aten.copy_.default}
 """What may be given tensors of two devices. (Indices may be, too, but each such index is a copy that the host waits for.)"""
 
@@ -35,12 +39,16 @@ class There(Tensor):
     @staticmethod
     def __new__(cls, numbers: Tensor) -> There:
         make: Any = torch.Tensor._make_wrapper_subclass  # type: ignore[attr-defined]
-        made: There = make(cls, numbers.shape, strides=numbers.stride(), dtype=numbers.dtype, device="cuda:0")
+        with torch.inference_mode(False):  # views of what was made outside count versions
+            made: There = make(cls, numbers.shape, strides=numbers.stride(), dtype=numbers.dtype, device=DEVICE)
         made.numbers = numbers
         return made
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"There({self.numbers})"
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
@@ -76,7 +84,7 @@ class Device(TorchDispatchMode):
         if there and strangers and func not in CROSSING:
             raise AssertionError(f"{func} was given tensors of two devices, here one of shape {list(strangers[0].shape)}")
         asked = kwargs.pop("device", None)
-        leaves = there if asked is None else torch.device(asked).type == "cuda"
+        leaves = there if asked is None else torch.device(asked) == DEVICE
         if asked is not None:
             kwargs["device"] = torch.device("cpu")
         if there and (func in WAITING or not leaves or (func is aten.copy_.default and not isinstance(args[0], There))):
@@ -93,9 +101,6 @@ def _here(x: Any) -> Any:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     """`cuda`, open."""
-    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with Device() as opened:
         yield opened
 
@@ -107,7 +112,8 @@ class Graph(TorchDispatchMode):
         super().__init__()
         self._launched: list[tuple[Any, Any, Any, Any]] = []
         self._made: dict[int, Tensor] = {}
-        self._found: dict[int, tuple[Tensor, Tensor]] = {}
+        self._found: dict[int, Tensor] = {}
+        self._before: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = tree_map(self._address, (args, kwargs or {}))
@@ -119,14 +125,15 @@ class Graph(TorchDispatchMode):
     def _address(self, x: Any) -> Any:
         if not isinstance(x, Tensor) or id(x) in self._made:
             return x
-        self._found.setdefault(id(x), (x, x.clone()))
-        return weakref.ref(x)
+        self._found[id(x)] = x
+        self._before.setdefault(x.untyped_storage().data_ptr(), (x, x.clone()))
+        return weakref.ref(x) if x.dim() else x  # a number may have been written into the code
 
     def close(self) -> None:
-        for tensor, before in self._found.values():
-            if tensor.dim() == 0 or tensor.is_contiguous():
-                tensor.copy_(before)
+        for tensor, before in self._before.values():
+            tensor.copy_(before)
         self._found.clear()
+        self._before.clear()
 
     def replay(self) -> None:
         for func, args, kwargs, out in self._launched:
