@@ -26,8 +26,8 @@ COPIED, TIMES = 1 << 27, 12
 """Bytes, of more than a processor keeps to itself; and how often they are copied."""
 
 
-READS = ("target pass", "head’s catch-up", "head passes")
-"""Of a step: one pass of the target, one of the head over what was accepted, and one over each further layer of the tree."""
+READS = ("target", "catch-up", "head")
+"""Passes of a step: one of the target, one of the head over what was accepted, and one over each further layer of the tree."""
 
 
 def bound(

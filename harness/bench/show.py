@@ -22,7 +22,7 @@ SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
 STEP = "ms a step"
-BOUNDS = ("T", "arm", "ms a whole step", "MB it reads", *READS, "GB/s", "ms at least", "times that")
+BOUNDS = ("T", "arm", "whole step", "MB read", *READS, "GB/s", "least", "ratio")
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
 LEGEND = (
@@ -92,10 +92,10 @@ def bounds(found: Sequence[Bound]) -> Cells:
         head = (
             f"{one.temperature:g}",
             one.arm,
-            f"{one.milliseconds:.3f}",
+            f"{one.milliseconds:.3f} ms",
             *(f"{size / 1e6:.1f}" if size else "" for size in reads),
         )
-        told.append((*head, f"{one.bandwidth / 1e9:.0f}", f"{one.least:.3f}", times))
+        told.append((*head, f"{one.bandwidth / 1e9:.0f}", f"{one.least:.3f} ms", times))
     return Cells(BOUNDS, tuple(told), _ours(found), BOUND)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,9 +21,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
 
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
-_setup_privateuseone_for_python_backend("pretended")
-DEVICE = torch.device("pretended:0")
+DEVICE = "pretended:0"
+
 
 CROSSING = {aten._to_copy.default, aten.copy_.default}
 """What may be given tensors of two devices. (Indices may be, too, but each such index is a copy that the host waits for.)"""
@@ -40,7 +40,7 @@ class There(Tensor):
     def __new__(cls, numbers: Tensor) -> There:
         make: Any = torch.Tensor._make_wrapper_subclass  # type: ignore[attr-defined]
         with torch.inference_mode(False):  # views of what was made outside count versions
-            made: There = make(cls, numbers.shape, strides=numbers.stride(), dtype=numbers.dtype, device=DEVICE)
+            made: There = make(cls, numbers.shape, strides=numbers.stride(), dtype=numbers.dtype, device=torch.device(DEVICE))
         made.numbers = numbers
         return made
 
@@ -60,6 +60,7 @@ class Device(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        register()
         self.waits: list[str] = []
 
     def __enter__(self) -> Any:
@@ -84,7 +85,7 @@ class Device(TorchDispatchMode):
         if there and strangers and func not in CROSSING:
             raise AssertionError(f"{func} was given tensors of two devices, here one of shape {list(strangers[0].shape)}")
         asked = kwargs.pop("device", None)
-        leaves = there if asked is None else torch.device(asked) == DEVICE
+        leaves = there if asked is None else torch.device(asked) == torch.device(DEVICE)
         if asked is not None:
             kwargs["device"] = torch.device("cpu")
         if there and (func in WAITING or not leaves or (func is aten.copy_.default and not isinstance(args[0], There))):
@@ -98,9 +99,29 @@ def _here(x: Any) -> Any:
     return x.numbers if isinstance(x, There) else x
 
 
+class Nowhere(torch._C._acc.PrivateUse1Hooks):
+    """Not there, so that nobody who looks for an accelerator takes this one."""
+
+    def is_available(self) -> bool:
+        return False
+
+    def is_built(self) -> bool:
+        return True
+
+    def has_primary_context(self, _index: int) -> bool:
+        return True
+
+
+@cache
+def register() -> None:
+    """The device's name, once a process."""
+    registration: Any = torch.utils.backend_registration
+    registration._setup_privateuseone_for_python_backend(DEVICE.partition(":")[0], hook=Nowhere())
+
+
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
-    """`cuda`, open."""
+def device() -> Iterator[Device]:
+    """The device, open."""
     with Device() as opened:
         yield opened
 

@@ -19,57 +19,65 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.static import GRAIN, Static
 from eagle2_ref.target import Target
 from properties.meta import tiny
-from properties.meta.pretend import Device, There, device, graphs
+from properties.meta.pretend import DEVICE, Device, There, device, graphs
 
 __all__ = ["device", "graphs"]
 
 PARAMS: list[dict[str, Any]] = [
     {"temperature": 0.0},
     {"temperature": 1.0, "top_k": 9},
-    {"temperature": 0.7, "top_p": 0.8, "eos_token_id": [3, 7]},
+    {"temperature": 0.7, "top_p": 0.8},
     {"temperature": 1.0, "min_p": 0.05, "repetition_penalty": 1.2},
 ]
 
 
 def decoder(where: str, kind: str = "llama", rule: str = "walk", lean: bool = True, **changes: Any) -> Decoder:
     """Weights are made here, and moved."""
-    model = tiny.target(kind, **changes)
+    model = tiny.target(kind, **{"num_hidden_layers": 1, **changes})
     head = tiny.fitting(model)
     moved = deepcopy(model).to(where)
     target = Target(Llama(moved) if lean else moved)
     return Decoder(target, Eagle2(head.to(where), target.network.lm_head, Budget(3, 4, 12)), RULES[rule])
 
 
-@pytest.mark.parametrize("params", PARAMS, ids=str)
-@pytest.mark.parametrize("rule", ["walk", "reject"])
-@pytest.mark.parametrize("kind", ["llama", "qwen3, sliding and full layers"])
+@pytest.mark.parametrize(
+    ("kind", "rule", "params"),
+    [
+        ("llama", "walk", PARAMS[1]),
+        ("llama", "reject", PARAMS[2]),
+        ("qwen3", "walk", PARAMS[0]),
+        ("qwen3", "reject", PARAMS[3]),
+        ("mistral, sliding window", "reject", PARAMS[0]),
+    ],
+)
 def test_the_text_there_is_the_text_here(kind: str, rule: str, params: dict[str, Any], device: Device) -> None:
     """No operation is given tensors of two devices; alone, and several texts in a pass."""
-    asked, prompts = SamplingParams.of({**params, "max_new_tokens": 12}), [tiny.tokens(n, seed=n) for n in (9, 1, 30)]
-    here, there = (decoder(where, kind, rule, lean=kind == "llama") for where in ("cpu", "pretended:0"))
+    asked, prompts = [SamplingParams.of({**params, "max_new_tokens": 6})] * 2, [tiny.tokens(n, seed=n) for n in (9, 1)]
+    here, there = (decoder(where, kind, rule, lean=kind == "llama") for where in ("cpu", DEVICE))
     made: list[Any] = []
     for one in (here, there):
-        coins: list[Coins] = [SeededCoins(1), KeyedCoins(2), SeededCoins(3)]
-        made.append([one.generate(*each).tokens for each in zip(prompts, [asked] * 3, coins, strict=True)])
-        coins = [SeededCoins(1), KeyedCoins(2), SeededCoins(3)]
-        made.append([text.tokens for text in Batch(one, 2).generate(prompts, [asked] * 3, coins)])
+        coins: list[list[Coins]] = [[SeededCoins(1), KeyedCoins(2)] for _ in range(2)]
+        made.append([one.generate(*each).tokens for each in zip(prompts, asked, coins[0], strict=True)])
+        made.append([text.tokens for text in Batch(one, 2).generate(prompts, asked, coins[1])])
     assert made[0] == made[1] == made[2] == made[3]
     assert isinstance(there.target.network.embedding, There) and device.waits
 
 
 @pytest.mark.parametrize("draft", [True, False], ids=["drafted", "control"])
-@pytest.mark.parametrize("params", PARAMS[:3], ids=str)
+@pytest.mark.parametrize("params", [*PARAMS[:3], {"temperature": 1.3, "min_p": 0.05}], ids=str)
 def test_a_step_waits_for_nothing(params: dict[str, Any], draft: bool, device: Device) -> None:
-    """The host hears of a step once, when it asks what was emitted; and what a graph cannot hold, a step does not do."""
-    there = decoder("pretended:0")
-    there.drafter = there.drafter if draft else None
-    fixed, asked = Static(there, capture=False), SamplingParams.of({**params, "max_new_tokens": 20})
-    waited = []
-    for _ in fixed.stream(tiny.tokens(9), asked, SeededCoins(1)):
-        waited.append(list(device.waits))
-        device.waits.clear()
-    assert len(waited) > 3 and all(one == ["_to_copy"] for one in waited[2:]), waited
-    assert decoder("cpu").generate(tiny.tokens(9), asked, SeededCoins(1)).tokens
+    """The host hears of a step once, when it asks what was emitted. The text is the one of here."""
+    asked, made = SamplingParams.of({**params, "max_new_tokens": 12}), []
+    for where in ("cpu", DEVICE):
+        one, waited = decoder(where), list[list[str]]()
+        one.drafter = one.drafter if draft else None
+        made.append(list[int]())
+        for block in Static(one, capture=False).stream(tiny.tokens(9), asked, SeededCoins(1)):
+            waited.append(list(device.waits))
+            made[-1] += block.tokens
+            device.waits.clear()
+    assert len(waited) > 2 and all(steps == ["_to_copy"] for steps in waited[1:]), waited
+    assert made[0] == made[1]
 
 
 @pytest.mark.usefixtures("graphs")
@@ -79,7 +87,7 @@ def test_a_graph_goes_on_as_the_loop_does(draft: bool) -> None:
     plain = decoder("cpu", max_position_embeddings=3 * GRAIN)
     plain.drafter = plain.drafter if draft else None
     fixed = Static(plain, capture=True)
-    for n in (10, 40, 1, GRAIN - 20, 90):
+    for n in (10, 1, GRAIN - 20, 40):
         for params in PARAMS[:3]:
             asked = SamplingParams.of({**params, "max_new_tokens": 20})
             texts = [one.generate(tiny.tokens(n, seed=n), asked, SeededCoins(n)).tokens for one in (plain, fixed)]
