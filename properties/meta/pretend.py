@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils import _python_dispatch
 from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
+
+Mode: Any = _python_dispatch.TorchDispatchMode
 
 DEVICE = "pretended:0"
 
@@ -38,7 +40,7 @@ class There(Tensor):
 
     @staticmethod
     def __new__(cls, numbers: Tensor) -> There:
-        make: Any = torch.Tensor._make_wrapper_subclass  # type: ignore[attr-defined]
+        make: Any = torch.Tensor._make_wrapper_subclass
         with torch.inference_mode(False):  # views of what was made outside count versions
             made: There = make(cls, numbers.shape, strides=numbers.stride(), dtype=numbers.dtype, device=torch.device(DEVICE))
         made.numbers = numbers
@@ -55,7 +57,7 @@ class There(Tensor):
         raise AssertionError(f"{func} was called on the device, which is not open")
 
 
-class Device(TorchDispatchMode):
+class Device(Mode):  # type: ignore[misc]
     """Makes all that is asked for on CUDA. waits: operations for which the host had to wait, in their order."""
 
     def __init__(self) -> None:
@@ -126,7 +128,7 @@ def device() -> Iterator[Device]:
         yield opened
 
 
-class Graph(TorchDispatchMode):
+class Graph(Mode):  # type: ignore[misc]
     """Operations, written down with the very tensors. While they are, nothing is run: what they changed is put back."""
 
     def __init__(self) -> None:
