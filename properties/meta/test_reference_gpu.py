@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from eagle2_ref.batch import Batch
 from eagle2_ref.coins import Coins, KeyedCoins, SeededCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
+from eagle2_ref.graph import recorded
 from eagle2_ref.llama import Llama, rms_norm
 from eagle2_ref.rules import RULES, walk
 from eagle2_ref.sampling import SamplingParams
@@ -106,13 +108,18 @@ def test_a_graph_finds_its_tables_where_they_were() -> None:
 
 
 @pytest.mark.usefixtures("graphs")
-def test_a_graph_is_recorded_within_its_room() -> None:
-    """A text that just fits: runs before the recording must not go on behind its end."""
-    plain = decoder("cpu", max_position_embeddings=GRAIN)
-    fixed, asked = Static(plain, capture=True), SamplingParams(0.0, max_new_tokens=2)
-    length = GRAIN - 2 - (4 * 3 + 4 + 1)
-    texts = [one.generate(tiny.tokens(length), asked, SeededCoins(5)).tokens for one in (plain, fixed)]
-    assert texts[0] == texts[1] and fixed._state is not None and fixed._state.target.capacity == GRAIN
+def test_a_step_is_recorded_within_its_room() -> None:
+    """Runs before the recording do not go on from each other, as a text may end with the next step; the state stays as it was."""
+    room, filled = torch.zeros(3), torch.tensor(2)
+
+    def step() -> Tensor:
+        room.index_copy_(0, filled[None], torch.full((1,), 7.0))
+        filled.add_(1)
+        return room.sum()[None]
+
+    replay = recorded(step, (room, filled), room.device)
+    assert (room.tolist(), int(filled)) == ([0, 0, 0], 2)
+    assert (replay().tolist(), room.tolist(), int(filled)) == ([7], [0, 0, 7], 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
