@@ -51,7 +51,7 @@ def test_every_command_is_one(tmp_path: Path) -> None:
         while commands := getattr(command, "commands", None):
             command = commands[words.pop(0)]
         command.make_context("eagle2", words)
-        assert not part.name or str(tmp_path / part.name) in words
+        assert not part.name or str(tmp_path / part.name) in part.words
 
 
 class Ran:
