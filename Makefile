@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # One thread a process: the models are small, and the processes are as many as the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install verify test lint engines clean
+.PHONY: install verify test lint engines gpu clean
 
 install: $(VENV)/installed
 
@@ -43,6 +43,10 @@ engines: install
 	test ! -f requirements/$*.no-deps.txt || .engines/$*/bin/python -m pip install --quiet --no-deps --requirement requirements/$*.no-deps.txt
 	.engines/$*/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
+
+# On a machine with a CUDA device, half an hour at most; what is there already is not made again.
+gpu: install
+	$(BIN)/eagle2 gpu
 
 clean:
 	rm -rf $(VENV) .engines reports/latest .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

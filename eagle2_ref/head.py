@@ -193,6 +193,6 @@ def pass_of(config: HeadConfig, positions: Tensor, mask: Tensor | None, cache: C
 
 @lru_cache
 def rotary_of(config: HeadConfig, dtype: torch.dtype, device: torch.device) -> Rotary:
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents / config.rope_factor  # in transformers' order, to the last bit
-    return Rotary(frequencies, config.num_attention_heads, config.num_key_value_heads, dtype)
+    return Rotary(frequencies.to(device), config.num_attention_heads, config.num_key_value_heads, dtype)

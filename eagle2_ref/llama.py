@@ -20,18 +20,20 @@ from eagle2_ref.network import Rows, causal
 class Rotary:
     """Rotary embedding: cosines and sines of every position, for the queries, keys and values of a token in one.
 
-    Values are turned by an angle of zero; the sines of the first half of a head have their sign changed. The tables grow.
+    Values are turned by an angle of zero; the sines of the first half of a head have their sign changed. The tables grow; what
+    they have outgrown stays where it is, as a CUDA graph may read it there.
     """
 
     def __init__(self, frequencies: Tensor, heads: int, kv_heads: int, dtype: torch.dtype, scale: float = 1.0) -> None:
         """frequencies [dim / 2], float32; scale: of cosines and sines."""
         self._frequencies, self._turned, self._values = frequencies, heads + kv_heads, kv_heads
         self._dtype, self._scale = dtype, scale
-        self._tables = self._made(0)
+        self._tables, self._outgrown = self._made(0), list[tuple[Tensor, Tensor]]()
 
     def reserve(self, n: int) -> None:
         """Make sure of the positions below n."""
         if n > len(self._tables[0]):
+            self._outgrown.append(self._tables)
             self._tables = self._made(max(n, 2 * len(self._tables[0]), 256))
 
     def at(self, positions: Tensor) -> Turn:
@@ -146,8 +148,11 @@ class Layer:
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """LLaMA's norm. The mean square is taken in float32 whatever the dtype, as transformers does.
 
-    Where x is float32 as a product of matrices, which on a CPU is a third quicker than a mean; else in transformers' order.
+    On CUDA by the kernel that torch has for it: there a pass is launches, and this one stands for eight. Where x is float32 as a
+    product of matrices, which on a CPU is a third quicker than a mean. Else in transformers' order.
     """
+    if x.is_cuda and x.dtype != torch.float64:
+        return F.rms_norm(x, weight.shape, weight, eps)
     if x.dtype == torch.float32:
         return x * torch.addmm(_epsilon(eps, x.device), x * x, _mean(x.shape[-1], x.device)).rsqrt() * weight
     wide = x.float()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from eagle2_ref.cache import Cache
@@ -19,10 +19,11 @@ from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Block, Decoder, Finish, Generation
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2, Pool, best
 from eagle2_ref.errors import BadInput
+from eagle2_ref.graph import recorded
 from eagle2_ref.llama import Llama, additive
 from eagle2_ref.network import KeptText
 from eagle2_ref.sampling import SamplingParams, probabilities
-from eagle2_ref.tree import ROOT, DraftTree
+from eagle2_ref.tree import DraftTree
 
 GRAIN = 256
 """Capacities are multiples of this: a text that is a little longer needs no new graph."""
@@ -154,7 +155,8 @@ class Static:
             drafter.reset()
         state.fresh.fill_(1)
         if params not in self._steps:
-            self._steps[params] = self._captured(params) if self.capture else lambda: self._step(params)
+            step = partial(self._step, params)
+            self._steps[params] = recorded(step, _tensors(state), self.network.device) if self.capture else step
         return self._steps[params]
 
     def _room(self, capacity: int) -> State:
@@ -168,29 +170,6 @@ class Static:
             fresh=torch.ones((), dtype=torch.long, device=device),
             uniforms=torch.zeros(rows, dtype=torch.float64, device=device),
         )
-
-    def _captured(self, params: SamplingParams) -> Callable[[], Tensor]:
-        """The step as a CUDA graph. It is run a few times before, on a copy of the state, which it moves on."""
-        assert self._state is not None
-        state = self._state
-        before = [tensor.clone() for tensor in _tensors(state)]
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._step(params)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = self._step(params)
-        for tensor, value in zip(_tensors(state), before, strict=True):
-            tensor.copy_(value)
-
-        def replay() -> Tensor:
-            graph.replay()
-            return out
-
-        return replay
 
     def _step(self, params: SamplingParams) -> Tensor:
         """Propose, verify, accept, commit. Returns [what `_told` reads], float64."""
@@ -243,14 +222,14 @@ class Static:
         k, device, grow = self.k, feature.device, self.drafter._children
         layer = grow(feature, torch.zeros(1, 1, device=device), torch.full((1, 1), -1, device=device))
         layers, before, scratch = [layer], 0, (self.depth - 1) * k
-        sees = torch.zeros(1, max(scratch, 1), dtype=torch.bool, device=device)
+        columns, row = torch.arange(max(scratch, 1), device=device), torch.arange(k, device=device)[:, None]
+        sees = torch.zeros(1, len(columns), dtype=torch.bool, device=device)
         for level in range(1, self.depth):
             beam = best(layer.values, k)
             parent = beam.div(k, rounding_mode="floor")
-            own = F.one_hot(torch.arange(k, device=device) + (level - 1) * k, scratch).bool()
-            sees = sees[parent[0]] | own
-            positions = (cache.filled + level - 1).expand(1, k)
             cache.behind = (level - 1) * k
+            sees = sees[parent[0]] | (columns == cache.behind + row)
+            positions = (cache.filled + level - 1).expand(1, k)
             chosen = feature.take_along_dim(parent[..., None], 1)
             mask = cache.mask(sees, feature.dtype)
             feature = self.drafter.head(layer.tokens.gather(1, beam), chosen, positions, mask, cache)
@@ -266,6 +245,12 @@ class Static:
         n = int(told[0])
         emitted, path, logprobs = (told[1 + i * rows : 1 + (i + 1) * rows] for i in range(3))
         tokens, parents, values = (told[1 + 3 * rows + i * nodes : 1 + 3 * rows + (i + 1) * nodes] for i in range(3))
+        for what, numbers in (("target's logits", logprobs[:n]), ("head's confidences", values)):
+            if any(map(math.isnan, numbers)):
+                raise BadInput(
+                    f"the {what} are not numbers at position {start}",
+                    "its weights are damaged, or overflow in this dtype: try float32",
+                )
         tree = DraftTree.of([int(x) for x in tokens], [int(x) for x in parents], values)
         return Block(start, [int(x) for x in emitted[:n]], n - 1, tree, [int(x) for x in path[1:n]], logprobs[:n])
 
@@ -303,7 +288,7 @@ def ancestors(parents: Tensor, depth: int) -> Tensor:
 
 
 def laws(logits: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """p [m + 1, V] as `sampling.law` has it, without its look for damage; and the log-probabilities that are told."""
+    """p [m + 1, V] as `sampling.law` has it; and the log-probabilities that are told, which are NaN where logits are damaged."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     anything = torch.zeros(len(wide), 1, dtype=torch.long, device=wide.device)
     scores = torch.as_tensor(params.processors()(anything, wide))
@@ -324,8 +309,7 @@ def follow(tokens: Tensor, parents: Tensor, sees: Tensor, depths: Tensor, drawn:
     A node is accepted where it, and every node between it and the root, carries the token drawn at its parent: that is
     `walk`, done for all nodes at once. Siblings differ, so that what is accepted is a path.
     """
-    missed = tokens != drawn[parents.clamp(min=0)]
-    missed[ROOT] = False
+    missed = (tokens != drawn[parents.clamp(min=0)]) & (parents >= 0)
     accepted = ~(sees & missed).any(1)
     path = torch.zeros(depth + 2, dtype=torch.long, device=tokens.device)
     nodes = torch.arange(len(tokens), device=tokens.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,15 +11,17 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from eagle2_ref.coins import SeededCoins
-from eagle2_ref.decode import Decoder
+from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.static import Static
 from harness.bench.clock import Clock
 from harness.bench.counting import counted
 from harness.bench.record import Counts
 from harness.implementations.engine import Engine
 
 SPECULATIVE, PAPER, TUNED, VANILLA, TRANSFORMERS = "speculative", "tuned as published", "tuned", "vanilla", "transformers"
-OURS = (SPECULATIVE, PAPER, TUNED)
+STATIC, STATIC_VANILLA = "static", "static vanilla"
+OURS = (SPECULATIVE, PAPER, TUNED, STATIC)
 
 
 @dataclass(frozen=True)
@@ -42,24 +44,41 @@ class Arm(Protocol):
 
 @dataclass
 class Ours:
-    """A decoder of the reference. Its blocks come as they are made: the first is the prompt's pass."""
+    """A decoder of the reference."""
 
     decoder: Decoder
     clock: Clock
 
     def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> Timed:
         params = SamplingParams(temperature=temperature, max_new_tokens=tokens)
-        begun = self.clock()
-        stream = self.decoder.stream(prompt, params, SeededCoins(seed))
-        first = next(stream)
-        prefilled = self.clock()
-        blocks = list(stream)
-        ended = self.clock()
-        trees = [(len(block.tree), len(block.tokens) - 1) for block in blocks]
-        heads = self.decoder.drafter.passes if self.decoder.drafter else 0
-        emitted = sum(len(block.tokens) for block in (first, *blocks))
-        counts = counted(trees, self.decoder.target.passes, heads)
-        return Timed(ended - begun, prefilled - begun, emitted, len(first.tokens), counts)
+        stream, drafter = self.decoder.stream(prompt, params, SeededCoins(seed)), self.decoder.drafter
+        return _timed(stream, self.clock, lambda _: drafter.passes if drafter else 0)
+
+
+@dataclass
+class Fixed:
+    """The loop in fixed shapes: on CUDA a graph a step. Its rule is `walk`, and every tree of a text is as large as the first."""
+
+    static: Static
+    clock: Clock
+
+    def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> Timed:
+        params = SamplingParams(temperature=temperature, max_new_tokens=tokens)
+        stream = self.static.stream(prompt, params, SeededCoins(seed))
+        return _timed(stream, self.clock, lambda steps: self.static.depth * steps)
+
+
+def _timed(stream: Iterator[Block], clock: Clock, head_passes: Callable[[int], int]) -> Timed:
+    """Blocks come as they are made: the first is the prompt's pass, a step each makes the others. head_passes: by steps."""
+    begun = clock()
+    first = next(stream)
+    prefilled = clock()
+    blocks = list(stream)
+    ended = clock()
+    trees = [(len(block.tree), len(block.tokens) - 1) for block in blocks]
+    emitted = sum(len(block.tokens) for block in (first, *blocks))
+    counts = counted(trees, 1 + len(blocks), head_passes(len(blocks)))
+    return Timed(ended - begun, prefilled - begun, emitted, len(first.tokens), counts)
 
 
 @dataclass

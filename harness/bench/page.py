@@ -33,7 +33,7 @@ def _summary(record: Record, tables: list[Cells]) -> Iterator[str]:
     if record.footer is None:
         yield from ("This run was cut off: figures are of what there is.", "")
     for cells in tables:
-        yield from (*markdown(cells), "")
+        yield from (*markdown(cells), *([f"\n{text(cells.note, 600)}"] if cells.note else []), "")
     yield from (text(show.LEGEND, 600), "", text(asked(record), 600), "", text(show.machine(record), 600), "")
     for name, title, plot in pictures(record):
         yield from (f"### {text(title)}", "", f"![{text(title)}]({name}.svg)", "", text(plot.reading, 600), "")

@@ -86,6 +86,23 @@ class Steps(Value):
     milliseconds: dict[str, float]
 
 
+class Bound(Value):
+    """A step in fixed shapes: median milliseconds, bytes of weights that its passes read, bytes a second that memory moves."""
+
+    kind: Literal["bound"] = "bound"
+    arm: str
+    temperature: float
+    steps: int
+    milliseconds: float
+    weights: dict[str, int]
+    bandwidth: float
+
+    @property
+    def least(self) -> float:
+        """Milliseconds to read all weights once."""
+        return 1000 * sum(self.weights.values()) / self.bandwidth
+
+
 class Cost(Value):
     """Milliseconds of one pass over so many rows behind a text: median and quartiles of n."""
 
@@ -243,7 +260,7 @@ class Footer(Value):
     figures: Figures
 
 
-Measured = Tuned | Calibrated | Call | Steps | Cost | Point | Reliability
+Measured = Tuned | Calibrated | Call | Steps | Bound | Cost | Point | Reliability
 Line = Header | Measured | Footer
 LINES: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 V = TypeVar("V", bound=Value)

@@ -18,18 +18,34 @@ from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.static import Static
 from eagle2_ref.target import Target, load_model, torch_device
-from harness.bench.arms import PAPER, SPECULATIVE, TRANSFORMERS, TUNED, VANILLA, Arm, Beside, ByTemperature, Ours, Transformers
+from harness.bench.arms import (
+    PAPER,
+    SPECULATIVE,
+    STATIC,
+    STATIC_VANILLA,
+    TRANSFORMERS,
+    TUNED,
+    VANILLA,
+    Arm,
+    Beside,
+    ByTemperature,
+    Fixed,
+    Ours,
+    Transformers,
+)
+from harness.bench.bound import bandwidth, bound
 from harness.bench.budgets import points, with_budget
 from harness.bench.calibrate import FAMILY, calibrated, fitted
 from harness.bench.clock import Clock, clock
 from harness.bench.costs import costs
 from harness.bench.facts import commit, memory, of_machine, of_versions
 from harness.bench.figures import OFF, figures
-from harness.bench.record import RECORD, Asked, Calibrated, Call, Footer, Header, Measured, Record, Tuned, Writer
+from harness.bench.record import RECORD, Asked, Bound, Calibrated, Call, Footer, Header, Measured, Record, Tuned, Writer
 from harness.bench.reliability import reliability
 from harness.bench.settings import Settings, asked_prompts, label
-from harness.bench.steps import steps
+from harness.bench.steps import steps, twin
 from harness.bench.tune import PROMPTS, TOKENS, tune
 from harness.implementations import connect
 from harness.pairs import Pair, Prompt
@@ -75,10 +91,11 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
 
 def measured(settings: Settings, prompts: Sequence[Prompt], scene: Scene, report: Report) -> Iterator[Measured]:
     """Everything that is measured, in the order in which it is."""
+    longest = max(prompts, key=lambda prompt: len(prompt.tokens))  # for which there is room afterwards
     for name, arm in scene.arms.items():
         report(f"warm-up: {name}", 0, 0)
         for temperature in settings.temperatures:
-            arm.run(prompts[0].tokens, temperature, settings.tokens, settings.seed)
+            arm.run(longest.tokens, temperature, settings.tokens, settings.seed)
     yield from calls(settings, prompts, scene.arms, report)
     few = list({prompt.kind: prompt for prompt in reversed(prompts)}.values())
     for name, arm in scene.arms.items():
@@ -88,6 +105,7 @@ def measured(settings: Settings, prompts: Sequence[Prompt], scene: Scene, report
             params = SamplingParams(temperature=temperature, max_new_tokens=settings.tokens)
             if isinstance(ours, Ours):
                 yield steps(ours.decoder, name, few, params, settings.seed, scene.clock)
+    yield from bounds(settings, few, scene, report)
     report("costs of a pass", 0, 0)
     yield from costs(scene.decoder, prompts[0].tokens, scene.clock)
     report("tokens per pass by m", 0, 0)
@@ -98,6 +116,17 @@ def measured(settings: Settings, prompts: Sequence[Prompt], scene: Scene, report
         drafter = tuned.ours[temperature].decoder.drafter if isinstance(tuned, ByTemperature) else None
         sharper = [drafter.budget.head_temperature] if isinstance(drafter, Eagle2) else []
         yield from reliability(scene.decoder, prompts, temperature, settings.budget, sharper)
+
+
+def bounds(settings: Settings, few: Sequence[Prompt], scene: Scene, report: Report) -> Iterator[Bound]:
+    """Of each arm in fixed shapes its step, and the least that one could take."""
+    fixed = {name: arm.static for name, arm in scene.arms.items() if isinstance(arm, Fixed)}
+    moved = bandwidth(scene.decoder.target.device, scene.clock) if fixed else 0.0
+    for name, static in fixed.items():
+        for temperature in settings.temperatures:
+            report(f"steps: {name}", 0, 0)
+            params = SamplingParams(temperature=temperature, max_new_tokens=settings.tokens)
+            yield bound(static, name, few, params, settings.seed, scene.clock, moved)
 
 
 def _tuned(
@@ -166,6 +195,12 @@ def opened(settings: Settings, pair: Pair) -> Iterator[Scene]:
     bare = Decoder(Target(decoder.target.network, decoder.target.name), None, rule)
     arms: dict[str, Arm] = {SPECULATIVE: Ours(decoder, watch), VANILLA: Ours(bare, watch)}
     told = {SPECULATIVE: "eagle2_ref with its head", VANILLA: "the same loop and network, without a drafter"}
+    if settings.static:
+        arms |= {STATIC: Fixed(Static(twin(decoder)), watch), STATIC_VANILLA: Fixed(Static(twin(bare)), watch)}
+        told |= {
+            STATIC: "eagle2_ref in fixed shapes, with its head and the rule walk",
+            STATIC_VANILLA: "the same without a drafter",
+        }
     if settings.transformers:
         model = load_model(pair.target, settings.dtype).to(device).eval()
         arms[TRANSFORMERS] = Transformers(model, watch)

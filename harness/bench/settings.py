@@ -20,6 +20,8 @@ PROMPTS = FIXTURES / "prompts" / "code.jsonl"
 class Settings(Value):
     """pair: its name. k to layer: the budget. tokens: new tokens a text; no token ends one, so that all arms emit as many.
 
+    fixed_shapes: time the loop in fixed shapes too; None: on CUDA, where it is a graph a step.
+
     prompts: name of the file they are from. limit: of them, as many, spread over the file; 0 is all. beside: connectables.
     """
 
@@ -42,11 +44,16 @@ class Settings(Value):
     beside: tuple[str, ...] = ()
     transformers: bool = True
     tune: bool = False
+    fixed_shapes: bool | None = None
     seed: int = 0
 
     @property
     def budget(self) -> Budget:
         return Budget(self.k, self.depth, self.m, self.head_temperature, self.node, self.layer)
+
+    @property
+    def static(self) -> bool:
+        return self.device.startswith("cuda") if self.fixed_shapes is None else self.fixed_shapes
 
     def check(self, pair: Pair) -> None:
         """Raise BadInput for what cannot be run, before anything is loaded."""
@@ -79,12 +86,12 @@ def command(settings: Settings, pair: Pair) -> str:
             continue
         if name == "temperatures":
             words += ["--temperature", ",".join(f"{t:g}" for t in value)]
-        elif name == "tune":
-            words += [flag]
+        elif isinstance(value, bool):
+            words += [flag if value else f"--no-{flag[2:]}"]
         elif name == "beside":
             words += [word for one in value for word in (flag, label(one))]
         else:
-            words += ["--no-transformers"] if name == "transformers" else [flag, str(value)]
+            words += [flag, str(value)]
     return shlex.join(words)
 
 

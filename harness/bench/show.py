@@ -12,7 +12,8 @@ from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
 from harness.bench.arms import OURS, PAPER, TUNED
-from harness.bench.record import Arm, Calibrated, Ratio, Record, Steps, Tuned
+from harness.bench.bound import READS
+from harness.bench.record import Arm, Bound, Calibrated, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
@@ -22,6 +23,7 @@ RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "arm", "k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected", "timed")
 FITTED = ("T", "head temperature", "τ", "target passes", "off", "fitted; layer by layer")
 STEP = "ms a step"
+BOUNDS = ("T", "arm", "whole step", "MB read", *READS, "GB/s", "least", "ratio")
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
 LEGEND = (
@@ -30,13 +32,21 @@ LEGEND = (
 )
 
 
+BOUND = (
+    "In fixed shapes a step is one graph on CUDA, and no clock can tell its parts apart: medians of whole steps. Beside them the"
+    " weights that a step’s passes read, what memory moves a second where a large tensor is copied, and how long it takes at"
+    " least to read them. Below that is a model that a processor keeps to itself; far above, one of many small operations."
+)
+
+
 @dataclass(frozen=True)
 class Cells:
-    """A table: names of columns, rows of text; `heavy` rows are those that are looked for."""
+    """A table: names of columns, rows of text; `heavy` rows are those that are looked for; a note on how to read it."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     heavy: frozenset[int] = frozenset()
+    note: str = ""
 
 
 def tables(record: Record) -> list[Cells]:
@@ -44,7 +54,7 @@ def tables(record: Record) -> list[Cells]:
     found = of(record).arms
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
-    more = parts(record.of(Steps)), chosen(record.of(Tuned)), sharpened(record.of(Calibrated))
+    more = parts(record.of(Steps)), bounds(record.of(Bound)), chosen(record.of(Tuned)), sharpened(record.of(Calibrated))
     return [times, spent, ratios(record), *(cells for cells in more if cells.rows)]
 
 
@@ -89,6 +99,22 @@ def parts(steps: Sequence[Steps]) -> Cells:
     return Cells(("T", "arm", STEP, *PARTS), tuple(told), _ours(steps))
 
 
+def bounds(found: Sequence[Bound]) -> Cells:
+    """Steps in fixed shapes, whole, beside the least that reading their weights takes."""
+    told = []
+    for one in found:
+        reads = [sum(one.weights.values()), *(one.weights.get(part, 0) for part in READS)]
+        times = f"{one.milliseconds / one.least:.2f}"
+        head = (
+            f"{one.temperature:g}",
+            one.arm,
+            f"{one.milliseconds:.3f} ms",
+            *(f"{size / 1e6:.1f}" if size else "" for size in reads),
+        )
+        told.append((*head, f"{one.bandwidth / 1e9:.0f}", f"{one.least:.3f} ms", times))
+    return Cells(BOUNDS, tuple(told), _ours(found), BOUND)
+
+
 def ratios(record: Record) -> Cells:
     found = of(record).ratios
     return Cells(RATIOS, tuple(map(_ratio, found)), _ours(found))
@@ -117,6 +143,8 @@ def show(record: Record, console: Console) -> None:
         console.print("this run was cut off: figures are of what there is", style="yellow")
     for cells in tables(record):
         console.print(table(cells))
+        if cells.note:
+            console.print(Text(cells.note, style="dim"))
         console.print()
     console.print(Text(LEGEND, style="dim"))
     console.print(Text(machine(record), style="dim"))
@@ -151,7 +179,7 @@ def machine(record: Record) -> str:
     return f"{', '.join(filter(None, where))}; {dtype}; {versions}; commit {header.commit}"
 
 
-def _ours(rows: Sequence[Arm | Ratio | Steps]) -> frozenset[int]:
+def _ours(rows: Sequence[Arm | Ratio | Steps | Bound]) -> frozenset[int]:
     return frozenset(i for i, row in enumerate(rows) if row.arm in OURS)
 
 
