@@ -21,11 +21,12 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target, load_model, torch_device
 from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA, Arm, Beside, ByTemperature, Ours, Transformers
 from harness.bench.budgets import points
+from harness.bench.campaigns import campaigns
 from harness.bench.clock import Clock, clock
 from harness.bench.costs import costs
 from harness.bench.facts import commit, memory, of_machine, of_versions
 from harness.bench.figures import OFF, figures
-from harness.bench.record import RECORD, Asked, Call, Footer, Header, Measured, Record, Tuned, Writer
+from harness.bench.record import RECORD, Asked, Call, Campaign, Footer, Header, Measured, Record, Tuned, Writer
 from harness.bench.reliability import reliability
 from harness.bench.settings import Settings, asked_prompts, label
 from harness.bench.steps import steps, twin
@@ -59,7 +60,8 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
         tuned = list(_tuned(settings, pair, scene, report)) if settings.tune else []
         head = header(settings, prompts, scene, command)
         writer = stack.enter_context(Writer(out / RECORD, head))
-        for line in chain(tuned, measured(settings, prompts, scene, report)):
+        judging = _judging(settings, pair, prompts, scene, report) if settings.harness else ()
+        for line in chain(tuned, measured(settings, prompts, scene, report), judging):
             writer.write(line)
             lines.append(line)
         footer = Footer(
@@ -116,6 +118,11 @@ def _tuned(settings: Settings, pair: Pair, scene: Scene, report: Report) -> Iter
     scene.arms.clear()
     scene.arms.update({SPECULATIVE: before[SPECULATIVE], TUNED: ByTemperature(chosen), **before})
     scene.told[TUNED] = "eagle2_ref with its head, and a budget that was tuned here for each temperature"
+
+
+def _judging(settings: Settings, pair: Pair, prompts: Sequence[Prompt], scene: Scene, report: Report) -> Iterator[Campaign]:
+    report("seconds to a verdict", 0, 0)
+    yield from campaigns(settings, pair, prompts, scene.clock)
 
 
 def calls(settings: Settings, prompts: Sequence[Prompt], arms: dict[str, Arm], report: Report) -> Iterator[Call]:

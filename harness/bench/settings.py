@@ -42,6 +42,7 @@ class Settings(Value):
     beside: tuple[str, ...] = ()
     transformers: bool = True
     tune: bool = False
+    harness: bool = False
     seed: int = 0
 
     @property
@@ -79,7 +80,7 @@ def command(settings: Settings, pair: Pair) -> str:
             continue
         if name == "temperatures":
             words += ["--temperature", ",".join(f"{t:g}" for t in value)]
-        elif name == "tune":
+        elif name in ("tune", "harness"):
             words += [flag]
         elif name == "beside":
             words += [word for one in value for word in (flag, label(one))]

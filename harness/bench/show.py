@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
 from harness.bench.arms import SPECULATIVE, TUNED
-from harness.bench.record import Arm, Ratio, Record, Steps, Tuned
+from harness.bench.record import Arm, Campaign, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
@@ -20,7 +20,10 @@ TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
+JUDGED = ("judged", "pair", "verdict", "seconds to it", "texts", "tokens", "texts a second", "decoding", "scoring", "harness")
 STEP = "ms a step"
+NAMES = ("arm", "over", "moved", "judged", "pair", "verdict")
+"""Columns of words, not of numbers."""
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
 LEGEND = (
@@ -44,7 +47,9 @@ def tables(record: Record) -> list[Cells]:
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
     steps, tuned = record.of(Steps), record.of(Tuned)
-    return [times, spent, ratios(record), *([parts(steps)] if steps else []), *([chosen(tuned)] if tuned else [])]
+    judged = record.of(Campaign)
+    more = [parts(steps)] * bool(steps) + [chosen(tuned)] * bool(tuned) + [judging(judged)] * bool(judged)
+    return [times, spent, ratios(record), *more]
 
 
 def chosen(tuned: Sequence[Tuned]) -> Cells:
@@ -65,6 +70,16 @@ def parts(steps: Sequence[Steps]) -> Cells:
         shares = [f"{one.milliseconds[part] / total:.0%}" if part in one.milliseconds else "" for part in PARTS]
         told.append((f"{one.temperature:g}", one.arm, f"{total:.2f}", *shares))
     return Cells(("T", "arm", STEP, *PARTS), tuple(told), _ours(steps))
+
+
+def judging(campaigns: Sequence[Campaign]) -> Cells:
+    """Seconds to a verdict, and what they were spent on."""
+    told = []
+    for one in campaigns:
+        spent = [f"{seconds / one.seconds:.0%}" for seconds in (one.decoding, one.scoring)]
+        counts = (number(one.texts), number(one.tokens), f"{one.texts / one.seconds:.1f}")
+        told.append((one.decoder, one.pair, one.verdict, f"{one.seconds:.1f}", *counts, *spent, f"{one.overhead:.1%}"))
+    return Cells(JUDGED, tuple(told))
 
 
 def ratios(record: Record) -> Cells:
@@ -111,7 +126,7 @@ def show_moved(rows: Sequence[Row], before: Record, console: Console) -> None:
 def table(cells: Cells, style: str = "bold") -> Table:
     drawn = Table(box=None, pad_edge=False, header_style="dim")
     for i, name in enumerate(cells.columns):
-        side: Literal["left", "right"] = "left" if i and name in ("arm", "over", "moved") else "right"
+        side: Literal["left", "right"] = "left" if name in NAMES else "right"
         title = name.replace(" ", "\n") if STEP in cells.columns and name in PARTS else name
         drawn.add_column(title, justify=side, overflow="fold", min_width=WIDTHS.get(name))
     for i, row in enumerate(cells.rows):

@@ -48,6 +48,7 @@ def bench(
     beside: Annotated[list[str] | None, typer.Option(help="A connectable to time with and without speculation.")] = None,
     transformers: Annotated[bool, typer.Option(help="Time transformers' own generate.")] = True,
     tune: Annotated[bool, typer.Option("--tune", help="Choose a budget for each temperature first, and time it too.")] = False,
+    harness: Annotated[bool, typer.Option("--harness", help="Time judging too: sampling campaigns to their verdict.")] = False,
     against: Annotated[Path | None, typer.Option(help="An earlier record: exit code 1 if a count moved by over 2 %.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory of record and page; reports/latest/bench.")] = None,
     seed: Seed = 0,
@@ -96,6 +97,7 @@ def bench(
             beside=tuple(beside or ()),
             transformers=transformers,
             tune=tune,
+            harness=harness,
             seed=seed,
         )
         folder = out or OUT
