@@ -30,7 +30,8 @@ class Peak:
 
     def pytest_sessionfinish(self) -> None:
         self._over.set()
-        self._watch.join()
+        if self._watch.is_alive():  # not where a run ended before it began
+            self._watch.join()
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.together and not terminalreporter.no_summary:

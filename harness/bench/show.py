@@ -125,7 +125,7 @@ def show_moved(rows: Sequence[Row], before: Record, console: Console) -> None:
 
 def table(cells: Cells, style: str = "bold") -> Table:
     drawn = Table(box=None, pad_edge=False, header_style="dim")
-    for i, name in enumerate(cells.columns):
+    for name in cells.columns:
         side: Literal["left", "right"] = "left" if name in NAMES else "right"
         title = name.replace(" ", "\n") if STEP in cells.columns and name in PARTS else name
         drawn.add_column(title, justify=side, overflow="fold", min_width=WIDTHS.get(name))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
+from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.errors import BadInput
 from harness.evidence import Footer, Header, Property, Result, Verdict, read_record, schema
-from harness.pairs import FIXTURES
+from harness.implementations import connect
+from harness.implementations.engine import Engine
+from harness.pairs import FIXTURES, shipped
 from harness.plugin import RESULT
 from harness.recording import Recording
 from harness.statistics.chisquare import chi_square
@@ -43,6 +47,21 @@ def result(name: str, verdict: Verdict, broken: bool = False, summary: str = "")
 )
 def test_verdicts_are_merged(verdicts: list[Verdict], expected: Verdict, code: int) -> None:
     assert conclude([result("LAW-1", verdict) for verdict in verdicts]) == (expected, code)
+
+
+def test_texts_with_coins_of_their_own_share_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come in the blocks that they come in alone; where texts cannot share passes each is alone indeed."""
+    alone: list[object] = []
+    implementation, prompts = connect("ref:rule=walk,k=2,depth=3,m=5,dtype=float64"), [[2, 3, 2], [1], [0, 1, 2, 3]]
+    params, seeds = {"temperature": 1.0, "max_new_tokens": 12}, (5, 6, 7)
+    engine = implementation.open(shipped("coin4"), batch=3)
+    singly = [engine.decode(prompt, params, KeyedCoins(seed)) for prompt, seed in zip(prompts, seeds, strict=True)]
+    decode = Engine.decode
+    monkeypatch.setattr(Engine, "decode", lambda *asked: [alone.append(asked), decode(*asked)][-1])
+    assert engine.decode_all(prompts, params, [KeyedCoins(seed) for seed in seeds]) == singly and not alone
+    unable = replace(implementation, capabilities=implementation.capabilities - {"batch"}).open(shipped("coin4"))
+    assert unable.decode_all(prompts, params, [KeyedCoins(seed) for seed in seeds]) == singly and len(alone) == 3
+    assert engine.decode_all(prompts, params, [KeyedCoins(8)] * 3) != singly
 
 
 def test_a_broken_adapter_is_no_pass() -> None:
