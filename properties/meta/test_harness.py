@@ -17,7 +17,7 @@ from scipy.stats import kstest
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.errors import BadInput
 from harness.evidence import Footer, Header, Property, Result, Verdict, read_record, schema
-from harness.implementations import connect
+from harness.implementations import Implementation, connect
 from harness.implementations.engine import Engine
 from harness.pairs import FIXTURES, shipped
 from harness.plugin import RESULT
@@ -51,17 +51,20 @@ def test_verdicts_are_merged(verdicts: list[Verdict], expected: Verdict, code: i
 
 def test_texts_with_coins_of_their_own_share_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """They come in the blocks that they come in alone; where texts cannot share passes each is alone indeed."""
-    alone: list[object] = []
     implementation, prompts = connect("ref:rule=walk,k=2,depth=3,m=5,dtype=float64"), [[2, 3, 2], [1], [0, 1, 2, 3]]
-    params, seeds = {"temperature": 1.0, "max_new_tokens": 12}, (5, 6, 7)
-    engine = implementation.open(shipped("coin4"), batch=3)
-    singly = [engine.decode(prompt, params, KeyedCoins(seed)) for prompt, seed in zip(prompts, seeds, strict=True)]
+    able, unable = implementation, replace(implementation, capabilities=implementation.capabilities - {"batch"})
+    alone: list[object] = []
     decode = Engine.decode
     monkeypatch.setattr(Engine, "decode", lambda *asked: [alone.append(asked), decode(*asked)][-1])
-    assert engine.decode_all(prompts, params, [KeyedCoins(seed) for seed in seeds]) == singly and not alone
-    unable = replace(implementation, capabilities=implementation.capabilities - {"batch"}).open(shipped("coin4"))
-    assert unable.decode_all(prompts, params, [KeyedCoins(seed) for seed in seeds]) == singly and len(alone) == 3
-    assert engine.decode_all(prompts, params, [KeyedCoins(8)] * 3) != singly
+
+    def told(one: Implementation, **options: int) -> list[tuple[object, ...]]:
+        engine, coins = one.open(shipped("coin4"), **options), [KeyedCoins(seed) for seed in (5, 6, 7)]
+        made = engine.decode_all(prompts, {"temperature": 1.0, "max_new_tokens": 12}, coins)
+        return [(output.tokens, output.blocks) for output in made]
+
+    together = told(able, batch=3)
+    assert not alone and len(set(together)) == 3
+    assert told(unable) == together and len(alone) == 3
 
 
 def test_a_broken_adapter_is_no_pass() -> None:
