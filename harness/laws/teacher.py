@@ -71,15 +71,14 @@ class Teacher:
         self._noise: Noise | None = None
 
     def noise(self, texts: Sequence[Sequence[int]]) -> Noise:
-        """What the dtype under test does to the target's logits, measured once, on texts of the pair.
+        """What the dtype under test does to the target's logits, measured once, on texts of the pair, of one length.
 
         A pass over a whole text, one token at a time with a cache, and a draft tree verified in one pass, each against
         float64. (They round differently from each other, and all are the target.)
         """
         if self._noise is None:
             low = self.model if self.dtype == "float64" else load_plain(self._pair, self.dtype, self._device)
-            passes = [_calibrate(low, self.model, text) for text in texts]
-            self._noise = Noise(max(n.logits for n in passes), sum(n.flips for n in passes), sum(n.positions for n in passes))
+            self._noise = _calibrate(low, self.model, texts)
         return self._noise
 
     def logits(self, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -136,23 +135,32 @@ def _divergences(scores: Tensor, logits: Tensor, start: int, tokens: Sequence[in
 
 
 @torch.inference_mode()
-def _calibrate(low: PreTrainedModel, high: PreTrainedModel, text: Sequence[int]) -> Noise:
-    tokens = torch.tensor([list(text)], device=high.device)
-    truth = high(tokens).logits[0]
-    likeliest = truth.topk(min(8, truth.shape[-1]), dim=-1).indices
-    cache = DynamicCache()
-    one_by_one = torch.cat([low(tokens[:, i : i + 1], past_key_values=cache, use_cache=True).logits[0] for i in range(len(text))])
-    largest, flips, positions = 0.0, 0, 0
-    for start, logits in [(0, low(tokens).logits[0]), (0, one_by_one), *_trees(low, text)]:
-        part = slice(start, start + len(logits))
-        largest = max(largest, float((logits.double() - truth[part]).gather(-1, likeliest[part]).abs().max()))
-        flips += int((logits.argmax(-1) != truth[part].argmax(-1)).sum())
-        positions += len(logits)
-    wrong = max(
-        (float((logits - truth[start : start + WAY + 1]).abs().max()) for start, logits in _trees(high, text)), default=0.0
-    )
+def _calibrate(low: PreTrainedModel, high: PreTrainedModel, texts: Sequence[Sequence[int]]) -> Noise:
+    """On texts of one length, beside each other in all passes but those over trees."""
+    tokens = torch.tensor([list(text) for text in texts], device=high.device)
+    truth, cache = high(tokens).logits, DynamicCache()
+    steps = [low(tokens[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(tokens.shape[1])]
+    seen = [(low(tokens).logits, truth), (torch.cat(steps, dim=1), truth), *_along_trees(low, texts, truth)]
+    wrong = max((float((logits - due).abs().max()) for logits, due in _along_trees(high, texts, truth)), default=0.0)
     assert wrong <= ROUNDING, f"a tree is verified wrongly by {wrong:.1e} in float64: that is no noise, and would hide faults"
-    return Noise(largest, flips, positions)
+    return Noise(
+        logits=max(_farthest(logits.double(), due) for logits, due in seen),
+        flips=sum(int((logits.argmax(-1) != due.argmax(-1)).sum()) for logits, due in seen),
+        positions=sum(due[..., 0].numel() for _, due in seen),
+    )
+
+
+def _farthest(logits: Tensor, due: Tensor) -> float:
+    """The largest difference to any of the 8 likeliest tokens of a position."""
+    likeliest = due.topk(min(8, due.shape[-1]), dim=-1).indices
+    return float((logits - due).gather(-1, likeliest).abs().max())
+
+
+def _along_trees(model: PreTrainedModel, texts: Sequence[Sequence[int]], truth: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits of a model along the main path of every tree, and what is due there: rows of the truth [texts, n, V]."""
+    for text, due in zip(texts, truth, strict=True):
+        for start, logits in _trees(model, text):
+            yield logits, due[start : start + len(logits)]
 
 
 def _trees(model: PreTrainedModel, text: Sequence[int]) -> list[tuple[int, Tensor]]:
