@@ -111,7 +111,9 @@ def test_tau_of_the_reference(biased: bool, judge: Judge, subject: Subject) -> N
 
 
 def _compare(judge: Judge, subject: Subject, pair: Pair) -> None:
-    prompts, arms = [prompt.tokens for prompt in subject.some(6)], (subject.open(pair), _reference(subject, pair))
+    # With the pair's own head text by text, as it is used; COUNT-2 and BATCH-2 tell whether texts that share passes cost as much.
+    options = subject.sampling(pair) if pair != subject.pair else {}
+    prompts, arms = [prompt.tokens for prompt in subject.some(6)], (subject.open(pair, **options), _reference(subject, pair))
     rows = list(zip(*(_costs(arm, prompts) for arm in arms), strict=True))
     same = [row for row in rows if row[0].tokens == row[1].tokens]
     if not same:

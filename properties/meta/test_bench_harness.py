@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from harness.bench import campaigns, show
-from harness.bench.campaigns import campaign
-from harness.bench.record import LINES, Campaign
+from harness.bench import campaigns, costs, show
+from harness.bench.campaigns import Asked, campaign
+from harness.bench.record import LINES, Campaign, read
 from harness.bench.settings import Settings, command
+from harness.cli import app
 from harness.implementations.reference import Engine
-from harness.laws.campaign import PER_CALL, ROUND, Plan, starts
+from harness.laws.campaign import LONGEST, PER_CALL, ROUND, starts
 from harness.laws.oracle import Oracle
 from harness.pairs import Prompt, shipped
+from properties.meta import tiny
 
 COIN = shipped("coin4")
-PLAN = Plan.of(starts(COIN.vocab_size), [{"temperature": 1.0, "max_new_tokens": 12}])
+ASKED = Asked.behind(COIN, starts(COIN.vocab_size), new=12, tokens=600, k=2, depth=3, m=5)
 
 
-def ticking(step: float = 1.0) -> Callable[[], float]:
-    """A clock that is a step later whenever it is looked at."""
+def ticking() -> Callable[[], float]:
+    """A clock that is a second later whenever it is looked at."""
     now = iter(range(100_000))
-    return lambda: step * next(now)
+    return lambda: float(next(now))
 
 
-def timed(decoder: str, monkeypatch: pytest.MonkeyPatch, tokens: int = 600) -> Campaign:
-    monkeypatch.setattr(campaigns, "TOKENS", tokens)
-    return campaign(decoder, COIN, PLAN, Settings(), ticking())
-
-
-def test_every_second_is_somebodys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_second_is_somebodys() -> None:
     """By a clock that ticks at each look: a call to the decoder and the passes over its texts take one each, with one between."""
-    found = timed("ref", monkeypatch)
+    found = campaign("ref", ASKED, Settings(), ticking())
     assert (found.verdict, found.texts, found.tokens) == ("pass", ROUND, 12 * ROUND)
     calls = ROUND / PER_CALL
     assert (found.decoding, found.scoring, found.seconds) == (calls, calls, 4 * calls + 1)
@@ -40,8 +40,8 @@ def test_every_second_is_somebodys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("owner", "name"), [(Engine, "generate"), (Oracle, "logits")])
-def test_what_takes_longer_is_told_so(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder, or a target, that looks at the clock twenty times more is no overhead of the harness."""
+def test_who_takes_longer_is_told(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seconds of a decoder, and of the target's passes, are theirs and not the harness's."""
     clock, method = ticking(), getattr(owner, name)
 
     def slow(*asked: object) -> object:
@@ -50,27 +50,22 @@ def test_what_takes_longer_is_told_so(owner: type, name: str, monkeypatch: pytes
         return method(*asked)
 
     monkeypatch.setattr(owner, name, slow)
-    found = campaign("ref", COIN, PLAN, Settings(), clock)
-    slower, other = (found.decoding, found.scoring)[:: 1 if name == "generate" else -1]
+    found = campaign("ref", ASKED, Settings(), clock)
+    slower, other = (found.decoding, found.scoring) if name == "generate" else (found.scoring, found.decoding)
     assert slower == 21 * other and found.overhead < 0.15
 
 
-def test_a_wrong_decoder_is_convicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert timed("mutant:M11", monkeypatch, 10_000).verdict == "fault"
+def test_a_wrong_decoder_is_convicted() -> None:
+    assert campaign("mutant:M11", replace(ASKED, tokens=10_000), Settings(), ticking()).verdict == "fault"
 
 
 def test_all_decoders_on_the_pair_and_on_a_toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str, int, int]] = []
-
-    def noted(decoder: str, pair: campaigns.Pair, plan: Plan, _settings: Settings, _clock: object) -> str:
-        asked.append((decoder, pair.name, len(plan.prompts), int(plan.params[0]["max_new_tokens"])))
-        return decoder
-
-    monkeypatch.setattr(campaigns, "campaign", noted)
-    prompts = [Prompt(str(i), "kind", "", [1, 2]) for i in range(3)]
-    made = list(campaigns.campaigns(Settings(), COIN, prompts, ticking()))
-    assert made == [*campaigns.DECODERS] * 2 and [where for _, where, _, _ in asked] == ["coin4"] * 2 + ["dice8"] * 2
-    assert {(n, new) for _, _, n, new in asked} == {(3, campaigns.LONG), (23, campaigns.SHORT)}
+    asked: list[Asked] = []
+    monkeypatch.setattr(campaigns, "campaign", lambda decoder, one, *_: [asked.append(one), decoder][-1])
+    prompts = [Prompt(str(i), "kind", "", [1] * 200) for i in range(3)]
+    made: list[object] = list(campaigns.campaigns(Settings(k=2, depth=2, m=4), COIN, prompts, ticking()))
+    assert made == [*campaigns.DECODERS] * 2 and [one.pair.name for one in asked] == ["coin4"] * 2 + ["dice8"] * 2
+    assert asked[0].plan.prompts == [[1] * LONGEST] * 3 and asked[0].budget == {"k": 2, "depth": 2, "m": 4}
 
 
 TOLD = Campaign(decoder="ref", pair="coin4", verdict="pass", texts=128, tokens=4096, seconds=8.0, decoding=6.0, scoring=1.6)
@@ -89,3 +84,17 @@ def test_it_travels_in_the_record() -> None:
 
 def test_it_is_asked_for_by_name() -> None:
     assert command(Settings(harness=True), shipped("stdlib")) == "eagle2 bench --harness"
+
+
+def test_a_run_that_is_asked_for_it_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the record, on the terminal and on the page; and no run else."""
+    monkeypatch.setattr(costs, "ROWS", (1,))
+    pair = tiny.pair(tmp_path / "pair", max_position_embeddings=320)
+    words = ["bench", "--target", str(pair.target), "--draft", str(pair.draft), "--no-transformers"]
+    words += "--k 2 --depth 2 --m 3 --tokens 2 --repeats 1 --threads 1 --limit 1 --temperature 1".split()
+    for more, decoders in ([], []), (["--harness"], [*campaigns.DECODERS] * 2):
+        told = CliRunner().invoke(app, [*words, *more, "--out", str(tmp_path / "out")])
+        assert told.exit_code == 0, told.output
+        assert [one.decoder for one in read(tmp_path / "out", whole=True).of(Campaign)] == decoders
+        for text in (told.stdout, (tmp_path / "out" / "index.html").read_text(), (tmp_path / "out" / "summary.md").read_text()):
+            assert ("mutant:M13" in text) == bool(more)
