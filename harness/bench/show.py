@@ -20,15 +20,20 @@ TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
-JUDGED = ("judged", "pair", "verdict", "seconds to it", "texts", "tokens", "texts a second", "decoding", "scoring", "harness")
+JUDGED = ("judged", "pair", "verdict", "seconds", "texts", "tokens", "texts a second", "decoding", "scoring", "harness")
 STEP = "ms a step"
 NAMES = ("arm", "over", "moved", "judged", "pair", "verdict")
 """Columns of words, not of numbers."""
-WIDTHS = {"arm": 12, "over": 12}
+WIDTHS = {"arm": 12, "over": 12, "judged": 10}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
 LEGEND = (
     "Medians over prompts, intervals by bootstrap over prompts. ms a token: decoding, without the prompt's pass; * with it, where"
     " an arm does not tell it apart. τ: tokens per target pass, of all passes, and the mean of the prompts' own."
+)
+
+JUDGING = (
+    " Judged: seconds to the verdict of a sampling campaign at temperature 1, and whose they are: the decoder's, those of the"
+    " target's passes over its texts, and the harness's own."
 )
 
 
@@ -103,6 +108,10 @@ def moved(rows: Sequence[Row]) -> Cells:
     return Cells(names, tuple(told), frozenset(i for i, row in enumerate(rows) if row.moved))
 
 
+def legend(record: Record) -> str:
+    return LEGEND + (JUDGING if record.of(Campaign) else "")
+
+
 def show(record: Record, console: Console) -> None:
     """The two tables, and on what machine they were made."""
     console.print()
@@ -111,7 +120,7 @@ def show(record: Record, console: Console) -> None:
     for cells in tables(record):
         console.print(table(cells))
         console.print()
-    console.print(Text(LEGEND, style="dim"))
+    console.print(Text(legend(record), style="dim"))
     console.print(Text(machine(record), style="dim"))
 
 

@@ -74,7 +74,7 @@ TOLD = Campaign(decoder="ref", pair="coin4", verdict="pass", texts=128, tokens=4
 def test_a_campaign_is_a_row() -> None:
     cells = show.judging([TOLD])
     told = dict(zip(cells.columns, cells.rows[0], strict=True))
-    assert told["judged"] == "ref" and told["seconds to it"] == "8.0" and told["texts a second"] == "16.0"
+    assert told["judged"] == "ref" and told["seconds"] == "8.0" and told["texts a second"] == "16.0"
     assert [told[name] for name in ("decoding", "scoring", "harness")] == ["75%", "20%", "5.0%"]
 
 
@@ -87,14 +87,12 @@ def test_it_is_asked_for_by_name() -> None:
 
 
 def test_a_run_that_is_asked_for_it_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the record, on the terminal and on the page; and no run else."""
+    """In the record, on the terminal and on the page."""
     monkeypatch.setattr(costs, "ROWS", (1,))
-    pair = tiny.pair(tmp_path / "pair", max_position_embeddings=320)
-    words = ["bench", "--target", str(pair.target), "--draft", str(pair.draft), "--no-transformers"]
-    words += "--k 2 --depth 2 --m 3 --tokens 2 --repeats 1 --threads 1 --limit 1 --temperature 1".split()
-    for more, decoders in ([], []), (["--harness"], [*campaigns.DECODERS] * 2):
-        told = CliRunner().invoke(app, [*words, *more, "--out", str(tmp_path / "out")])
-        assert told.exit_code == 0, told.output
-        assert [one.decoder for one in read(tmp_path / "out", whole=True).of(Campaign)] == decoders
-        for text in (told.stdout, (tmp_path / "out" / "index.html").read_text(), (tmp_path / "out" / "summary.md").read_text()):
-            assert ("mutant:M13" in text) == bool(more)
+    pair, out = tiny.pair(tmp_path / "pair", max_position_embeddings=320), tmp_path / "out"
+    words = f"bench --target {pair.target} --draft {pair.draft} --k 2 --depth 2 --m 3 --tokens 2 --limit 1 --repeats 1 --harness"
+    told = CliRunner().invoke(app, [*words.split(), "--threads", "1", "--no-transformers", "--out", str(out)])
+    assert told.exit_code == 0, told.output
+    assert [one.decoder for one in read(out, whole=True).of(Campaign)] == [*campaigns.DECODERS] * 2
+    for text in (told.stdout, (out / "index.html").read_text(), (out / "summary.md").read_text()):
+        assert "mutant:M13" in text and "dice8" in text
