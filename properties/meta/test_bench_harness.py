@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -60,11 +61,11 @@ def test_a_wrong_decoder_is_convicted() -> None:
 
 
 def test_all_decoders_on_the_pair_and_on_a_toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Asked] = []
-    monkeypatch.setattr(campaigns, "campaign", lambda decoder, one, *_: [asked.append(one), decoder][-1])
+    monkeypatch.setattr(campaigns, "campaign", lambda decoder, asked, *_: (decoder, asked))
     prompts = [Prompt(str(i), "kind", "", [1] * 200) for i in range(3)]
-    made: list[object] = list(campaigns.campaigns(Settings(k=2, depth=2, m=4), COIN, prompts, ticking()))
-    assert made == [*campaigns.DECODERS] * 2 and [one.pair.name for one in asked] == ["coin4"] * 2 + ["dice8"] * 2
+    made: list[Any] = list(campaigns.campaigns(Settings(k=2, depth=2, m=4), COIN, prompts, ticking()))
+    decoders, asked = zip(*made, strict=True)
+    assert decoders == campaigns.DECODERS * 2 and [one.pair.name for one in asked] == ["coin4"] * 2 + ["dice8"] * 2
     assert asked[0].plan.prompts == [[1] * LONGEST] * 3 and asked[0].budget == {"k": 2, "depth": 2, "m": 4}
 
 
