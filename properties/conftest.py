@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-import torch
-import transformers
-from hypothesis import HealthCheck
-from hypothesis import settings as hypothesis_settings
+from harness.lasting import lasting
 
-from harness.implementations import connect
-from harness.pairs import find_pair
-from harness.plugin import SETTINGS, Judge, is_worker, judge_of
-from harness.settings import Settings
-from properties.memory import Peak
-from properties.subject import Subject
+with lasting():
+    import pytest
+    import torch
+    import transformers
+    from hypothesis import HealthCheck
+    from hypothesis import settings as hypothesis_settings
+
+    from harness.implementations import connect
+    from harness.pairs import find_pair
+    from harness.plugin import SETTINGS, Judge, is_worker, judge_of
+    from harness.settings import Settings
+    from properties.memory import Peak
+    from properties.subject import Subject
 
 # Properties are the same on every run and every worker; a slow machine is no fault of the decoder.
 hypothesis_settings.register_profile("eagle2", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,7 +1,8 @@
-"""The peak of memory that a run of the tests tells: of all its processes."""
+"""Memory: the peak that a run of the tests tells, of all its processes; and what the garbage collector leaves alone."""
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from harness.lasting import lasting
 from properties.memory import EVERY, Peak, family, resident
 
 HELD = 96 << 20
@@ -59,3 +63,21 @@ def test_it_is_told_in_one_line() -> None:
     peak.pytest_terminal_summary(reporter)
     peak.pytest_terminal_summary(SimpleNamespace(no_summary=True))
     assert lines == ["peak memory: 3,072 MiB in all processes together, 1,024 MiB in the largest"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_lasts_is_not_looked_through_again(fails: bool) -> None:
+    """And what comes after is, even if an import has failed."""
+    before, kept, inside = gc.get_freeze_count(), list[list[int]](), True
+    try:
+        with lasting():
+            inside = gc.isenabled()
+            kept += [[i] for i in range(1000)]
+            if fails:
+                raise ImportError
+    except ImportError:
+        pass
+    later = [[0]]
+    assert not inside and gc.isenabled() and gc.get_freeze_count() >= before + 1000
+    found = {id(one) for one in gc.get_objects()}
+    assert id(later) in found and id(kept[0]) not in found
