@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-import torch
-import transformers
-from hypothesis import HealthCheck
-from hypothesis import settings as hypothesis_settings
+from harness.lasting import lasting
 
-from harness.implementations import connect
-from harness.pairs import find_pair
-from harness.plugin import SETTINGS, Judge, judge_of
-from harness.settings import Settings
-from properties.subject import Subject
+with lasting():
+    import pytest
+    import torch
+    import transformers
+    from hypothesis import HealthCheck
+    from hypothesis import settings as hypothesis_settings
+
+    from harness.implementations import connect
+    from harness.pairs import find_pair
+    from harness.plugin import SETTINGS, Judge, is_worker, judge_of
+    from harness.settings import Settings
+    from properties.memory import Peak
+    from properties.subject import Subject
 
 # Properties are the same on every run and every worker; a slow machine is no fault of the decoder.
 hypothesis_settings.register_profile("eagle2", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,6 +26,11 @@ hypothesis_settings.load_profile("eagle2")
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 torch.set_num_threads(1)  # the models are small: a second thread waits more than it works, and a busy machine stalls it
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not is_worker(config):
+        config.pluginmanager.register(Peak())
 
 
 @pytest.fixture(scope="session")

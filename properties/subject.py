@@ -92,7 +92,7 @@ class Subject:
 
 @cache
 def _teacher(pair: Pair, dtype: str, device: str) -> Teacher:
-    return Teacher(pair, dtype, device)
+    return Teacher(pair, dtype, device, _plain(pair, "float64", device))
 
 
 @cache

@@ -100,8 +100,9 @@ def _is_tie(subject: Subject, asked: Asked, row: int, *outputs: Output) -> bool:
         return False
     truth, law = subject.teacher(subject.pair, subject.asked.dtype), SamplingParams.of(params)
     tolerance = subject.noise(subject.pair, subject.asked.dtype).tolerance
-    found = [divergence for output in outputs for divergence in truth.greedy_divergences(prompt, output.tokens, law)]
-    return bool(found) and all(divergence.margin <= tolerance for divergence in found)
+    found = truth.greedy_divergences([prompt] * len(outputs), [output.tokens for output in outputs], law)
+    margins = [divergence.margin for text in found for divergence in text]
+    return bool(margins) and max(margins) <= tolerance
 
 
 def _where(asked: Asked, row: int, together: Output, alone: Output) -> str:

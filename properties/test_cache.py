@@ -24,10 +24,15 @@ def test_the_targets_cache(judge: Judge, subject: Subject) -> None:
     decoder, model = subject.open(subject.pair, dtype="float64").raw.decoder, subject.plain(subject.pair, "float64")
     worst, blocks = 0.0, 0
     for i, prompt in enumerate(subject.texts[:3]):
-        for step in steps(decoder, prompt.tokens, PARAMS, judge.seed(i)):
-            kept = decoder.target.cache.kept()
-            worst = max(worst, *(farthest(a[:, 0], b) for a, b in zip(kept, _fresh(model, step.text[:-1]), strict=True)))
-            blocks += 1
+        found = [
+            (step.text, [layer[:, 0].clone() for layer in decoder.target.cache.kept()])
+            for step in steps(decoder, prompt.tokens, PARAMS, judge.seed(i))
+        ]
+        fresh = _fresh(model, found[-1][0])
+        for text, kept in found:
+            due = [layer[:, :, : len(text) - 1] for layer in fresh]
+            worst = max(worst, *(farthest(*layers) for layers in zip(kept, due, strict=True)))
+        blocks += len(found)
     _equal(judge, worst, blocks)
 
 
@@ -46,30 +51,32 @@ def test_the_heads_cache(judge: Judge, subject: Subject) -> None:
 def list_steps_with_head(
     decoder: Decoder, model: PreTrainedModel, prompt: Sequence[int], seed: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """The head's cache after each block, and what one fresh pass over target features makes of the same length."""
+    """The head's cache after each block, and as much of what one fresh pass over target features makes."""
     found = []
     for step in steps(decoder, prompt, PARAMS, seed):
-        kept = decoder.drafter.cache  # type: ignore[union-attr]
-        if kept.length:
-            # No more entries can be right than there are features with a token after them; shapes then differ.
-            found.append((kept.kept().clone(), _fresh_head(decoder, model, step.text, min(kept.length, len(step.text) - 1))))
-    return found
+        kept: Tensor = decoder.drafter.cache.kept()  # type: ignore[union-attr]
+        if kept.numel():
+            found.append((step.text, kept.clone()))
+    fresh = _fresh_head(decoder, model, step.text)
+    # No more entries can be right than there are features with a token after them; shapes then differ.
+    return [(kept, fresh[..., : min(kept.shape[-2], len(text) - 1), :]) for text, kept in found]
 
 
 @torch.inference_mode()
 def _fresh(model: PreTrainedModel, text: Sequence[int]) -> list[Tensor]:
+    """Keys and values [2, kv_heads, n, dim] of every layer: of its first tokens too, which see nothing of what follows."""
     cache = DynamicCache()
     model(torch.tensor([list(text)], device=model.device), past_key_values=cache, use_cache=True)
     return [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
 
 
 @torch.inference_mode()
-def _fresh_head(decoder: Decoder, model: PreTrainedModel, text: Sequence[int], length: int) -> Tensor:
+def _fresh_head(decoder: Decoder, model: PreTrainedModel, text: Sequence[int]) -> Tensor:
     head = decoder.drafter.head  # type: ignore[union-attr]
-    tokens, cache = torch.tensor([list(text)], device=model.device), head.cache()
-    features = model.base_model(tokens[:, :length]).last_hidden_state
-    head(tokens[:, 1 : length + 1], features, torch.arange(length, device=model.device), None, cache)
-    cache.keep(range(length))
+    tokens, cache, n = torch.tensor([list(text)], device=model.device), head.cache(), len(text) - 1
+    features = model.base_model(tokens[:, :n]).last_hidden_state
+    head(tokens[:, 1:], features, torch.arange(n, device=model.device), None, cache)
+    cache.keep(range(n))
     kept: Tensor = cache.kept()
     return kept
 

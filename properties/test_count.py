@@ -78,9 +78,10 @@ def test_acceptance_length(temperature: float, judge: Judge, subject: Subject) -
     if not committed.exists():
         judge("n/a", f"no figure is committed for the pair {subject.pair.name}")
     figure = json.loads(committed.read_text())
-    engine = subject.open(subject.pair, rule="walk", dtype="float32", **figure["budget"])
+    engine = subject.open(subject.pair, **subject.sampling(subject.pair, rule="walk", dtype="float32", **figure["budget"]))
     params = {"temperature": temperature, "max_new_tokens": figure["max_new_tokens"]}
-    outputs = [engine.decode(prompt.tokens, params, KeyedCoins(i)) for i, prompt in enumerate(subject.texts)]
+    prompts = [prompt.tokens for prompt in subject.texts]
+    outputs = engine.decode_all(prompts, params, [KeyedCoins(i) for i in range(len(prompts))])
     tau, due = tau_of(outputs), float(figure["tau"][f"{temperature:g}"])
     verdict: Verdict = "pass" if abs(tau / due - 1) <= TOLERANCE else "fault"
     measured = {"tau": tau, "committed": due, "prompts": len(outputs)}
@@ -110,8 +111,10 @@ def test_tau_of_the_reference(biased: bool, judge: Judge, subject: Subject) -> N
 
 
 def _compare(judge: Judge, subject: Subject, pair: Pair) -> None:
-    prompts, arms = [prompt.tokens for prompt in subject.some(6)], (subject.open(pair), _reference(subject, pair))
-    rows = list(zip(*([_cost(arm, prompt) for prompt in prompts] for arm in arms), strict=True))
+    # With the pair's own head text by text, as it is used; COUNT-2 and BATCH-2 tell whether texts that share passes cost as much.
+    options = subject.sampling(pair) if pair != subject.pair else {}
+    prompts, arms = [prompt.tokens for prompt in subject.some(6)], (subject.open(pair, **options), _reference(subject, pair))
+    rows = list(zip(*(_costs(arm, prompts) for arm in arms), strict=True))
     same = [row for row in rows if row[0].tokens == row[1].tokens]
     if not same:
         judge("inconclusive", f"none of {len(rows)} texts is the reference's: there is nothing to compare tau on")
@@ -125,7 +128,7 @@ def _compare(judge: Judge, subject: Subject, pair: Pair) -> None:
         judge("pass", told, **evidence)
         return
     if pair != subject.pair:
-        without = _tau([_cost(_reference(subject, subject.pair), prompt) for prompt in prompts])
+        without = _tau(_costs(_reference(subject, subject.pair), prompts))
         told += f"; without the bias the reference's is {without:.3f}"
     judge("fault", told, **evidence)
 
@@ -141,8 +144,8 @@ def _require_a_known_head(judge: Judge, impl: Implementation) -> None:
 
 
 def _reference(subject: Subject, pair: Pair) -> Engine:
-    """The reference's decoder in float32, with the subject's budget."""
-    options: dict[str, Any] = {**(budget_of(subject.impl) or {}), "device": subject.asked.device}
+    """The reference's decoder in float32, with the subject's budget; it is but the measure, and texts share its passes."""
+    options: dict[str, Any] = {**(budget_of(subject.impl) or {}), "device": subject.asked.device, "batch": 32}
     return connect("ref").open(pair, **options)
 
 
@@ -179,13 +182,23 @@ class Cost:
     accepted: int
 
 
-def _cost(engine: Engine, prompt: list[int]) -> Cost:
-    """By the blocks of the text, where they are told, or else by counters."""
-    before = engine.counters()
-    (output,) = engine.generate([prompt], [{"temperature": 0.0, "max_new_tokens": 128}], [0])
+def _costs(engine: Engine, prompts: Sequence[list[int]]) -> list[Cost]:
+    """By the blocks of the texts, where they are told, or else by counters, text by text."""
+    params: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": 128}
     if "blocks" in engine.implementation.capabilities:
-        blocks = output.blocks or ()
-        return Cost(output.tokens, sum(bool(block.parents) for block in blocks), sum(block.accepted for block in blocks))
+        outputs = engine.generate(prompts, [params] * len(prompts), [0] * len(prompts))
+        return [_by_blocks(output) for output in outputs]
+    return [_by_counters(engine, prompt, params) for prompt in prompts]
+
+
+def _by_blocks(output: Output) -> Cost:
+    blocks = output.blocks or ()
+    return Cost(output.tokens, sum(bool(block.parents) for block in blocks), sum(block.accepted for block in blocks))
+
+
+def _by_counters(engine: Engine, prompt: list[int], params: dict[str, Any]) -> Cost:
+    before = engine.counters()
+    (output,) = engine.generate([prompt], [params], [0])
     after = engine.counters()
     assert before is not None and after is not None, "one of the two is declared"
     return Cost(output.tokens, (after - before).passes, (after - before).accepted)

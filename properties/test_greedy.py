@@ -82,7 +82,8 @@ def test_mixed_calls(judge: Judge, subject: Subject) -> None:
     truth = subject.teacher(subject.pair, subject.asked.dtype)
     tolerance = subject.noise(subject.pair, subject.asked.dtype).tolerance
     law = SamplingParams(temperature=0.0)
-    margins = [d.margin for row in wrong for d in truth.greedy_divergences(prompts[row], together[row].tokens, law)]
+    found = truth.greedy_divergences([prompts[row] for row in wrong], [together[row].tokens for row in wrong], law)
+    margins = [divergence.margin for divergences in found for divergence in divergences]
     verdict: Verdict = "fault" if not margins or max(margins) > tolerance else "tie"
     judge(verdict, f"row {wrong[0]} differs from what it is alone, by {max(margins, default=0.0):.3g} logits", measured=measured)
 
@@ -137,10 +138,5 @@ def _divergences(
 ) -> tuple[list[tuple[int, Divergence]], int]:
     """Every divergence with the number of its prompt, which is its seed too; and how many tokens there were."""
     outputs = engine.generate(prompts, [params] * len(prompts), range(len(prompts)))
-    law = SamplingParams.of(params)
-    found = [
-        (i, d)
-        for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True))
-        for d in truth.greedy_divergences(prompt, output.tokens, law)
-    ]
-    return found, sum(len(output.tokens) for output in outputs)
+    found = truth.greedy_divergences(prompts, [output.tokens for output in outputs], SamplingParams.of(params))
+    return [(i, d) for i, text in enumerate(found) for d in text], sum(len(output.tokens) for output in outputs)

@@ -217,20 +217,18 @@ def test_coupled_with_ordinary_sampling(cell: Cell, judge: Judge, subject: Subje
     subject.impl.require("coins", "rules", "budget")
     engine = subject.open(subject.pair, rule="walk", dtype="float64", **cell.budget)
     truth = subject.teacher(subject.pair, "float64")
-    chosen = subject.some(6)
+    prompts = [prompt.tokens for prompt in subject.some(6)]
     params = {**cell.params, "max_new_tokens": 48}
-    tokens, found, witness = 0, [], None
-    tolerance = subject.noise(subject.pair, "float64").tolerance
-    for i, prompt in enumerate(chosen):
-        seed = judge.seed(i)
-        output = engine.decode(prompt.tokens, params, KeyedCoins(seed))
-        tokens += len(output.tokens)
-        departures = truth.coupled_divergences(prompt.tokens, output.tokens, SamplingParams.of(params), seed)
-        found += departures
-        if witness is None and (first := next((d for d in departures if d.margin > tolerance), None)):
+    seeds = [judge.seed(i) for i in range(len(prompts))]
+    texts = [engine.decode(prompt, params, KeyedCoins(seed)).tokens for prompt, seed in zip(prompts, seeds, strict=True)]
+    departures = truth.coupled_divergences(prompts, texts, SamplingParams.of(params), seeds)
+    tolerance, witness = subject.noise(subject.pair, "float64").tolerance, None
+    for prompt, seed, found in zip(prompts, seeds, departures, strict=True):
+        if witness is None and (first := next((d for d in found if d.margin > tolerance), None)):
             opened = {"rule": "walk", "dtype": "float64", **cell.budget}
-            witness = diverged(first, subject.pair.name, opened, prompt.tokens, params, seed, keyed=True)
-    _token_for_token(judge, found, tokens, len(chosen), tolerance, witness)
+            witness = diverged(first, subject.pair.name, opened, prompt, params, seed, keyed=True)
+    tokens = sum(map(len, texts))
+    _token_for_token(judge, [d for found in departures for d in found], tokens, len(prompts), tolerance, witness)
 
 
 def _token_for_token(

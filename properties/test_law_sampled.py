@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from eagle2_ref.sampling import SamplingParams
 from harness.evidence import Witness
 from harness.implementations.engine import AdapterError, Engine
-from harness.laws.campaign import Plan, shard
+from harness.laws.campaign import Bet, Plan, starts
 from harness.laws.exact import Law, target_law
 from harness.laws.oracle import Oracle
 from harness.ledger import Ledger
@@ -23,7 +22,7 @@ from harness.statistics.bounds import edge_distance, inversion, rank_cdf
 from harness.statistics.budget import EVIDENCE, REPLICATES, TWO_STAGES, confirm, share
 from harness.statistics.chisquare import ChiSquare, chi_square
 from harness.statistics.diagnostics import diagnose
-from harness.statistics.eprocess import WIDTHS, Counts, Evidence, Strand, counts, evidence, visible
+from harness.statistics.eprocess import WIDTHS, Evidence, counts, evidence, visible
 from harness.statistics.mmd import Permuted, first_tokens, prefix_mmd
 from properties.cells import CAMPAIGNS, JOINING, SAMPLED, SETTINGS, TOY, Campaign, Cell, needs, parametrize
 from properties.pictures import law_picture
@@ -31,9 +30,6 @@ from properties.subject import Subject
 
 FIRST, SECOND = (stage.level for stage in TWO_STAGES)
 """A joint chi-square is a fault if p < FIRST, and then p < SECOND on four times as many fresh samples."""
-
-ROUND = 64
-"""Texts between two looks at the evidence."""
 
 
 @parametrize([*SAMPLED, *SETTINGS, JOINING])
@@ -159,7 +155,7 @@ def test_streams_of_tokens(campaign: Campaign, judge: Judge, subject: Subject) -
         judge("n/a", "the quick tier judges its streams on coin4 and coin6, which it can load")
     pair = shipped(campaign.pair) if campaign.pair else subject.pair
     options = subject.sampling(pair, **(campaign.budget if "budget" in subject.impl.capabilities else {}))
-    engine, plan = subject.open(pair, **options), Plan(_prompts(subject, pair, campaign), campaign.params)
+    engine, plan = subject.open(pair, **options), _plan(subject, pair, campaign)
     _must_open(engine, judge)
     oracle = Oracle(subject.plain(pair, subject.asked.oracle), subject.noise(pair, subject.asked.dtype).tolerance / 2)
     going_on = subject.asked.evidence and not subject.impl.name.startswith("trace:")  # a trace tells the same again
@@ -177,13 +173,13 @@ def test_streams_of_tokens(campaign: Campaign, judge: Judge, subject: Subject) -
     if found.fault:
         control = Bet(oracle, plan, run.seed, found.tokens).sample(subject.open(pair, speculate=False, **options))
         if control.fault:
-            judge("n/a" if subject.rough else "inconclusive", f"{told}; {_NOT_THIS_TARGET}", **run.evidence(found))
+            judge("n/a" if subject.rough else "inconclusive", f"{told}; {_NOT_THIS_TARGET}", **_evidence(run, found))
         arm = f"{told}; all bets on the control arm together have won 10^{control.log10:.1f}"
-        judge("fault", arm, witness=_witness(engine, run, options), **run.evidence(found))
+        judge("fault", arm, witness=_witness(engine, run, options), **_evidence(run, found))
     elif found.extend:
-        judge("inconclusive", f"{told}: too much to pass, too little to convict; --tier full takes more", **run.evidence(found))
+        judge("inconclusive", f"{told}: too much to pass, too little to convict; --tier full takes more", **_evidence(run, found))
     else:
-        judge("pass", f"{found.tokens} tokens: all bets together have won 10^{found.log10:.1f}", **run.evidence(found))
+        judge("pass", f"{found.tokens} tokens: all bets together have won 10^{found.log10:.1f}", **_evidence(run, found))
 
 
 _NOT_THIS_TARGET = "so have those on the control arm: its target, in its arithmetic, is not this target; LAW-8 compares the arms"
@@ -215,56 +211,29 @@ def _witness(engine: Engine, run: Bet, options: dict[str, Any]) -> Witness | Non
     )
 
 
-@dataclass
-class Bet:
-    """Bets on a stream of tokens, round by round, until they are won or the budget of tokens is spent."""
-
-    oracle: Oracle
-    plan: Plan
-    seed: int
-    budget: int
-    sums: Counts = field(default_factory=Counts.zero)
-    strands: list[Strand] = field(default_factory=list)
-
-    def sample(self, engine: Engine, kept: Counts | None = None) -> Evidence:
-        """Evidence of this run, on top of what was kept of earlier ones. Where there is some, the budget grows fourfold."""
-        self.sums = kept or Counts.zero()
-        limit, extended = int(self.sums.tokens) + self.budget, False
-        while True:
-            done = int(self.sums.sequences)
-            fresh = shard(engine, self.oracle, self.plan, self.seed, range(done, done + ROUND))
-            self.strands += fresh
-            self.sums += counts(fresh)
-            found = evidence(self.sums)
-            if found.extend and not extended:
-                limit, extended = limit + 3 * self.budget, True
-            if found.fault or found.tokens >= limit:
-                return found
-
-    def evidence(self, found: Evidence) -> dict[str, Any]:
-        """The fields of a result that tell what was measured and what would have been seen."""
-        ranks = self.sums.histogram
-        smallest = visible(found.tokens).value
-        cdf, tv = rank_cdf(edge_distance(ranks, WIDTHS), found.tokens), inversion(ranks, WIDTHS)
-        return {
-            "false_alarm": EVIDENCE,
-            "diagnostics": diagnose(self.strands),
-            "sensitivity": f"a total variation of {smallest:.3f} or more of tokens' ranks from uniform (power 0.9, asymptotic)",
-            "measured": {
-                "tokens": found.tokens,
-                "log10 E": found.log10,
-                "dkw bound": cdf.value,
-                "pit tv": tv.value,
-                **{f"log10 E, {name}": value for name, value in found.components.items()},
-            },
-        }
+def _evidence(run: Bet, found: Evidence) -> dict[str, Any]:
+    """The fields of a result that tell what was measured and what would have been seen."""
+    ranks = run.sums.histogram
+    smallest = visible(found.tokens).value
+    cdf, tv = rank_cdf(edge_distance(ranks, WIDTHS), found.tokens), inversion(ranks, WIDTHS)
+    return {
+        "false_alarm": EVIDENCE,
+        "diagnostics": diagnose(run.strands),
+        "sensitivity": f"a total variation of {smallest:.3f} or more of tokens' ranks from uniform (power 0.9, asymptotic)",
+        "measured": {
+            "tokens": found.tokens,
+            "log10 E": found.log10,
+            "dkw bound": cdf.value,
+            "pit tv": tv.value,
+            **{f"log10 E, {name}": value for name, value in found.components.items()},
+        },
+    }
 
 
-def _prompts(subject: Subject, pair: Pair, campaign: Campaign) -> list[list[int]]:
-    """The run's own prompts; of a toy, starts of one to four tokens."""
-    if not campaign.pair:
-        return [prompt.tokens[:160] for prompt in subject.texts]
-    return [[(7 * i + 3 * j) % pair.vocab_size for j in range(1 + i % 4)] for i in range(23)]
+def _plan(subject: Subject, pair: Pair, campaign: Campaign) -> Plan:
+    """The run's own prompts; of a toy, every start."""
+    prompts = starts(pair.vocab_size) if campaign.pair else [prompt.tokens for prompt in subject.texts]
+    return Plan.of(prompts, campaign.params)
 
 
 def _pair(subject: Subject, judge: Judge, cell: Cell) -> Pair:

@@ -88,9 +88,9 @@ def _told(call: Call, subject: Subject, speculate: bool = True) -> Tellings:
     if silent := [row for row, output in enumerate(outputs) if output.logprobs is None]:
         raise AdapterError(f"the capability 'logprobs' is declared, but of text {silent[0]} none were told")
     dtype, kind = subject.asked.dtype, subject.impl.logprobs
-    truth, noise = subject.teacher(subject.pair, dtype), subject.noise(subject.pair, dtype)
-    rows = zip(prompts, outputs, params, strict=True)
-    return Tellings([telling(truth, noise, prompt, output, SamplingParams.of(p), kind) for prompt, output, p in rows])
+    logits = subject.teacher(subject.pair, dtype).logits(prompts, [output.tokens for output in outputs])
+    noise, rows = subject.noise(subject.pair, dtype), zip(prompts, outputs, params, logits, strict=True)
+    return Tellings([telling(noise, prompt, output, SamplingParams.of(p), kind, along) for prompt, output, p, along in rows])
 
 
 # --- counters ------------------------------------------------------------------------------------------------------

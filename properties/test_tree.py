@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2
@@ -86,19 +87,15 @@ def _wrong(block: BlockTrace, newest: int, emitted: Sequence[int], budget: dict[
 
 
 def test_tree_logits_are_sequential_logits(judge: Judge, subject: Subject) -> None:
-    """TREE-2: At every node of a tree the target's logits are those of a plain pass over the text and the node's own path."""
+    """TREE-2: At every node of a tree the target's logits are those of plain passes over the text and the node's own path."""
     subject.impl.require("decoder")
     decoder, model = subject.open(subject.pair, dtype="float64").raw.decoder, subject.plain(subject.pair, "float64")
     worst, nodes, shown = 0.0, 0, None
     for seed, prompt in enumerate(subject.texts[:3]):
         for step in list(steps(decoder, prompt.tokens[:60], {"temperature": 1.0, "max_new_tokens": 20}, seed))[1:5]:
-            assert step.seen is not None
             shown = shown or step
-            for leaf in leaves(step.seen.tree):
-                path = step.seen.tree.path(leaf)
-                text = [*step.seen.text, *(step.seen.tree.token(node) for node in path)]
-                sequential = logits_after(model, text)[len(step.seen.text) - 1 :]
-                worst = max(worst, farthest(step.seen.logits[[ROOT, *path]], sequential))
+            for path, verified, sequential in _along_paths(model, step):
+                worst = max(worst, farthest(verified, sequential))
                 nodes += len(path) + 1
     verdict: Verdict = "pass" if worst <= ROUNDING else "fault"
     pictures = (_picture(shown),) if shown else ()
@@ -108,6 +105,16 @@ def test_tree_logits_are_sequential_logits(judge: Judge, subject: Subject) -> No
         measured={"nodes": nodes, "difference": worst},
         pictures=pictures,
     )
+
+
+def _along_paths(model: PreTrainedModel, step: Step) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """To every leaf of a verified tree: the path, and the logits from the root to it, verified and sequential."""
+    assert step.seen is not None
+    tree = step.seen.tree
+    paths = [tree.path(leaf) for leaf in leaves(tree)]
+    sequential = logits_after(model, step.seen.text, [[tree.token(node) for node in path] for path in paths])
+    for path, logits in zip(paths, sequential, strict=True):
+        yield path, step.seen.logits[[ROOT, *path]], logits
 
 
 def test_laws_of_a_pass_in_its_own_arithmetic(judge: Judge, subject: Subject) -> None:
@@ -122,12 +129,8 @@ def test_laws_of_a_pass_in_its_own_arithmetic(judge: Judge, subject: Subject) ->
     found: list[float] = []
     for seed, prompt in enumerate(chosen):
         for step in list(steps(decoder, prompt.tokens[:60], {"temperature": 1.0, "max_new_tokens": 20}, seed))[1:5]:
-            assert step.seen is not None
-            for leaf in leaves(step.seen.tree):
-                path = step.seen.tree.path(leaf)
-                text = [*step.seen.text, *(step.seen.tree.token(node) for node in path)]
-                p = logits_after(model, text)[len(step.seen.text) - 1 :].softmax(-1)
-                q = step.seen.logits[[ROOT, *path]].double().softmax(-1)
+            for _, verified, sequential in _along_paths(model, step):
+                p, q = sequential.softmax(-1), verified.double().softmax(-1)
                 found += ((p - q).abs().sum(-1) / 2).tolist()
     largest, mean = max(found), sum(found) / len(found)
     # Logits that differ by at most e move the mass of any set of tokens from 1 / (1 + exp(e)) to 1 / (1 + exp(-e)) at most.

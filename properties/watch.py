@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Block, Decoder
@@ -79,7 +80,18 @@ def farthest(a: Tensor, b: Tensor) -> float:
 
 
 @torch.inference_mode()
-def logits_after(model: Any, text: Sequence[int]) -> Tensor:
-    """The target's logits [n, V] by one plain pass over a text."""
-    out: Tensor = model(torch.tensor([list(text)], device=model.device)).logits[0]
-    return out
+def logits_after(model: PreTrainedModel, text: Sequence[int], paths: Sequence[Sequence[int]]) -> list[Tensor]:
+    """The target's logits [1 + n, V] after a text, and after each of the n tokens of every path behind it, by plain passes.
+
+    One over the text, and one over all paths, each behind a copy of its cache; shorter ones are filled up on the right. No
+    mask is ours.
+    """
+    cache = DynamicCache()
+    first = model(torch.tensor([list(text)], device=model.device), past_key_values=cache, use_cache=True).logits[0, -1:]
+    longest = max(map(len, paths))
+    if not longest:
+        return [first] * len(paths)
+    cache.batch_repeat_interleave(len(paths))
+    tokens = torch.tensor([[*path, *[0] * (longest - len(path))] for path in paths], device=model.device)
+    behind = model(tokens, past_key_values=cache, use_cache=True).logits
+    return [torch.cat([first, logits[: len(path)]]) for logits, path in zip(behind, paths, strict=True)]

@@ -14,7 +14,7 @@ from harness.bench.record import Arm, Asked, Call, Figures, Header, Record, Tune
 from harness.bench.settings import Settings
 
 COUNTS = ("tau", "target_passes", "head_passes", "rows")
-FREE = {"threads", "device", "beside", "transformers", "fixed_shapes", "prompts", "limit"}
+FREE = {"threads", "device", "beside", "transformers", "fixed_shapes", "prompts", "limit", "harness"}
 """Settings that may differ: no count hangs on them. Prompts are compared themselves, not the name of their file."""
 
 

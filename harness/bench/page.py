@@ -22,7 +22,7 @@ def draw(record: Record, out: Path) -> list[Path]:
     picture = templates().get_template("picture.svg")
     tables = show.tables(record)
     told = {"record": record, "tables": tables, "drawn": drawn, "sentence": sentence(record), "asked": asked(record)}
-    texts = {"index.html": page.render(**told, legend=show.LEGEND, machine=show.machine(record))}
+    texts = {"index.html": page.render(**told, names=show.NAMES, legend=show.LEGEND, machine=show.machine(record))}
     texts |= {f"{name}.svg": picture.render(title=title, plot=plot) for name, title, plot in drawn}
     texts["summary.md"] = "\n".join(_summary(record, tables)) + "\n"
     return [write_whole(out / name, body) for name, body in texts.items()]
@@ -43,7 +43,7 @@ def _summary(record: Record, tables: list[Cells]) -> Iterator[str]:
 def markdown(cells: Cells) -> Iterator[str]:
     """A table; the rows that are looked for in bold."""
     yield f"| {' | '.join(cells.columns)} |"
-    yield "|" + "|".join("---" if name in ("arm", "over") else "--:" for name in cells.columns) + "|"
+    yield "|" + "|".join("---" if name in show.NAMES else "--:" for name in cells.columns) + "|"
     for i, row in enumerate(cells.rows):
         mark = "**" if i in cells.heavy else ""
         yield "| " + " | ".join(f"{mark}{text(cell, 200)}{mark}" if cell else "" for cell in row) + " |"

@@ -191,6 +191,26 @@ class Calibrated(Value):
         return self.tokens / self.passes
 
 
+class Campaign(Value):
+    """A sampling campaign, timed to its verdict. Of the seconds, `decoding` are the decoder's own and `scoring` those of the
+    target's passes over its texts; what is left is the harness's."""
+
+    kind: Literal["campaign"] = "campaign"
+    decoder: str
+    pair: str
+    verdict: Literal["pass", "fault", "inconclusive"]
+    texts: int
+    tokens: int
+    seconds: float
+    decoding: float
+    scoring: float
+
+    @property
+    def overhead(self) -> float:
+        """The harness's share."""
+        return 1 - (self.decoding + self.scoring) / self.seconds
+
+
 class Point(Value):
     """Tokens per pass with m draft tokens, k and depth as asked; counts alone, with coins that repeat exactly."""
 
@@ -260,7 +280,7 @@ class Footer(Value):
     figures: Figures
 
 
-Measured = Tuned | Calibrated | Call | Steps | Bound | Cost | Point | Reliability
+Measured = Tuned | Calibrated | Call | Steps | Bound | Cost | Point | Reliability | Campaign
 Line = Header | Measured | Footer
 LINES: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 V = TypeVar("V", bound=Value)

@@ -38,11 +38,25 @@ from harness.bench.arms import (
 from harness.bench.bound import bandwidth, bound
 from harness.bench.budgets import points, with_budget
 from harness.bench.calibrate import FAMILY, calibrated, fitted
+from harness.bench.campaigns import campaigns
 from harness.bench.clock import Clock, clock
 from harness.bench.costs import costs
 from harness.bench.facts import commit, memory, of_machine, of_versions
 from harness.bench.figures import OFF, figures
-from harness.bench.record import RECORD, Asked, Bound, Calibrated, Call, Footer, Header, Measured, Record, Tuned, Writer
+from harness.bench.record import (
+    RECORD,
+    Asked,
+    Bound,
+    Calibrated,
+    Call,
+    Campaign,
+    Footer,
+    Header,
+    Measured,
+    Record,
+    Tuned,
+    Writer,
+)
 from harness.bench.reliability import reliability
 from harness.bench.settings import Settings, asked_prompts, label
 from harness.bench.steps import steps, twin
@@ -76,7 +90,8 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
         tuned = list(_tuned(settings, pair, prompts, scene, report)) if settings.tune else []
         head = header(settings, prompts, scene, command)
         writer = stack.enter_context(Writer(out / RECORD, head))
-        for line in chain(tuned, measured(settings, prompts, scene, report)):
+        judging = _judging(settings, pair, prompts, scene, report) if settings.harness else ()
+        for line in chain(tuned, measured(settings, prompts, scene, report), judging):
             writer.write(line)
             lines.append(line)
         footer = Footer(
@@ -150,6 +165,11 @@ def _tuned(
     scene.arms.update({SPECULATIVE: before[SPECULATIVE], **{name: ByTemperature(ours) for name, ours in arms.items()}, **before})
     scene.told[PAPER] = "eagle2_ref with its head, and the k, depth and m that were best here for each temperature"
     scene.told[TUNED] = "eagle2_ref with its head, and a budget that was tuned here for each temperature"
+
+
+def _judging(settings: Settings, pair: Pair, prompts: Sequence[Prompt], scene: Scene, report: Report) -> Iterator[Campaign]:
+    report("seconds to a verdict", 0, 0)
+    yield from campaigns(settings, pair, prompts, scene.clock)
 
 
 def calls(settings: Settings, prompts: Sequence[Prompt], arms: dict[str, Arm], report: Report) -> Iterator[Call]:

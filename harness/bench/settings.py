@@ -45,6 +45,7 @@ class Settings(Value):
     transformers: bool = True
     tune: bool = False
     fixed_shapes: bool | None = None
+    harness: bool = False
     seed: int = 0
 
     @property

@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.bench.against import COUNTS, Row, of
 from harness.bench.arms import OURS, PAPER, TUNED
 from harness.bench.bound import READS
-from harness.bench.record import Arm, Bound, Calibrated, Ratio, Record, Steps, Tuned
+from harness.bench.record import Arm, Bound, Calibrated, Campaign, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
@@ -22,13 +22,21 @@ SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "arm", "k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected", "timed")
 FITTED = ("T", "head temperature", "τ", "target passes", "off", "fitted; layer by layer")
+JUDGED = ("judged", "pair", "verdict", "seconds", "texts", "tokens", "texts a second", "decoding", "scoring", "harness")
 STEP = "ms a step"
 BOUNDS = ("T", "arm", "whole step", "MB read", *READS, "GB/s", "least", "ratio")
-WIDTHS = {"arm": 12, "over": 12}
+NAMES = ("arm", "over", "moved", "judged", "pair", "verdict")
+"""Columns of words, not of numbers."""
+WIDTHS = {"arm": 12, "over": 12, "judged": 10}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
 LEGEND = (
     "Medians over prompts, intervals by bootstrap over prompts. ms a token: decoding, without the prompt's pass; * with it, where"
     " an arm does not tell it apart. τ: tokens per target pass, of all passes, and the mean of the prompts' own."
+)
+
+JUDGING = (
+    "Judged: seconds to the verdict of a sampling campaign at temperature 1, and whose they are: the decoder's, those of the"
+    " target's passes over its texts, and the harness's own."
 )
 
 
@@ -54,8 +62,14 @@ def tables(record: Record) -> list[Cells]:
     found = of(record).arms
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
-    more = parts(record.of(Steps)), bounds(record.of(Bound)), chosen(record.of(Tuned)), sharpened(record.of(Calibrated))
-    return [times, spent, ratios(record), *(cells for cells in more if cells.rows)]
+    drawn = [
+        parts(record.of(Steps)),
+        bounds(record.of(Bound)),
+        chosen(record.of(Tuned)),
+        sharpened(record.of(Calibrated)),
+        judging(record.of(Campaign)),
+    ]
+    return [times, spent, ratios(record), *(cells for cells in drawn if cells.rows)]
 
 
 def chosen(tuned: Sequence[Tuned]) -> Cells:
@@ -115,6 +129,16 @@ def bounds(found: Sequence[Bound]) -> Cells:
     return Cells(BOUNDS, tuple(told), _ours(found), BOUND)
 
 
+def judging(campaigns: Sequence[Campaign]) -> Cells:
+    """Seconds to a verdict, and what they were spent on."""
+    told = []
+    for one in campaigns:
+        spent = [f"{seconds / one.seconds:.0%}" for seconds in (one.decoding, one.scoring)]
+        counts = (number(one.texts), number(one.tokens), f"{one.texts / one.seconds:.1f}")
+        told.append((one.decoder, one.pair, one.verdict, f"{one.seconds:.1f}", *counts, *spent, f"{one.overhead:.1%}"))
+    return Cells(JUDGED, tuple(told), note=JUDGING)
+
+
 def ratios(record: Record) -> Cells:
     found = of(record).ratios
     return Cells(RATIOS, tuple(map(_ratio, found)), _ours(found))
@@ -160,8 +184,8 @@ def show_moved(rows: Sequence[Row], before: Record, console: Console) -> None:
 
 def table(cells: Cells, style: str = "bold") -> Table:
     drawn = Table(box=None, pad_edge=False, header_style="dim")
-    for i, name in enumerate(cells.columns):
-        side: Literal["left", "right"] = "left" if i and name in ("arm", "over", "moved") else "right"
+    for name in cells.columns:
+        side: Literal["left", "right"] = "left" if name in NAMES else "right"
         title = name.replace(" ", "\n") if STEP in cells.columns and name in PARTS else name
         drawn.add_column(title, justify=side, overflow="fold", min_width=WIDTHS.get(name))
     for i, row in enumerate(cells.rows):

@@ -51,6 +51,7 @@ def bench(
     fixed_shapes: Annotated[
         bool | None, typer.Option(help="Time the loop in fixed shapes too, with and without the head; by default on CUDA.")
     ] = None,
+    harness: Annotated[bool, typer.Option("--harness", help="Time judging too: sampling campaigns to their verdict.")] = False,
     against: Annotated[Path | None, typer.Option(help="An earlier record: exit code 1 if a count moved by over 2 %.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory of record and page; reports/latest/bench.")] = None,
     seed: Seed = 0,
@@ -100,6 +101,7 @@ def bench(
             transformers=transformers,
             tune=tune,
             fixed_shapes=fixed_shapes,
+            harness=harness,
             seed=seed,
         )
         folder = out or OUT

@@ -174,14 +174,17 @@ def run(settings: Settings, jobs: str, report: bool = True) -> int:
 
     from harness import known
     from harness.catalogue import CHAPTERS
-    from harness.evidence import read_record
-    from harness.implementations import connect
-    from harness.pairs import find_pair
-    from harness.terminal import show_record
+    from harness.lasting import lasting
 
-    # What is wrong with the words of the command is told here, before pytest starts.
-    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-    connect(settings.impl).check(pair, settings.dtype, settings.device)
+    with lasting():
+        from harness.evidence import read_record
+        from harness.implementations import connect
+        from harness.pairs import find_pair
+        from harness.terminal import show_record
+
+        # What is wrong with the words of the command is told here, before pytest starts.
+        pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
+        connect(settings.impl).check(pair, settings.dtype, settings.device)
     known.read(settings.known)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
     # The folder one stands in, or the one around the environment, is another project: its settings and conftest are not read.

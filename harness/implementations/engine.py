@@ -120,6 +120,15 @@ class Engine:
             answer = raw.decode(list(prompt), dict(params), coins)
         return self._check(prompt, params, answer)
 
+    def decode_all(self, prompts: Sequence[Sequence[int]], params: dict[str, Any], coins: Sequence[Coins]) -> list[Output]:
+        """As `decode`, of several prompts with coins of their own: together, where texts can share passes."""
+        if "batch" not in self.implementation.capabilities:
+            return [self.decode(prompt, params, own) for prompt, own in zip(prompts, coins, strict=True)]
+        raw = self.raw
+        with self._guard(f"decode_all() on {self.pair.name}"):
+            answers = raw.decode_all([list(prompt) for prompt in prompts], [dict(params) for _ in prompts], list(coins))
+        return [self._check(prompt, params, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+
     def counters(self) -> Counters | None:
         """What it has counted since it was opened; None where it does not say that it counts."""
         if "counters" not in self.implementation.capabilities:

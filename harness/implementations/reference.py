@@ -35,8 +35,8 @@ class Engine:
 
     coins: `decode` takes the coins. accept: `accept` is the rule alone. rules: the option `rule` chooses among ours. budget:
     the options k, depth and m are understood. batch: the option batch is, the number of texts that share a target pass, and a
-    text with its seed is what it is alone. deterministic: its trees depend on the text alone, never on coins. decoder:
-    `decoder` is an eagle2_ref Decoder whose insides may be looked at.
+    text with its seed, or with its coins in `decode_all`, is what it is alone. deterministic: its trees depend on the text
+    alone, never on coins. decoder: `decoder` is an eagle2_ref Decoder whose insides may be looked at.
     """
 
     capabilities = RULE_CAPABILITIES | {"rules"}
@@ -69,7 +69,11 @@ class Engine:
     def generate(
         self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
     ) -> list[dict[str, Any]]:
-        coins = [SeededCoins(seed) for seed in seeds]
+        return self.decode_all(prompts, params, [SeededCoins(seed) for seed in seeds])
+
+    def decode_all(
+        self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], coins: Sequence[Coins]
+    ) -> list[dict[str, Any]]:
         if self.batch.size == 1:
             return [self.decode(*asked) for asked in zip(prompts, params, coins, strict=True)]
         made = self.batch.generate(prompts, [SamplingParams.of(param) for param in params], coins)

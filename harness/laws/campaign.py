@@ -1,22 +1,28 @@
-"""A sampling campaign: shards, each a pure function of (engine, plan, range of seeds), whose counts add."""
+"""A sampling campaign: shards, each a pure function of (engine, plan, range of seeds), whose counts add; and bets on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.tree import ROOT, DraftTree
+from eagle2_ref.tree import ROOT
 from harness.implementations.engine import BlockTrace, Engine, Output
 from harness.laws.oracle import Oracle
-from harness.statistics.eprocess import Strand
+from harness.statistics.eprocess import Counts, Evidence, Strand, counts, evidence
 from harness.statistics.pit import strand
 
 PER_CALL = 32
 """Prompts in one call: of several lengths and, where the plan has several, of several parameters."""
+
+ROUND = 64
+"""Texts between two looks at the evidence."""
+
+LONGEST = 160
+"""Of a prompt, in tokens."""
 
 Place = tuple[int, int, list[int] | None]
 """Where a token was drawn: its offset in its block, whether after a leaf, and its node's children."""
@@ -30,8 +36,45 @@ class Plan:
     prompts: Sequence[Sequence[int]]
     params: Sequence[dict[str, Any]]
 
+    @classmethod
+    def of(cls, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> Plan:
+        """Of prompts that may be long: their beginnings."""
+        return cls([prompt[:LONGEST] for prompt in prompts], params)
+
     def asked(self, text: int) -> tuple[Sequence[int], dict[str, Any]]:
         return self.prompts[text % len(self.prompts)], self.params[sum(divmod(text, len(self.prompts))) % len(self.params)]
+
+
+def starts(vocab_size: int) -> list[list[int]]:
+    """Prompts for a toy: of one to four tokens, of every kind."""
+    return [[(7 * i + 3 * j) % vocab_size for j in range(1 + i % 4)] for i in range(23)]
+
+
+@dataclass
+class Bet:
+    """Bets on a stream of tokens, round by round, until they are won or the budget of tokens is spent."""
+
+    oracle: Oracle
+    plan: Plan
+    seed: int
+    budget: int
+    sums: Counts = field(default_factory=Counts.zero)
+    strands: list[Strand] = field(default_factory=list)
+
+    def sample(self, engine: Engine, kept: Counts | None = None) -> Evidence:
+        """Evidence of this run, on top of what was kept of earlier ones. Where there is some, the budget grows fourfold."""
+        self.sums = kept or Counts.zero()
+        limit, extended = int(self.sums.tokens) + self.budget, False
+        while True:
+            done = int(self.sums.sequences)
+            fresh = shard(engine, self.oracle, self.plan, self.seed, range(done, done + ROUND))
+            self.strands += fresh
+            self.sums += counts(fresh)
+            found = evidence(self.sums)
+            if found.extend and not extended:
+                limit, extended = limit + 3 * self.budget, True
+            if found.fault or found.tokens >= limit:
+                return found
 
 
 def shard(engine: Engine, oracle: Oracle, plan: Plan, seed: int, texts: range) -> list[Strand]:
@@ -80,15 +123,23 @@ def _spans(output: Output) -> Iterator[tuple[BlockTrace, int | None, Sequence[in
 
 def _along(block: BlockTrace, newest: int | None, emitted: Sequence[int]) -> Iterator[Place]:
     sound = _sound(block, newest)
-    tree = DraftTree.of(list(block.tokens), list(block.parents)) if sound and block.parents else DraftTree.bare(0)
+    children = _children(block) if sound else {}
     node: int | None = ROOT if sound else None
     for offset, token in enumerate(emitted):
         if node is None:
             yield UNKNOWN
         else:
-            children = [tree.token(child) for child in tree.children(node)]
-            yield offset, int(not children), children
-            node = tree.child(node, token)
+            offered = children.get(node, {})
+            yield offset, int(not offered), [*offered]
+            node = offered.get(token)
+
+
+def _children(block: BlockTrace) -> dict[int, dict[int, int]]:
+    """Of each node that has some, its children by token."""
+    children: dict[int, dict[int, int]] = {}
+    for node, (token, parent) in enumerate(zip(block.tokens[1:], block.parents[1:], strict=True), start=1):
+        children.setdefault(parent, {}).setdefault(token, node)
+    return children
 
 
 def _sound(block: BlockTrace, newest: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""The oracle: the target's own laws along texts that somebody emitted, many texts in one pass."""
+"""The oracle: the target's own laws along texts that somebody emitted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from eagle2_ref.sampling import SamplingParams
-
-CELLS = 1 << 24
-"""Numbers that the logits of one pass may have: 128 MiB in float64."""
+from harness.laws.forcing import logits_along, processed
 
 Laws = NDArray[np.float64]
 
@@ -33,29 +31,15 @@ class Oracle:
         A filter such as top-p can leave a token out by a hair, and other arithmetic keep it in: one that enters if the noise
         is all in its favour is not impossible, and the law there is what that arithmetic makes it.
         """
-        longest = max(len(prompt) + len(text) for prompt, text in zip(prompts, texts, strict=True))
-        at_once = max(1, CELLS // (longest * self.model.config.vocab_size))
-        found: list[Laws] = []
-        for start in range(0, len(texts), at_once):
-            batch = slice(start, start + at_once)
-            rows = zip(prompts[batch], texts[batch], params[batch], self._logits(prompts[batch], texts[batch]), strict=True)
-            found += [self._law(*row) for row in rows]
-        return found
+        return [self._law(*row) for row in zip(prompts, texts, params, self.logits(prompts, texts), strict=True)]
 
-    @torch.inference_mode()
-    def _logits(self, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Shorter texts are filled up on the right, where no position of theirs can see it."""
-        whole = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
-        longest = max(map(len, whole))
-        tokens = torch.tensor([text + [0] * (longest - len(text)) for text in whole], device=self.model.device)
-        logits = self.model(tokens).logits
-        return [
-            row[len(prompt) - 1 : len(prompt) + len(text) - 1] for row, prompt, text in zip(logits, prompts, texts, strict=True)
-        ]
+    def logits(self, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Of each text [n, V]: the target's passes, and nothing else."""
+        return logits_along(self.model, prompts, texts)
 
     def _law(self, prompt: Sequence[int], text: Sequence[int], params: SamplingParams, logits: Tensor) -> Laws:
         history = torch.tensor([[*prompt, *text]], device=logits.device)
-        p = _processed(history, len(prompt), logits, params)
+        p = _law(logits, history, len(prompt), params)
         emitted = history[0, len(prompt) :, None]
         for i in (p.gather(-1, emitted)[:, 0] == 0).nonzero()[:, 0].tolist():
             before, x = history[:, : len(prompt) + i], int(emitted[i])
@@ -70,20 +54,15 @@ class Oracle:
         What is likelier than x loses, the rest gains: top-p asks how much lies above x, not how much x has.
         """
         unfiltered = replace(params, top_k=None, top_p=None, min_p=None)
-        plain = _processed(text, text.shape[1], logits, unfiltered)[0]
+        plain = _law(logits, text, text.shape[1], unfiltered)[0]
         gains = plain < plain[x]
         gains[x] = True
-        return _processed(text, text.shape[1], logits + torch.where(gains, self.noise, -self.noise), params)[0]
+        return _law(logits + torch.where(gains, self.noise, -self.noise), text, text.shape[1], params)[0]
 
 
-def _processed(history: Tensor, start: int, logits: Tensor, params: SamplingParams) -> Tensor:
+def _law(logits: Tensor, text: Tensor, start: int, params: SamplingParams) -> Tensor:
     """p [n, V] of logits at the positions start … of a text [1, length], each with its own past."""
-    processors = params.processors()
-    scores: Tensor
-    if params.repetition_penalty is None:
-        scores = processors(history[:, :1].expand(len(logits), 1), logits)
-    else:
-        scores = torch.cat([processors(history[:, : start + i], logits[i : i + 1]) for i in range(len(logits))])
+    scores = processed(logits, text, start, params)
     if params.temperature == 0:
         return torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
     return scores.softmax(-1)

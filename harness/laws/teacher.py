@@ -1,8 +1,8 @@
-"""Teacher forcing: what the target would have said at every position of a text that somebody emitted, in one pass."""
+"""The teacher: what the target would have said at every position of a text that somebody emitted, and how sure that is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target, load_model
 from eagle2_ref.tree import DraftTree
+from harness.laws.forcing import logits_along, processed
 from harness.pairs import Pair
 
 WAY = 10
@@ -63,54 +64,56 @@ class Noise:
 class Teacher:
     """The target in float64, and what the same weights say in the dtype under test: their difference is the noise."""
 
-    def __init__(self, pair: Pair, dtype: str = "float32", device: str = "cpu") -> None:
-        self.model = load_plain(pair, "float64", device)
+    def __init__(self, pair: Pair, dtype: str = "float32", device: str = "cpu", model: PreTrainedModel | None = None) -> None:
+        """model: the target in float64, where it is at hand."""
+        self.model = model or load_plain(pair, "float64", device)
         self.dtype, self._pair, self._device = dtype, pair, device
         self._noise: Noise | None = None
 
     def noise(self, texts: Sequence[Sequence[int]]) -> Noise:
-        """What the dtype under test does to the target's logits, measured once, on texts of the pair.
+        """What the dtype under test does to the target's logits, measured once, on texts of the pair, of one length.
 
         A pass over a whole text, one token at a time with a cache, and a draft tree verified in one pass, each against
         float64. (They round differently from each other, and all are the target.)
         """
         if self._noise is None:
-            low = load_plain(self._pair, self.dtype, self._device)
-            passes = [_calibrate(low, self.model, text) for text in texts]
-            self._noise = Noise(max(n.logits for n in passes), sum(n.flips for n in passes), sum(n.positions for n in passes))
+            low = self.model if self.dtype == "float64" else load_plain(self._pair, self.dtype, self._device)
+            self._noise = _calibrate(low, self.model, texts)
         return self._noise
 
-    @torch.inference_mode()
-    def scores(self, prompt: Sequence[int], tokens: Sequence[int], params: SamplingParams) -> Tensor:
-        """Processed logits [n, V] at the position of each of n tokens, given the prompt and the tokens before it.
+    def logits(self, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Of each text [n, V], before sampling parameters."""
+        return logits_along(self.model, prompts, texts)
 
-        At temperature 0 no temperature is applied, as in `transformers.generate`.
-        """
-        text = torch.tensor([[*prompt, *tokens]], device=self._device)
-        logits = self.model(text).logits[0, len(prompt) - 1 : -1]
-        processors = params.processors()
-        if params.repetition_penalty is None:
-            return torch.as_tensor(processors(text[:, :1], logits))
-        rows = [processors(text[:, : len(prompt) + i], logits[i : i + 1]) for i in range(len(tokens))]
-        return torch.cat(rows)
-
-    def greedy_divergences(self, prompt: Sequence[int], tokens: Sequence[int], params: SamplingParams) -> list[Divergence]:
-        """Where a text departs from greedy decoding, each position judged on the text's own past."""
-        scores = self.scores(prompt, tokens, params)
-        return _divergences(scores, scores, len(prompt), tokens)
+    def greedy_divergences(
+        self, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], params: SamplingParams
+    ) -> list[list[Divergence]]:
+        """Where each text departs from greedy decoding, each position judged on the text's own past."""
+        return [
+            _divergences(scores, scores, len(prompt), text)
+            for prompt, text, scores in zip(prompts, texts, self._scores(prompts, texts, params), strict=True)
+        ]
 
     def coupled_divergences(
-        self, prompt: Sequence[int], tokens: Sequence[int], params: SamplingParams, seed: int
-    ) -> list[Divergence]:
-        """Where a text departs from ordinary sampling with KeyedCoins of this seed: at each position the winner of p / noise.
+        self, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]
+    ) -> list[list[Divergence]]:
+        """Where each text departs from ordinary sampling with KeyedCoins of its seed: everywhere the winner of p / noise.
 
         Races are run in logits: log p - log noise. Equality at every position is, by induction, equality with the text that
         ordinary sampling emits.
         """
-        scores = self.scores(prompt, tokens, params).log_softmax(-1)
-        coins = KeyedCoins(seed)
-        noise = torch.stack([coins.noise(len(prompt) + i, scores.shape[-1]) for i in range(len(tokens))])
-        return _divergences(scores - noise.log().to(scores), scores, len(prompt), tokens)
+        found = []
+        for prompt, text, seed, scores in zip(prompts, texts, seeds, self._scores(prompts, texts, params), strict=True):
+            coins, logs = KeyedCoins(seed), scores.log_softmax(-1)
+            noise = torch.stack([coins.noise(len(prompt) + i, logs.shape[-1]) for i in range(len(text))])
+            found.append(_divergences(logs - noise.log().to(logs), logs, len(prompt), text))
+        return found
+
+    def _scores(
+        self, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], params: SamplingParams
+    ) -> Iterator[Tensor]:
+        for prompt, text, logits in zip(prompts, texts, self.logits(prompts, texts), strict=True):
+            yield processed(logits, torch.tensor([[*prompt, *text]], device=logits.device), len(prompt), params)
 
 
 def load_plain(pair: Pair, dtype: str, device: str = "cpu") -> PreTrainedModel:
@@ -132,23 +135,32 @@ def _divergences(scores: Tensor, logits: Tensor, start: int, tokens: Sequence[in
 
 
 @torch.inference_mode()
-def _calibrate(low: PreTrainedModel, high: PreTrainedModel, text: Sequence[int]) -> Noise:
-    tokens = torch.tensor([list(text)], device=high.device)
-    truth = high(tokens).logits[0]
-    likeliest = truth.topk(min(8, truth.shape[-1]), dim=-1).indices
-    cache = DynamicCache()
-    one_by_one = torch.cat([low(tokens[:, i : i + 1], past_key_values=cache, use_cache=True).logits[0] for i in range(len(text))])
-    largest, flips, positions = 0.0, 0, 0
-    for start, logits in [(0, low(tokens).logits[0]), (0, one_by_one), *_trees(low, text)]:
-        part = slice(start, start + len(logits))
-        largest = max(largest, float((logits.double() - truth[part]).gather(-1, likeliest[part]).abs().max()))
-        flips += int((logits.argmax(-1) != truth[part].argmax(-1)).sum())
-        positions += len(logits)
-    wrong = max(
-        (float((logits - truth[start : start + WAY + 1]).abs().max()) for start, logits in _trees(high, text)), default=0.0
-    )
+def _calibrate(low: PreTrainedModel, high: PreTrainedModel, texts: Sequence[Sequence[int]]) -> Noise:
+    """On texts of one length, beside each other in all passes but those over trees."""
+    tokens = torch.tensor([list(text) for text in texts], device=high.device)
+    truth, cache = high(tokens).logits, DynamicCache()
+    steps = [low(tokens[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(tokens.shape[1])]
+    seen = [(low(tokens).logits, truth), (torch.cat(steps, dim=1), truth), *_along_trees(low, texts, truth)]
+    wrong = max((float((logits - due).abs().max()) for logits, due in _along_trees(high, texts, truth)), default=0.0)
     assert wrong <= ROUNDING, f"a tree is verified wrongly by {wrong:.1e} in float64: that is no noise, and would hide faults"
-    return Noise(largest, flips, positions)
+    return Noise(
+        logits=max(_farthest(logits.double(), due) for logits, due in seen),
+        flips=sum(int((logits.argmax(-1) != due.argmax(-1)).sum()) for logits, due in seen),
+        positions=sum(due[..., 0].numel() for _, due in seen),
+    )
+
+
+def _farthest(logits: Tensor, due: Tensor) -> float:
+    """The largest difference to any of the 8 likeliest tokens of a position."""
+    likeliest = due.topk(min(8, due.shape[-1]), dim=-1).indices
+    return float((logits - due).gather(-1, likeliest).abs().max())
+
+
+def _along_trees(model: PreTrainedModel, texts: Sequence[Sequence[int]], truth: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits of a model along the main path of every tree, and what is due there: rows of the truth [texts, n, V]."""
+    for text, due in zip(texts, truth, strict=True):
+        for start, logits in _trees(model, text):
+            yield logits, due[start : start + len(logits)]
 
 
 def _trees(model: PreTrainedModel, text: Sequence[int]) -> list[tuple[int, Tensor]]:

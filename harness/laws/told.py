@@ -11,7 +11,8 @@ from torch import Tensor
 
 from eagle2_ref.sampling import SamplingParams
 from harness.implementations.engine import Output
-from harness.laws.teacher import Noise, Teacher
+from harness.laws.forcing import processed
+from harness.laws.teacher import Noise
 
 KINDS = {"processed": "the law after sampling parameters", "raw": "the model before sampling parameters"}
 """What engines tell. At temperature 0 `processed` knows no temperature: the law is the one whose likeliest token is taken."""
@@ -106,10 +107,11 @@ class Tellings:
         return bool(len(right)) and float(right.double().mean()) >= LIKE
 
 
-def telling(truth: Teacher, noise: Noise, prompt: Sequence[int], output: Output, params: SamplingParams, kind: str) -> Telling:
-    """What was told of a text, beside what is due."""
+def telling(noise: Noise, prompt: Sequence[int], output: Output, params: SamplingParams, kind: str, logits: Tensor) -> Telling:
+    """What was told of a text, beside what is due by the target's logits [n, V] along it."""
     assert output.logprobs is not None, "only of a text of which something was told"
-    dues = {name: due(truth, noise, prompt, output.tokens, params, name) for name in KINDS}
+    text = [*prompt, *output.tokens]
+    dues = {name: due(noise, text, len(prompt), SamplingParams() if name == "raw" else params, logits) for name in KINDS}
     own, told = dues.pop(kind), torch.tensor(output.logprobs, dtype=torch.float64)
     others = {f"those of {KINDS[name]}": other for name, other in dues.items()}
     others |= {"those of the tokens before": own.shifted(-1), "those of the tokens behind": own.shifted(1)}
@@ -117,21 +119,21 @@ def telling(truth: Teacher, noise: Noise, prompt: Sequence[int], output: Output,
     return Telling(output.tokens, told, own, others, certain)
 
 
-def due(truth: Teacher, noise: Noise, prompt: Sequence[int], tokens: Sequence[int], params: SamplingParams, kind: str) -> Due:
-    """What an implementation that tells log-probabilities of this kind has to tell.
+def due(noise: Noise, text: Sequence[int], start: int, params: SamplingParams, logits: Tensor) -> Due:
+    """What an implementation has to tell of the tokens from `start` on, if its law is that of these parameters.
 
     If logits err by at most e, then their log-softmax by at most 2 e, and by 1 / T of it behind a temperature. top-p may then
     stop a token earlier or later, as the sum of what is above it errs by a factor of exp(2 e / T) at most: the remaining law
     is taken with the threshold moved by as much.
     """
-    asked = SamplingParams() if kind == "raw" else params
-    reach = 2 * noise.tolerance / (asked.temperature or 1.0)
-    moved = [asked]
-    if asked.top_p is not None:
-        edges = (asked.top_p * math.exp(-reach), min(1.0, asked.top_p * math.exp(reach)))
-        moved += [replace(asked, top_p=edge) for edge in edges]
-    emitted = torch.tensor(list(tokens))[:, None]
-    logs = [truth.scores(prompt, tokens, each).log_softmax(-1).cpu().gather(-1, emitted)[:, 0] for each in moved]
-    possible = torch.stack(logs).nan_to_num(neginf=math.inf)
+    reach = 2 * noise.tolerance / (params.temperature or 1.0)
+    moved = [params]
+    if params.top_p is not None:
+        edges = (params.top_p * math.exp(-reach), min(1.0, params.top_p * math.exp(reach)))
+        moved += [replace(params, top_p=edge) for edge in edges]
+    whole = torch.tensor([list(text)], device=logits.device)
+    scores = (processed(logits, whole, start, each) for each in moved)
+    logs = torch.stack([row.log_softmax(-1).gather(-1, whole[0, start:, None])[:, 0].cpu() for row in scores])
+    possible = logs.nan_to_num(neginf=math.inf)
     slack = reach + ROUNDED
-    return Due(possible.min(0).values.nan_to_num(posinf=-math.inf) - slack, torch.stack(logs).max(0).values + slack)
+    return Due(possible.min(0).values.nan_to_num(posinf=-math.inf) - slack, logs.max(0).values + slack)

@@ -87,8 +87,11 @@ def _tilts(p: Array, logs: Array, own: Array) -> Array:
 def _children(p: Array, tokens: Array, children: Sequence[Sequence[int] | Array | None]) -> tuple[Array, Array]:
     """Whether each token is among the children of its node, and their probability: [n] and [n]."""
     hit, mass = np.full(len(tokens), -1), np.full(len(tokens), np.nan)
-    for i, offered in enumerate(children):
-        if offered is not None:
-            distinct = np.unique(np.asarray(offered, int))
-            hit[i], mass[i] = tokens[i] in distinct, min(1.0, float(p[i, distinct].sum(dtype=float)))
-    return hit, mass
+    known = [i for i, offered in enumerate(children) if offered is not None]
+    hit[known], mass[known] = 0, 0.0
+    pairs = [(i, int(child)) for i in known for child in {*children[i]}]  # type: ignore[misc]
+    if pairs:
+        rows, columns = np.array(pairs).T
+        hit[rows[columns == tokens[rows]]] = 1
+        np.add.at(mass, rows, p[rows, columns])
+    return hit, np.minimum(mass, 1)

@@ -6,16 +6,22 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import kstest
 
+from eagle2_ref.coins import Coins, KeyedCoins
 from eagle2_ref.errors import BadInput
 from harness.evidence import Footer, Header, Property, Result, Verdict, read_record, schema
-from harness.pairs import FIXTURES
+from harness.implementations import Implementation, connect
+from harness.implementations.engine import Engine, Output
+from harness.pairs import FIXTURES, shipped
 from harness.plugin import RESULT
 from harness.recording import Recording
 from harness.statistics.chisquare import chi_square
@@ -43,6 +49,28 @@ def result(name: str, verdict: Verdict, broken: bool = False, summary: str = "")
 )
 def test_verdicts_are_merged(verdicts: list[Verdict], expected: Verdict, code: int) -> None:
     assert conclude([result("LAW-1", verdict) for verdict in verdicts]) == (expected, code)
+
+
+def test_texts_with_coins_of_their_own_share_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come in the blocks that they come in alone; where texts cannot share passes each is alone indeed."""
+    implementation, prompts = connect("ref:rule=walk,k=2,depth=3,m=5,dtype=float64"), [[2, 3, 2], [1], [0, 1, 2, 3]]
+    able, unable = implementation, replace(implementation, capabilities=implementation.capabilities - {"batch"})
+    alone, decode = Counter[int](), Engine.decode
+
+    def watched(self: Engine, prompt: Sequence[int], params: dict[str, Any], coins: Coins) -> Output:
+        alone.update([len(prompt)])
+        return decode(self, prompt, params, coins)
+
+    monkeypatch.setattr(Engine, "decode", watched)
+
+    def told(one: Implementation, **options: Any) -> list[tuple[object, ...]]:
+        engine, coins = one.open(shipped("coin4"), **options), [KeyedCoins(seed) for seed in (5, 6, 7)]
+        made = engine.decode_all(prompts, {"temperature": 1.0, "max_new_tokens": 12}, coins)
+        return [(output.tokens, output.blocks) for output in made]
+
+    together = told(able, batch=3)
+    assert not alone and len(set(together)) == 3
+    assert told(unable) == together and alone == {3: 1, 1: 1, 4: 1}
 
 
 def test_a_broken_adapter_is_no_pass() -> None:

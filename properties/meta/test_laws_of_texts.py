@@ -18,7 +18,7 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT
 from harness.implementations import connect
 from harness.implementations.engine import BlockTrace, Engine, Output
-from harness.laws import oracle as oracles
+from harness.laws import forcing
 from harness.laws.campaign import Plan, placed, shard
 from harness.laws.exact import next_token_law
 from harness.laws.oracle import Laws, Oracle
@@ -76,25 +76,33 @@ def test_the_oracles_laws_are_those_of_ordinary_sampling() -> None:
 
 
 @torch.no_grad()
-def test_what_does_not_fit_into_a_pass_takes_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    logits = Oracle._logits
+@pytest.mark.parametrize(("limit", "most"), [("TOKENS", 68), ("CELLS", 68 * 64)])
+def test_what_does_not_fit_into_a_pass_takes_several(limit: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of like length share one; what they are filled up with counts too."""
+    lengths: list[list[int]] = []
+    share = forcing.shared
 
-    def watched(self: Oracle, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> list[Tensor]:
-        sizes.append(len(texts))
-        return logits(self, prompts, texts)
+    def watched(whole: Sequence[int], most: int) -> list[list[int]]:
+        passes = list(share(whole, most))
+        lengths.extend([whole[row] for row in rows] for rows in passes)
+        return passes
 
-    monkeypatch.setattr(Oracle, "_logits", watched)
-    monkeypatch.setattr(oracles, "CELLS", 4 * 34 * 64)
+    monkeypatch.setattr(forcing, "shared", watched)
+    monkeypatch.setattr(forcing, limit, most)
     assert farthest(in_one_batch()) <= 1e-12
-    assert sizes == [4, 3]
+    assert lengths == [[3, 6, 8, 13], [15, 32], [34]]
+
+
+def test_a_text_that_fits_into_no_pass_has_one_of_its_own() -> None:
+    assert list(forcing.shared([9, 1, 9, 2], 4)) == [[1, 3], [0], [2]]
+    assert list(forcing.shared([], 4)) == []
 
 
 @torch.no_grad()
 def test_a_row_too_early_or_too_late_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = Oracle._logits
+    logits = Oracle.logits
     for shift in (1, -1):
-        monkeypatch.setattr(Oracle, "_logits", lambda *asked, by=shift: [rows.roll(by, 0) for rows in logits(*asked)])
+        monkeypatch.setattr(Oracle, "logits", lambda *asked, by=shift: [rows.roll(by, 0) for rows in logits(*asked)])
         assert farthest(in_one_batch()) > 0.1
 
 
@@ -258,6 +266,6 @@ def test_a_campaign_is_green_for_the_reference_and_red_out_of_step(monkeypatch: 
     """The laws of the tokens before them are not those that tokens were drawn from."""
     right = evidence(counts(shard(engine(), truth(), PLAN, 1, range(96))))
     assert right.log10 < 3 and not right.impossible
-    logits = Oracle._logits
-    monkeypatch.setattr(Oracle, "_logits", lambda *asked: [rows.roll(1, 0) for rows in logits(*asked)])
+    logits = Oracle.logits
+    monkeypatch.setattr(Oracle, "logits", lambda *asked: [rows.roll(1, 0) for rows in logits(*asked)])
     assert evidence(counts(shard(engine(), truth(), PLAN, 1, range(96)))).fault

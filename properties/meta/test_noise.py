@@ -52,7 +52,7 @@ def test_flips_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     low = load_plain(shipped("coin4"), "float64")
     with torch.no_grad():
         low.lm_head.weight.copy_(low.lm_head.weight.roll(1, 0))
-    one = Teacher(shipped("coin4"), "float64")
+    one = Teacher(shipped("coin4"), "float32")
     monkeypatch.setattr(teacher, "load_plain", lambda *_: low)
     noise = one.noise([TEXT])
     assert noise.flips == noise.positions == 2 * len(TEXT) + 2 * (WAY + 1)
