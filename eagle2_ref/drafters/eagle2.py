@@ -181,7 +181,7 @@ def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[
         budget = drafter.budget
         candidates = pool.of(text, replace(budget, depth=depth).pool)
         trees.append(rerank(root, candidates, budget.m, budget.least) if depth >= 1 else DraftTree.bare(root))
-        drafter.passes += min(depth, int(grown[text])) if depth >= 1 else 0
+        drafter.passes += max(0, min(depth, int(grown[text])))
     return trees
 
 

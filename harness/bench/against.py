@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from eagle2_ref.errors import BadInput
 from harness.bench.counts import off
 from harness.bench.figures import figures
-from harness.bench.record import Arm, Asked, Call, Figures, Header, Record
+from harness.bench.record import Arm, Asked, Call, Figures, Header, Record, Together
 from harness.bench.settings import Settings
 
 COUNTS = ("tau", "target_passes", "head_passes", "rows")
-FREE = {"threads", "device", "beside", "transformers", "prompts", "limit"}
+FREE = {"threads", "device", "beside", "transformers", "prompts", "limit", "batch"}
 """Settings that may differ: no count hangs on them. Prompts are compared themselves, not the name of their file."""
 
 
@@ -52,4 +52,4 @@ def comparable(settings: Settings, prompts: Sequence[Asked], before: Header) -> 
 
 def of(record: Record) -> Figures:
     """The figures of a record; of one that was cut off, of what there is."""
-    return record.footer.figures if record.footer else figures(record.of(Call))
+    return record.footer.figures if record.footer else figures(record.of(Call), record.of(Together))

@@ -19,13 +19,14 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target, load_model, torch_device
-from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA, Arm, Beside, ByTemperature, Ours, Transformers
+from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA, Arm, Beside, ByTemperature, Ours, Transformers, ours_at
+from harness.bench.batches import batches
 from harness.bench.budgets import points
 from harness.bench.clock import Clock, clock
 from harness.bench.costs import costs
 from harness.bench.facts import commit, memory, of_machine, of_versions
 from harness.bench.figures import OFF, figures
-from harness.bench.record import RECORD, Asked, Call, Footer, Header, Measured, Record, Tuned, Writer
+from harness.bench.record import RECORD, Asked, Call, Footer, Header, Measured, Record, Together, Tuned, Writer
 from harness.bench.reliability import reliability
 from harness.bench.settings import Settings, asked_prompts, label
 from harness.bench.steps import steps, twin
@@ -66,7 +67,9 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
             finished=_now(),
             seconds=round(time.monotonic() - begun, 1),
             memory=memory(scene.decoder.target.device),
-            figures=figures([line for line in lines if isinstance(line, Call)]),
+            figures=figures(
+                [line for line in lines if isinstance(line, Call)], [line for line in lines if isinstance(line, Together)]
+            ),
         )
         writer.write(footer)
     return Record(header=head, lines=tuple(lines), footer=footer)
@@ -79,13 +82,14 @@ def measured(settings: Settings, prompts: Sequence[Prompt], scene: Scene, report
         for temperature in settings.temperatures:
             arm.run(prompts[0].tokens, temperature, settings.tokens, settings.seed)
     yield from calls(settings, prompts, scene.arms, report)
+    if settings.batch:
+        yield from batches(settings, prompts, scene.arms, scene.clock, report)
     few = list({prompt.kind: prompt for prompt in reversed(prompts)}.values())
     for name, arm in scene.arms.items():
         for temperature in settings.temperatures:
             report(f"steps: {name}", 0, 0)
-            ours = arm.ours[temperature] if isinstance(arm, ByTemperature) else arm
             params = SamplingParams(temperature=temperature, max_new_tokens=settings.tokens)
-            if isinstance(ours, Ours):
+            if ours := ours_at(arm, temperature):
                 yield steps(ours.decoder, name, few, params, settings.seed, scene.clock)
     report("costs of a pass", 0, 0)
     yield from costs(scene.decoder, prompts[0].tokens, scene.clock)

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
-from harness.bench.arms import SPECULATIVE, TUNED
-from harness.bench.record import Arm, Ratio, Record, Steps, Tuned
+from harness.bench.arms import SPECULATIVE, TUNED, VANILLA
+from harness.bench.record import Arm, Batched, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
@@ -20,6 +20,7 @@ TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
+BATCHES = ("T", "texts", "arm", "tokens a second", "ms a pass", "rows a pass", "times as fast", "of repeats")
 STEP = "ms a step"
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
@@ -43,8 +44,28 @@ def tables(record: Record) -> list[Cells]:
     found = of(record).arms
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
-    steps, tuned = record.of(Steps), record.of(Tuned)
-    return [times, spent, ratios(record), *([parts(steps)] if steps else []), *([chosen(tuned)] if tuned else [])]
+    steps, tuned, batches = record.of(Steps), record.of(Tuned), of(record).batches
+    more = [*([together(batches)] if batches else []), *([parts(steps)] if steps else []), *([chosen(tuned)] if tuned else [])]
+    return [times, spent, ratios(record), *more]
+
+
+def together(batches: Sequence[Batched]) -> Cells:
+    """Texts that share passes, by how many they are. A pass is the target's, with all that goes with it."""
+    told = []
+    for one in batches:
+        ratio = ("", "") if one.arm == VANILLA else (f"{one.ratio:.2f}", _between(one.low, one.high))
+        told.append(
+            (
+                f"{one.temperature:g}",
+                str(one.texts),
+                one.arm,
+                number(one.speed),
+                f"{one.milliseconds:.2f}",
+                f"{one.rows:.0f}",
+                *ratio,
+            )
+        )
+    return Cells(BATCHES, tuple(told), _ours(batches))
 
 
 def chosen(tuned: Sequence[Tuned]) -> Cells:
@@ -129,7 +150,7 @@ def machine(record: Record) -> str:
     return f"{', '.join(filter(None, where))}; {dtype}; {versions}; commit {header.commit}"
 
 
-def _ours(rows: Sequence[Arm | Ratio | Steps]) -> frozenset[int]:
+def _ours(rows: Sequence[Arm | Ratio | Steps | Batched]) -> frozenset[int]:
     return frozenset(i for i, row in enumerate(rows) if row.arm in (SPECULATIVE, TUNED))
 
 
