@@ -32,11 +32,8 @@ def pictures(record: Record) -> Iterator[tuple[str, str, Plot]]:
         if found := [one for one in record.of(Reliability) if one.temperature == temperature]:
             yield f"reliability-{temperature:g}", f"Confidence and acceptance, at temperature {temperature:g}", reliable(found)
         if batches := [one for one in of(record).batches if one.temperature == temperature]:
-            yield (
-                f"batches-{temperature:g}",
-                f"Tokens a second, by texts that share passes, at temperature {temperature:g}",
-                speeds(batches),
-            )
+            title = f"Tokens a second, by texts that share passes, at temperature {temperature:g}"
+            yield f"batches-{temperature:g}", title, speeds(batches)
         calls = [call for call in record.of(Call) if call.temperature == temperature]
         if {SPECULATIVE, VANILLA} <= {call.arm for call in calls}:
             yield f"prompts-{temperature:g}", f"Each prompt, at temperature {temperature:g}", dumbbells(calls)
@@ -127,8 +124,8 @@ def faster(batches: Sequence[Batched]) -> Plot:
     whiskers = "".join(f"M{frame.at(log2(one.texts), one.low)}L{frame.at(log2(one.texts), one.high)}" for one in ours)
     even = f"M{frame.at(0, 1)}H{frame.left + frame.wide:g}"
     reading = (
-        "Medians over repeats, whiskers from the least to the most of them. Dashed: as fast as without drafts, in the same loop. A"
-        " pass has the rows of all trees: where its time is that of its rows, drafts that are refused cost what they weigh."
+        "Medians over repeats, whiskers from the least to the most of them. Dashed: as fast as without drafts, in the same loop."
+        " A pass has the rows of all trees: where its time is that of its rows, a refused draft costs as much as a token."
     )
     paths = (("diagonal", even), ("grid", frame.axes), ("whisker", whiskers), ("stairs", lines), ("dot", dots))
     return Plot(WIDE, frame.height, paths, tuple(labels), reading)
@@ -149,16 +146,15 @@ def _by_texts(batches: Sequence[Batched], high: float, what: str) -> Frame:
 def _curves(
     frame: Frame, batches: Sequence[Batched], value: Callable[[Batched], float], name: str
 ) -> tuple[str, str, list[Label]]:
-    """A line through each arm's points, their dots; and labels: of the axes, and of the lines at their ends, one below the other."""
+    """A line through each arm's points, their dots; and labels: of the axes, and at the ends of the lines, one below the other."""
     curves: dict[tuple[str, float], list[Batched]] = {}
     for one in batches:
         curves.setdefault((one.arm, one.temperature), []).append(one)
     points = {one: frame.at(log2(one.texts), value(one)) for one in batches}
     lines = "".join("M" + "L".join(points[one] for one in curve) for curve in curves.values())
     dots = "".join(f"M{at}h0" for at in points.values())
-    labels = frame.labels([]) + [
-        Label(frame.x(log2(n)), frame.floor + 15, str(n)) for n in sorted({one.texts for one in batches})
-    ]
+    sizes = sorted({one.texts for one in batches})
+    labels = frame.labels([]) + [Label(frame.x(log2(n)), frame.floor + 15, str(n)) for n in sizes]
     low = frame.top - 12
     for last in sorted((curve[-1] for curve in curves.values()), key=value, reverse=True):
         x, y = map(float, points[last].split())

@@ -53,18 +53,9 @@ def together(batches: Sequence[Batched]) -> Cells:
     """Texts that share passes, by how many they are. A pass is the target's, with all that goes with it."""
     told = []
     for one in batches:
+        spent = f"{one.speed:,.0f}", f"{one.milliseconds:.2f}", f"{one.rows:.0f}"
         ratio = ("", "") if one.arm == VANILLA else (f"{one.ratio:.2f}", _between(one.low, one.high))
-        told.append(
-            (
-                f"{one.temperature:g}",
-                str(one.texts),
-                one.arm,
-                number(one.speed),
-                f"{one.milliseconds:.2f}",
-                f"{one.rows:.0f}",
-                *ratio,
-            )
-        )
+        told.append((f"{one.temperature:g}", str(one.texts), one.arm, *spent, *ratio))
     return Cells(BATCHES, tuple(told), _ours(batches))
 
 
