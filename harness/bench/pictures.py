@@ -146,7 +146,7 @@ def _by_texts(batches: Sequence[Batched], high: float, what: str) -> Frame:
 def _curves(
     frame: Frame, batches: Sequence[Batched], value: Callable[[Batched], float], name: str
 ) -> tuple[str, str, list[Label]]:
-    """A line through each arm's points, their dots; and labels: of the axes, and at the ends of the lines, one below the other."""
+    """A line through each arm's points, their dots; and labels, of the axes and at the ends of the lines, where they part."""
     curves: dict[tuple[str, float], list[Batched]] = {}
     for one in batches:
         curves.setdefault((one.arm, one.temperature), []).append(one)
