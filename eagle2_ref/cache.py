@@ -68,6 +68,10 @@ class Kept:
         """What the room has of these texts."""
         return [tensor.narrow(-4, self._row, len(self._texts) or 1) for tensor in self._room.tensors.values()]
 
+    def _entries(self) -> list[Tensor]:
+        """What is kept, of each tensor; nothing of an empty text, whose tensors may not be there yet."""
+        return [rows.narrow(-2, 0, self.length) for rows in self._rows()] if self.length else []
+
     def _begin(self, n: int) -> None:
         """A pass begins that will write n entries a text."""
         self._room.reserve(self.length + n)
@@ -85,16 +89,13 @@ def beside(caches: Sequence[K]) -> K:
     in their place already are not copied. A text of this room that is left out is given up.
     """
     room, longest = caches[0]._room, max(cache.length for cache in caches)
-    moving = [
-        (row, cache, [rows.narrow(-2, 0, cache.length).clone() for rows in cache._rows()] if cache.length else [])
-        for row, cache in enumerate(caches)
-        if cache._room is not room or cache._row != row
-    ]
+    moving = [(row, cache) for row, cache in enumerate(caches) if cache._room is not room or cache._row != row]
+    copies = [[entries.clone() for entries in cache._entries()] for _, cache in moving]
     room.reserve(longest, len(caches))
-    for row, cache, entries in moving:
+    for (row, cache), copied in zip(moving, copies, strict=True):
         cache._room, cache._row = room, row
-        for rows, kept in zip(cache._rows() if entries else [], entries, strict=True):
-            rows.narrow(-2, 0, cache.length).copy_(kept)
+        for entries, kept in zip(cache._entries(), copied, strict=True):
+            entries.copy_(kept)
     for cache in caches:
         cache.begun = longest
     joint = copy(caches[0])
