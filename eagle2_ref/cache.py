@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ class Room:
         self.texts, self.capacity = texts, capacity
 
 
-class Kept:
+class Kept(ABC):
     """What is kept of a text, or of several that are rows of one room, side by side.
 
     The first `length` entries are the text's; an entry's column is its position. A pass writes its own behind them, from
@@ -50,6 +51,10 @@ class Kept:
     def lengths(self) -> Tensor:
         """How many entries are kept of each text, [texts]."""
         return torch.tensor([text.length for text in self._texts or (self,)], device=self.device)
+
+    @abstractmethod
+    def kept(self) -> Any:
+        """The kept entries, layer by layer, [2, texts, kv_heads, length, dim]."""
 
     def holds(self) -> Tensor:
         """Boolean [texts, length]: where an entry is one of the text, not what lies behind a shorter one."""

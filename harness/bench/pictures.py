@@ -31,9 +31,9 @@ def pictures(record: Record) -> Iterator[tuple[str, str, Plot]]:
     for temperature in record.header.settings.temperatures:
         if found := [one for one in record.of(Reliability) if one.temperature == temperature]:
             yield f"reliability-{temperature:g}", f"Confidence and acceptance, at temperature {temperature:g}", reliable(found)
-        if batches := [one for one in of(record).batches if one.temperature == temperature]:
+        if mine := [one for one in batches if one.temperature == temperature]:
             title = f"Tokens a second, by texts that share passes, at temperature {temperature:g}"
-            yield f"batches-{temperature:g}", title, speeds(batches)
+            yield f"batches-{temperature:g}", title, speeds(mine)
         calls = [call for call in record.of(Call) if call.temperature == temperature]
         if {SPECULATIVE, VANILLA} <= {call.arm for call in calls}:
             yield f"prompts-{temperature:g}", f"Each prompt, at temperature {temperature:g}", dumbbells(calls)

@@ -68,7 +68,7 @@ def batch(arm: str, n: int, seconds: float, repeat: int = 0, first: int = 0) -> 
     """n texts of 21 tokens, in 10 passes of 26 rows a text, behind prompts that took a second."""
     prompts = tuple(str(first + i) for i in range(n))
     spent = {"seconds": 1.0 + seconds, "prefill": 1.0, "tokens": 21 * n, "passes": 10, "rows": 260 * n}
-    return Together(arm=arm, temperature=0.0, prompts=prompts, repeat=repeat, **spent)  # type: ignore[arg-type]
+    return Together(arm=arm, temperature=0.0, prompts=prompts, repeat=repeat, **spent)
 
 
 BATCHES = [

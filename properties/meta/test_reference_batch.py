@@ -131,6 +131,7 @@ def test_shipped_pairs(pair: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "lean"), WAYS)
+@torch.inference_mode()
 def test_a_shared_pass_says_what_single_ones_say(kind: str, lean: bool) -> None:
     """Logits, features and caches: of prompts of 13, 30 and 2 tokens, then of trees of 9, 1 and 3 nodes behind them."""
     target, prompts = decoder(kind, lean).target, [tiny.tokens(n, seed=n) for n in (13, 30, 2)]
