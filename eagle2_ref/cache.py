@@ -90,10 +90,11 @@ def beside(caches: Sequence[K]) -> K:
     """The caches of several texts as one, for passes that serve them all.
 
     Such a pass writes at the same columns for all, behind the longest text; `keep` of each then moves what it keeps of that to
-    where its own entries end. The texts become the rows of one room, that of the first, and stay there: those that stand
-    in their place already are not copied. A text of this room that is left out is given up.
+    where its own entries end. The texts become the rows of one room, that of the first that has begun, and stay there: those
+    that stand in their place already are not copied. A text of this room that is left out is given up.
     """
-    room, longest = caches[0]._room, max(cache.length for cache in caches)
+    room = next((cache for cache in caches if cache.length), caches[0])._room
+    longest = max(cache.length for cache in caches)
     moving = [(row, cache) for row, cache in enumerate(caches) if cache._room is not room or cache._row != row]
     copies = [[entries.clone() for entries in cache._entries()] for _, cache in moving]
     room.reserve(longest, len(caches))
