@@ -343,11 +343,18 @@ def test_ours_is_timed_to_its_first_block(pair: Pair) -> None:
     assert (timed.prefill, timed.seconds, timed.first, timed.tokens) == (1.0, 2.0, 1, 8)
 
 
-def test_a_batch_is_timed_from_when_all_have_begun(pair: Pair) -> None:
-    """The clock is looked at before, when the first trees are asked for, and at the end."""
+def test_a_batch_is_timed_from_when_all_have_begun(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is looked at before, when the first trees are asked for, and at the end; repeats have seeds of their own."""
+    seeds: list[int] = []
+
+    def noting(seed: int) -> SeededCoins:
+        seeds.append(seed)
+        return SeededCoins(seed)
+
+    monkeypatch.setattr("harness.bench.batches.SeededCoins", noting)
     arms: dict[str, Any] = {name: Ours(loaded(pair), ticking()) for name in ("speculative", "vanilla")}
     arms["transformers"] = Noted("transformers", [])
-    settings = Settings(temperatures=(0.0,), tokens=3, repeats=2, batch=(2, 1))
+    settings = Settings(temperatures=(0.0,), tokens=3, repeats=2, batch=(2, 1), seed=7)
     prompts = [Prompt(str(i), "kind", "", [1 + i]) for i in range(3)]
     lines = list(batches(settings, prompts, arms, ticking(), lambda *_: None))
     assert {(one.prefill, one.seconds, one.tokens) for one in lines} == {(1.0, 2.0, 3), (1.0, 2.0, 6)}
@@ -360,6 +367,7 @@ def test_a_batch_is_timed_from_when_all_have_begun(pair: Pair) -> None:
         ("vanilla", ("0",)),
         ("speculative", ("2",)),
     ]
+    assert seeds == [7] * (2 * 2 + 2 * 4) + [8] * (2 * 4)  # of two arms: two texts for nothing, then four texts a repeat
     assert all(one.prompts == other.prompts and {one.arm, other.arm} == {"speculative", "vanilla"} for one, other in rounds)
 
 
