@@ -116,7 +116,7 @@ def test_texts_that_share_passes_cost_what_they_cost_alone(ran: Path) -> None:
         assert one.rows == sum(own.rows for own in counts) and one.passes == max(own.target_passes for own in counts) - 1
     said = [(one.temperature, one.texts, one.arm) for one in of(record).batches]
     assert said == [(t, n, arm) for t in (0.0, 1.0) for n in (1, 2) for arm in ("speculative", "vanilla")]
-    assert "| tokens a second |" in (ran / "summary.md").read_text()
+    assert "| tokens/s |" in (ran / "summary.md").read_text()
     assert "times as fast as the same batch" in readme.section(record) and "batch" in record.header.command
 
 
