@@ -125,7 +125,8 @@ def faster(batches: Sequence[Batched]) -> Plot:
     even = f"M{frame.at(0, 1)}H{frame.left + frame.wide:g}"
     reading = (
         "Medians over repeats, whiskers from the least to the most of them. Dashed: as fast as without drafts, in the same loop."
-        " A pass has the rows of all trees: where its time is that of its rows, a refused draft costs as much as a token."
+        " A pass has the rows of all trees: where its time is that of its rows, a refused draft costs as much as a token. No text"
+        " takes the place of one that is finished: the last passes serve but those that took the most of them."
     )
     paths = (("diagonal", even), ("grid", frame.axes), ("whisker", whiskers), ("stairs", lines), ("dot", dots))
     return Plot(WIDE, frame.height, paths, tuple(labels), reading)
