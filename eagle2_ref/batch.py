@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from eagle2_ref.cache import beside
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block, Decoder, Finish, Generation
 from eagle2_ref.drafters import Drafter
@@ -53,17 +54,16 @@ class Batch:
             trees = self.propose(going)
             for text, tree, rows in zip(going, trees, self.verify(going, trees), strict=True):
                 text.advance(tree, rows)
-            told |= {text.number: text.told() for text in live if text.finish}
-            live = [text for text in live if not text.finish]
+            for text in [text for text in live if text.finish]:
+                told[text.number] = text.told()
+                live[live.index(text)] = live[-1]  # which moves into its row; all others stay where they are
+                live.pop()
         return [told[number] for number in range(len(told))]
 
     def prefill(self, texts: Sequence[Text]) -> list[Rows]:
         """`Target.prefill` of several texts in one pass: chains that are kept whole."""
         chains = [DraftTree.of(text.tokens, list(range(-1, len(text.tokens) - 1))) for text in texts]
-        rows = together([text.target for text in texts], chains, prompts=True)
-        for text in texts:
-            text.target.cache.keep(range(len(text.tokens)))
-        return rows
+        return together([text.target for text in texts], chains, prompts=True)
 
     def propose(self, texts: Sequence[Text]) -> list[DraftTree]:
         """A tree for each text, bare without a drafter; EAGLE-2's head serves all texts in one pass a layer."""
@@ -78,7 +78,8 @@ class Batch:
 
 
 class Text:
-    """A text on its way: what `Decoder.stream` keeps in local names. Its target and drafter have caches of their own."""
+    """A text on its way: what `Decoder.stream` keeps in local names. The caches of its target and drafter are rows of rooms
+    that it shares with its neighbours."""
 
     def __init__(self, decoder: Decoder, number: int, asked: tuple[Sequence[int], SamplingParams, Coins]) -> None:
         prompt, self.params, self.coins = asked
@@ -139,9 +140,8 @@ def another(of: Resettable) -> Resettable:
 def together(targets: Sequence[Target], trees: Sequence[DraftTree], prompts: bool = False) -> list[Rows]:
     """One pass over a tree for each text, after which the cache of each holds all of its nodes.
 
-    A shorter text begins at a later column, so that all end at the same one, and there their nodes begin: a text is one
-    piece of the joint cache. What it sees, at which position, is what it is alone. `prompts`, behind which there is nothing,
-    end at the same column instead, the only one whose logits are wanted.
+    They are written at the same columns for all texts, behind the longest. What a text sees, at which position, is what it is
+    alone. `prompts`, behind which there is nothing, end at the same column, the only one whose logits are wanted, and are kept.
     """
     if not targets:
         return []
@@ -152,15 +152,15 @@ def together(targets: Sequence[Target], trees: Sequence[DraftTree], prompts: boo
         pad_sequence(rows, batch_first=True, padding_side="left" if prompts else "right").to(device)
         for rows in ([tree.tokens for tree in trees], [torch.tensor(tree.depths) for tree in trees])
     )
-    cache = network.beside([target.cache for target in targets])
-    text = torch.arange(cache.length, device=device) >= cache.starts[:, None]
-    seen = torch.cat([text[:, None].expand(-1, nodes, -1), _ancestors(trees, firsts, nodes).to(device)], dim=-1)
-    lengths = torch.tensor([target.length for target in targets], device=device)[:, None]
-    rows = network(tokens, lengths + depths, seen, cache, prompts)
+    cache = beside([target.cache for target in targets])
+    text = cache.holds()[:, None].expand(-1, nodes, -1)
+    seen = torch.cat([text, _ancestors(trees, firsts, nodes).to(device)], dim=-1)
+    rows = network(tokens, cache.lengths[:, None] + depths, seen, cache, prompts)
     told = []
     for row, (target, tree, first) in enumerate(zip(targets, trees, firsts, strict=True)):
-        target.cache.take(cache, row, first, len(tree))
         target.passes += 1
+        if prompts:
+            target.cache.keep(range(first, nodes))
         told.append(Rows(rows.logits[row, : len(tree)], rows.features[row, first : first + len(tree)]))
     return told
 

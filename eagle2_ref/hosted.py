@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from eagle2_ref.cache import Kept, Room
 from eagle2_ref.errors import BadInput
 from eagle2_ref.network import Rows
 
@@ -33,38 +32,32 @@ class Hosted:
         self._heard: list[Tensor] = []  # the features of the newest pass
 
     def cache(self) -> HostedCache:
-        return HostedCache()
-
-    def beside(self, caches: Sequence[HostedCache]) -> HostedCache:
-        return HostedCache.beside(caches, self.device)
+        return HostedCache(Room(), self.device)
 
     def lm_head(self, features: Tensor) -> Tensor:
         out: Tensor = self.model.get_output_embeddings()(features)
         return out
 
     def __call__(self, tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: HostedCache, last: bool = False) -> Rows:
-        cache.drop()
         asked: dict[str, Any] = {"logits_to_keep": 1} if last and self._keeps_logits else {}
         if seen is not None:
             asked["attention_mask"] = self._masks(seen, positions, cache)
         self._heard.clear()
-        entries = cache.entries
+        entries = cache.open(tokens.shape[1])
         logits = self.model(input_ids=tokens, position_ids=positions, past_key_values=entries, use_cache=True, **asked).logits
-        stored = entries.get_seq_length()
-        if stored != cache.length + tokens.shape[1] or not all(hasattr(layer, "keys") for layer in entries.layers):
+        if not entries.written:
             raise BadInput(
                 f"{self.name} keeps a state that cannot be rolled back", "only attention caches can be verified against a tree"
             )
         if not self._heard:
             raise BadInput(f"{self.name} does not show the features its LM head is given", "a head cannot draft for such a model")
-        cache.end = stored
         return Rows(logits[:, -1:] if last else logits, self._heard[0])
 
     def _masks(self, seen: Tensor, positions: Tensor, cache: HostedCache) -> Tensor | dict[str, Tensor]:
         """Additive [texts, 1, n, columns]: 0 where a new token may look, the lowest number elsewhere; one for each kind of
         layer, some of which see only so far back."""
-        text = torch.arange(cache.length, device=seen.device) - cache.starts.to(seen.device)[:, None]
-        distance = positions[..., None] - torch.cat([text.expand(len(positions), -1), positions], dim=1)[:, None]
+        text = torch.arange(cache.length, device=seen.device).expand(len(positions), -1)
+        distance = positions[..., None] - torch.cat([text, positions], dim=1)[:, None]
         lowest = torch.finfo(self.dtype).min
         masks = {
             kind: torch.zeros(seen.shape, dtype=self.dtype, device=seen.device).masked_fill_(
@@ -78,55 +71,45 @@ class Hosted:
         self._heard[:] = [output[0] if isinstance(output, tuple) else output.last_hidden_state]
 
 
-class HostedCache:
-    """transformers' own cache, of layers of any shapes; what lies behind `length` is the newest pass's."""
+class HostedCache(Kept):
+    """Keys and values of layers of any shapes: each has two tensors, made when it writes for the first time."""
 
-    def __init__(self) -> None:
-        self.entries = DynamicCache()
-        self.length = self.end = 0
-        self.starts = torch.zeros(1, dtype=torch.long)
+    def open(self, n: int) -> InPlace:
+        """A pass begins that will write n entries a text; returns what transformers takes for its cache."""
+        self._begin(n)
+        return InPlace(self)
 
-    @classmethod
-    def beside(cls, caches: Sequence[HostedCache], device: torch.device) -> HostedCache:
-        joined, longest = cls(), max(cache.length for cache in caches)
-        starts = [longest - cache.length for cache in caches]
-        for index, layers in enumerate(zip(*(cache.kept() for cache in caches), strict=True)):
-            padded = [F.pad(kept, (0, 0, start, 0)) for kept, start in zip(layers, starts, strict=True)]
-            joined.entries.update(*torch.cat(padded, dim=1), index)
-        joined.length = joined.end = longest
-        joined.starts = torch.tensor(starts, device=device)
-        return joined
-
-    def keep(self, entries: Sequence[int]) -> None:
-        kept = torch.tensor([*range(self.length), *(self.length + entry for entry in entries)])
-        for layer in self.entries.layers:
-            chosen = kept.to(layer.keys.device)
-            layer.keys, layer.values = layer.keys.index_select(-2, chosen), layer.values.index_select(-2, chosen)
-        self.length = self.end = len(kept)
-
-    def take(self, joined: HostedCache, row: int, first: int, n: int) -> None:
-        new, before = slice(joined.length + first, joined.length + first + n), self.entries
-        self.entries = DynamicCache()
-        for index, layer in enumerate(joined.entries.layers):
-            keys, values = layer.keys[row : row + 1, :, new], layer.values[row : row + 1, :, new]
-            if self.length:
-                old = before.layers[index]
-                keys, values = (
-                    torch.cat([kept[..., : self.length, :], added], dim=-2)
-                    for kept, added in ((old.keys, keys), (old.values, values))
-                )
-            self.entries.update(keys, values, index)
-        self.end = self.length + n
-
-    def drop(self) -> None:
-        """Forget what lies behind the kept entries."""
-        if self.end > self.length:
-            self.keep([])
+    def write(self, name: int, new: Tensor) -> Tensor:
+        """Put new keys, or new values, [texts, kv_heads, n, dim] behind the kept ones; returns all of that name."""
+        room = self._room
+        if name not in room.tensors:
+            room.tensors[name] = new.new_zeros(room.texts, new.shape[1], room.capacity, new.shape[3])
+        rows = room.tensors[name].narrow(0, self._row, len(new))
+        rows.narrow(-2, self.begun, new.shape[2]).copy_(new)
+        return rows.narrow(-2, 0, self.end)
 
     def kept(self) -> list[Tensor]:
-        return [
-            torch.stack([layer.keys[..., : self.length, :], layer.values[..., : self.length, :]]) for layer in self.entries.layers
-        ]
+        """The kept entries of each layer, [2, texts, kv_heads, length, dim]."""
+        rows = [rows.narrow(-2, 0, self.length) for rows in self._rows()]
+        return [torch.stack(layer) for layer in zip(rows[::2], rows[1::2], strict=True)]
+
+
+class InPlace(DynamicCache):  # type: ignore[misc]
+    """A cache of transformers' kind that is one of ours, for one pass: what transformers would copy stays where it is."""
+
+    def __init__(self, cache: HostedCache) -> None:
+        super().__init__()
+        self._cache, self.written = cache, False
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
+        self.written = True
+        return self._cache.write(2 * layer_idx, keys), self._cache.write(2 * layer_idx + 1, values)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
+        return self._cache.length
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:  # noqa: ARG002
+        return self._cache.length + query_length, 0
 
 
 def _windows(config: Any, name: str) -> dict[str, int | None]:

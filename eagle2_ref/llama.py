@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -203,9 +202,6 @@ class Llama:
 
     def cache(self) -> Cache:
         return Cache(len(self.layers), self.kv_heads, self.dim, self.dtype, self.device)
-
-    def beside(self, caches: Sequence[Cache]) -> Cache:
-        return Cache.beside(caches)
 
     def lm_head(self, features: Tensor) -> Tensor:
         out: Tensor = features @ self.unembedding

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,21 +20,6 @@ class Rows:
     features: Tensor
 
 
-class KeptText(Protocol):
-    """Keys and values of a text; `length` entries are kept, and those of the newest pass lie behind them."""
-
-    length: int
-
-    def keep(self, entries: Sequence[int]) -> None:
-        """Of the newest pass's entries, counted from 0, keep these, in this order; the others are dropped."""
-
-    def take(self, joined: Any, row: int, first: int, n: int) -> None:
-        """The n entries from `first` on that the newest pass over several texts wrote for text `row`, as if alone."""
-
-    def kept(self) -> Any:
-        """Keys and values of the kept entries, layer by layer: each [2, texts, kv_heads, length, dim]."""
-
-
 class Network(Protocol):
     """A causal language model."""
 
@@ -48,9 +32,6 @@ class Network(Protocol):
 
     def cache(self) -> Any:
         """An empty cache for one text."""
-
-    def beside(self, caches: Sequence[Any]) -> Any:
-        """The caches of several texts as one. All end at the same column; `starts` [texts] tells where each begins."""
 
     def __call__(self, tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> Rows:
         """One pass over n new tokens [texts, n]; their entries are written behind the kept ones.

@@ -14,14 +14,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eagle2_ref.cache import Cache
+from eagle2_ref.cache import Cache, Kept
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Block, Decoder, Finish, Generation
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2, Pool, best
 from eagle2_ref.errors import BadInput
 from eagle2_ref.graph import recorded
 from eagle2_ref.llama import Llama, additive
-from eagle2_ref.network import KeptText
 from eagle2_ref.sampling import SamplingParams, probabilities
 from eagle2_ref.tree import DraftTree
 
@@ -317,7 +316,7 @@ def follow(tokens: Tensor, parents: Tensor, sees: Tensor, depths: Tensor, drawn:
     return path[: depth + 1], accepted.sum()
 
 
-def _fill(fixed: FixedCache | None, kept: KeptText) -> None:
+def _fill(fixed: FixedCache | None, kept: Kept) -> None:
     assert fixed and isinstance(kept, Cache)
     fixed._store.narrow(-2, 0, kept.length).copy_(kept.kept())
     fixed.filled.fill_(kept.length)

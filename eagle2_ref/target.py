@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from eagle2_ref.cache import Kept
 from eagle2_ref.errors import BadInput
 from eagle2_ref.hosted import Hosted
 from eagle2_ref.llama import Llama
-from eagle2_ref.network import KeptText, Network, Rows
+from eagle2_ref.network import Network, Rows
 from eagle2_ref.tree import DraftTree
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
@@ -61,7 +62,7 @@ class Target:
 
     def reset(self) -> None:
         """Empty the cache."""
-        self.cache: KeptText = self.network.cache()
+        self.cache: Kept = self.network.cache()
         self.passes = 0
 
     @torch.inference_mode()

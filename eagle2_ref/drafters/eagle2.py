@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from eagle2_ref.cache import Cache
+from eagle2_ref.cache import beside
 from eagle2_ref.errors import BadInput
 from eagle2_ref.head import EagleHead, LeanHead
 from eagle2_ref.llama import additive
@@ -126,7 +126,7 @@ class Eagle2:
         layer = self._children(feature, torch.zeros(texts, 1, device=device), torch.full((texts, 1), -1, device=device))
         layers, before = [layer], 0  # before: candidates in the layers above
         mask = additive(self.cache.holds(), feature.dtype)[:, None]
-        kept, root = self.cache.length, (self.cache.length - 1 - self.cache.starts)[:, None]
+        kept, root = self.cache.length, (self.cache.lengths - 1)[:, None]
         growing, grown = torch.ones(texts, dtype=torch.bool, device=device), torch.ones(texts, dtype=torch.long, device=device)
         for level in range(1, depth):
             beam = best(layer.values, k)
@@ -170,42 +170,50 @@ def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[
     """
     roots = [int(drafter._tokens[-1]) for drafter in drafters]
     depths = [min(depth, drafter.budget.depth) for drafter, depth in zip(drafters, depths, strict=True)]
-    growing = [text for text, depth in enumerate(depths) if depth >= 1]
-    trees = {text: DraftTree.bare(root) for text, root in enumerate(roots) if text not in growing}
-    if growing:
-        joint, feature = _catch_up_together([drafters[text] for text in growing])
-        pool, grown = joint._expand(feature, max(depths))
-        for row, text in enumerate(growing):
-            budget, depth = drafters[text].budget, depths[text]
-            trees[text] = rerank(roots[text], pool.of(row, replace(budget, depth=depth).pool), budget.m, budget.least)
-            drafters[text].passes += min(depth, int(grown[row]))
-    return [trees[text] for text in range(len(drafters))]
+    if max(depths, default=0) < 1:
+        return [DraftTree.bare(root) for root in roots]
+    features = _catch_up_together(drafters)  # also of texts whose tree stays bare: one that is left out would lose its row
+    joint = copy(drafters[0])
+    joint.cache = beside([drafter.cache for drafter in drafters])
+    pool, grown = joint._expand(features, max(depths))
+    trees = []
+    for text, (root, drafter, depth) in enumerate(zip(roots, drafters, depths, strict=True)):
+        budget = drafter.budget
+        candidates = pool.of(text, replace(budget, depth=depth).pool)
+        trees.append(rerank(root, candidates, budget.m, budget.least) if depth >= 1 else DraftTree.bare(root))
+        drafter.passes += max(0, min(depth, int(grown[text])))
+    return trees
 
 
-def _catch_up_together(drafters: Sequence[Eagle2]) -> tuple[Eagle2, Tensor]:
-    """`_catch_up` of several texts: a drafter with their caches side by side, and the roots' features [texts, 1, H].
+def _catch_up_together(drafters: Sequence[Eagle2]) -> Tensor:
+    """`_catch_up` of several texts: the roots' features [texts, 1, H]. Prompts have a pass of their own, or all that others
+    have to catch up with would be padded to the length of a prompt."""
+    prompts = [row for row, drafter in enumerate(drafters) if not drafter.cache.length]
+    others = [row for row, drafter in enumerate(drafters) if drafter.cache.length]
+    passes = [_one_catch_up([drafters[row] for row in rows]) for rows in (prompts, others) if rows]
+    return torch.cat(passes)[torch.tensor([*prompts, *others]).argsort()]
 
-    Of texts that have less to catch up with the new tokens stand to the right, so that all roots are in the last column.
-    """
+
+def _one_catch_up(drafters: Sequence[Eagle2]) -> Tensor:
+    """One pass of it. Of texts that have less to catch up with the new tokens stand to the right, so that all roots are in the
+    last column."""
     joint, device = copy(drafters[0]), drafters[0].head.fc.device
-    joint.cache = Cache.beside([drafter.cache for drafter in drafters])
+    joint.cache = cache = beside([drafter.cache for drafter in drafters])
     news = [len(drafter._tokens) for drafter in drafters]
     observed = [torch.tensor([int(token) for token in drafter._tokens], device=device) for drafter in drafters]
     tokens = pad_sequence(observed, True, padding_side="left")
     features = pad_sequence([torch.cat(drafter._features) for drafter in drafters], True, padding_side="left")
     columns = torch.arange(tokens.shape[1], device=device)
-    new = columns >= tokens.shape[1] - torch.tensor(news, device=device)[:, None]
-    ends = torch.tensor([drafter.cache.length for drafter in drafters], device=device) + torch.tensor(news, device=device)
-    positions = (ends[:, None] - tokens.shape[1] + columns).clamp(min=0)
-    own = causal(len(columns), len(columns), device) & new[:, None] | torch.eye(len(columns), dtype=torch.bool, device=device)
-    text = joint.cache.holds()[:, None].expand(-1, len(columns), -1)
+    first = tokens.shape[1] - torch.tensor(news, device=device)[:, None]
+    positions = (cache.lengths[:, None] + columns - first).clamp(min=0)
+    new = (columns >= first)[:, None]
+    own = causal(len(columns), len(columns), device) & new | torch.eye(len(columns), dtype=torch.bool, device=device)
+    text = cache.holds()[:, None].expand(-1, len(columns), -1)
     out = joint._pass(tokens, features, positions, additive(torch.cat([text, own], dim=-1), features.dtype))
-    for row, drafter in enumerate(drafters):
-        drafter.cache.take(joint.cache, row, len(columns) - news[row], news[row])
-        drafter.cache.keep(range(news[row]))
+    for drafter, n in zip(drafters, news, strict=True):
+        drafter.cache.keep(range(len(columns) - n, len(columns)))
         drafter._tokens, drafter._features = [], []
-    joint.cache = Cache.beside([drafter.cache for drafter in drafters])
-    return joint, out[:, -1:]
+    return out[:, -1:]
 
 
 @dataclass(frozen=True)

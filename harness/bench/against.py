@@ -10,11 +10,11 @@ from eagle2_ref.errors import BadInput
 from harness.bench.arms import PAPER, TUNED
 from harness.bench.counts import off
 from harness.bench.figures import figures
-from harness.bench.record import Arm, Asked, Call, Figures, Header, Record, Tuned
+from harness.bench.record import Arm, Asked, Call, Figures, Header, Record, Together, Tuned
 from harness.bench.settings import Settings
 
 COUNTS = ("tau", "target_passes", "head_passes", "rows")
-FREE = {"threads", "device", "beside", "transformers", "fixed_shapes", "prompts", "limit", "harness"}
+FREE = {"threads", "device", "beside", "transformers", "fixed_shapes", "prompts", "limit", "harness", "batch"}
 """Settings that may differ: no count hangs on them. Prompts are compared themselves, not the name of their file."""
 
 
@@ -63,4 +63,4 @@ def comparable(settings: Settings, prompts: Sequence[Asked], before: Header) -> 
 
 def of(record: Record) -> Figures:
     """The figures of a record; of one that was cut off, of what there is."""
-    return record.footer.figures if record.footer else figures(record.of(Call))
+    return record.footer.figures if record.footer else figures(record.of(Call), record.of(Together))

@@ -91,6 +91,12 @@ class ByTemperature:
         return self.ours[temperature].run(prompt, temperature, tokens, seed)
 
 
+def ours_at(arm: Arm, temperature: float) -> Ours | None:
+    """The decoder of the reference that an arm has for a temperature; None where it has none."""
+    found = arm.ours[temperature] if isinstance(arm, ByTemperature) else arm
+    return found if isinstance(found, Ours) else None
+
+
 @dataclass
 class Transformers:
     """`generate` as it is: its own loop, its default cache, the same sampling parameters."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.bench.arms import OURS, PAPER, STATIC, STATIC_VANILLA, VANILLA
 from harness.bench.counting import added
-from harness.bench.record import Arm, Call, Counts, Figures, Ratio
+from harness.bench.record import Arm, Batched, Call, Counts, Figures, Ratio, Together
 
 OFF = ", speculation off"
 """Behind the name of an arm: the same implementation, its control."""
@@ -19,14 +19,15 @@ OFF = ", speculation off"
 DRAWS = 10_000
 
 
-def figures(calls: Sequence[Call]) -> Figures:
-    """Of every arm at every temperature, and of every pair of arms that is worth comparing."""
+def figures(calls: Sequence[Call], together: Sequence[Together] = ()) -> Figures:
+    """Of every arm at every temperature, of every pair of arms that is worth comparing, and of batches of every size."""
     of: dict[float, dict[str, list[Call]]] = {}
     for call in calls:
         of.setdefault(call.temperature, {}).setdefault(call.arm, []).append(call)
     return Figures(
         arms=tuple(arm(name, t, made) for t, arms in of.items() for name, made in arms.items()),
         ratios=tuple(ratio(a, over, t, arms) for t, arms in of.items() for a, over in compared(list(arms))),
+        batches=batched(together),
     )
 
 
@@ -97,6 +98,46 @@ def ratio(name: str, over: str, temperature: float, arms: Mapping[str, Sequence[
         high=high,
         totals=sum(theirs[p] for p in both) / sum(mine[p] for p in both) if both else float("nan"),
     )
+
+
+def batched(together: Sequence[Together]) -> tuple[Batched, ...]:
+    """Of every temperature, size and arm, vanilla last: of the batches that all arms have done."""
+    rounds: dict[tuple[float, tuple[str, ...], int], dict[str, Together]] = {}
+    for one in together:
+        rounds.setdefault((one.temperature, one.prompts, one.repeat), {})[one.arm] = one
+    names, found = {one.arm for one in together}, dict[tuple[float, int], dict[str, list[Together]]]()
+    for (temperature, prompts, _), arms in rounds.items():
+        for name in sorted(names, key=lambda name: (name == VANILLA, name)) if len(arms) == len(names) else ():
+            found.setdefault((temperature, len(prompts)), {}).setdefault(name, []).append(arms[name])
+    return tuple(_batched(lines, arms[VANILLA]) for _, arms in sorted(found.items()) for lines in arms.values())
+
+
+def _batched(lines: Sequence[Together], bare: Sequence[Together]) -> Batched:
+    speeds, bares = _speeds(lines), _speeds(bare)
+    ratios, passes = [speeds[repeat] / bares[repeat] for repeat in speeds], sum(one.passes for one in lines)
+    return Batched(
+        arm=lines[0].arm,
+        temperature=lines[0].temperature,
+        texts=len(lines[0].prompts),
+        speed=median(speeds.values()),
+        milliseconds=1000 * sum(one.seconds - one.prefill for one in lines) / passes,
+        rows=sum(one.rows for one in lines) / passes,
+        prefill=1000 * median(one.prefill for one in lines),
+        ratio=median(ratios),
+        low=min(ratios),
+        high=max(ratios),
+    )
+
+
+def _speeds(lines: Sequence[Together]) -> dict[int, float]:
+    """Tokens a second, of each repeat. The first token of a text comes with its prompt."""
+    repeats: dict[int, list[Together]] = {}
+    for one in lines:
+        repeats.setdefault(one.repeat, []).append(one)
+    return {
+        repeat: sum(one.tokens - len(one.prompts) for one in found) / sum(one.seconds - one.prefill for one in found)
+        for repeat, found in repeats.items()
+    }
 
 
 def per_prompt(calls: Sequence[Call], whole: bool) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import log2
 
 from harness.bench.against import of
 from harness.bench.arms import SPECULATIVE, VANILLA
 from harness.bench.figures import per_prompt
-from harness.bench.record import Call, Cost, Point, Record, Reliability, Steps
+from harness.bench.record import Batched, Call, Cost, Point, Record, Reliability, Steps
 from harness.bench.steps import PARTS
 from harness.evidence import CountPicture
 from harness.report.plots import Label, Plot, ceiling, count
@@ -26,9 +26,14 @@ def pictures(record: Record) -> Iterator[tuple[str, str, Plot]]:
         yield "costs", "A pass, by its rows", pass_cost(costs)
     if points := record.of(Point):
         yield "budgets", "Tokens per pass, by draft tokens", brought(points, record.header.settings.m)
+    if batches := of(record).batches:
+        yield "batches", "Times as fast as without drafts, by texts that share passes", faster(batches)
     for temperature in record.header.settings.temperatures:
         if found := [one for one in record.of(Reliability) if one.temperature == temperature]:
             yield f"reliability-{temperature:g}", f"Confidence and acceptance, at temperature {temperature:g}", reliable(found)
+        if mine := [one for one in batches if one.temperature == temperature]:
+            title = f"Tokens a second, by texts that share passes, at temperature {temperature:g}"
+            yield f"batches-{temperature:g}", title, speeds(mine)
         calls = [call for call in record.of(Call) if call.temperature == temperature]
         if {SPECULATIVE, VANILLA} <= {call.arm for call in calls}:
             yield f"prompts-{temperature:g}", f"Each prompt, at temperature {temperature:g}", dumbbells(calls)
@@ -109,6 +114,54 @@ def brought(points: Sequence[Point], chosen: int) -> Plot:
     reading = "Counts alone, with coins keyed by position: all budgets emit the same texts. Dashed: the m of this run."
     paths = (("diagonal", here), ("grid", frame.axes), ("stairs", lines), ("dot", dots))
     return Plot(WIDE, frame.height, paths, tuple(labels), reading)
+
+
+def faster(batches: Sequence[Batched]) -> Plot:
+    """How many times as fast as vanilla against texts, on a logarithmic axis; whiskers from the least to the most repeat."""
+    ours = [one for one in batches if one.arm != VANILLA]
+    frame = _by_texts(batches, ceiling([one.high for one in ours]), "times as fast")
+    lines, dots, labels = _curves(frame, ours, lambda one: one.ratio, "{0.arm}, T = {0.temperature:g}: {0.ratio:.2f}")
+    whiskers = "".join(f"M{frame.at(log2(one.texts), one.low)}L{frame.at(log2(one.texts), one.high)}" for one in ours)
+    even = f"M{frame.at(0, 1)}H{frame.left + frame.wide:g}"
+    reading = (
+        "Medians over repeats, whiskers from the least to the most of them. Dashed: as fast as without drafts, in the same loop."
+        " A pass has the rows of all trees: where its time is that of its rows, a refused draft costs as much as a token. No text"
+        " takes the place of one that is finished: the last passes serve but those that took the most of them."
+    )
+    paths = (("diagonal", even), ("grid", frame.axes), ("whisker", whiskers), ("stairs", lines), ("dot", dots))
+    return Plot(WIDE, frame.height, paths, tuple(labels), reading)
+
+
+def speeds(batches: Sequence[Batched]) -> Plot:
+    """Tokens a second against texts; a line an arm."""
+    frame = _by_texts(batches, ceiling([one.speed for one in batches]), "tokens a second")
+    lines, dots, labels = _curves(frame, batches, lambda one: one.speed, "{0.arm}: {0.speed:,.0f}")
+    reading = "Of all texts of a batch, the prompts’ passes left out."
+    return Plot(WIDE, frame.height, (("grid", frame.axes), ("stairs", lines), ("dot", dots)), tuple(labels), reading)
+
+
+def _by_texts(batches: Sequence[Batched], high: float, what: str) -> Frame:
+    return Frame(log2(max(one.texts for one in batches)) + 0.01, high, "texts", what)
+
+
+def _curves(
+    frame: Frame, batches: Sequence[Batched], value: Callable[[Batched], float], name: str
+) -> tuple[str, str, list[Label]]:
+    """A line through each arm's points, their dots; and labels, of the axes and at the ends of the lines, where they part."""
+    curves: dict[tuple[str, float], list[Batched]] = {}
+    for one in batches:
+        curves.setdefault((one.arm, one.temperature), []).append(one)
+    points = {one: frame.at(log2(one.texts), value(one)) for one in batches}
+    lines = "".join("M" + "L".join(points[one] for one in curve) for curve in curves.values())
+    dots = "".join(f"M{at}h0" for at in points.values())
+    sizes = sorted({one.texts for one in batches})
+    labels = frame.labels([]) + [Label(frame.x(log2(n)), frame.floor + 15, str(n)) for n in sizes]
+    low = frame.top - 12
+    for last in sorted((curve[-1] for curve in curves.values()), key=value, reverse=True):
+        x, y = map(float, points[last].split())
+        low = max(y, low + 14)
+        labels.append(Label(x + 10, low + 4, name.format(last), "start"))
+    return lines, dots, labels
 
 
 def reliable(found: Sequence[Reliability]) -> Plot:

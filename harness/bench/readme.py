@@ -9,7 +9,7 @@ from eagle2_ref.errors import BadInput
 from harness.bench import show
 from harness.bench.page import markdown
 from harness.bench.record import Record
-from harness.bench.words import asked
+from harness.bench.words import asked, together
 from harness.report import write_whole
 from harness.report.summary import text
 
@@ -30,6 +30,7 @@ def section(record: Record) -> str:
         *markdown(spent),
         "",
         text(show.LEGEND, 600),
+        *(["", text(told, 1200)] if (told := together(record)) else []),
     ]
     return "\n".join(lines)
 

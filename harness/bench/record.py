@@ -76,6 +76,24 @@ class Call(Value):
     counts: Counts | None
 
 
+class Together(Value):
+    """One timed batch: texts that share passes, all of one length. prefill: seconds until each has its first token.
+
+    passes: of the target, each over all texts that go on, the prompts' left out. rows: of these passes, nodes of all trees.
+    """
+
+    kind: Literal["together"] = "together"
+    arm: str
+    temperature: float
+    prompts: tuple[str, ...]
+    repeat: int
+    seconds: float
+    prefill: float
+    tokens: int
+    passes: int
+    rows: int
+
+
 class Steps(Value):
     """Mean milliseconds of a step, by part. Clocks make a run slower: nothing of it is mixed with the timed calls."""
 
@@ -263,11 +281,30 @@ class Ratio(Value):
     totals: float
 
 
+class Batched(Value):
+    """So many texts that share passes. speed: tokens a second of all of them, the prompts' passes left out; prefill: milliseconds
+    of such a pass. milliseconds and rows: of a pass of the target and all that goes with it. ratio: to vanilla's speed, the
+    median over repeats, and the least and most of them.
+    """
+
+    arm: str
+    temperature: float
+    texts: int
+    speed: float
+    milliseconds: float
+    rows: float
+    prefill: float
+    ratio: float
+    low: float
+    high: float
+
+
 class Figures(Value):
     """What a run comes to."""
 
     arms: tuple[Arm, ...]
     ratios: tuple[Ratio, ...]
+    batches: tuple[Batched, ...] = ()
 
 
 class Footer(Value):
@@ -280,7 +317,7 @@ class Footer(Value):
     figures: Figures
 
 
-Measured = Tuned | Calibrated | Call | Steps | Bound | Cost | Point | Reliability | Campaign
+Measured = Tuned | Calibrated | Call | Together | Steps | Bound | Cost | Point | Reliability | Campaign
 Line = Header | Measured | Footer
 LINES: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 V = TypeVar("V", bound=Value)

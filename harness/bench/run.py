@@ -34,7 +34,9 @@ from harness.bench.arms import (
     Fixed,
     Ours,
     Transformers,
+    ours_at,
 )
+from harness.bench.batches import batches
 from harness.bench.bound import bandwidth, bound
 from harness.bench.budgets import points, with_budget
 from harness.bench.calibrate import FAMILY, calibrated, fitted
@@ -54,6 +56,7 @@ from harness.bench.record import (
     Header,
     Measured,
     Record,
+    Together,
     Tuned,
     Writer,
 )
@@ -98,7 +101,9 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
             finished=_now(),
             seconds=round(time.monotonic() - begun, 1),
             memory=memory(scene.decoder.target.device),
-            figures=figures([line for line in lines if isinstance(line, Call)]),
+            figures=figures(
+                [line for line in lines if isinstance(line, Call)], [line for line in lines if isinstance(line, Together)]
+            ),
         )
         writer.write(footer)
     return Record(header=head, lines=tuple(lines), footer=footer)
@@ -112,13 +117,14 @@ def measured(settings: Settings, prompts: Sequence[Prompt], scene: Scene, report
         for temperature in settings.temperatures:
             arm.run(longest.tokens, temperature, settings.tokens, settings.seed)
     yield from calls(settings, prompts, scene.arms, report)
+    if settings.batch:
+        yield from batches(settings, prompts, scene.arms, scene.clock, report)
     few = list({prompt.kind: prompt for prompt in reversed(prompts)}.values())
     for name, arm in scene.arms.items():
         for temperature in settings.temperatures:
             report(f"steps: {name}", 0, 0)
-            ours = arm.ours[temperature] if isinstance(arm, ByTemperature) else arm
             params = SamplingParams(temperature=temperature, max_new_tokens=settings.tokens)
-            if isinstance(ours, Ours):
+            if ours := ours_at(arm, temperature):
                 yield steps(ours.decoder, name, few, params, settings.seed, scene.clock)
     yield from bounds(settings, few, scene, report)
     report("costs of a pass", 0, 0)

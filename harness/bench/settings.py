@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
@@ -13,6 +15,8 @@ from eagle2_ref.rules import RULES
 from eagle2_ref.target import DTYPES
 from harness.evidence import Value
 from harness.pairs import FIXTURES, Pair, Prompt, encoder
+
+T = TypeVar("T")
 
 PROMPTS = FIXTURES / "prompts" / "code.jsonl"
 
@@ -23,6 +27,7 @@ class Settings(Value):
     fixed_shapes: time the loop in fixed shapes too; None: on CUDA, where it is a graph a step.
 
     prompts: name of the file they are from. limit: of them, as many, spread over the file; 0 is all. beside: connectables.
+    batch: numbers of texts that share passes.
     """
 
     pair: str = "stdlib"
@@ -46,6 +51,7 @@ class Settings(Value):
     tune: bool = False
     fixed_shapes: bool | None = None
     harness: bool = False
+    batch: tuple[int, ...] = ()
     seed: int = 0
 
     @property
@@ -72,6 +78,8 @@ class Settings(Value):
                 f"temperatures are {', '.join(f'{t:g}' for t in self.temperatures) or 'none'}",
                 "give different numbers of 0 or more, with commas between",
             )
+        if min(self.batch, default=1) < 1 or len(set(self.batch)) < len(self.batch):
+            raise BadInput(f"--batch has {', '.join(map(str, self.batch))}", "give different numbers of 1 or more")
         if len(set(map(label, self.beside))) < len(self.beside):
             raise BadInput(f"--beside names {', '.join(self.beside)}", "name every decoder once")
         self.budget.check(pair.vocab_size)
@@ -87,6 +95,8 @@ def command(settings: Settings, pair: Pair) -> str:
             continue
         if name == "temperatures":
             words += ["--temperature", ",".join(f"{t:g}" for t in value)]
+        elif name == "batch":
+            words += [flag, ",".join(map(str, value))]
         elif isinstance(value, bool):
             words += [flag if value else f"--no-{flag[2:]}"]
         elif name == "beside":
@@ -109,11 +119,23 @@ def temperatures(text: str) -> tuple[float, ...]:
         raise BadInput(f"--temperature {text} is not a list of numbers", "write 0,1") from None
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """From '1,2,4'."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise BadInput(f"--batch {text} is not a list of whole numbers", "write 1,2,4,8") from None
+
+
+def spread(found: Sequence[T], n: int) -> list[T]:
+    """n of them, from all over the list; all where there are no more."""
+    return [found[(2 * i + 1) * len(found) // (2 * n)] for i in range(n)] if n < len(found) else list(found)
+
+
 def asked_prompts(file: Path, pair: Pair, limit: int, tokens: int) -> list[Prompt]:
     """Prompts of a file, one JSON object a line, in the tokens of a pair; each leaves room for `tokens` more."""
     found, encode = _lines(file), encoder(pair)
-    chosen = [found[(2 * i + 1) * len(found) // (2 * limit)] for i in range(limit)] if 0 < limit < len(found) else found
-    prompts = [Prompt(**line, tokens=encode(line["text"])) for line in chosen]
+    prompts = [Prompt(**line, tokens=encode(line["text"])) for line in spread(found, limit or len(found))]
     for prompt in prompts:
         if not prompt.tokens:
             raise BadInput(f"prompt {prompt.id} of {file} is empty", "give at least one token")

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
-from harness.bench.arms import OURS, PAPER, TUNED
+from harness.bench.arms import OURS, PAPER, TUNED, VANILLA
 from harness.bench.bound import READS
-from harness.bench.record import Arm, Bound, Calibrated, Campaign, Ratio, Record, Steps, Tuned
+from harness.bench.record import Arm, Batched, Bound, Calibrated, Campaign, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
@@ -23,6 +23,7 @@ RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "arm", "k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected", "timed")
 FITTED = ("T", "head temperature", "τ", "target passes", "off", "fitted; layer by layer")
 JUDGED = ("judged", "pair", "verdict", "seconds", "texts", "tokens", "texts a second", "decoding", "scoring", "harness")
+BATCHES = ("T", "texts", "arm", "tokens/s", "ms a pass", "rows", "times as fast", "of repeats")
 STEP = "ms a step"
 BOUNDS = ("T", "arm", "whole step", "MB read", *READS, "GB/s", "least", "ratio")
 NAMES = ("arm", "over", "moved", "judged", "pair", "verdict")
@@ -63,6 +64,7 @@ def tables(record: Record) -> list[Cells]:
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
     drawn = [
+        together(of(record).batches),
         parts(record.of(Steps)),
         bounds(record.of(Bound)),
         chosen(record.of(Tuned)),
@@ -70,6 +72,16 @@ def tables(record: Record) -> list[Cells]:
         judging(record.of(Campaign)),
     ]
     return [times, spent, ratios(record), *(cells for cells in drawn if cells.rows)]
+
+
+def together(batches: Sequence[Batched]) -> Cells:
+    """Texts that share passes, by how many they are. A pass is the target's, with all that goes with it."""
+    told = []
+    for one in batches:
+        spent = f"{one.speed:,.0f}", f"{one.milliseconds:.2f}", f"{one.rows:.0f}"
+        ratio = ("", "") if one.arm == VANILLA else (f"{one.ratio:.2f}", _between(one.low, one.high))
+        told.append((f"{one.temperature:g}", str(one.texts), one.arm, *spent, *ratio))
+    return Cells(BATCHES, tuple(told), _ours(batches))
 
 
 def chosen(tuned: Sequence[Tuned]) -> Cells:
@@ -203,7 +215,7 @@ def machine(record: Record) -> str:
     return f"{', '.join(filter(None, where))}; {dtype}; {versions}; commit {header.commit}"
 
 
-def _ours(rows: Sequence[Arm | Ratio | Steps | Bound]) -> frozenset[int]:
+def _ours(rows: Sequence[Arm | Ratio | Steps | Bound | Batched]) -> frozenset[int]:
     return frozenset(i for i, row in enumerate(rows) if row.arm in OURS)
 
 

@@ -52,6 +52,7 @@ def bench(
         bool | None, typer.Option(help="Time the loop in fixed shapes too, with and without the head; by default on CUDA.")
     ] = None,
     harness: Annotated[bool, typer.Option("--harness", help="Time judging too: sampling campaigns to their verdict.")] = False,
+    batch: Annotated[str, typer.Option(help="Time so many texts that share passes: one or more numbers, with commas.")] = "",
     against: Annotated[Path | None, typer.Option(help="An earlier record: exit code 1 if a count moved by over 2 %.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory of record and page; reports/latest/bench.")] = None,
     seed: Seed = 0,
@@ -76,7 +77,7 @@ def bench(
 
         raise typer.Exit(_tell(read(draw), draw, against))
     else:
-        from harness.bench.settings import PROMPTS, Settings, temperatures
+        from harness.bench.settings import PROMPTS, Settings, sizes, temperatures
         from harness.pairs import find_pair
 
         file, chosen = prompts or PROMPTS, find_pair(pair, target or None, draft or None)
@@ -102,6 +103,7 @@ def bench(
             tune=tune,
             fixed_shapes=fixed_shapes,
             harness=harness,
+            batch=sizes(batch),
             seed=seed,
         )
         folder = out or OUT
@@ -114,12 +116,14 @@ def _measure(asked: Settings, pair: Pair, file: Path, out: Path, against: Path |
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from harness.bench.against import comparable
+    from harness.bench.batches import enough
     from harness.bench.record import Asked, read
     from harness.bench.run import bench
     from harness.bench.settings import asked_prompts, command
 
     asked.check(pair)
     chosen = asked_prompts(file, pair, asked.limit, asked.tokens)
+    enough(asked, chosen)
     if against:
         comparable(asked, [Asked.of(prompt) for prompt in chosen], read(against, whole=True).header)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -128,6 +128,8 @@ class ZeroedNotRemoved(Together):
         def zeros_seen(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> Rows:
             if seen is not None:
                 seen = seen | (torch.arange(seen.shape[-1], device=seen.device) < cache.length)
+                for rows in cache._rows():
+                    rows[..., : cache.length, :].masked_fill_(~cache.holds()[:, None, :, None], 0)
             return network(tokens, positions, seen, cache, last)
 
         batch.decoder.target.network = between(network, zeros_seen)

@@ -22,10 +22,11 @@ from eagle2_ref.target import load_model
 from harness.bench import calibrate, readme, tune
 from harness.bench.against import of
 from harness.bench.arms import FirstToken, Ours, Timed, Transformers
+from harness.bench.batches import batches
 from harness.bench.costs import ROWS, WARM, costs
 from harness.bench.figures import OFF
 from harness.bench.page import draw
-from harness.bench.record import Calibrated, Call, Cost, Point, Record, Steps, Tuned, read
+from harness.bench.record import Calibrated, Call, Cost, Point, Record, Steps, Together, Tuned, read
 from harness.bench.run import Scene, calls, header
 from harness.bench.settings import PROMPTS, Settings, asked_prompts, command, label
 from harness.bench.steps import PARTS, Stopwatch, steps
@@ -34,6 +35,7 @@ from harness.pairs import Pair, Prompt, shipped
 from properties.meta import tiny
 
 ROOT = Path(__file__).parents[2]
+BATCHES = ["batches", "batches-0", "batches-1"]
 RELIABLE = ["reliability-0", "reliability-1"]
 SMALL = "--k 2 --depth 2 --m 3 --tokens 8 --repeats 2 --threads 1"
 
@@ -60,7 +62,7 @@ def ran(pair: Pair, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The folder of a whole run, with another decoder beside ours."""
     out = tmp_path_factory.mktemp("out")
     words = ["--target", str(pair.target), "--draft", str(pair.draft), *SMALL.split(), "--prompts", str(prompts)]
-    told = bench(*words, "--beside", "ref:k=2,depth=2,m=3", "--out", str(out))
+    told = bench(*words, "--beside", "ref:k=2,depth=2,m=3", "--batch", "1,2", "--out", str(out))
     assert told.exit_code == 0, told.output
     assert "speculative" in told.stdout and str(out / "index.html") in told.stdout.replace("\n", "")
     return out
@@ -109,6 +111,24 @@ def test_a_tuned_budget_is_an_arm(pair: Pair, prompts: Path, tmp_path: Path, mon
     assert "times as fast, expected" in (tmp_path / "summary.md").read_text() and "head temperature" in told.stdout
 
 
+def test_texts_that_share_passes_cost_what_they_cost_alone(ran: Path) -> None:
+    """Batches of every size, of the same prompts, by every arm of ours; the text of a repeat is that of the timed calls."""
+    record = read(ran, whole=True)
+    alone = {(call.arm, call.temperature, call.prompt, call.repeat): call.counts for call in record.of(Call)}
+    lines = record.of(Together)
+    assert Counter((one.arm, len(one.prompts)) for one in lines) == {
+        (arm, size): 2 * 2 * (2 // size) for arm in ("speculative", "vanilla") for size in (1, 2)
+    }
+    for one in lines:
+        counts: Any = [alone[one.arm, one.temperature, prompt, one.repeat] for prompt in one.prompts]
+        assert 0 < one.prefill < one.seconds and one.tokens == 8 * len(one.prompts)
+        assert one.rows == sum(own.rows for own in counts) and one.passes == max(own.target_passes for own in counts) - 1
+    said = [(one.temperature, one.texts, one.arm) for one in of(record).batches]
+    assert said == [(t, n, arm) for t in (0.0, 1.0) for n in (1, 2) for arm in ("speculative", "vanilla")]
+    assert "| tokens/s |" in (ran / "summary.md").read_text()
+    assert "times as fast as the same batch" in readme.section(record) and "batch" in record.header.command
+
+
 def test_counts_agree_with_each_other(ran: Path) -> None:
     """Ours and the same decoder behind the protocol count alike; without drafts there is a pass a token."""
     found = {(arm.arm, arm.temperature): arm for arm in read(ran).footer.figures.arms}  # type: ignore[union-attr]
@@ -137,7 +157,8 @@ def test_the_page_stands_alone(ran: Path) -> None:
     page = (ran / "index.html").read_text()
     assert "<script" not in page and "http://" not in page and "https://" not in page and "<b>three" not in page
     pictures = sorted(path.stem for path in ran.glob("*.svg"))
-    assert pictures == ["accepted-0", "accepted-1", "budgets", "costs", "prompts-0", "prompts-1", *RELIABLE, "steps"]
+    expected = ["accepted-0", "accepted-1", *BATCHES, "budgets", "costs", "prompts-0", "prompts-1", *RELIABLE, "steps"]
+    assert pictures == expected
     for name in pictures:
         ElementTree.parse(ran / f"{name}.svg")  # noqa: S314  we wrote it
         assert f'id="{name}"' in page and f"({name}.svg)" in (ran / "summary.md").read_text()
@@ -331,6 +352,34 @@ def test_ours_is_timed_to_its_first_block(pair: Pair) -> None:
     assert (timed.prefill, timed.seconds, timed.first, timed.tokens) == (1.0, 2.0, 1, 8)
 
 
+def test_a_batch_is_timed_from_when_all_have_begun(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is looked at before, when the first trees are asked for, and at the end; repeats have seeds of their own."""
+    seeds: list[int] = []
+
+    def noting(seed: int) -> SeededCoins:
+        seeds.append(seed)
+        return SeededCoins(seed)
+
+    monkeypatch.setattr("harness.bench.batches.SeededCoins", noting)
+    arms: dict[str, Any] = {name: Ours(loaded(pair), ticking()) for name in ("speculative", "vanilla")}
+    arms["transformers"] = Noted("transformers", [])
+    settings = Settings(temperatures=(0.0,), tokens=3, repeats=2, batch=(2, 1), seed=7)
+    prompts = [Prompt(str(i), "kind", "", [1 + i]) for i in range(3)]
+    lines = list(batches(settings, prompts, arms, ticking(), lambda *_: None))
+    assert {(one.prefill, one.seconds, one.tokens) for one in lines} == {(1.0, 2.0, 3), (1.0, 2.0, 6)}
+    rounds = [lines[i : i + 2] for i in range(0, len(lines), 2)]
+    assert [(one[0].arm, one[0].prompts) for one in rounds] == [
+        ("speculative", ("0", "2")),
+        ("speculative", ("0",)),
+        ("vanilla", ("2",)),
+        ("vanilla", ("0", "2")),
+        ("vanilla", ("0",)),
+        ("speculative", ("2",)),
+    ]
+    assert seeds == [7] * (2 * 2 + 2 * 4) + [8] * (2 * 4)  # of two arms: two texts for nothing, then four texts a repeat
+    assert all(one.prompts == other.prompts and {one.arm, other.arm} == {"speculative", "vanilla"} for one, other in rounds)
+
+
 def test_prompts_are_spread_over_the_file() -> None:
     stdlib = shipped("stdlib")
     assert len({prompt.kind for prompt in asked_prompts(PROMPTS, stdlib, 6, 8)}) == 6
@@ -345,6 +394,7 @@ def test_the_command_that_has_it_again(pair: Pair) -> None:
     assert command(asked, stdlib) == told
     there = "eagle:method=eagle2,path=/home/me/EAGLE,python=/home/me/bin/python,k=4"
     assert label(there) == "eagle:method=eagle2,path=EAGLE,k=4" and label("ref:k=4") == "ref:k=4"
+    assert command(Settings(batch=(1, 8)), stdlib) == "eagle2 bench --batch 1,8"
     asked = Settings(beside=(there,))
     assert "/home" not in command(asked, stdlib)
     assert "/home" not in header(asked, [], Scene(loaded(pair), {}, {}, ticking()), "").model_dump_json()
@@ -367,6 +417,10 @@ REFUSED = [
     ("--m 2000", "m is 2000", "an m of at most"),
     ("--pair stdlob", "no pair 'stdlob' is shipped", "stdlib"),
     ("--tokens 4000", "do not fit into a context of", "--tokens"),
+    ("--batch 1,two", "--batch 1,two is not a list of whole numbers", "1,2,4,8"),
+    ("--batch 0,1", "--batch has 0, 1", "1 or more"),
+    ("--batch 2,2", "--batch has 2, 2", "different"),
+    ("--batch 8 --limit 6", "--batch has 8, but there are 6 prompts", "smaller sizes"),
     ("--prompts no.jsonl", "no prompts at no.jsonl", "id, kind, text"),
     ("--prompts README.md", "line 1 is no prompt", "id, kind, text"),
     ("--beside ref --beside ref", "--beside names ref, ref", "once"),

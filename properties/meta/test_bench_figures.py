@@ -26,6 +26,7 @@ from harness.bench.record import (
     Point,
     Record,
     Steps,
+    Together,
     Tried,
     Tuned,
     Writer,
@@ -63,6 +64,33 @@ CALLS = [
     *(call("beside", name, 2.1, None) for name in "abc"),  # 100 ms a token, with the prompt's pass
     *(call("beside" + OFF, name, 4.2, None) for name in "abc"),
 ]
+
+
+def batch(arm: str, n: int, seconds: float, repeat: int = 0, first: int = 0) -> Together:
+    """n texts of 21 tokens, in 10 passes of 26 rows a text, behind prompts that took a second."""
+    prompts = tuple(str(first + i) for i in range(n))
+    spent = {"seconds": 1.0 + seconds, "prefill": 1.0, "tokens": 21 * n, "passes": 10, "rows": 260 * n}
+    return Together(arm=arm, temperature=0.0, prompts=prompts, repeat=repeat, **spent)
+
+
+BATCHES = [
+    *(batch("vanilla", 2, t, i) for i, t in enumerate((2.0, 2.0, 11.0))),
+    *(batch("speculative", 2, t, i) for i, t in enumerate((1.0, 4.0, 4.0))),  # 2, half and 2.75 times as fast
+    *(batch(arm, 1, t, 0, first) for first in (0, 1) for arm, t in (("vanilla", 3.0), ("speculative", 1.0))),
+    batch("vanilla", 4, 1.0),  # what the other arm has not done yet is not compared
+    batch("vanilla", 1, 9.0, 1),
+]
+
+
+def test_batches() -> None:
+    """Speeds are of decoding alone, of all groups of a repeat together; their ratio is the median over repeats."""
+    found = {(one.texts, one.arm): one for one in figures([], BATCHES).batches}
+    assert list(found) == [(1, "speculative"), (1, "vanilla"), (2, "speculative"), (2, "vanilla")]
+    ours, bare = found[2, "speculative"], found[2, "vanilla"]
+    assert (ours.speed, bare.speed) == (10.0, 20.0) and (ours.ratio, ours.low, ours.high) == (2.0, 0.5, 2.75)
+    assert (ours.milliseconds, bare.milliseconds) == (300.0, 500.0) and ours.rows == 52 and ours.prefill == 1000.0
+    assert bare.ratio == bare.low == bare.high == 1.0
+    assert (found[1, "speculative"].speed, found[1, "speculative"].ratio) == pytest.approx((20.0, 3.0))
 
 
 def ratio(arm: str, over: str) -> Any:

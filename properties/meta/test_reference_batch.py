@@ -131,6 +131,7 @@ def test_shipped_pairs(pair: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "lean"), WAYS)
+@torch.inference_mode()
 def test_a_shared_pass_says_what_single_ones_say(kind: str, lean: bool) -> None:
     """Logits, features and caches: of prompts of 13, 30 and 2 tokens, then of trees of 9, 1 and 3 nodes behind them."""
     target, prompts = decoder(kind, lean).target, [tiny.tokens(n, seed=n) for n in (13, 30, 2)]
@@ -139,8 +140,6 @@ def test_a_shared_pass_says_what_single_ones_say(kind: str, lean: bool) -> None:
     joint, single = [another(target) for _ in trees], [another(target) for _ in trees]
     chains = [DraftTree.of(prompt, list(range(-1, len(prompt) - 1))) for prompt in prompts]
     first = together(joint, chains, prompts=True)
-    for text, prompt in zip(joint, prompts, strict=True):
-        text.cache.keep(range(len(prompt)))
     same(kind, joint, single, first, [text.prefill(prompt) for text, prompt in zip(single, prompts, strict=True)])
     second, alone = together(joint, trees), [text.verify(own) for text, own in zip(single, trees, strict=True)]
     for texts in (joint, single):
@@ -163,14 +162,14 @@ def test_trees_drafted_together_are_those_drafted_alone() -> None:
     model = tiny.target()
     drafters = [Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(3, 4, 20)) for _ in range(8)]
     joint, single = drafters[:4], drafters[4:]
-    for step in range(4):
+    for step in range(5):
         for row in range(4):
             n = (17, 1, 4, 30)[row] if step == 0 else (1, 5, 2, 3)[(row + step) % 4]
             tokens = tiny.tokens(n, seed=10 * step + row)
             features = torch.randn(n, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(row))
             for drafter in (joint[row], single[row]):
                 drafter.observe(tokens, features)
-        depths = [(4, 9, 0, 2)[(row + step) % 4] for row in range(4)]
+        depths = [(4, 9, 0, 2)[(row + step) % 4] if step < 4 else 4 for row in range(4)]  # a bare tree may leave it for later
         for tree, drafter, depth in zip(propose_together(joint, depths), single, depths, strict=True):
             expected = drafter.propose(depth)
             assert torch.equal(tree.tokens, expected.tokens) and torch.equal(tree.parents, expected.parents)

@@ -1,0 +1,93 @@
+"""Texts that share passes: how fast they are decoded, with drafts and without, by how many they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from eagle2_ref.batch import Batch, Text
+from eagle2_ref.coins import SeededCoins
+from eagle2_ref.decode import Decoder
+from eagle2_ref.errors import BadInput
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.tree import DraftTree
+from harness.bench.arms import Arm, ours_at
+from harness.bench.clock import Clock
+from harness.bench.record import Together
+from harness.bench.settings import Settings, spread
+from harness.pairs import Prompt
+
+WARM = 8
+"""New tokens of texts whose time is not looked at."""
+
+
+def enough(settings: Settings, prompts: Sequence[Prompt]) -> None:
+    """Raise BadInput for batches that the prompts do not fill."""
+    if max(settings.batch, default=0) > len(prompts):
+        raise BadInput(
+            f"--batch has {max(settings.batch)}, but there are {len(prompts)} prompts", "give smaller sizes, or more prompts"
+        )
+
+
+def batches(
+    settings: Settings, prompts: Sequence[Prompt], arms: dict[str, Arm], clock: Clock, report: Callable[[str, int, int], None]
+) -> Iterator[Together]:
+    """The same prompts in groups of every size; arms of ours do a group one after the other, each first in turn."""
+    chosen = spread(prompts, max(settings.batch))
+    names = [name for name, arm in arms.items() if ours_at(arm, settings.temperatures[0])]
+    rounds = [
+        (repeat, temperature, size)
+        for repeat in range(settings.repeats)
+        for temperature in settings.temperatures
+        for size in settings.batch
+    ]
+    for name in names:
+        report(f"warm-up: {name}, batches", 0, 0)
+        for temperature in settings.temperatures:
+            _timed(arms, name, chosen, temperature, 0, settings.model_copy(update={"tokens": WARM}), clock)
+    for done, (repeat, temperature, size) in enumerate(rounds):
+        report("timed batches", done, len(rounds))
+        for number, group in enumerate(_groups(chosen, size)):
+            first = (repeat + number) % len(names)
+            for name in names[first:] + names[:first]:
+                yield _timed(arms, name, group, temperature, repeat, settings, clock)
+
+
+def _groups(prompts: Sequence[Prompt], size: int) -> list[Sequence[Prompt]]:
+    """Prompts that do not fill a group are left out."""
+    return [prompts[i : i + size] for i in range(0, len(prompts) - size + 1, size)]
+
+
+def _timed(
+    arms: dict[str, Arm], name: str, group: Sequence[Prompt], temperature: float, repeat: int, settings: Settings, clock: Clock
+) -> Together:
+    ours = ours_at(arms[name], temperature)
+    assert ours, f"{name} is no decoder of ours"
+    batch = Heard(ours.decoder, len(group), clock)
+    params = [SamplingParams(temperature=temperature, max_new_tokens=settings.tokens) for _ in group]
+    begun = clock()
+    made = batch.generate([prompt.tokens for prompt in group], params, [SeededCoins(settings.seed + repeat) for _ in group])
+    ended = clock()
+    blocks = [block for text in made for block in text.blocks[1:]]
+    return Together(
+        arm=name,
+        temperature=temperature,
+        prompts=tuple(prompt.id for prompt in group),
+        repeat=repeat,
+        seconds=ended - begun,
+        prefill=batch.prefilled - begun,
+        tokens=sum(len(text.tokens) for text in made),
+        passes=max(text.target_passes for text in made) - 1,
+        rows=sum(len(block.tree) for block in blocks),
+    )
+
+
+class Heard(Batch):
+    """A batch that notes when all of its texts have their first token: when they are asked for their first trees."""
+
+    def __init__(self, decoder: Decoder, size: int, clock: Clock) -> None:
+        super().__init__(decoder, size)
+        self.clock, self.prefilled = clock, 0.0
+
+    def propose(self, texts: Sequence[Text]) -> list[DraftTree]:
+        self.prefilled = self.prefilled or self.clock()
+        return super().propose(texts)
