@@ -191,7 +191,7 @@ def _catch_up_together(drafters: Sequence[Eagle2]) -> Tensor:
     prompts = [row for row, drafter in enumerate(drafters) if not drafter.cache.length]
     others = [row for row, drafter in enumerate(drafters) if drafter.cache.length]
     passes = [_one_catch_up([drafters[row] for row in rows]) for rows in (prompts, others) if rows]
-    return torch.cat(passes)[torch.tensor([*prompts, *others]).argsort()]
+    return torch.cat(passes)[torch.tensor([*prompts, *others], device=passes[0].device).argsort()]
 
 
 def _one_catch_up(drafters: Sequence[Eagle2]) -> Tensor:
