@@ -22,7 +22,7 @@ SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
 STEP = "ms a step"
-BOUNDS = ("T", "arm", "whole step", "MB read", *READS, "GB/s", "least", "ratio")
+BOUNDS = ("T", "arm", "step", "least", "ratio", "GB/s", *READS)
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
 LEGEND = (
@@ -87,15 +87,9 @@ def bounds(found: Sequence[Bound]) -> Cells:
     """Steps in fixed shapes, whole, beside the least that reading their weights takes."""
     told = []
     for one in found:
-        reads = [sum(one.weights.values()), *(one.weights.get(part, 0) for part in READS)]
-        times = f"{one.milliseconds / one.least:.2f}"
-        head = (
-            f"{one.temperature:g}",
-            one.arm,
-            f"{one.milliseconds:.3f} ms",
-            *(f"{size / 1e6:.1f}" if size else "" for size in reads),
-        )
-        told.append((*head, f"{one.bandwidth / 1e9:.0f}", f"{one.least:.3f} ms", times))
+        spent = (f"{one.milliseconds:.3f} ms", f"{one.least:.3f} ms", f"{one.milliseconds / one.least:.2f}")
+        weights = (f"{size / 1e6:.1f} MB" if (size := one.weights.get(part)) else "" for part in READS)
+        told.append((f"{one.temperature:g}", one.arm, *spent, f"{one.bandwidth / 1e9:.0f}", *weights))
     return Cells(BOUNDS, tuple(told), _ours(found), BOUND)
 
 
