@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bench.arms import OURS, STATIC, STATIC_VANILLA, VANILLA
+from harness.bench.arms import OURS, SPECULATIVE, STATIC, STATIC_VANILLA, TUNED, VANILLA
 from harness.bench.counting import added
 from harness.bench.record import Arm, Call, Counts, Figures, Ratio
 
@@ -34,7 +34,7 @@ def compared(names: Sequence[str]) -> list[tuple[str, str]]:
     """(arm, over): everything over vanilla, ours over what stands beside it, and what has a control of its own over that."""
     found = [(name, VANILLA) for name in names if name != VANILLA] if VANILLA in names else []
     others = [name for name in names if name not in (*OURS, VANILLA, STATIC_VANILLA)]
-    found += [(ours, name) for name in others for ours in OURS if ours in names]
+    found += [(ours, name) for name in others for ours in (SPECULATIVE, TUNED, STATIC) if ours in names]
     controls = {name: STATIC_VANILLA if name == STATIC else name + OFF for name in names}
     return found + [(name, control) for name, control in controls.items() if control in names]
 

@@ -11,16 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
-from harness.bench.arms import OURS
+from harness.bench.arms import OURS, PAPER, TUNED
 from harness.bench.bound import READS
-from harness.bench.record import Arm, Bound, Ratio, Record, Steps, Tuned
+from harness.bench.record import Arm, Bound, Calibrated, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
 TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
-CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
+CHOSEN = ("T", "arm", "k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected", "timed")
+FITTED = ("T", "head temperature", "τ", "target passes", "off", "fitted; layer by layer")
 STEP = "ms a step"
 BOUNDS = ("T", "arm", "step", "least", "ratio", "GB/s", *READS)
 WIDTHS = {"arm": 12, "over": 12}
@@ -29,8 +30,6 @@ LEGEND = (
     "Medians over prompts, intervals by bootstrap over prompts. ms a token: decoding, without the prompt's pass; * with it, where"
     " an arm does not tell it apart. τ: tokens per target pass, of all passes, and the mean of the prompts' own."
 )
-
-
 BOUND = (
     "In fixed shapes a step is one graph on CUDA, and no clock can tell its parts apart: medians of whole steps. Beside them the"
     " weights that a step’s passes read, what memory moves a second where a large tensor is copied, and how long it takes at"
@@ -53,24 +52,39 @@ def tables(record: Record) -> list[Cells]:
     found = of(record).arms
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
-    drawn = [times, spent, ratios(record)]
-    if steps := record.of(Steps):
-        drawn.append(parts(steps))
-    if fixed := record.of(Bound):
-        drawn.append(bounds(fixed))
-    if tuned := record.of(Tuned):
-        drawn.append(chosen(tuned))
-    return drawn
+    more = parts(record.of(Steps)), bounds(record.of(Bound)), chosen(record.of(Tuned)), sharpened(record.of(Calibrated))
+    return [times, spent, ratios(record), *(cells for cells in more if cells.rows)]
 
 
 def chosen(tuned: Sequence[Tuned]) -> Cells:
-    """The budgets that tuning chose, and what it expected of them."""
+    """The budgets that tuning chose, what it expected of them, and what the clock said on its own prompts."""
     told = []
     for one in tuned:
-        budget, rate = one.chosen, f"{(one.chosen.rate if one.chosen else one.vanilla) / one.vanilla:.2f}"
-        names = ("k", "depth", "m", "head_temperature", "node", "layer")
-        told.append((f"{one.temperature:g}", *(f"{getattr(budget, name):g}" if budget else "–" for name in names), rate))
+        for arm, budget in ((PAPER, one.paper), (TUNED, one.chosen)):
+            names = ("k", "depth", "m", "head_temperature", "node", "layer")
+            shape = [f"{getattr(budget, name):g}" if budget else "–" for name in names]
+            expected = f"{(budget.rate if budget else one.vanilla) / one.vanilla:.2f}"
+            told.append(
+                (f"{one.temperature:g}", arm, *shape, expected, f"{budget.timed:.2f}" if budget and budget.timed else "–")
+            )
     return Cells(CHOSEN, tuple(told))
+
+
+def sharpened(found: Sequence[Calibrated]) -> Cells:
+    """What temperatures of the head bring, on prompts to which none was fitted; the paper's is 1, the fitted one's row tells
+    what each layer's own would be."""
+    told = [
+        (
+            f"{one.temperature:g}",
+            f"{one.head_temperature:g}",
+            f"{one.tau:.2f}",
+            number(one.passes),
+            f"{one.error:.3f}",
+            " ".join(f"{layer:.2f}" for layer in one.layers),
+        )
+        for one in found
+    ]
+    return Cells(FITTED, tuple(told), frozenset(i for i, one in enumerate(found) if one.layers))
 
 
 def parts(steps: Sequence[Steps]) -> Cells:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from harness.bench.against import of
-from harness.bench.arms import SPECULATIVE, STATIC, STATIC_VANILLA, TRANSFORMERS, TUNED, VANILLA
+from harness.bench.arms import PAPER, SPECULATIVE, STATIC, STATIC_VANILLA, TRANSFORMERS, TUNED, VANILLA
 from harness.bench.record import Record
 from harness.report.words import listed
 
 
 def sentence(record: Record) -> str:
     """How many times as fast as what, with the budget that was asked for, with one that was tuned, and in fixed shapes."""
-    plain, tuned, fixed = (_compared(record, arm) for arm in (SPECULATIVE, TUNED, STATIC))
+    plain, paper, tuned, fixed = (_compared(record, arm) for arm in (SPECULATIVE, PAPER, TUNED, STATIC))
     told = [f"Decoding with the head is, {plain}."] if plain else []
+    told += [f"With k, depth and m chosen for this machine it is, {paper}."] if paper else []
     told += [f"With a tuned budget it is, {tuned}."] if tuned else []
     told += [f"In fixed shapes it is, {fixed}."] if fixed else []
     return " ".join(told) or "Nothing was compared."
@@ -19,8 +20,7 @@ def sentence(record: Record) -> str:
 
 def _compared(record: Record, arm: str) -> str:
     names = {VANILLA: "the same loop without drafts", TRANSFORMERS: "transformers’ generate"}
-    if arm == STATIC:
-        names = {STATIC_VANILLA: "the same without drafts"}
+    names = {STATIC_VANILLA: "the same without drafts"} if arm == STATIC else names
     ours = [one for one in of(record).ratios if one.arm == arm and one.over in names]
     told = []
     for temperature in dict.fromkeys(one.temperature for one in ours):
