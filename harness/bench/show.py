@@ -25,7 +25,7 @@ FITTED = ("T", "head temperature", "τ", "target passes", "off", "fitted; layer 
 JUDGED = ("judged", "pair", "verdict", "seconds", "texts", "tokens", "texts a second", "decoding", "scoring", "harness")
 BATCHES = ("T", "texts", "arm", "tokens/s", "ms a pass", "rows", "times as fast", "of repeats")
 STEP = "ms a step"
-BOUNDS = ("T", "arm", "whole step", "MB read", *READS, "GB/s", "least", "ratio")
+BOUNDS = ("T", "arm", "step", "least", "ratio", "GB/s", *READS)
 NAMES = ("arm", "over", "moved", "judged", "pair", "verdict")
 """Columns of words, not of numbers."""
 WIDTHS = {"arm": 12, "over": 12, "judged": 10}
@@ -129,15 +129,9 @@ def bounds(found: Sequence[Bound]) -> Cells:
     """Steps in fixed shapes, whole, beside the least that reading their weights takes."""
     told = []
     for one in found:
-        reads = [sum(one.weights.values()), *(one.weights.get(part, 0) for part in READS)]
-        times = f"{one.milliseconds / one.least:.2f}"
-        head = (
-            f"{one.temperature:g}",
-            one.arm,
-            f"{one.milliseconds:.3f} ms",
-            *(f"{size / 1e6:.1f}" if size else "" for size in reads),
-        )
-        told.append((*head, f"{one.bandwidth / 1e9:.0f}", f"{one.least:.3f} ms", times))
+        spent = (f"{one.milliseconds:.3f} ms", f"{one.least:.3f} ms", f"{one.milliseconds / one.least:.2f}")
+        weights = (f"{size / 1e6:.1f} MB" if (size := one.weights.get(part)) else "" for part in READS)
+        told.append((f"{one.temperature:g}", one.arm, *spent, f"{one.bandwidth / 1e9:.0f}", *weights))
     return Cells(BOUNDS, tuple(told), _ours(found), BOUND)
 
 

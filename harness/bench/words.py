@@ -31,8 +31,7 @@ def together(record: Record) -> str:
 
 def _compared(record: Record, arm: str) -> str:
     names = {VANILLA: "the same loop without drafts", TRANSFORMERS: "transformers’ generate"}
-    if arm == STATIC:
-        names = {STATIC_VANILLA: "the same without drafts"}
+    names = {STATIC_VANILLA: "the same without drafts"} if arm == STATIC else names
     ours = [one for one in of(record).ratios if one.arm == arm and one.over in names]
     told = []
     for temperature in dict.fromkeys(one.temperature for one in ours):

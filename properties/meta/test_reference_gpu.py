@@ -42,6 +42,16 @@ def decoder(where: str, kind: str = "llama", rule: str = "walk", lean: bool = Tr
     return Decoder(target, Eagle2(head.to(where), target.network.lm_head, Budget(3, 4, 12)), RULES[rule])
 
 
+def test_the_device_is_strict(device: Device) -> None:
+    """What it refuses, and what the host waits for; in-place results are the very tensors."""
+    x = torch.zeros(3, device=DEVICE)
+    with pytest.raises(AssertionError, match="two devices"):
+        x + torch.zeros(3)
+    assert x.add_(1) is x and not device.waits
+    assert float(x.sum()) == 3.0 and x[x > 0].tolist() == [1, 1, 1] and x[torch.tensor([2])].shape == (1,)
+    assert device.waits == ["_local_scalar_dense", "index", "_to_copy", "index"]
+
+
 @pytest.mark.parametrize(
     ("kind", "rule", "params"),
     [
