@@ -46,6 +46,7 @@ def test_the_peak_stays_when_it_is_over() -> None:
         with started(program) as child:
             time.sleep(3 * EVERY)
             child.communicate("\n")
+        time.sleep(3 * EVERY)
         peak.pytest_sessionfinish()
         return peak.together, peak.largest
 
