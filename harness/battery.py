@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from eagle2_ref.errors import BadInput
+from eagle2_ref.target import DTYPES
 from harness.evidence import Record, read_record
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, NotApplicable
@@ -34,6 +35,10 @@ class Judging:
     @property
     def id(self) -> str:
         return f"{self.engine}/{self.name}"
+
+    def within(self, dtype: str) -> Judging:
+        """The same method in another arithmetic, in a folder of its own."""
+        return self if dtype == self.dtype else replace(self, name=f"{self.name}-{dtype}", dtype=dtype)
 
     @property
     def connectable(self) -> str:
@@ -72,7 +77,7 @@ JUDGED = [
 ]
 
 
-def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, draw: bool) -> int:
+def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, draw: bool, dtype: str = "float32") -> int:
     """Judge what `only` names, all by default, and draw the page. Engines that are not there are told, and skipped.
 
     Exit code: 0 whatever was found, as the faults are the engines' own; 4 where a run came to no record.
@@ -83,10 +88,12 @@ def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, 
         raise BadInput(
             f"{', '.join(sorted(strangers))}: no such engine or method", f"known are {', '.join(o.id for o in JUDGED)}"
         )
+    if dtype not in DTYPES:
+        raise BadInput(f"dtype {dtype!r} is not known", f"known are {', '.join(DTYPES)}")
     broken = 0
     if not draw:
         with ThreadPoolExecutor(jobs) as pool:
-            broken = sum(pool.map(lambda one: _judge(one, out, check, tier, console), chosen))
+            broken = sum(pool.map(lambda one: _judge(one.within(dtype), out, check, tier, console), chosen))
     found = {path.parent.relative_to(out).as_posix(): _record(path.parent) for path in sorted(out.glob("*/*/record.jsonl"))}
     for place in [place for place, record in found.items() if record is None]:
         console.print(f"{place}: its record is not whole, and is left out", markup=False)

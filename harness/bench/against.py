@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
+from harness.bench.arms import PAPER, TUNED
 from harness.bench.counts import off
 from harness.bench.figures import figures
-from harness.bench.record import Arm, Asked, Call, Figures, Header, Record, Together
+from harness.bench.record import Arm, Asked, Call, Figures, Header, Record, Together, Tuned
 from harness.bench.settings import Settings
 
 COUNTS = ("tau", "target_passes", "head_passes", "rows")
@@ -29,11 +31,20 @@ class Row:
 
 
 def against(now: Record, before: Record) -> list[Row]:
-    """Every arm that both have; ours is always among them."""
+    """Every arm that both have; ours is always among them. Tuned ones only where both runs chose the same budget: a clock
+    had a say in it."""
     comparable(now.header.settings, now.header.prompts, before.header)
-    theirs = {(arm.arm, arm.temperature): arm for arm in of(before).arms}
-    mine = {(arm.arm, arm.temperature): arm for arm in of(now).arms}
-    return [Row(theirs[key], arm) for key, arm in mine.items() if key in theirs]
+    theirs, mine = ({(arm.arm, arm.temperature): arm for arm in of(record).arms} for record in (before, now))
+    had, chose = (_chosen(record) for record in (before, now))
+    return [Row(theirs[key], arm) for key, arm in mine.items() if key in theirs and had.get(key) == chose.get(key)]
+
+
+def _chosen(record: Record) -> dict[tuple[str, float], Budget | None]:
+    """Budgets by arm and temperature."""
+    found = [
+        (arm, one.temperature, tried) for one in record.of(Tuned) for arm, tried in ((TUNED, one.chosen), (PAPER, one.paper))
+    ]
+    return {(arm, temperature): tried.budget if tried else None for arm, temperature, tried in found}
 
 
 def comparable(settings: Settings, prompts: Sequence[Asked], before: Header) -> None:

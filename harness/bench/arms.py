@@ -18,7 +18,8 @@ from harness.bench.counting import counted
 from harness.bench.record import Counts
 from harness.implementations.engine import Engine
 
-SPECULATIVE, TUNED, VANILLA, TRANSFORMERS = "speculative", "tuned", "vanilla", "transformers"
+SPECULATIVE, PAPER, TUNED, VANILLA, TRANSFORMERS = "speculative", "tuned as published", "tuned", "vanilla", "transformers"
+OURS = (SPECULATIVE, PAPER, TUNED)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
-from eagle2_ref.rules import walk
+from eagle2_ref.rules import Rule, walk
 from eagle2_ref.sampling import SamplingParams
 from harness.bench.record import Point
 from harness.bench.steps import twin
@@ -36,9 +36,13 @@ def points(decoder: Decoder, prompts: Sequence[Prompt], temperatures: Sequence[f
             )
 
 
-def with_budget(decoder: Decoder, budget: Budget) -> Decoder:
-    """The same networks with another budget, under the rule `walk`."""
+def with_budget(decoder: Decoder, budget: Budget | None, rule: Rule = walk) -> Decoder:
+    """The same networks with another budget; without one, ordinary decoding."""
     other = twin(decoder)
-    assert isinstance(other.drafter, Eagle2)
-    other.drafter.budget, other.rule = budget, walk
+    other.rule = rule
+    if budget is None:
+        other.drafter = None
+    else:
+        assert isinstance(other.drafter, Eagle2)
+        other.drafter.budget = budget
     return other

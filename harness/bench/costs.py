@@ -25,7 +25,8 @@ Pass = Callable[[], object]
 
 
 def costs(decoder: Decoder, prompt: Sequence[int], clock: Clock, times: int = TIMES) -> Iterator[Cost]:
-    """Every size in turn, over and over, so that what slows the machine down for a while slows them all."""
+    """Every size in turn, over and over and in another order each time, so that what slows the machine down for a while slows
+    them all, and none always comes behind the one that leaves it the least in the machine's caches."""
     spare = twin(decoder)
     behind = min(BEHIND, decoder.target.context - max(ROWS))
     text = [prompt[i % len(prompt)] for i in range(behind)]
@@ -34,9 +35,9 @@ def costs(decoder: Decoder, prompt: Sequence[int], clock: Clock, times: int = TI
     if isinstance(spare.drafter, Eagle2):
         passes |= _head(spare.drafter, text, features)
     spent: dict[tuple[What, int], list[float]] = {size: [] for size in passes}
+    sizes, order = list(passes), np.random.default_rng(0)
     for turn in range(WARM + times):
-        sizes = list(passes)
-        for size in sizes[turn % len(sizes) :] + sizes[: turn % len(sizes)]:
+        for size in (sizes[i] for i in order.permutation(len(sizes))):
             begun = clock()
             passes[size]()
             if turn >= WARM:

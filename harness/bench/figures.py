@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bench.arms import SPECULATIVE, TUNED, VANILLA
+from harness.bench.arms import OURS, SPECULATIVE, TUNED, VANILLA
 from harness.bench.counting import added
 from harness.bench.record import Arm, Batched, Call, Counts, Figures, Ratio, Together
 
@@ -34,7 +34,7 @@ def figures(calls: Sequence[Call], together: Sequence[Together] = ()) -> Figures
 def compared(names: Sequence[str]) -> list[tuple[str, str]]:
     """(arm, over): everything over vanilla, ours over what stands beside it, and that over its own control."""
     found = [(name, VANILLA) for name in names if name != VANILLA] if VANILLA in names else []
-    others = [name for name in names if name not in (SPECULATIVE, TUNED, VANILLA)]
+    others = [name for name in names if name not in (*OURS, VANILLA)]
     found += [(ours, name) for name in others for ours in (SPECULATIVE, TUNED) if ours in names]
     return found + [(name, name + OFF) for name in names if name + OFF in names]
 

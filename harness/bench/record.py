@@ -118,7 +118,10 @@ class Cost(Value):
 
 
 class Tried(Value):
-    """A budget that tuning tried: tokens per millisecond as counts and costs tell, and per pass tokens, rows and head passes."""
+    """A budget that tuning tried: tokens per millisecond as counts and costs tell, and per pass tokens, rows and head passes.
+
+    timed: of the most promising ones, how many times as fast as vanilla they are by the clock.
+    """
 
     k: int
     depth: int
@@ -130,18 +133,26 @@ class Tried(Value):
     tau: float
     rows: float
     layers: float
+    timed: float | None = None
 
     @property
     def budget(self) -> Budget:
         return Budget(self.k, self.depth, self.m, self.head_temperature, self.node, self.layer)
 
+    @property
+    def published(self) -> bool:
+        """Whether it has nothing that the paper has not."""
+        return self.budget == Budget(self.k, self.depth, self.m)
+
 
 class Tuned(Value):
-    """What tuning chose at a temperature, None where not to draft is better; vanilla's tokens per millisecond; all it tried."""
+    """What tuning chose at a temperature, of all budgets and of those that the paper knows, None where not to draft is better;
+    vanilla's tokens per millisecond; all it tried, those that were timed first."""
 
     kind: Literal["tuned"] = "tuned"
     temperature: float
     chosen: Tried | None
+    paper: Tried | None = None
     vanilla: float
     tried: tuple[Tried, ...]
 
@@ -156,6 +167,29 @@ class Reliability(Value):
     confidence: tuple[float, ...]
     accepted: tuple[float, ...]
     error: float
+
+
+class Calibrated(Value):
+    """Tokens per pass with one budget by the head's temperature, which was fitted to other prompts or is one of a few round ones.
+
+    layers: of the fitted one, what each layer's own fit is. error: as `Reliability` has it.
+    """
+
+    kind: Literal["calibrated"] = "calibrated"
+    temperature: float
+    head_temperature: float
+    layers: tuple[float, ...] = ()
+    k: int
+    depth: int
+    m: int
+    prompts: int
+    passes: int
+    tokens: int
+    error: float
+
+    @property
+    def tau(self) -> float:
+        return self.tokens / self.passes
 
 
 class Point(Value):
@@ -246,7 +280,7 @@ class Footer(Value):
     figures: Figures
 
 
-Measured = Tuned | Call | Together | Steps | Cost | Point | Reliability
+Measured = Tuned | Calibrated | Call | Together | Steps | Cost | Point | Reliability
 Line = Header | Measured | Footer
 LINES: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 V = TypeVar("V", bound=Value)

@@ -33,7 +33,7 @@ def reliability(
     for head_temperature in dict.fromkeys((1.0, *sharper)):
         asked = with_budget(decoder, replace(budget, head_temperature=head_temperature, node=0.0, layer=0.0))
         made = [asked.generate(prompt.tokens, params, KeyedCoins(seed)) for seed, prompt in enumerate(prompts)]
-        seen = np.array([node for one in made for block in one.blocks[1:-1] for node in _nodes(block)])
+        seen = np.array([node for one in made for block in one.blocks[1:-1] for node in nodes(block)])
         yield binned(seen[:, 0], seen[:, 1], temperature, head_temperature)
 
 
@@ -55,7 +55,7 @@ def binned(
     )
 
 
-def _nodes(block: Block) -> Iterator[tuple[float, float]]:
+def nodes(block: Block) -> Iterator[tuple[float, float]]:
     """(confidence, accepted or not) of each node whose parent was accepted."""
     values, asked = block.tree.values.tolist(), {ROOT, *block.path}
     for node in range(1, len(block.tree)):

@@ -19,17 +19,30 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target, load_model, torch_device
-from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA, Arm, Beside, ByTemperature, Ours, Transformers, ours_at
+from harness.bench.arms import (
+    PAPER,
+    SPECULATIVE,
+    TRANSFORMERS,
+    TUNED,
+    VANILLA,
+    Arm,
+    Beside,
+    ByTemperature,
+    Ours,
+    Transformers,
+    ours_at,
+)
 from harness.bench.batches import batches
-from harness.bench.budgets import points
+from harness.bench.budgets import points, with_budget
+from harness.bench.calibrate import FAMILY, calibrated, fitted
 from harness.bench.clock import Clock, clock
 from harness.bench.costs import costs
 from harness.bench.facts import commit, memory, of_machine, of_versions
 from harness.bench.figures import OFF, figures
-from harness.bench.record import RECORD, Asked, Call, Footer, Header, Measured, Record, Together, Tuned, Writer
+from harness.bench.record import RECORD, Asked, Calibrated, Call, Footer, Header, Measured, Record, Together, Tuned, Writer
 from harness.bench.reliability import reliability
 from harness.bench.settings import Settings, asked_prompts, label
-from harness.bench.steps import steps, twin
+from harness.bench.steps import steps
 from harness.bench.tune import PROMPTS, TOKENS, tune
 from harness.implementations import connect
 from harness.pairs import Pair, Prompt
@@ -57,7 +70,7 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
     with ExitStack() as stack:
         stack.enter_context(_threads(settings.threads))
         scene = stack.enter_context(opened(settings, pair))
-        tuned = list(_tuned(settings, pair, scene, report)) if settings.tune else []
+        tuned = list(_tuned(settings, pair, prompts, scene, report)) if settings.tune else []
         head = header(settings, prompts, scene, command)
         writer = stack.enter_context(Writer(out / RECORD, head))
         for line in chain(tuned, measured(settings, prompts, scene, report)):
@@ -103,22 +116,26 @@ def measured(settings: Settings, prompts: Sequence[Prompt], scene: Scene, report
         yield from reliability(scene.decoder, prompts, temperature, settings.budget, sharper)
 
 
-def _tuned(settings: Settings, pair: Pair, scene: Scene, report: Report) -> Iterator[Tuned]:
-    """Tune for every temperature, on prompts that are not timed; and let what was chosen be an arm, second in line."""
-    others, chosen = asked_prompts(PROMPTS, pair, 0, TOKENS), dict[float, Ours]()
+def _tuned(
+    settings: Settings, pair: Pair, prompts: Sequence[Prompt], scene: Scene, report: Report
+) -> Iterator[Tuned | Calibrated]:
+    """Tune for every temperature, on prompts that are not timed; and let what was chosen be arms, next in line."""
+    others = asked_prompts(PROMPTS, pair, 0, TOKENS)
+    arms: dict[str, dict[float, Ours]] = {PAPER: {}, TUNED: {}}
     for temperature in settings.temperatures:
-        found = tune(scene.decoder, others, temperature, scene.clock, lambda what: report(what, 0, 0))
-        spare = twin(scene.decoder)
-        assert isinstance(spare.drafter, Eagle2)
-        if found.chosen:
-            spare.drafter.budget = found.chosen.budget
-        else:
-            spare.drafter = None
-        chosen[temperature] = Ours(spare, scene.clock)
+        report(f"calibrating at temperature {temperature:g}", 0, 0)
+        fit, layers = fitted(scene.decoder, others, temperature)
+        yield from calibrated(scene.decoder, prompts, temperature, fit, layers)
+        heads = tuple(dict.fromkeys((*FAMILY, fit)))
+        found = tune(scene.decoder, others, temperature, heads, scene.clock, lambda what: report(what, 0, 0))
+        for name, tried in ((PAPER, found.paper), (TUNED, found.chosen)):
+            decoder = with_budget(scene.decoder, tried.budget if tried else None, scene.decoder.rule)
+            arms[name][temperature] = Ours(decoder, scene.clock)
         yield found
     before = dict(scene.arms)
     scene.arms.clear()
-    scene.arms.update({SPECULATIVE: before[SPECULATIVE], TUNED: ByTemperature(chosen), **before})
+    scene.arms.update({SPECULATIVE: before[SPECULATIVE], **{name: ByTemperature(ours) for name, ours in arms.items()}, **before})
+    scene.told[PAPER] = "eagle2_ref with its head, and the k, depth and m that were best here for each temperature"
     scene.told[TUNED] = "eagle2_ref with its head, and a budget that was tuned here for each temperature"
 
 

@@ -11,16 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
-from harness.bench.arms import SPECULATIVE, TUNED, VANILLA
-from harness.bench.record import Arm, Batched, Ratio, Record, Steps, Tuned
+from harness.bench.arms import OURS, PAPER, TUNED, VANILLA
+from harness.bench.record import Arm, Batched, Calibrated, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
 TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
-CHOSEN = ("T", "tuned: k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected")
 BATCHES = ("T", "texts", "arm", "tokens/s", "ms a pass", "rows", "times as fast", "of repeats")
+CHOSEN = ("T", "arm", "k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected", "timed")
+FITTED = ("T", "head temperature", "τ", "target passes", "off", "fitted; layer by layer")
 STEP = "ms a step"
 WIDTHS = {"arm": 12, "over": 12}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
@@ -44,9 +45,8 @@ def tables(record: Record) -> list[Cells]:
     found = of(record).arms
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
-    steps, tuned, batches = record.of(Steps), record.of(Tuned), of(record).batches
-    more = [*([together(batches)] if batches else []), *([parts(steps)] if steps else []), *([chosen(tuned)] if tuned else [])]
-    return [times, spent, ratios(record), *more]
+    more = together(of(record).batches), parts(record.of(Steps)), chosen(record.of(Tuned)), sharpened(record.of(Calibrated))
+    return [times, spent, ratios(record), *(cells for cells in more if cells.rows)]
 
 
 def together(batches: Sequence[Batched]) -> Cells:
@@ -60,13 +60,34 @@ def together(batches: Sequence[Batched]) -> Cells:
 
 
 def chosen(tuned: Sequence[Tuned]) -> Cells:
-    """The budgets that tuning chose, and what it expected of them."""
+    """The budgets that tuning chose, what it expected of them, and what the clock said on its own prompts."""
     told = []
     for one in tuned:
-        budget, rate = one.chosen, f"{(one.chosen.rate if one.chosen else one.vanilla) / one.vanilla:.2f}"
-        names = ("k", "depth", "m", "head_temperature", "node", "layer")
-        told.append((f"{one.temperature:g}", *(f"{getattr(budget, name):g}" if budget else "–" for name in names), rate))
+        for arm, budget in ((PAPER, one.paper), (TUNED, one.chosen)):
+            names = ("k", "depth", "m", "head_temperature", "node", "layer")
+            shape = [f"{getattr(budget, name):g}" if budget else "–" for name in names]
+            expected = f"{(budget.rate if budget else one.vanilla) / one.vanilla:.2f}"
+            told.append(
+                (f"{one.temperature:g}", arm, *shape, expected, f"{budget.timed:.2f}" if budget and budget.timed else "–")
+            )
     return Cells(CHOSEN, tuple(told))
+
+
+def sharpened(found: Sequence[Calibrated]) -> Cells:
+    """What temperatures of the head bring, on prompts to which none was fitted; the paper's is 1, the fitted one's row tells
+    what each layer's own would be."""
+    told = [
+        (
+            f"{one.temperature:g}",
+            f"{one.head_temperature:g}",
+            f"{one.tau:.2f}",
+            number(one.passes),
+            f"{one.error:.3f}",
+            " ".join(f"{layer:.2f}" for layer in one.layers),
+        )
+        for one in found
+    ]
+    return Cells(FITTED, tuple(told), frozenset(i for i, one in enumerate(found) if one.layers))
 
 
 def parts(steps: Sequence[Steps]) -> Cells:
@@ -142,7 +163,7 @@ def machine(record: Record) -> str:
 
 
 def _ours(rows: Sequence[Arm | Ratio | Steps | Batched]) -> frozenset[int]:
-    return frozenset(i for i, row in enumerate(rows) if row.arm in (SPECULATIVE, TUNED))
+    return frozenset(i for i, row in enumerate(rows) if row.arm in OURS)
 
 
 def _times(arm: Arm) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 A node is worth its row where the tokens it is expected to bring, exp(value), would take longer otherwise; a layer where its k
 best nodes together are worth a pass of the head. So both thresholds are a cost times a price: tokens per millisecond, of which
-the best that was found is the next one's price. The law of the text is the same whatever is chosen.
+the best that was found is the next one's price. What counts and costs expect most of is then timed against decoding without
+drafts, prompt by prompt. The law of the text is the same whatever is chosen.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
+from harness.bench.arms import Ours
+from harness.bench.budgets import with_budget
 from harness.bench.clock import Clock
 from harness.bench.costs import costs
 from harness.bench.record import Cost, Steps, Tried, Tuned
@@ -29,11 +32,15 @@ PROMPTS = FIXTURES / "prompts" / "tuning.jsonl"
 
 TOKENS = 64
 DEEPEST, LARGEST = 16, 32
-HEAD_TEMPERATURES = (1.0, 0.7, 0.5, 0.35)
 WIDTHS = (1, 2, 3, 4, 6, 8)
 ROUNDS = 2
 MARGIN = 1.03
-"""By how much drafting must be expected to win."""
+"""By how much drafting must win."""
+FINALISTS, HEATS = 8, 2
+"""How many budgets are timed, and how often each prompt."""
+FEW = 3
+SHAPES = ((1, 3, 3), (1, 6, 6), (2, 3, 5), (2, 6, 8), (2, 6, 10), (3, 3, 8), (4, 6, 12), (4, 6, 16))
+"""k, depth and m of small budgets as the paper has them, of which the best few are timed too."""
 SCALES = (0.25, 0.5, 2.0)
 """By which the thresholds are tried lower and higher: values are no exact probabilities."""
 
@@ -80,8 +87,15 @@ class Prices:
         return (self.verify(LARGEST) - self.verify(1)) / (LARGEST - 1)
 
 
-def tune(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock: Clock, hear: Hear) -> Tuned:
-    """The best budget that was found, and all that were tried, best first."""
+def tune(
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    temperature: float,
+    of_head: Sequence[float],
+    clock: Clock,
+    hear: Hear,
+) -> Tuned:
+    """The best budget that was found, and all that were tried, best first. of_head: the head's temperatures to choose from."""
     spare = twin(decoder)
     assert isinstance(spare.drafter, Eagle2)
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
@@ -97,17 +111,47 @@ def tune(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, clock:
             tried[budget] = _try(spare, budget, prompts, params, prices)
         return tried[budget].rate
 
-    best = max((Budget(1, depth, depth) for depth in (2, 4, 6)), key=worth)
+    best = max((Budget(*shape) for shape in SHAPES), key=worth)
     for _ in range(ROUNDS):
         price = max(worth(best), bare)
         best = max([best, *(priced(price, prices, k, best.head_temperature) for k in WIDTHS)], key=worth)
-        best = max([best, *(priced(price, prices, best.k, t) for t in HEAD_TEMPERATURES)], key=worth)
+        best = max([best, *(priced(price, prices, best.k, t) for t in of_head)], key=worth)
         for field in ("layer", "node"):
             best = max([best, *(_scaled(best, field, scale) for scale in SCALES)], key=worth)
-    ranked = tuple(sorted(tried.values(), key=lambda one: -one.rate))
-    return Tuned(
-        temperature=temperature, chosen=ranked[0] if ranked[0].rate > MARGIN * bare else None, vanilla=bare, tried=ranked
-    )
+    ranked = sorted(tried.values(), key=lambda one: -one.rate)
+    hear(f"tuning at temperature {temperature:g}: the best by the clock")
+    timed = race(decoder, finalists(ranked), prompts, params, clock)
+    rest = [one for one in ranked if one.budget not in {winner.budget for winner in timed}]
+    won = [one for one in timed if (one.timed or 0) > MARGIN]
+    paper = next((one for one in won if one.published), None)
+    return Tuned(temperature=temperature, chosen=next(iter(won), None), paper=paper, vanilla=bare, tried=(*timed, *rest))
+
+
+def finalists(ranked: Sequence[Tried]) -> list[Tried]:
+    """The best, the best of every k, as what is expected is not so sure that one shape should fill all places, and the best few
+    that the paper knows."""
+    of_each = list({one.k: one for one in reversed(ranked)}.values())
+    others = [one for one in ranked if one not in of_each]
+    published = [one for one in ranked if one.published][:FEW]
+    chosen = [*of_each, *others[: max(0, FINALISTS - len(of_each))]]
+    return sorted([*chosen, *(one for one in published if one not in chosen)], key=lambda one: -one.rate)
+
+
+def race(
+    decoder: Decoder, entered: Sequence[Tried], prompts: Sequence[Prompt], params: SamplingParams, clock: Clock
+) -> list[Tried]:
+    """Timed in turns, each in its turn first; by the geometric mean over prompts of the ratio to vanilla, the fastest first."""
+    runners = [with_budget(decoder, budget, decoder.rule) for budget in (None, *(one.budget for one in entered))]
+    spent = np.zeros((HEATS, len(prompts), len(runners)))
+    for heat, at in np.ndindex(*spent.shape[:2]):
+        for i in range(len(runners)):
+            place = (heat * len(prompts) + at + i) % len(runners)
+            made = Ours(runners[place], clock).run(prompts[at].tokens, params.temperature, params.max_new_tokens, heat)
+            spent[heat, at, place] = (made.seconds - (made.prefill or 0)) / (made.tokens - made.first)
+    by_prompt = np.median(spent, axis=0)
+    ratios = np.exp(np.log(by_prompt[:, :1] / by_prompt).mean(0))
+    told = [one.model_copy(update={"timed": float(ratio)}) for one, ratio in zip(entered, ratios[1:], strict=True)]
+    return sorted(told, key=lambda one: -(one.timed or 0))
 
 
 def priced(price: float, prices: Prices, k: int, head_temperature: float) -> Budget:

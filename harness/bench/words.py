@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from harness.bench.against import of
-from harness.bench.arms import SPECULATIVE, TRANSFORMERS, TUNED, VANILLA
+from harness.bench.arms import PAPER, SPECULATIVE, TRANSFORMERS, TUNED, VANILLA
 from harness.bench.record import Record
 from harness.report.words import listed
 
 
 def sentence(record: Record) -> str:
     """How many times as fast as what, with the budget that was asked for, and with one that was tuned."""
-    plain, tuned = (_compared(record, arm) for arm in (SPECULATIVE, TUNED))
+    plain, paper, tuned = (_compared(record, arm) for arm in (SPECULATIVE, PAPER, TUNED))
     told = [f"Decoding with the head is, {plain}."] if plain else []
+    told += [f"With k, depth and m chosen for this machine it is, {paper}."] if paper else []
     told += [f"With a tuned budget it is, {tuned}."] if tuned else []
     return " ".join(told) or "Nothing was compared."
 

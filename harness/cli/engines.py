@@ -85,7 +85,8 @@ def convert(
 
 @app.command(
     "engines",
-    epilog="Examples:  `eagle2 engines`  ·  `eagle2 engines --only vllm`  ·  `eagle2 engines --only openvino/eagle3 --tier full`",
+    epilog="Examples:  `eagle2 engines`  ·  `eagle2 engines --only openvino/eagle3-room --tier full`"
+    "  ·  `eagle2 engines --only vllm/draft_model --dtype bfloat16`",
 )
 @mendable
 def judge_engines(
@@ -93,10 +94,11 @@ def judge_engines(
     out: Annotated[Path, typer.Option("--out", help="Directory of the reports; one a method.")] = Path("reports/latest/engines"),
     check: Annotated[str, typer.Option(help="A chapter, such as LAW, or a property, LAW-4.")] = "",
     tier: Tier = "quick",
+    dtype: Dtype = "float32",
     jobs: Annotated[int, typer.Option("--jobs", "-n", help="Methods judged at a time.")] = 2,
     draw: Annotated[bool, typer.Option("--draw", help="Judge nothing: draw the page again.")] = False,
 ) -> None:
     """Judge every engine that is installed, by every method it offers, and draw one page of them all."""
     from harness.battery import judge_all
 
-    raise typer.Exit(judge_all([name for name in only.split(",") if name], out, check, tier, jobs, draw))
+    raise typer.Exit(judge_all([name for name in only.split(",") if name], out, check, tier, jobs, draw, dtype))

@@ -10,7 +10,7 @@ import pytest
 from eagle2_ref.errors import BadInput
 from harness import battery
 from harness.battery import Judging, folder_of, judge_all
-from harness.evidence import Result
+from harness.evidence import Result, read_record
 from harness.report.engines import Cell, render_index
 from harness.verdict import BROKEN
 from properties.meta.records import Page, hostile
@@ -32,6 +32,17 @@ def test_a_run_a_method_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "✗ **fault**" in markdown and "✓ **pass**" in markdown
     (record,) = (tmp_path / "engines").glob("*/right/record.jsonl")
     assert sorted(path.name for path in record.parent.iterdir()) == ["index.html", "record.jsonl", "summary.md"]
+
+
+def test_a_method_in_another_arithmetic_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(battery, "JUDGED", [Judging("ref", "right", "k=2,depth=2,m=4")])
+    for dtype in ("float32", "bfloat16"):
+        assert judge_all([], tmp_path, "GREEDY-3", "quick", jobs=1, draw=False, dtype=dtype) == 0
+    found = {path.parent.name: read_record(path).header.settings["dtype"] for path in tmp_path.glob("*/*/record.jsonl")}
+    assert found == {"right": "float32", "right-bfloat16": "bfloat16"}
+    assert "right-bfloat16" in (tmp_path / "index.md").read_text().replace("\\", "")
+    with pytest.raises(BadInput, match="dtype 'int8' is not known"):
+        judge_all([], tmp_path, "", "quick", jobs=1, draw=False, dtype="int8")
 
 
 def test_a_run_without_a_record_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ from harness.bench.record import (
     Record,
     Steps,
     Together,
+    Tried,
+    Tuned,
     Writer,
     read,
 )
@@ -252,6 +254,23 @@ def test_against_an_earlier_run_counts_are_judged_both_ways(count: str, factor: 
 
 def test_wall_clock_is_not_judged() -> None:
     assert not any(row.moved for row in against(changed(milliseconds=1000.0, prefill=0.1), changed()))
+
+
+def test_tuned_arms_are_compared_where_they_have_the_same_budget() -> None:
+    """What the clock chose otherwise this time has other counts, and nothing has moved."""
+
+    def run(k: int, rows: int) -> Record:
+        arms = FOOTER.figures.arms
+        mine = next(arm for arm in arms if arm.arm == "speculative").model_copy(update={"arm": "tuned", "rows": rows})
+        footer = FOOTER.model_copy(update={"figures": FOOTER.figures.model_copy(update={"arms": (*arms, mine)})})
+        shape = {"depth": 2, "m": 2, "head_temperature": 1.0, "node": 0.0, "layer": 0.0}
+        chosen = Tried(k=k, **shape, rate=1.0, tau=2.0, rows=3.0, layers=2.0)
+        tuned = Tuned(temperature=0.0, chosen=chosen, vanilla=0.5, tried=(chosen,))
+        return Record(header=HEADER, lines=(tuned, *CALLS), footer=footer)
+
+    assert [row.moved for row in against(run(2, 900), run(2, 100)) if row.now.arm == "tuned"] == [["rows"]]
+    assert "tuned" not in {row.now.arm for row in against(run(2, 900), run(3, 100))}
+    assert "speculative" in {row.now.arm for row in against(run(2, 900), run(3, 100))}
 
 
 def test_a_count_that_is_told_on_one_side_alone_has_moved() -> None:
