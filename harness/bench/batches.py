@@ -10,12 +10,13 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.errors import BadInput
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
-from harness.bench.arms import Arm, ours_at
+from harness.bench.arms import SPECULATIVE, TUNED, VANILLA, Arm, ours_at
 from harness.bench.clock import Clock
 from harness.bench.record import Together
 from harness.bench.settings import Settings, spread
 from harness.pairs import Prompt
 
+ARMS = (SPECULATIVE, TUNED, VANILLA)
 WARM = 8
 """New tokens of texts whose time is not looked at."""
 
@@ -31,9 +32,9 @@ def enough(settings: Settings, prompts: Sequence[Prompt]) -> None:
 def batches(
     settings: Settings, prompts: Sequence[Prompt], arms: dict[str, Arm], clock: Clock, report: Callable[[str, int, int], None]
 ) -> Iterator[Together]:
-    """The same prompts in groups of every size; arms of ours do a group one after the other, each first in turn."""
+    """The same prompts in groups of every size; the arms do a group one after the other, each first in turn."""
     chosen = spread(prompts, max(settings.batch))
-    names = [name for name, arm in arms.items() if ours_at(arm, settings.temperatures[0])]
+    names = [name for name in ARMS if name in arms]
     rounds = [
         (repeat, temperature, size)
         for repeat in range(settings.repeats)
