@@ -44,7 +44,7 @@ engines: install
 	.engines/$*/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# On a machine with a CUDA device, half an hour at most; what is there already is not made again.
+# On a machine with a CUDA device, half an hour by arithmetic; what is there already is not made again.
 gpu: install
 	$(BIN)/eagle2 gpu
 

@@ -14,8 +14,8 @@ WARM = 3
 def recorded(step: Callable[[], Tensor], state: Sequence[Tensor], device: torch.device) -> Callable[[], Tensor]:
     """The graph of a step that reads and writes `state` in place, asks the host for nothing, and returns one tensor.
 
-    The graph reads and writes where the tensors lie: `state`, weights and tables must stay there for as long as it lives. Runs
-    begin from the state as it is, each of them, as one that went on might run out of its room; it is left as it was found.
+    The graph reads and writes where tensors lie: state, caches, weights and tables must stay there for as long as it lives. Each
+    run before it begins from the state as it is, as one that went on might run out of its room; it is left as it was found.
     """
     before = [tensor.clone() for tensor in state]
     with torch.cuda.device(device):

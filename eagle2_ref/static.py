@@ -155,7 +155,7 @@ class Static:
         state.fresh.fill_(1)
         if params not in self._steps:
             step = partial(self._step, params)
-            self._steps[params] = recorded(step, _tensors(state), self.network.device) if self.capture else step
+            self._steps[params] = recorded(step, _moved(state), self.network.device) if self.capture else step
         return self._steps[params]
 
     def _room(self, capacity: int) -> State:
@@ -322,6 +322,7 @@ def _fill(fixed: FixedCache | None, kept: Kept) -> None:
     fixed.filled.fill_(kept.length)
 
 
-def _tensors(state: State) -> list[Tensor]:
+def _moved(state: State) -> list[Tensor]:
+    """What a step moves on. What it writes into a cache lies behind all that is filled, and is nobody's until that moves."""
     caches = [cache for cache in (state.target, state.head) if cache]
-    return [state.tokens, state.features, state.fresh, *(t for cache in caches for t in (cache._store, cache.filled))]
+    return [state.tokens, state.features, state.fresh, *(cache.filled for cache in caches)]
