@@ -22,13 +22,13 @@ SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
 CHOSEN = ("T", "arm", "k", "depth", "m", "head temperature", "node", "layer", "times as fast, expected", "timed")
 FITTED = ("T", "head temperature", "τ", "target passes", "off", "fitted; layer by layer")
-JUDGED = ("judged", "pair", "verdict", "seconds", "texts", "tokens", "texts a second", "decoding", "scoring", "harness")
+JUDGED = ("judged", "pair", "verdict", "seconds", "texts", "texts/s", "decoder", "target", "harness")
 BATCHES = ("T", "texts", "arm", "tokens/s", "ms a pass", "rows", "times as fast", "of repeats")
 STEP = "ms a step"
 BOUNDS = ("T", "arm", "step", "least", "ratio", "GB/s", *READS)
 NAMES = ("arm", "over", "moved", "judged", "pair", "verdict")
 """Columns of words, not of numbers."""
-WIDTHS = {"arm": 12, "over": 12, "judged": 10}
+WIDTHS = {"arm": 12, "over": 12, "judged": 10, "verdict": 7}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
 LEGEND = (
     "Medians over prompts, intervals by bootstrap over prompts. ms a token: decoding, without the prompt's pass; * with it, where"
@@ -140,7 +140,7 @@ def judging(campaigns: Sequence[Campaign]) -> Cells:
     told = []
     for one in campaigns:
         spent = [f"{seconds / one.seconds:.0%}" for seconds in (one.decoding, one.scoring)]
-        counts = (number(one.texts), number(one.tokens), f"{one.texts / one.seconds:.1f}")
+        counts = (number(one.texts), f"{one.texts / one.seconds:.1f}")
         told.append((one.decoder, one.pair, one.verdict, f"{one.seconds:.1f}", *counts, *spent, f"{one.overhead:.1%}"))
     return Cells(JUDGED, tuple(told), note=JUDGING)
 

@@ -84,8 +84,8 @@ TOLD = Campaign(decoder="ref", pair="coin4", verdict="pass", texts=128, tokens=4
 def test_a_campaign_is_a_row() -> None:
     cells = show.judging([TOLD])
     told = dict(zip(cells.columns, cells.rows[0], strict=True))
-    assert told["judged"] == "ref" and told["seconds"] == "8.0" and told["texts a second"] == "16.0"
-    assert [told[name] for name in ("decoding", "scoring", "harness")] == ["75%", "20%", "5.0%"]
+    assert told["judged"] == "ref" and told["seconds"] == "8.0" and told["texts/s"] == "16.0"
+    assert [told[name] for name in ("decoder", "target", "harness")] == ["75%", "20%", "5.0%"]
 
 
 def test_it_travels_in_the_record() -> None:
