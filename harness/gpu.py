@@ -56,20 +56,7 @@ def parts(device: str, out: Path) -> list[Part]:
         for name in [f"{connectable.rstrip(':')}-{dtype}"]
     ]
     pair = ("--target", str(LARGE / "target"), "--draft", str(LARGE / "draft"))
-    timed = (
-        "--device",
-        device,
-        "--dtype",
-        "bfloat16",
-        "--threads",
-        "1",
-        "--repeats",
-        "2",
-        "--limit",
-        "18",
-        "--out",
-        str(out / "bench"),
-    )
+    timed = ("--device", device, "--out", str(out / "bench"), *"--dtype bfloat16 --threads 1 --repeats 2 --limit 18".split())
     made = [Part("", ("train", "large", "--out", str(LARGE), "--device", device)), Part("bench", ("bench", *pair, *timed))]
     return [*judged[:2], *made, *judged[2:]]
 
