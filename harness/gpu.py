@@ -56,21 +56,11 @@ def parts(device: str, out: Path) -> list[Part]:
         for name in [f"{connectable.rstrip(':')}-{dtype}"]
     ]
     pair = ("--target", str(LARGE / "target"), "--draft", str(LARGE / "draft"))
-    timed = (
-        "--device",
-        device,
-        "--dtype",
-        "bfloat16",
-        "--threads",
-        "1",
-        "--repeats",
-        "2",
-        "--limit",
-        "18",
-        "--out",
-        str(out / "bench"),
-    )
-    made = [Part("", ("train", "large", "--out", str(LARGE), "--device", device)), Part("bench", ("bench", *pair, *timed))]
+    timed = ("--device", device, "--dtype", "bfloat16", "--threads", "1", "--repeats", "2", "--limit", "18")
+    made = [
+        Part("", ("train", "large", "--out", str(LARGE), "--device", device)),
+        Part("bench", ("bench", *pair, *timed, "--out", str(out / "bench"))),
+    ]
     return [*judged[:2], *made, *judged[2:]]
 
 
