@@ -30,10 +30,11 @@ NAMES = ("arm", "over", "moved", "judged", "pair", "verdict")
 """Columns of words, not of numbers."""
 WIDTHS = {"arm": 12, "over": 12, "judged": 10, "verdict": 7}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
-LEGEND = (
+MEDIANS = (
     "Medians over prompts, intervals by bootstrap over prompts. ms a token: decoding, without the prompt's pass; * with it, where"
-    " an arm does not tell it apart. τ: tokens per target pass, of all passes, and the mean of the prompts' own."
+    " an arm does not tell it apart. τ: tokens per target pass"
 )
+LEGEND = f"{MEDIANS}, of all passes, and the mean of the prompts' own."
 
 JUDGING = (
     "Judged: seconds to the verdict of a sampling campaign at temperature 1, and whose they are: the decoder's, those of the"

@@ -14,6 +14,7 @@ from harness.bench.against import against
 from harness.bench.counting import added, counted
 from harness.bench.counts import off
 from harness.bench.figures import OFF, compared, figures, interval
+from harness.bench.readme import glance
 from harness.bench.record import (
     RECORD,
     Asked,
@@ -187,6 +188,16 @@ def test_a_tuned_budget_has_a_sentence_of_its_own() -> None:
 def test_the_parts_of_a_step_are_told_as_shares() -> None:
     one = Steps(arm="vanilla", temperature=0.0, steps=5, milliseconds={"target pass": 3.0, "rule": 0.75, "rest": 0.25})
     assert show.parts([one]).rows == (("0", "vanilla", "4.00", "75%", "", "", "19%", "", "6%"),)
+
+
+def test_the_readme_has_a_row_an_arm() -> None:
+    """How many times as fast as vanilla, as transformers and as its own control, where it has been compared with them."""
+    cells = glance(Record(header=HEADER, lines=tuple(CALLS), footer=None))
+    rows = {row[1]: dict(zip(cells.columns, row, strict=True)) for row in cells.rows}
+    assert [rows["speculative"][name] for name in ("× vanilla", "95 %", "τ")] == ["3.00", "2.00–10.00", "2.40"]
+    assert rows["vanilla"]["× vanilla"] == "" and rows["speculative"]["× its own control"] == ""
+    assert rows["beside"]["× its own control"] == "2.00*" and rows["beside"]["τ"] == ""
+    assert [cells.rows[i][1] for i in cells.heavy] == ["speculative"]
 
 
 def recorded(folder: Path, *lines: Line) -> Path:
