@@ -7,12 +7,8 @@ from pathlib import Path
 
 from eagle2_ref.errors import BadInput
 from harness.bench import show
-from harness.bench.against import of
-from harness.bench.arms import OURS, STATIC, STATIC_VANILLA, TRANSFORMERS, VANILLA
-from harness.bench.figures import OFF
 from harness.bench.page import markdown
 from harness.bench.record import Record
-from harness.bench.show import Cells
 from harness.bench.words import asked, together
 from harness.report import write_whole
 from harness.report.summary import text
@@ -26,28 +22,12 @@ def section(record: Record) -> str:
         f"{text(asked(record), 600)}",
         f"{text(show.machine(record), 600)}; {record.header.started[:10]}.",
         "",
-        *markdown(glance(record)),
+        *markdown(show.glance(record)),
         "",
         text(f"{show.MEDIANS}. ×: how many times as fast.", 600),
         *(["", text(told, 1200)] if (told := together(record)) else []),
     ]
     return "\n".join(lines)
-
-
-def glance(record: Record) -> Cells:
-    """A row an arm: how many times as fast it is as decoding without drafts, as transformers, and as its own control."""
-    found = of(record)
-    medians = {(one.arm, one.over, one.temperature): one for one in found.ratios}
-    rows = []
-    for arm in found.arms:
-        own = STATIC_VANILLA if arm.arm == STATIC else arm.arm + OFF
-        over = [medians.get((arm.arm, name, arm.temperature)) for name in (VANILLA, TRANSFORMERS, own)]
-        times = [f"{one.median:.2f}{'*' if one.whole else ''}" if one else "" for one in over]
-        interval = f"{over[0].low:.2f}–{over[0].high:.2f}" if over[0] else ""
-        spent = f"{arm.milliseconds:.2f}{'*' if arm.whole else ''}", f"{arm.tau:.2f}" if arm.tau else ""
-        rows.append((f"{arm.temperature:g}", arm.arm, *spent, times[0], interval, *times[1:]))
-    heavy = frozenset(i for i, arm in enumerate(found.arms) if arm.arm in OURS)
-    return Cells(("T", "arm", "ms a token", "τ", "× vanilla", "95 %", "× transformers", "× its own control"), tuple(rows), heavy)
 
 
 def write(record: Record, readme: Path) -> Path:

@@ -14,7 +14,6 @@ from harness.bench.against import against
 from harness.bench.counting import added, counted
 from harness.bench.counts import off
 from harness.bench.figures import OFF, compared, figures, interval
-from harness.bench.readme import glance
 from harness.bench.record import (
     RECORD,
     Asked,
@@ -190,9 +189,9 @@ def test_the_parts_of_a_step_are_told_as_shares() -> None:
     assert show.parts([one]).rows == (("0", "vanilla", "4.00", "75%", "", "", "19%", "", "6%"),)
 
 
-def test_the_readme_has_a_row_an_arm() -> None:
+def test_at_a_glance_there_is_a_row_an_arm() -> None:
     """How many times as fast as vanilla, as transformers and as its own control, where it has been compared with them."""
-    cells = glance(Record(header=HEADER, lines=tuple(CALLS), footer=None))
+    cells = show.glance(Record(header=HEADER, lines=tuple(CALLS), footer=None))
     rows = {row[1]: dict(zip(cells.columns, row, strict=True)) for row in cells.rows}
     assert [rows["speculative"][name] for name in ("× vanilla", "95 %", "τ")] == ["3.00", "2.00–10.00", "2.40"]
     assert rows["vanilla"]["× vanilla"] == "" and rows["speculative"]["× its own control"] == ""
