@@ -24,7 +24,7 @@ def section(record: Record) -> str:
         "",
         *markdown(show.glance(record)),
         "",
-        text(f"{show.MEDIANS}. ×: how many times as fast.", 600),
+        text(f"{show.MEDIANS}. {show.TIMES_AS_FAST}", 600),
         *(["", text(told, 1200)] if (told := together(record)) else []),
     ]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from harness.bench.record import Arm, Batched, Bound, Calibrated, Campaign, Rati
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
-GLANCE = ("T", "arm", "ms a token", "τ", "× vanilla", "95 %", "× transformers", "× its own control")
+GLANCE = ("T", "arm", "ms a token", "τ", "× vanilla", "95 %", "× generate", "× control")
 TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
@@ -32,6 +32,7 @@ NAMES = ("arm", "over", "moved", "judged", "pair", "verdict")
 """Columns of words, not of numbers."""
 WIDTHS = {"arm": 12, "over": 12, "judged": 10, "verdict": 7}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
+TIMES_AS_FAST = "×: how many times as fast as decoding without drafts, as transformers' generate, and as an arm's own control."
 MEDIANS = (
     "Medians over prompts, intervals by bootstrap over prompts. ms a token: decoding, without the prompt's pass; * with it, where"
     " an arm does not tell it apart. τ: tokens per target pass"
@@ -100,7 +101,7 @@ def glance(record: Record) -> Cells:
         spent = f"{arm.milliseconds:.2f}{'*' if arm.whole else ''}", f"{arm.tau:.2f}" if arm.tau else ""
         rows.append((f"{arm.temperature:g}", arm.arm, *spent, times[0], interval, *times[1:]))
     heavy = frozenset(i for i, arm in enumerate(found.arms) if arm.arm in OURS)
-    return Cells(GLANCE, tuple(rows), heavy)
+    return Cells(GLANCE, tuple(rows), heavy, TIMES_AS_FAST)
 
 
 def chosen(tuned: Sequence[Tuned]) -> Cells:

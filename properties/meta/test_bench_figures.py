@@ -194,8 +194,8 @@ def test_at_a_glance_there_is_a_row_an_arm() -> None:
     cells = show.glance(Record(header=HEADER, lines=tuple(CALLS), footer=None))
     rows = {row[1]: dict(zip(cells.columns, row, strict=True)) for row in cells.rows}
     assert [rows["speculative"][name] for name in ("× vanilla", "95 %", "τ")] == ["3.00", "2.00–10.00", "2.40"]
-    assert rows["vanilla"]["× vanilla"] == "" and rows["speculative"]["× its own control"] == ""
-    assert rows["beside"]["× its own control"] == "2.00*" and rows["beside"]["τ"] == ""
+    assert rows["vanilla"]["× vanilla"] == "" and rows["speculative"]["× control"] == ""
+    assert rows["beside"]["× control"] == "2.00*" and rows["beside"]["τ"] == ""
     assert [cells.rows[i][1] for i in cells.heavy] == ["speculative"]
 
 
