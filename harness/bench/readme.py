@@ -18,18 +18,13 @@ BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
 
 def section(record: Record) -> str:
     """What stands between the marks."""
-    times, spent, ratios = show.tables(record)[:3]
     lines = [
         f"{text(asked(record), 600)}",
         f"{text(show.machine(record), 600)}; {record.header.started[:10]}.",
         "",
-        *markdown(ratios),
+        *markdown(show.glance(record)),
         "",
-        *markdown(times),
-        "",
-        *markdown(spent),
-        "",
-        text(show.LEGEND, 600),
+        text(f"{show.MEDIANS}. {show.TIMES_AS_FAST}", 600),
         *(["", text(told, 1200)] if (told := together(record)) else []),
     ]
     return "\n".join(lines)

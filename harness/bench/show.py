@@ -11,12 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bench.against import COUNTS, Row, of
-from harness.bench.arms import OURS, PAPER, TUNED, VANILLA
+from harness.bench.arms import OURS, PAPER, STATIC, STATIC_VANILLA, TRANSFORMERS, TUNED, VANILLA
 from harness.bench.bound import READS
+from harness.bench.figures import OFF
 from harness.bench.record import Arm, Batched, Bound, Calibrated, Campaign, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
+GLANCE = ("T", "arm", "ms a token", "τ", "× vanilla", "95 %", "× generate", "× control")
 TIMES = ("T", "arm", "ms a token", "95 %", "first token")
 SPENT = ("T", "arm", "τ", "τ by prompt", "target passes", "head passes", "rows")
 RATIOS = ("T", "arm", "over", "times as fast", "95 %", "of totals")
@@ -30,10 +32,12 @@ NAMES = ("arm", "over", "moved", "judged", "pair", "verdict")
 """Columns of words, not of numbers."""
 WIDTHS = {"arm": 12, "over": 12, "judged": 10, "verdict": 7}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
-LEGEND = (
+TIMES_AS_FAST = "×: how many times as fast as decoding without drafts, as transformers' generate, and as an arm's own control."
+MEDIANS = (
     "Medians over prompts, intervals by bootstrap over prompts. ms a token: decoding, without the prompt's pass; * with it, where"
-    " an arm does not tell it apart. τ: tokens per target pass, of all passes, and the mean of the prompts' own."
+    " an arm does not tell it apart. τ: tokens per target pass"
 )
+LEGEND = f"{MEDIANS}, of all passes, and the mean of the prompts' own."
 
 JUDGING = (
     "Judged: seconds to the verdict of a sampling campaign at temperature 1, and whose they are: the decoder's, those of the"
@@ -59,7 +63,7 @@ class Cells:
 
 
 def tables(record: Record) -> list[Cells]:
-    """Milliseconds, counts, ratios, and the parts of a step."""
+    """At a glance; then milliseconds, counts, ratios, and all else that the record has the lines for."""
     found = of(record).arms
     told = [arm for arm in found if arm.target_passes is not None]
     times, spent = Cells(TIMES, tuple(map(_times, found)), _ours(found)), Cells(SPENT, tuple(map(_spent, told)), _ours(told))
@@ -71,7 +75,7 @@ def tables(record: Record) -> list[Cells]:
         sharpened(record.of(Calibrated)),
         judging(record.of(Campaign)),
     ]
-    return [times, spent, ratios(record), *(cells for cells in drawn if cells.rows)]
+    return [glance(record), times, spent, ratios(record), *(cells for cells in drawn if cells.rows)]
 
 
 def together(batches: Sequence[Batched]) -> Cells:
@@ -82,6 +86,22 @@ def together(batches: Sequence[Batched]) -> Cells:
         ratio = ("", "") if one.arm == VANILLA else (f"{one.ratio:.2f}", _between(one.low, one.high))
         told.append((f"{one.temperature:g}", str(one.texts), one.arm, *spent, *ratio))
     return Cells(BATCHES, tuple(told), _ours(batches))
+
+
+def glance(record: Record) -> Cells:
+    """A row an arm: how many times as fast it is as decoding without drafts, as transformers, and as its own control."""
+    found = of(record)
+    medians = {(one.arm, one.over, one.temperature): one for one in found.ratios}
+    rows = []
+    for arm in found.arms:
+        own = STATIC_VANILLA if arm.arm == STATIC else arm.arm + OFF
+        over = [medians.get((arm.arm, name, arm.temperature)) for name in (VANILLA, TRANSFORMERS, own)]
+        times = [f"{one.median:.2f}{'*' if one.whole else ''}" if one else "" for one in over]
+        interval = _between(over[0].low, over[0].high) if over[0] else ""
+        spent = f"{arm.milliseconds:.2f}{'*' if arm.whole else ''}", f"{arm.tau:.2f}" if arm.tau else ""
+        rows.append((f"{arm.temperature:g}", arm.arm, *spent, times[0], interval, *times[1:]))
+    heavy = frozenset(i for i, arm in enumerate(found.arms) if arm.arm in OURS)
+    return Cells(GLANCE, tuple(rows), heavy, TIMES_AS_FAST)
 
 
 def chosen(tuned: Sequence[Tuned]) -> Cells:

@@ -189,6 +189,16 @@ def test_the_parts_of_a_step_are_told_as_shares() -> None:
     assert show.parts([one]).rows == (("0", "vanilla", "4.00", "75%", "", "", "19%", "", "6%"),)
 
 
+def test_at_a_glance_there_is_a_row_an_arm() -> None:
+    """How many times as fast as vanilla, as transformers and as its own control, where it has been compared with them."""
+    cells = show.glance(Record(header=HEADER, lines=tuple(CALLS), footer=None))
+    rows = {row[1]: dict(zip(cells.columns, row, strict=True)) for row in cells.rows}
+    assert [rows["speculative"][name] for name in ("× vanilla", "95 %", "τ")] == ["3.00", "2.00–10.00", "2.40"]
+    assert rows["vanilla"]["× vanilla"] == "" and rows["speculative"]["× control"] == ""
+    assert rows["beside"]["× control"] == "2.00*" and rows["beside"]["τ"] == ""
+    assert [cells.rows[i][1] for i in cells.heavy] == ["speculative"]
+
+
 def recorded(folder: Path, *lines: Line) -> Path:
     with Writer(folder / RECORD, HEADER) as writer:
         writer.write(*lines)
