@@ -28,6 +28,8 @@ LARGE = Path("fixtures/work/large")
 DTYPES = ("float32", "bfloat16", "float16")
 """What is under test. Chapters that are exact are run in float64 whatever the dtype."""
 
+ELSEWHERE = "give cuda or cuda:N, with a torch that sees it; on the CPU `eagle2 verify` and `eagle2 bench` tell the same"
+
 
 @dataclass(frozen=True)
 class Part:
@@ -66,8 +68,12 @@ def parts(device: str, out: Path) -> list[Part]:
 
 def run(device: str, out: Path) -> int:
     """All parts, then summary.md. Exit code: of a fault if there is one, else of a part that left no record, else the highest."""
-    if torch_device(device).type != "cuda":
-        raise BadInput(f"{device} is no GPU", "give cuda or cuda:N; on the CPU `eagle2 verify` and `eagle2 bench` tell the same")
+    try:
+        there = torch_device(device).type == "cuda"
+    except BadInput as error:
+        raise BadInput(error.what, ELSEWHERE) from None  # its own hint is the CPU, which is of no use here
+    if not there:
+        raise BadInput(f"{device} is no GPU", ELSEWHERE)
     out.mkdir(parents=True, exist_ok=True)
     console, asked = Console(highlight=False, soft_wrap=True), parts(device, out)
     for part in asked:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,10 @@ from harness.laws.campaign import LONGEST, PER_CALL, ROUND, starts
 from harness.laws.oracle import Oracle
 from harness.pairs import Prompt, shipped
 from properties.meta import tiny
+from properties.meta.ticking import ticking
 
 COIN = shipped("coin4")
 ASKED = Asked.behind(COIN, starts(COIN.vocab_size), new=12, tokens=600, k=2, depth=3, m=5)
-
-
-def ticking() -> Callable[[], float]:
-    """A clock that is a second later whenever it is looked at."""
-    now = iter(range(100_000))
-    return lambda: float(next(now))
 
 
 def test_every_second_is_somebodys() -> None:

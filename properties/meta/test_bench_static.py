@@ -24,7 +24,8 @@ from harness.bench.show import bounds
 from harness.cli import app
 from harness.pairs import Pair, Prompt, shipped
 from properties.meta import tiny
-from properties.meta.test_bench import SMALL, ticking
+from properties.meta.test_bench import SMALL
+from properties.meta.ticking import ticking
 
 ARMS = ["speculative", "vanilla", "static", "static vanilla"]
 
