@@ -39,6 +39,7 @@ def test_without_a_device_nothing_is_begun(device: str, tmp_path: Path, monkeypa
     monkeypatch.setattr(subprocess, "run", None)
     told = eagle2("gpu", "--device", device, "--out", str(tmp_path / "out"))
     assert told.exit_code == 2 and len(told.stderr.strip().splitlines()) == 2 and not (tmp_path / "out").exists()
+    assert "--device cpu" not in told.stderr and "give cuda or cuda:N" in told.stderr
     assert eagle2("train", "large", "--out", str(tmp_path / "pair")).exit_code == 2 and not (tmp_path / "pair").exists()
 
 
