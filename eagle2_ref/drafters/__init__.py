@@ -62,22 +62,19 @@ class Method(Protocol):
 
 
 class FromText(Drafter):
-    """What drafts from the text alone: `text` is all of it, the root last."""
-
-    text: list[int]
+    """What drafts from the text alone."""
 
     def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:  # noqa: ARG002
-        self.text = [int(prompt[0])]
+        self._text = [int(prompt[0])]
 
     def observe(self, tokens: Sequence[int], features: Tensor) -> None:  # noqa: ARG002
-        self.text[-1] = int(self.text[-1])  # chance may have left it open until now
-        self.text += tokens
+        self._text = [*self.text, *tokens]
 
     @property
-    def root(self) -> int:
-        """The newest token."""
-        self.text[-1] = int(self.text[-1])
-        return self.text[-1]
+    def text(self) -> list[int]:
+        """All of it, the root last, which chance may have left open until it is looked at."""
+        self._text[-1] = int(self._text[-1])
+        return self._text
 
 
 def whole(method: object, **least: int) -> None:

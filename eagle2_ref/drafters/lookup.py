@@ -38,7 +38,7 @@ class LookupDrafter(FromText):
 
     def propose(self, depth: int) -> DraftTree:
         chain = copied(self.text, self.method.ngram, min(depth, self.method.depth))
-        return DraftTree.of([self.root, *chain], list(range(-1, len(chain))))
+        return DraftTree.of([self.text[-1], *chain], list(range(-1, len(chain))))
 
 
 def copied(text: Sequence[int], ngram: int, n: int) -> Sequence[int]:
