@@ -29,7 +29,7 @@ SOLVED = 1e-9
 
 INSTANCES = 150
 
-GROWING = [Cell("coin4", {"temperature": 1.0}, 3, 4, 2), Cell("dice8", {"temperature": 0.7}, 4, 4, 3)]
+GROWING = [Cell("dice8", {"temperature": 1.0}, 3, 4, 2), Cell("dice8", {"temperature": 0.7}, 4, 4, 3)]
 PROMPTS = 18
 MORE = (1, 2, 3, 5, 8)
 """By how many nodes a tree grows, or by how many layers a chain."""
