@@ -54,7 +54,7 @@ LLAMA2 = Family(
 
 LLAMA3 = Family(
     "{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n{{ message.content }}<|eot_id|>"
-    "{% endfor %}<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "{% endfor %}<|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}",  # Jinja drops a template's last line break
     ASSISTANT,
     ("<|end_of_text|>", "<|eot_id|>"),
 )
