@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from eagle2_ref.errors import BadInput
+from fixtures.training.files import write_json
 from harness.compare.chat import ASSISTANT, LLAMA2, LLAMA3, PLAIN, VICUNA, Chat, Family
 from harness.compare.presets import PRESETS, preset
 from harness.compare.published import figures
@@ -97,6 +98,25 @@ def test_what_ends_an_answer(tmp_path: Path) -> None:
 def test_a_target_without_a_tokenizer_cannot_be_asked(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"has no tokenizer\n"):
         Chat.of(Pair("pair", tmp_path, tmp_path))
+
+
+def test_the_tokenizer_that_llama2_was_published_with(tmp_path: Path) -> None:
+    """tokenizer.model alone, as SentencePiece writes it: a prompt begins once, and its special tokens are special."""
+    spm = pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
+    with (tmp_path / "tokenizer.model").open("wb") as file:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter([ASSISTANT]), model_writer=file, vocab_size=330, model_type="bpe", byte_fallback=True,
+            remove_extra_whitespaces=False, normalization_rule_name="identity", minloglevel=2,
+        )  # fmt: skip
+    written = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    write_json(tmp_path / "tokenizer_config.json", {**written, "add_bos_token": True, "add_eos_token": False})
+    write_json(tmp_path / "config.json", {"model_type": "llama"})
+    asked = Chat.of(Pair("pair", tmp_path, tmp_path), LLAMA2)
+    text, tokens = asked.prompt(TURNS)
+    assert asked.ends == (2,) and text == "".join(TOLD["llama2"][2:])
+    assert [(place == 0, token) for place, token in enumerate(tokens) if token in (1, 2)] == [(True, 1), (False, 2), (False, 1)]
+    assert asked.said(tokens[1 : tokens.index(2)]).startswith("[INST] <<SYS>>") and max(tokens) < 330
 
 
 def test_a_tokenizer_that_needs_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

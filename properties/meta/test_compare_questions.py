@@ -38,7 +38,7 @@ def test_questions_are_read(tmp_path: Path) -> None:
 
 def test_files_are_told_apart(tmp_path: Path) -> None:
     """Questions have turns, our own prompts a text; what is neither is left to who reads prompts."""
-    assert is_questions(written(tmp_path, ["", *ROWS]))
+    assert is_questions(written(tmp_path, ["", *ROWS])) and is_questions(written(tmp_path, ['{"turns": []}']))
     assert not is_questions(PROMPTS) and not is_questions(tmp_path / "nowhere") and not is_questions(tmp_path)
     assert not any(is_questions(written(tmp_path, rows)) for rows in (["{"], [""], ["[]"], ['"turns"']))
 
@@ -89,6 +89,15 @@ def test_a_second_turn_stands_behind_the_targets_own_answer(tmp_path: Path) -> N
     assert before == first.tokens and list(tokens) == greedy(model, first.tokens, 9)
     assert second.text == f"{first.text} {chat.said(tokens)}</s>USER: Now in one line. ASSISTANT:"
     assert (second.text, second.tokens) == chat.prompt([*ROWS[0]["turns"][:1], chat.said(tokens), ROWS[0]["turns"][1]])
+
+
+def test_an_answer_ends_where_the_model_ends_it() -> None:
+    """With the first token that ends one, which is told; or when it is long enough."""
+    model, prompt = tiny.target(), tiny.tokens(7)
+    text = greedy(model, prompt, 9)
+    end = text[5]
+    assert greedily(Target(model), (end, 63), 9)(prompt) == text[: text.index(end) + 1]
+    assert greedily(Target(model), (), 9)(prompt) == text
 
 
 def greedy(model: Any, prompt: Sequence[int], n: int) -> list[int]:
