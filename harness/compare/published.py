@@ -74,4 +74,4 @@ def _figures(row: dict[str, Any], told: dict[str, Any]) -> Iterator[Figure]:
     doubt = "; ".join(text for text in (told.get("doubt"), row.get("doubt")) if text)
     for data, pair in zip(told["data"], row["figures"].split(), strict=True):
         speedup, tau = map(float, pair.split("/"))
-        yield Figure(source, row["model"], label, OURS.get(label, ""), row["temperature"], data, speedup, tau, doubt)
+        yield Figure(source, row["model"], label, OURS.get(label, ""), float(row["temperature"]), data, speedup, tau, doubt)
