@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from copy import copy
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,15 +13,12 @@ from torch.nn.utils.rnn import pad_sequence
 from eagle2_ref.cache import beside
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block, Decoder, Finish, Generation
-from eagle2_ref.drafters import Drafter
 from eagle2_ref.drafters.eagle2 import Eagle2, propose_together
 from eagle2_ref.errors import BadInput
 from eagle2_ref.network import Rows
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target
-from eagle2_ref.tree import ROOT, DraftTree
-
-Resettable = TypeVar("Resettable", Target, Drafter)
+from eagle2_ref.tree import DraftTree, Tree
 
 
 class Batch:
@@ -65,14 +61,14 @@ class Batch:
         chains = [DraftTree.of(text.tokens, list(range(-1, len(text.tokens) - 1))) for text in texts]
         return together([text.target for text in texts], chains, prompts=True)
 
-    def propose(self, texts: Sequence[Text]) -> list[DraftTree]:
+    def propose(self, texts: Sequence[Text]) -> Sequence[Tree]:
         """A tree for each text, bare without a drafter; EAGLE-2's head serves all texts in one pass a layer."""
         drafters = [text.drafter for text in texts if isinstance(text.drafter, Eagle2)]
         if len(drafters) == len(texts):
             return propose_together(drafters, [text.room for text in texts])
         return [text.decoder._propose(text.tokens[-1], text.room) for text in texts]
 
-    def verify(self, texts: Sequence[Text], trees: Sequence[DraftTree]) -> list[Rows]:
+    def verify(self, texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:
         """`Target.verify` of a tree for each text in one pass. `Target.commit` follows, for each text alone."""
         return together([text.target for text in texts], trees)
 
@@ -84,8 +80,11 @@ class Text:
     def __init__(self, decoder: Decoder, number: int, asked: tuple[Sequence[int], SamplingParams, Coins]) -> None:
         prompt, self.params, self.coins = asked
         self.number, self.decoder = number, copy(decoder)
-        self.target = self.decoder.target = another(decoder.target)
-        self.drafter = self.decoder.drafter = another(decoder.drafter) if decoder.drafter else None
+        self.target = self.decoder.target = copy(decoder.target)
+        self.target.reset()
+        self.drafter = self.decoder.drafter = copy(decoder.drafter)
+        if self.drafter:
+            self.drafter.begin(prompt, self.params, self.coins)
         self.tokens, self.blocks = list(prompt), list[Block]()
         self.end = min(len(prompt) + self.params.max_new_tokens, self.target.context)
         self.at_end: Finish = "length" if self.end == len(prompt) + self.params.max_new_tokens else "context"
@@ -98,15 +97,15 @@ class Text:
 
     def begin(self, rows: Rows) -> None:
         """The prompt has been read: its block."""
-        block = self._accept(DraftTree.bare(self.tokens[-1]), rows.logits)
+        block = self._accept(self.decoder._bare(self.tokens[-1]), rows.logits)
         self.decoder._observe(self.tokens[1:] + block.tokens, rows.features)
         self._emit(block)
 
-    def advance(self, tree: DraftTree, rows: Rows) -> None:
+    def advance(self, tree: Tree, rows: Rows) -> None:
         """A tree has been verified: its block."""
         block = self._accept(tree, rows.logits)
         self.target.commit(block.path)
-        self.decoder._observe(block.tokens, rows.features[[ROOT, *block.path]][: len(block.tokens)])
+        self.decoder._learn(block, rows)
         self._emit(block)
 
     def told(self) -> Generation:
@@ -115,7 +114,7 @@ class Text:
         tokens = [token for block in self.blocks for token in block.tokens]
         return Generation(tokens, self.blocks, self.finish, self.target.passes, self.drafter.passes if self.drafter else 0)
 
-    def _accept(self, tree: DraftTree, logits: Tensor) -> Block:
+    def _accept(self, tree: Tree, logits: Tensor) -> Block:
         return self.decoder._accept(tree, logits, self.tokens, self.params, self.coins)
 
     def _emit(self, block: Block) -> None:
@@ -129,15 +128,8 @@ class Text:
             self.tokens[-1] = int(self.tokens[-1])  # chance may have left the last token open until it is looked at
 
 
-def another(of: Resettable) -> Resettable:
-    """The same model with the state of another text."""
-    copied = copy(of)
-    copied.reset()
-    return copied
-
-
 @torch.inference_mode()
-def together(targets: Sequence[Target], trees: Sequence[DraftTree], prompts: bool = False) -> list[Rows]:
+def together(targets: Sequence[Target], trees: Sequence[Tree], prompts: bool = False) -> list[Rows]:
     """One pass over a tree for each text, after which the cache of each holds all of its nodes.
 
     They are written at the same columns for all texts, behind the longest. What a text sees, at which position, is what it is
@@ -165,7 +157,7 @@ def together(targets: Sequence[Target], trees: Sequence[DraftTree], prompts: boo
     return told
 
 
-def _ancestors(trees: Sequence[DraftTree], firsts: Sequence[int], nodes: int) -> Tensor:
+def _ancestors(trees: Sequence[Tree], firsts: Sequence[int], nodes: int) -> Tensor:
     """Boolean [B, nodes, nodes]: each tree's ancestors, its own nodes beginning at `first`; what pads sees itself alone."""
     seen = torch.eye(nodes, dtype=torch.bool).repeat(len(trees), 1, 1)
     for row, (tree, first) in enumerate(zip(trees, firsts, strict=True)):

@@ -30,8 +30,12 @@ class Coins(Protocol):
     def categorical(self, p: Tensor) -> int:
         """A token drawn with probabilities p [V]; p is positive somewhere and sums to 1 up to rounding."""
 
+    def aside(self) -> Coins:
+        """Coins for a drafter that draws: what it gets from them says nothing about what a rule will get from these."""
+        return self
 
-class SeededCoins:
+
+class SeededCoins(Coins):
     """Coins from a torch generator: what one samples with."""
 
     def __init__(self, seed: int) -> None:
@@ -47,7 +51,7 @@ class SeededCoins:
         return invert(p, self.uniform())
 
 
-class KeyedCoins:
+class KeyedCoins(Coins):
     """Coins that depend on the seed and on the position alone, not on the order in which they are asked for.
 
     The token at a position is argmax p / e, with e exponential noise keyed by (seed, position): a draw from p. A decoder
@@ -74,6 +78,9 @@ class KeyedCoins:
         self.seek(self._position + 1)
         return token
 
+    def aside(self) -> Coins:
+        return KeyedCoins(_key(self._seed, 1 << 32))
+
     def noise(self, position: int, size: int) -> Tensor:
         """The exponential noise [size] of a position; `p / noise` is the race whose winner is the token."""
         self._generator.manual_seed(_key(self._seed, position, 0))
@@ -81,7 +88,7 @@ class KeyedCoins:
         return noise.clamp_min_(torch.finfo(torch.float32).tiny)
 
 
-class ScriptedCoins:
+class ScriptedCoins(Coins):
     """Coins that are read from a list, for tests at the boundary: 0, the largest number below 1, an exact tie."""
 
     def __init__(self, uniforms: Sequence[float]) -> None:
@@ -97,7 +104,7 @@ class ScriptedCoins:
         return invert(p, self.uniform())
 
 
-class EnumeratedCoins:
+class EnumeratedCoins(Coins):
     """Coins that come up every way there is: each one branches on a Trail, and `executions` runs all branches."""
 
     def __init__(self, trail: Trail) -> None:

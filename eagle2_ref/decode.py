@@ -10,15 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from eagle2_ref.checkpoint import load_head
 from eagle2_ref.coins import Coins, undecided
-from eagle2_ref.drafters import Drafter
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.drafters import Drafter, Method
+from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
+from eagle2_ref.network import Rows
 from eagle2_ref.rules import Accepted, Rule, walk
 from eagle2_ref.sampling import SamplingParams, probabilities, processed
 from eagle2_ref.target import Target
-from eagle2_ref.tree import ROOT, DraftTree
+from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 
 Finish = Literal["eos", "length", "context"]
 
@@ -28,14 +28,15 @@ class Block:
     """The tokens that one target pass emits.
 
     start: position of the first of them. accepted: how many of them were drafted; one more token follows, unless an end
-    of text cut the block short. path: the accepted nodes of the tree. logprobs: log p of each token, p as `warm` has it at
-    temperature 0; none where chance has left the last token open. The first block is the prompt's: its tree is bare.
+    of text cut the block short. tree: all that was verified, passengers too. path: its accepted nodes. logprobs: log p of each
+    token, p as `warm` has it at temperature 0; none where chance has left the last token open. The first block is the prompt's:
+    its tree is bare.
     """
 
     start: int
     tokens: list[int]
     accepted: int
-    tree: DraftTree
+    tree: Tree
     path: list[int]
     logprobs: list[float] = field(default_factory=list)
 
@@ -69,18 +70,14 @@ class Decoder:
         cls,
         target: Path | str,
         draft: Path | str | None = None,
-        budget: Budget | None = None,
+        method: Method | None = None,
         rule: Rule = walk,
         dtype: str = "float32",
         device: str = "cpu",
     ) -> Decoder:
-        """From the directories of a pair; `draft` None gives the control arm."""
+        """From the directories of a pair; `draft` None gives the control arm. Without a method it is EAGLE-2 as published."""
         loaded = Target.load(target, dtype, device)
-        if draft is None:
-            return cls(loaded, None, rule)
-        network = loaded.network
-        head = load_head(draft, network.embedding.detach().cpu(), str(target)).to(network.embedding)
-        return cls(loaded, Eagle2(head, network.lm_head, budget or Budget()), rule)
+        return cls(loaded, None if draft is None else (method or Budget()).drafter(loaded, draft), rule)
 
     def generate(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> Generation:
         """The whole continuation of a prompt."""
@@ -101,9 +98,9 @@ class Decoder:
         self.finish = "length" if end == len(prompt) + params.max_new_tokens else "context"
         self.target.reset()
         if self.drafter:
-            self.drafter.reset()
+            self.drafter.begin(prompt, params, coins)
 
-        tree = DraftTree.bare(text[-1])
+        tree = self._bare(text[-1])
         rows = self.target.prefill(text)
         block = self._accept(tree, rows.logits, text, params, coins)
         self._observe(text[1:] + block.tokens, rows.features)
@@ -121,12 +118,13 @@ class Decoder:
             rows = self.target.verify(tree)
             block = self._accept(tree, rows.logits, text, params, coins)
             self.target.commit(block.path)
-            self._observe(block.tokens, rows.features[[ROOT, *block.path]][: len(block.tokens)])
+            self._learn(block, rows)
 
-    def _accept(self, tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
+    def _accept(self, tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
         coins.seek(len(text))
-        scores = processed(logits, tree, text, params)
-        accepted: Accepted = self.rule(tree, probabilities(scores, params), coins)
+        proposed = tree.proposals
+        scores = processed(logits[: len(proposed)], proposed, text, params)
+        accepted: Accepted = self.rule(proposed, probabilities(scores, params), coins)
         tokens = accepted.tokens(tree)
         ends = [i for i, token in enumerate(tokens) if params.ends(token)]
         kept = tokens[: ends[0] + 1] if ends else tokens
@@ -142,8 +140,17 @@ class Decoder:
         told: list[float] = laws.gather(1, columns[:, None])[:, 0].tolist()
         return told
 
-    def _propose(self, root: int, depth: int) -> DraftTree:
+    def _bare(self, root: int) -> DraftTree | SampledTree:
+        return (self.drafter.trees if self.drafter else DraftTree).bare(root)
+
+    def _propose(self, root: int, depth: int) -> DraftTree | SampledTree:
         return self.drafter.propose(depth) if self.drafter else DraftTree.bare(root)
+
+    def _learn(self, block: Block, rows: Rows) -> None:
+        """A tree was verified, and this came of it."""
+        if self.drafter:
+            self.drafter.learn(block.tree, rows.logits, block.path)
+            self.drafter.observe(block.tokens, rows.features[[ROOT, *block.path]][: len(block.tokens)])
 
     def _observe(self, tokens: Sequence[int], features: Tensor) -> None:
         if self.drafter:

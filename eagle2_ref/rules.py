@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.tree import ROOT, DraftTree
+from eagle2_ref.tree import ROOT, SampledTree, Tree
 
 
 @dataclass(frozen=True)
@@ -18,19 +20,20 @@ class Accepted:
     path: list[int]
     token: int
 
-    def tokens(self, tree: DraftTree) -> list[int]:
+    def tokens(self, tree: Tree) -> list[int]:
         """The emitted tokens: those of the path, then the recovered or bonus token."""
         return [*(tree.token(node) for node in self.path), self.token]
 
 
-Rule = Callable[[DraftTree, Tensor, Coins], Accepted]
+Rule = Callable[[Any, Tensor, Coins], Accepted]
+"""(tree, p [m + 1, V], coins): each rule says which trees it takes. Row i of p is the target's law after node i."""
 
 
-def walk(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+def walk(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
     """Sample the target, and follow the tree for as long as it goes the same way.
 
     Law: every emitted token is a draw from p, so the text is distributed as the target's, whatever the tree; the tree
-    decides only how many draws one target pass can serve. p is [m + 1, V]: row i is the target's law after node i.
+    decides only how many draws one target pass can serve.
     """
     path: list[int] = []
     node = ROOT
@@ -43,7 +46,7 @@ def walk(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
         node = child
 
 
-def reject(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+def reject(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
     """EAGLE-2's published rule: offer the children one by one, each as a proposal of probability one.
 
     Law: that of `walk`. A chain of coins "this one? else, of what remains, this one?" is one categorical draw taken in
@@ -64,6 +67,53 @@ def reject(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
         node = child
 
 
+def sampled(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
+    """The rule of drafts that were drawn from q: keep x with probability min(1, p/q), or else draw from (p - q)+.
+
+    Law: that of `walk`, over the draws of the drafts too. Whatever q is, min(p, q) is what x is drafted and kept with, and
+    (p - q)+ is what p lacks then (Leviathan et al., arXiv 2211.17192, appendix A.1). Of several children each is judged by what
+    is left of p, and of q, after its earlier siblings (EAGLE, section 3.3; SpecInfer, arXiv 2305.09781, section 4.3).
+    """
+    path: list[int] = []
+    node = ROOT
+    while True:
+        r, q = p[node], tree.q[node]
+        for child in tree.children(node):
+            x = tree.token(child)
+            if coins.uniform() < r[x] / q[x]:
+                break
+            r, q = lacking(r, q), without(q, x)
+        else:
+            return Accepted(path, coins.categorical(r))
+        path.append(child)
+        node = child
+
+
+def typical(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
+    """Medusa's typical acceptance, which is LOSSY: keep whatever the target finds likely enough, and of all paths the longest.
+
+    A child is kept with p(x) > min(0.09, 0.3 exp(-H(p))), H the entropy after its parent; of paths of one length the likelier
+    one counts (Medusa, arXiv 2401.10774, section 2.3.1). No coin is asked for a draft: what the drafter likes comes too often.
+    At temperature 0 p is certain, and so is what is kept: greedy decoding.
+    """
+    least = torch.exp(torch.special.entr(p).sum(-1)).reciprocal().mul(0.3).clamp(max=0.09)
+    kept, likelihood = [ROOT], {ROOT: 1.0}
+    for node in range(1, len(tree)):
+        parent, x = tree.parent(node), tree.token(node)
+        if parent in likelihood and p[parent, x] > least[parent]:
+            likelihood[node] = likelihood[parent] * float(p[parent, x])
+            kept.append(node)
+    last = max(kept, key=lambda node: (tree.depths[node], likelihood[node]))
+    return Accepted(tree.path(last), coins.categorical(p[last]))
+
+
+def lacking(r: Tensor, q: Tensor) -> Tensor:
+    """(r - q)+, renormalised. Where nothing is lacking r is q, and what was refused was refused by rounding."""
+    rest = (r - q).clamp(min=0)
+    total = rest.sum()
+    return rest / total if total > 0 else r
+
+
 def without(r: Tensor, x: int) -> Tensor:
     """The law r, given that the draw is not x. A rejected x had probability below 1, so that something remains."""
     r = r.clone()
@@ -72,3 +122,4 @@ def without(r: Tensor, x: int) -> Tensor:
 
 
 RULES: dict[str, Rule] = {"reject": reject, "walk": walk}
+"""The lossless rules of any tree."""

@@ -18,7 +18,7 @@ from transformers.generation.logits_process import (
 )
 
 from eagle2_ref.errors import BadInput
-from eagle2_ref.tree import DraftTree
+from eagle2_ref.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class SamplingParams:
         return chosen
 
 
-def law(logits: Tensor, tree: DraftTree, text: Sequence[int], params: SamplingParams) -> Tensor:
+def law(logits: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
     """p [m + 1, V]: row i is the law of the token after node i, given the text and the path to node i.
 
     `text` ends with the root. A processor that looks back sees each node's own history, so that p is what
@@ -99,7 +99,7 @@ def law(logits: Tensor, tree: DraftTree, text: Sequence[int], params: SamplingPa
     return probabilities(processed(logits, tree, text, params), params)
 
 
-def processed(logits: Tensor, tree: DraftTree, text: Sequence[int], params: SamplingParams) -> Tensor:
+def processed(logits: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
     """Scores [m + 1, V]: logits as the processors leave them. At temperature 0 no warper is applied: their softmax is the
     law whose likeliest token is taken, and of which log-probabilities are told, as `transformers.generate` does."""
     scores = logits if logits.dtype == torch.float64 else logits.float()
@@ -114,7 +114,7 @@ def probabilities(scores: Tensor, params: SamplingParams) -> Tensor:
     return torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
 
 
-def _process(scores: Tensor, tree: DraftTree, text: Sequence[int], params: SamplingParams) -> Tensor:
+def _process(scores: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
     """Nodes of one depth have histories of one length, hence one call of the processors a depth; without a processor
     that looks back, one call in all."""
     processors = params.processors()
@@ -131,7 +131,7 @@ def _process(scores: Tensor, tree: DraftTree, text: Sequence[int], params: Sampl
     return processed
 
 
-def _refuse_nan(scores: Tensor, tree: DraftTree, length: int) -> None:
+def _refuse_nan(scores: Tensor, tree: Tree, length: int) -> None:
     bad = ~scores.amax(-1).isfinite()  # NaN if one is, inf if one is, -inf if all are
     if bad.any():
         node = int(bad.nonzero()[0])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.cache import Cache, Kept
-from eagle2_ref.coins import SeededCoins
+from eagle2_ref.coins import Coins, SeededCoins
 from eagle2_ref.decode import Block, Decoder, Finish, Generation
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2, Pool, best
 from eagle2_ref.errors import BadInput
@@ -254,7 +254,7 @@ class Static:
         return Block(start, [int(x) for x in emitted[:n]], n - 1, tree, [int(x) for x in path[1:n]], logprobs[:n])
 
 
-class Ahead:
+class Ahead(Coins):
     """Coins that can be seen before they are used: one uniform a token, as `walk` asks for them."""
 
     def __init__(self, coins: SeededCoins, n: int) -> None:

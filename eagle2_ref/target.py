@@ -15,7 +15,7 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.hosted import Hosted
 from eagle2_ref.llama import Llama
 from eagle2_ref.network import Network, Rows
-from eagle2_ref.tree import DraftTree
+from eagle2_ref.tree import Tree
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
 
@@ -80,7 +80,7 @@ class Target:
         return rows
 
     @torch.inference_mode()
-    def verify(self, tree: DraftTree) -> Rows:
+    def verify(self, tree: Tree) -> Rows:
         """Logits [m + 1, V] and features [m + 1, H] of all nodes, each as if only its own path stood behind the text.
 
         A node at depth d has the root's position plus d, and sees the text, its ancestors and itself. The cache holds all

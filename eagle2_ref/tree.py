@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,29 +14,30 @@ ROOT = 0
 
 
 @dataclass(frozen=True)
-class DraftTree:
+class Tree:
     """Proposed continuations of the root, which is the newest emitted token and node 0.
 
-    tokens   [m + 1]  token ids
-    parents  [m + 1]  index of each node's parent, always smaller than its own; the root's is -1
-    values   [m + 1]  log of the product of confidences from the root (EAGLE-2, section 4.1); 0 at the root
+    tokens      [m + 1]  token ids
+    parents     [m + 1]  index of each node's parent, always smaller than its own; the root's is -1
+    passengers  how many of the last nodes are no proposals: they ride in the target's pass for what it says behind them, and
+                no rule sees them (Lookahead, arXiv 2402.02057, section 3.2)
 
-    Everything else is derived. Siblings carry different tokens; a rule relies on it.
+    Everything else is derived. Proposed siblings carry different tokens; a rule relies on it. What a rule may make of a tree
+    hangs on how its nodes came about: see DraftTree and SampledTree, of which neither is the other.
     """
 
     tokens: Tensor
     parents: Tensor
-    values: Tensor
+    passengers: int = field(default=0, kw_only=True)
 
-    @classmethod
-    def of(cls, tokens: list[int], parents: list[int], values: list[float] | None = None) -> DraftTree:
-        """A tree from plain lists; without values every confidence counts as 1."""
-        return cls(torch.tensor(tokens), torch.tensor(parents), torch.tensor(values or [0.0] * len(tokens)))
-
-    @classmethod
-    def bare(cls, root: int) -> DraftTree:
-        """The root alone: to verify it is to take one step of ordinary decoding."""
-        return cls.of([root], [-1])
+    @property
+    def proposals(self) -> Self:
+        """The tree without its passengers."""
+        if not self.passengers:
+            return self
+        n = len(self) - self.passengers
+        rows = {each.name: getattr(self, each.name)[:n] for each in fields(self) if each.name != "passengers"}
+        return replace(self, **rows, passengers=0)
 
     def __len__(self) -> int:
         """Number of nodes, the root included: m + 1."""
@@ -96,11 +98,48 @@ class DraftTree:
             mask[node] |= mask[parent]
         return torch.from_numpy(mask)
 
+
+@dataclass(frozen=True)
+class DraftTree(Tree):
+    """A tree whose nodes were chosen, by whatever looks only at the past: each is a proposal of probability one.
+
+    values [m + 1]: log of the product of confidences from the root (EAGLE-2, section 4.1); 0 at the root. To leave nodes out,
+    by value or by depth, is one more choice: the law of the text does not change with it.
+    """
+
+    values: Tensor
+
+    @classmethod
+    def of(cls, tokens: list[int], parents: list[int], values: list[float] | None = None) -> DraftTree:
+        """A tree from plain lists; without values every confidence counts as 1."""
+        return cls(torch.tensor(tokens), torch.tensor(parents), torch.tensor(values or [0.0] * len(tokens)))
+
+    @classmethod
+    def bare(cls, root: int) -> DraftTree:
+        """The root alone: to verify it is to take one step of ordinary decoding."""
+        return cls.of([root], [-1])
+
     def down_to(self, depth: int) -> DraftTree:
-        """The tree without the nodes below a depth. The law of what is emitted does not change with it."""
+        """The tree without the nodes below a depth."""
         kept = [node for node, d in enumerate(self.depths) if d <= depth]
         if len(kept) == len(self):
             return self
         renumbered = {old: new for new, old in enumerate(kept)}
         parents = [renumbered.get(self._parents[node], -1) for node in kept]
         return DraftTree(self.tokens[kept], torch.tensor(parents), self.values[kept])
+
+
+@dataclass(frozen=True)
+class SampledTree(Tree):
+    """A tree whose nodes were drawn: the children of node i, in order, from row i of q [m + 1, V], none of them twice.
+
+    A later sibling is a draw from q without the earlier ones, renormalised (EAGLE, arXiv 2401.15077, section 3.3). There are no
+    values here, and nothing is ever left out: a draw that is dropped for what it turned out to be is no draw from q any more.
+    """
+
+    q: Tensor
+
+    @classmethod
+    def bare(cls, root: int) -> SampledTree:
+        """The root alone: nothing was drawn."""
+        return cls(torch.tensor([root]), torch.tensor([-1]), torch.zeros(1, 0))

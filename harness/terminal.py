@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
+from rich.tree import Tree as Drawn
 
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
@@ -21,7 +21,7 @@ from harness.report import view, words
 
 if TYPE_CHECKING:
     from eagle2_ref.decode import Block
-    from eagle2_ref.tree import DraftTree
+    from eagle2_ref.tree import Tree
 
 ACCEPTED, OWN = "green", "bold yellow"
 COLOURS = {
@@ -100,27 +100,30 @@ class Speller:
             yield text
 
 
-def draft_tree(block: Block, tokenizer: Any) -> Tree:
-    """The tree of one step: each node with its token and the value it was chosen for; the accepted path in colour."""
-    values = [f"{value:.3f}" for value in block.tree.values.exp().tolist()]
+def draft_tree(block: Block, tokenizer: Any) -> Drawn:
+    """The tree of one step: each node with its token and the value it was chosen for, if it was; the accepted path in colour."""
+    from eagle2_ref.tree import DraftTree
+
+    tree = block.tree
+    values = [f"{value:.3f}" for value in tree.values.exp().tolist()] if isinstance(tree, DraftTree) else [""] * len(tree)
     last = block.tokens[-1] if len(block.tokens) > block.accepted else None
     ending = {} if last is None else {block.path[-1] if block.path else 0: (last, "the target's own")}
-    return branches(block.tree, block.path, values, ending, lambda token: repr(tokenizer.decode([token])))
+    return branches(tree, block.path, values, ending, lambda token: repr(tokenizer.decode([token])))
 
 
 def branches(
-    tree: DraftTree,
+    tree: Tree,
     path: Sequence[int],
     notes: Sequence[str],
     ending: Mapping[int, tuple[int, str]],
     spell: Callable[[int], str],
-) -> Tree:
+) -> Drawn:
     """A drawn tree: each node with a note behind it, `path` in colour, and below a node the token that ended the block there."""
 
     def label(node: int) -> Text:
         return Text(spell(tree.token(node)), style=ACCEPTED if node in path else "") + Text(f"  {notes[node]}", style="dim")
 
-    drawn = Tree(label(0), guide_style="dim")
+    drawn = Drawn(label(0), guide_style="dim")
     grown = {0: drawn}
     for node in range(1, len(tree)):
         grown[node] = grown[tree.parent(node)].add(label(node))

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from harness.implementations import Implementation
+from harness.implementations import SHAPE, Implementation
 from harness.implementations.engine import AdapterError, Engine, NotApplicable
 from harness.laws.teacher import Noise, Teacher, load_plain
 from harness.pairs import Pair, Prompt, prompts, shipped
@@ -39,7 +39,9 @@ class Subject:
         return cls(asked, impl, pair, texts)
 
     def open(self, pair: Pair, speculate: bool = True, **options: Any) -> Engine:
-        """An engine on a pair, kept for later checks, with the run's device and dtype where its constructor takes them."""
+        """An engine on a pair, kept for later checks, with the run's device and dtype where its constructor takes them; of the
+        bounds of a tree, k, depth and m, those that mean something to it."""
+        options = {name: value for name, value in options.items() if name not in SHAPE or self.impl.takes(name)}
         common = {name: getattr(self.asked, name) for name in ("dtype", "device") if self.impl.takes(name)}
         key = (pair, speculate, *sorted(options.items()))
         engine = self._opened.pop(key, None) or self.impl.open(pair, speculate=speculate, **{**common, **options})

@@ -14,7 +14,9 @@ from harness.plugin import Judge
 from properties.subject import Subject
 from properties.watch import farthest, steps
 
-ROUNDING = 1e-9
+ROUNDING = 1e-5
+"""As TREE-2 has it."""
+
 PARAMS = {"temperature": 1.0, "max_new_tokens": 32}
 
 
@@ -38,7 +40,7 @@ def test_the_targets_cache(judge: Judge, subject: Subject) -> None:
 
 def test_the_heads_cache(judge: Judge, subject: Subject) -> None:
     """CACHE-2: What the head keeps is what it computes from the target's own features; nothing of a tree's expansion stays."""
-    subject.impl.require("decoder")
+    subject.impl.require("decoder", "head")
     decoder, model = subject.open(subject.pair, dtype="float64").raw.decoder, subject.plain(subject.pair, "float64")
     worst, blocks = 0.0, 0
     for i, prompt in enumerate(subject.texts[:3]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import tempfile
 from collections import Counter
@@ -43,7 +42,7 @@ def test_blocks_add_up(judge: Judge, subject: Subject) -> None:
         rows = [(i, token) for i, output in enumerate(outputs) for token in list(dict.fromkeys(output.tokens))[1:][-3:]]
         ended = [{**params[i], "eos_token_id": token} for i, token in rows]
         outputs += engine.generate([prompts[i] for i, _ in rows], ended, [i for i, _ in rows])
-    depth = int(subject.impl.options.get("depth", 6 if "budget" in subject.impl.capabilities else 1 << 30))
+    depth = subject.impl.shape.get("depth", 1 << 30)
     if wrong := next(filter(None, (_miscounted(output, depth) for output in outputs)), ""):
         judge("fault", wrong)
     sizes = Counter(block.accepted for output in outputs for block in output.blocks or () if block.parents)
@@ -68,18 +67,21 @@ def _miscounted(output: Output, depth: int) -> str:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["T=0", "T=1"])
 def test_acceptance_length(temperature: float, judge: Judge, subject: Subject) -> None:
-    """COUNT-2: On the shipped pair and prompts, with the budget of the committed figure, tau is that figure to within 2 %.
+    """COUNT-2: On the shipped pair and prompts, with the options of the committed figure, tau is that figure to within 2 %.
 
     Two-sided: a tau that is too high is as wrong as one that is too low (ROCm/aiter issue 2720: 99 % acceptance, from a
     kernel that gave every row the same output).
     """
-    subject.impl.require("coins", "rules", "budget")
+    subject.impl.require("coins", "budget", "tau")
     committed = FIXTURES / "pairs" / subject.pair.name / "tau.json"
     if not committed.exists():
         judge("n/a", f"no figure is committed for the pair {subject.pair.name}")
-    figure = json.loads(committed.read_text())
-    engine = subject.open(subject.pair, **subject.sampling(subject.pair, rule="walk", dtype="float32", **figure["budget"]))
-    params = {"temperature": temperature, "max_new_tokens": figure["max_new_tokens"]}
+    figures = json.loads(committed.read_text())
+    if not (figure := figures["methods"].get(subject.impl.method)):
+        judge("n/a", f"no figure is committed for the method {subject.impl.method}")
+    coupling = {"rule": "walk"} if "rules" in subject.impl.capabilities else {}
+    engine = subject.open(subject.pair, **subject.sampling(subject.pair, dtype="float32", **coupling, **figure["options"]))
+    params = {"temperature": temperature, "max_new_tokens": figures["max_new_tokens"]}
     prompts = [prompt.tokens for prompt in subject.texts]
     outputs = engine.decode_all(prompts, params, [KeyedCoins(i) for i in range(len(prompts))])
     tau, due = tau_of(outputs), float(figure["tau"][f"{temperature:g}"])
@@ -137,7 +139,9 @@ def _require_a_known_head(judge: Judge, impl: Implementation) -> None:
     """End the check as n/a where there is nothing to compare the reference with."""
     if impl.checkpoint != "draft":
         judge("n/a", f"it drafts with {impl.checkpoint!r}, not with the pair's EAGLE head")
-    if not {"k", "depth", "m"} <= set(budget_of(impl) or ()):
+    if "rules" in impl.capabilities and "dynamic" not in impl.capabilities:
+        judge("n/a", "its trees are not EAGLE-2's")
+    if not {"k", "depth", "m"} <= set(impl.shape):
         judge("n/a", "it does not tell the shape of its draft trees: 'budget' with k, depth and m")
     if not impl.capabilities & {"blocks", "counters"}:
         judge("n/a", "it declares neither of the capabilities 'blocks' and 'counters'")
@@ -145,7 +149,7 @@ def _require_a_known_head(judge: Judge, impl: Implementation) -> None:
 
 def _reference(subject: Subject, pair: Pair) -> Engine:
     """The reference's decoder in float32, with the subject's budget; it is but the measure, and texts share its passes."""
-    options: dict[str, Any] = {**(budget_of(subject.impl) or {}), "device": subject.asked.device, "batch": 32}
+    options: dict[str, Any] = {**subject.impl.shape, "device": subject.asked.device, "batch": 32}
     return connect("ref").open(pair, **options)
 
 
@@ -208,14 +212,6 @@ def _tau(costs: Sequence[Cost]) -> float:
     """Tokens a pass over drafts; where there was none, nothing was sped up."""
     passes = sum(cost.passes for cost in costs)
     return 1 + sum(cost.accepted for cost in costs) / passes if passes else 1.0
-
-
-def budget_of(implementation: Implementation) -> dict[str, int] | None:
-    """k, depth and m of its draft trees, where it tells them, or is the reference's decoder and lets them be chosen."""
-    if implementation.budget or not implementation.capabilities >= {"rules", "budget"}:
-        return implementation.budget
-    options = {name: option.default for name, option in inspect.signature(implementation.make).parameters.items()}
-    return {name: int((options | implementation.options)[name]) for name in ("k", "depth", "m")}
 
 
 def tau_of(outputs: list[Output]) -> float:

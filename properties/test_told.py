@@ -16,7 +16,6 @@ from harness.laws.told import KINDS, Tellings, telling
 from harness.plugin import Judge
 from properties.cells import needs
 from properties.subject import Subject
-from properties.test_count import budget_of
 
 COARSE = 0.05
 """Nats by which an engine's own arithmetic (a cache in half precision, fast exponentials) may be off, in both of its arms."""
@@ -105,7 +104,7 @@ def test_counters(temperature: float, judge: Judge, subject: Subject) -> None:
     blocks are told too, whose drafted and accepted tokens the counters must then be.
     """
     subject.impl.require("counters")
-    engine, budget = subject.open(subject.pair), budget_of(subject.impl)
+    engine, budget = subject.open(subject.pair), subject.impl.shape
     params, prompts = {"temperature": temperature, "max_new_tokens": 64}, [prompt.tokens for prompt in subject.texts[:8]]
     start, outputs = _counters(engine), list[Output]()
     for some in (prompts[:4], prompts[4:]):
@@ -130,7 +129,7 @@ def _counters(engine: Engine) -> Counters:
     return counted
 
 
-def _miscounted(counted: Counters, outputs: Sequence[Output], budget: dict[str, int] | None) -> str:
+def _miscounted(counted: Counters, outputs: Sequence[Output], budget: dict[str, int]) -> str:
     """What cannot be in the counters of a call, or nothing."""
     passes, drafted, accepted = counted.passes, counted.drafted, counted.accepted
     tokens = sum(len(output.tokens) for output in outputs)
@@ -140,10 +139,10 @@ def _miscounted(counted: Counters, outputs: Sequence[Output], budget: dict[str, 
         return f"{accepted} tokens were accepted, but only {drafted} drafted"
     if passes > tokens or (drafted and not passes):
         return f"{passes} passes over {drafted} drafted tokens were counted, for {tokens} tokens"
-    if budget and drafted > passes * budget["m"]:
+    if "m" in budget and drafted > passes * budget["m"]:
         return f"{drafted} tokens were drafted in {passes} passes, of {budget['m']} at most"
     # Of a text's last block no more than its accepted path can be cut.
-    if budget and passes + accepted > tokens + len(outputs) * budget["depth"]:
+    if "depth" in budget and passes + accepted > tokens + len(outputs) * budget["depth"]:
         return f"{passes} passes that accepted {accepted} tokens emit {passes + accepted}, but the texts have {tokens}"
     return ""
 

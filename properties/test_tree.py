@@ -22,8 +22,9 @@ from properties.cells import Cell, parametrize
 from properties.subject import Subject
 from properties.watch import Pass, Step, farthest, leaves, logits_after, steps
 
-ROUNDING = 1e-9
-"""Logits of two orders of float64 arithmetic, through two dozen layers."""
+ROUNDING = 1e-5
+"""Logits of two orders of float64 arithmetic. transformers' norms are in float32 even so: a difference in the last bit that falls
+between two of its numbers, as one in some thousand passes does, becomes one of 1e-6."""
 
 CLOSE = 1e-6
 """Values that differ by less count as equal."""
@@ -35,11 +36,7 @@ def test_drafted_trees(judge: Judge, subject: Subject) -> None:
     """TREE-1: Every drafted tree is within its budget, connected, without duplicate siblings, and rooted in the newest token;
     the accepted path is a path of it."""
     subject.impl.require("blocks")
-    budget: dict[str, int] = {
-        name: int(subject.impl.options[name]) for name in ("k", "depth", "m") if name in subject.impl.options
-    }
-    if "budget" in subject.impl.capabilities:
-        budget = {"k": 8, "depth": 6, "m": 25} | budget
+    budget = subject.impl.shape
     prompts = [prompt.tokens for prompt in subject.texts[:6]]
     params = [{"temperature": t, "max_new_tokens": 48} for t in (0.0, 1.0) for _ in range(3)]
     outputs = subject.open(subject.pair).generate(prompts, params, range(6))
@@ -170,7 +167,7 @@ def test_best_first(cell: Cell, judge: Judge, subject: Subject) -> None:
 
     The truth asks the head along every path by itself, without a cache and without a tree mask.
     """
-    subject.impl.require("decoder", "budget")
+    subject.impl.require("decoder", "budget", "dynamic")
     pair = shipped(cell.pair)
     decoder, model = subject.open(pair, dtype="float64", **cell.budget).raw.decoder, subject.plain(pair, "float64")
     trees = 0
@@ -187,8 +184,8 @@ def test_best_first(cell: Cell, judge: Judge, subject: Subject) -> None:
 @torch.inference_mode()
 def _not_best(decoder: Decoder, model: Any, seen: Pass, depth: int, m: int) -> str:
     """Why the drafted nodes are not the m best, or nothing. Nodes of equal value, to rounding, may stand for each other."""
-    assert isinstance(decoder.drafter, Eagle2)
-    drafter = decoder.drafter
+    assert isinstance(decoder.drafter, Eagle2) and isinstance(seen.tree, DraftTree)
+    drafter, values = decoder.drafter, seen.tree.values.tolist()
     features = model.base_model(torch.tensor([list(seen.text[:-1])], device=model.device))
 
     @cache
@@ -201,8 +198,8 @@ def _not_best(decoder: Decoder, model: Any, seen: Pass, depth: int, m: int) -> s
     for node in range(1, len(seen.tree)):
         path = tuple(seen.tree.token(i) for i in seen.tree.path(node))
         drafted[path] = sum(confidences(path[:i])[x] for i, x in enumerate(path))
-        if abs(drafted[path] - float(seen.tree.values[node])) > CLOSE:
-            return f"node {path} has value {float(seen.tree.values[node]):.6f}, its path has {drafted[path]:.6f}"
+        if abs(drafted[path] - values[node]) > CLOSE:
+            return f"node {path} has value {values[node]:.6f}, its path has {drafted[path]:.6f}"
         if drafted[path] < least - CLOSE:
             return f"node {path} has value {drafted[path]:.6f}, the best {m} have {least:.6f} or more"
     lacking = [path for path, value in best.items() if value > least + CLOSE and path not in drafted]
@@ -241,7 +238,7 @@ def _picture(step: Step) -> TreePicture:
         title=f"the tree after {len(step.seen.text)} tokens of a prompt, temperature 1",
         tokens=tuple(spelled),
         parents=tuple(tree.parents.tolist()),
-        values=tuple(round(value, 4) for value in tree.values.tolist()),
+        values=tuple(round(value, 4) for value in tree.values.tolist()) if isinstance(tree, DraftTree) else (),
         path=tuple(step.block.path),
         emitted=bytes([last]).decode("latin-1") if last < 256 else str(last),
     )

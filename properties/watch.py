@@ -14,7 +14,7 @@ from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.network import Rows, causal
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.tree import DraftTree
+from eagle2_ref.tree import Tree
 from harness.implementations.reference import between
 
 
@@ -23,7 +23,7 @@ class Pass:
     """One verification: the text with its root, the tree, the logits [m + 1, V], and what the model was given."""
 
     text: tuple[int, ...]
-    tree: DraftTree
+    tree: Tree
     logits: Tensor
     positions: Tensor
     mask: Tensor
@@ -40,7 +40,7 @@ class Step:
 
 def steps(decoder: Decoder, prompt: Sequence[int], params: dict[str, Any], seed: int) -> Iterator[Step]:
     """Decode, and yield after each block, while the caches stand as the block left them."""
-    passes: list[tuple[DraftTree, Tensor, Tensor, Tensor]] = []
+    passes: list[tuple[Tree, Tensor, Tensor, Tensor]] = []
     given: dict[str, Any] = {}
     original, network = decoder.target.verify, decoder.target.network
 
@@ -50,7 +50,7 @@ def steps(decoder: Decoder, prompt: Sequence[int], params: dict[str, Any], seed:
         given.update(positions=positions[0], seen=own)
         return network(tokens, positions, seen, cache, last)
 
-    def verify(tree: DraftTree) -> Rows:
+    def verify(tree: Tree) -> Rows:
         rows = original(tree)
         passes.append((tree, rows.logits, given["positions"], given["seen"]))
         return rows
@@ -68,7 +68,7 @@ def steps(decoder: Decoder, prompt: Sequence[int], params: dict[str, Any], seed:
         decoder.target.network = network
 
 
-def leaves(tree: DraftTree) -> list[int]:
+def leaves(tree: Tree) -> list[int]:
     """Nodes without children; the root itself if the tree is bare."""
     return [node for node in range(len(tree)) if not tree.children(node)]
 

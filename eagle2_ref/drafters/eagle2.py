@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,10 +16,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from eagle2_ref.cache import beside
+from eagle2_ref.checkpoint import load_head
+from eagle2_ref.coins import Coins
+from eagle2_ref.drafters import Checkpoint, Drafter
 from eagle2_ref.errors import BadInput
 from eagle2_ref.head import EagleHead, LeanHead
 from eagle2_ref.llama import additive
 from eagle2_ref.network import causal
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.target import Target
 from eagle2_ref.tree import DraftTree
 
 
@@ -37,6 +44,11 @@ class Budget:
     head_temperature: float = 1.0
     node: float = 0.0
     layer: float = 0.0
+
+    checkpoint: ClassVar[Checkpoint] = "draft"
+
+    def drafter(self, target: Target, draft: Path | str) -> Eagle2:
+        return Eagle2(*head_for(target, draft), self)
 
     @property
     def pool(self) -> int:
@@ -74,7 +86,7 @@ class Budget:
             )
 
 
-class Eagle2:
+class Eagle2(Drafter):
     """The drafter of EAGLE-2: one head, asked layer by layer for the most promising continuations."""
 
     def __init__(self, head: EagleHead | LeanHead, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
@@ -85,7 +97,11 @@ class Eagle2:
         self.lm_head, self.budget = lm_head, budget
         self.reset()
 
+    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:  # noqa: ARG002
+        self.reset()
+
     def reset(self) -> None:
+        """Forget the text."""
         self.passes = 0
         self.cache = self.head.cache()
         self._tokens: list[int] = []
@@ -160,6 +176,13 @@ class Eagle2:
     def _pass(self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         self.passes += 1
         return self.head(tokens, features, positions, mask, self.cache)
+
+
+def head_for(target: Target, draft: Path | str) -> tuple[EagleHead, Callable[[Tensor], Tensor]]:
+    """The head of a directory, beside a target; and the target's LM head, which it shares."""
+    network = target.network
+    head = load_head(draft, network.embedding.detach().cpu(), target.name)
+    return head.to(network.embedding), network.lm_head
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.errors import BadInput
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.tree import DraftTree
+from eagle2_ref.tree import Tree
 from harness.bench.arms import SPECULATIVE, TUNED, VANILLA, Arm, ours_at
 from harness.bench.clock import Clock
 from harness.bench.record import Together
@@ -89,6 +89,6 @@ class Heard(Batch):
         super().__init__(decoder, size)
         self.clock, self.prefilled = clock, 0.0
 
-    def propose(self, texts: Sequence[Text]) -> list[DraftTree]:
+    def propose(self, texts: Sequence[Text]) -> Sequence[Tree]:
         self.prefilled = self.prefilled or self.clock()
         return super().propose(texts)

@@ -16,7 +16,7 @@ from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.tree import ROOT
+from eagle2_ref.tree import ROOT, DraftTree
 from harness.bench.budgets import with_budget
 from harness.bench.record import Reliability
 from harness.pairs import Prompt
@@ -57,6 +57,7 @@ def binned(
 
 def nodes(block: Block) -> Iterator[tuple[float, float]]:
     """(confidence, accepted or not) of each node whose parent was accepted."""
+    assert isinstance(block.tree, DraftTree), "drawn nodes have no values"
     values, asked = block.tree.values.tolist(), {ROOT, *block.path}
     for node in range(1, len(block.tree)):
         if (parent := block.tree.parent(node)) in asked:

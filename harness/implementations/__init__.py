@@ -19,6 +19,7 @@ from harness.implementations.engine import AdapterError, Engine, NotApplicable
 from harness.implementations.ready import READY
 from harness.pairs import Pair
 
+SHAPE = ("k", "depth", "m")
 DEFAULT_CAPABILITIES = frozenset({"temperature"})
 
 
@@ -27,7 +28,8 @@ class Implementation:
     """A decoder that can be opened on a pair. `make(target, draft, **options)` is what its author wrote.
 
     parameters: names of options, None to read them off `make`. checkpoint: which drafter of a pair it wants. logprobs: the law
-    that told log-probabilities are of, processed or raw. lossy: what its own documentation says of a lossy mode. budget: the
+    that told log-probabilities are of, processed or raw. lossy: what its own documentation says of a lossy mode. method: how
+    it drafts, by the reference's name for it. budget: the
     shape of its draft trees, where it is known and cannot be chosen. apart: it runs out of sight of this process.
     """
 
@@ -42,6 +44,7 @@ class Implementation:
     checkpoint: str = "draft"
     logprobs: str = "processed"
     lossy: str = ""
+    method: str = ""
     budget: dict[str, int] | None = None
     apart: bool = False
 
@@ -65,7 +68,17 @@ class Implementation:
         Opening other engines may take minutes and a GPU: theirs is left to SMOKE.
         """
         if "decoder" in self.capabilities:
-            self.make(str(pair.target), str(pair.draft), **{"dtype": dtype, "device": device, **self.options})
+            self.make(str(pair.target), str(pair.drafter(self.checkpoint)), **{"dtype": dtype, "device": device, **self.options})
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """The bounds of its draft trees, k, depth and m: those that it tells, or was asked for, or has of its own accord."""
+        if self.budget or "budget" not in self.capabilities:
+            given = {name: int(value) for name, value in self.options.items() if name in SHAPE}
+            return given | (self.budget or {})
+        usual = {} if self.apart else inspect.signature(self.make).parameters
+        told = {name: int(option.default) for name, option in usual.items() if name in SHAPE}
+        return (told or {"k": 8, "depth": 6, "m": 25}) | {name: int(self.options[name]) for name in SHAPE if name in self.options}
 
     def takes(self, option: str) -> bool:
         """Whether the constructor has a parameter of this name."""
@@ -101,7 +114,8 @@ def _static(rest: str, common: dict[str, Any]) -> Implementation:
 def _reference(rest: str, common: dict[str, Any]) -> Implementation:
     from harness.implementations import reference
 
-    return _python(reference.Engine, _options(rest), common)
+    options = _options(rest)
+    return _python(reference.engine(str(options.pop("drafter", "eagle2"))), options, common)
 
 
 def _outsider(rest: str, common: dict[str, Any]) -> Implementation:

@@ -68,7 +68,8 @@ class AskCounters(Message):
 
 class Described(Message):
     """parameters: names of options, null if any is taken. checkpoint: which drafter of a pair is wanted. logprobs: the law that
-    told log-probabilities are of. lossy: what the engine's own documentation says of a lossy mode. budget: shape of its trees."""
+    told log-probabilities are of. lossy: what the engine's own documentation says of a lossy mode. method: how it drafts, by the
+    reference's name for it. budget: shape of its trees."""
 
     capabilities: list[str]
     version: str = ""
@@ -76,6 +77,7 @@ class Described(Message):
     checkpoint: str = "draft"
     logprobs: Literal["processed", "raw"] = "processed"
     lossy: str = ""
+    method: str = ""
     budget: dict[str, int] | None = None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,12 +15,12 @@ import eagle2_ref
 from eagle2_ref.batch import Batch
 from eagle2_ref.coins import Coins, SeededCoins, undecided
 from eagle2_ref.decode import Decoder, Generation
-from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
+from eagle2_ref.methods import LOSSY, METHODS, Family
 from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.static import Static
-from eagle2_ref.tree import DraftTree
+from eagle2_ref.tree import Tree
 
 transformers.utils.logging.disable_progress_bar()  # bars of loading would stand among the results
 
@@ -27,44 +29,48 @@ Accept = Callable[[list[int], list[int], Tensor, Coins], tuple[list[int], int]]
 
 LAW = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"}
 TOLD = {"blocks", "logprobs", "counters"}
-RULE_CAPABILITIES = frozenset({*LAW, *TOLD, "context", "coins", "accept", "budget", "batch", "decoder", "deterministic"})
+COMMON = frozenset({*LAW, *TOLD, "context", "coins", "budget", "batch", "decoder"})
+RULE_CAPABILITIES = COMMON | {"accept", "deterministic", "dynamic", "head"}
 
 
-class Engine:
-    """eagle2_ref behind the protocol of DESIGN's outsider: two methods and a list of what it can do.
+class Reference:
+    """eagle2_ref behind the protocol of DESIGN's outsider, whatever the method: two methods and a list of what it can do.
 
-    coins: `decode` takes the coins. accept: `accept` is the rule alone. rules: the option `rule` chooses among ours. budget:
-    the options k, depth and m are understood. batch: the option batch is, the number of texts that share a target pass, and a
-    text with its seed, or with its coins in `decode_all`, is what it is alone. deterministic: its trees depend on the text
-    alone, never on coins. decoder: `decoder` is an eagle2_ref Decoder whose insides may be looked at.
+    coins: `decode` takes the coins. accept: `accept` is the rule alone. rules: the option `rule` chooses among the lossless ones.
+    budget: those of the options k, depth and m that there are bound the trees. batch: the option batch is, the number of texts
+    that share a target pass, and a text with its seed, or with its coins in `decode_all`, is what it is alone. deterministic: its
+    trees depend on the text alone, never on coins; or sampled: they are drawn, and its rule is that of drawn ones. dynamic: its
+    trees are EAGLE-2's, the m nodes of highest value. head: it drafts with an EAGLE head. tau: it emits as many tokens a pass as
+    are committed for its method. decoder: `decoder` is an eagle2_ref Decoder whose insides may be looked at.
     """
 
-    capabilities = RULE_CAPABILITIES | {"rules"}
+    family: Family
+    capabilities = COMMON
     version = eagle2_ref.__version__
 
     def __init__(
         self,
         target: str,
         draft: str | None = None,
-        rule: str = "reject",
-        k: int = 8,
-        depth: int = 6,
-        m: int = 25,
-        head_temperature: float = 1.0,
-        node: float = 0.0,
-        layer: float = 0.0,
+        rule: str = "",
         dtype: str = "float32",
         device: str = "cpu",
         batch: int = 1,
         accept: Accept | None = None,
+        **own: Any,
     ) -> None:
-        if rule not in RULES:
-            raise BadInput(f"rule {rule!r} is not known", f"known are {', '.join(RULES)}")
-        self.rule = _from_outside(accept) if accept else RULES[rule]
-        budget = Budget(k, depth, m, head_temperature, node, layer)
-        self.decoder = Decoder.load(target, draft, budget, self.rule, dtype, device)
+        self.rule = _from_outside(accept) if accept else self.family.rule_of(rule)
+        self.decoder = Decoder.load(target, draft, self.family.make(**own), self.rule, dtype, device)
         self.batch = Batch(self.decoder, batch)
         self.counted = Counter(passes=0, drafted=0, accepted=0)
+
+    @classmethod
+    def describe(cls, rule: str = "", **_others: Any) -> dict[str, Any]:
+        """What it says of itself before it is opened."""
+        lossy = LOSSY.get(rule, "")
+        able = cls.capabilities - ({"rules", "accept"} if lossy else set()) - ({"sampled"} if rule in RULES else set())
+        told = {"checkpoint": cls.family.checkpoint, "lossy": lossy, "method": cls.family.name}
+        return {"capabilities": able, "version": cls.version, **told}
 
     def generate(
         self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
@@ -90,6 +96,56 @@ class Engine:
         for block in answer["blocks"][1:]:
             self.counted.update(passes=1, drafted=len(block["tokens"]) - 1, accepted=block["accepted"])
         return answer
+
+
+class Engine(Reference):
+    """EAGLE-2."""
+
+    family = METHODS["eagle2"]
+    capabilities = RULE_CAPABILITIES | {"rules", "tau"}
+
+    def __init__(
+        self,
+        target: str,
+        draft: str | None = None,
+        rule: str = "reject",
+        k: int = 8,
+        depth: int = 6,
+        m: int = 25,
+        head_temperature: float = 1.0,
+        node: float = 0.0,
+        layer: float = 0.0,
+        dtype: str = "float32",
+        device: str = "cpu",
+        batch: int = 1,
+        accept: Accept | None = None,
+    ) -> None:
+        budget = {"k": k, "depth": depth, "m": m, "head_temperature": head_temperature, "node": node, "layer": layer}
+        super().__init__(target, draft, rule, dtype, device, batch, accept, **budget)
+
+
+def engine(drafter: str) -> type[Reference]:
+    """The implementation that drafts by a method, of its name; its options are the method's own, and those that all have."""
+    if drafter not in METHODS:
+        near = difflib.get_close_matches(drafter, METHODS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"
+        raise BadInput(f"drafter {drafter!r} is not known", hint)
+    family = METHODS[drafter]
+    if family is Engine.family:
+        return Engine
+    common = dict(inspect.signature(Reference).parameters)
+    own = {name: option.replace(kind=option.KEYWORD_ONLY) for name, option in inspect.signature(family.make).parameters.items()}
+    del common["accept"], common["own"]
+    told = {
+        "family": family,
+        "capabilities": COMMON
+        | {"tau"}
+        | ({"rules", "deterministic"} if family.deterministic else {"sampled"})
+        | ({"head"} if family.checkpoint == "draft" else set()),
+        "__signature__": inspect.Signature([*common.values(), *own.values()]),
+        "__doc__": f"{family.title}.",
+    }
+    return type(f"Drafting_{drafter}", (Reference,), told)
 
 
 class FixedShapes(Engine):
@@ -140,17 +196,15 @@ class _Between:
 
 def told(generation: Generation) -> dict[str, Any]:
     """A generation in the words of the protocol: plain numbers and lists. Log-probabilities only where every token has one."""
-    blocks = [
-        {"accepted": block.accepted, "tokens": block.tree.tokens.tolist(), "parents": block.tree.parents.tolist()}
-        for block in generation.blocks[1:]
-    ]
+    drafts = [(block.accepted, block.tree.proposals) for block in generation.blocks[1:]]
+    blocks = [{"accepted": n, "tokens": tree.tokens.tolist(), "parents": tree.parents.tolist()} for n, tree in drafts]
     answer = {"tokens": generation.tokens, "blocks": [{"accepted": 0, "tokens": [], "parents": []}, *blocks]}
     logprobs = [value for block in generation.blocks for value in block.logprobs[: len(block.tokens)]]
     return answer | ({"logprobs": logprobs} if len(logprobs) == len(generation.tokens) else {})
 
 
 def _from_outside(accept: Accept) -> Rule:
-    def rule(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+    def rule(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
         path, token = accept(tree.tokens.tolist(), tree.parents.tolist(), p, coins)
         return Accepted(list(path), token if undecided(token) else int(token))
 

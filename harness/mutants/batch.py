@@ -13,7 +13,7 @@ from torch import Tensor
 from eagle2_ref.batch import Batch, Text
 from eagle2_ref.decode import Block
 from eagle2_ref.network import Rows
-from eagle2_ref.tree import DraftTree
+from eagle2_ref.tree import DraftTree, Tree
 from harness.implementations.reference import Engine, between
 from harness.mutants import mutant
 
@@ -36,7 +36,7 @@ class Together(Engine):
 class PlantedRows(Together):
     """What a pass over several trees returns, a text's logits and features, goes elsewhere or comes back otherwise."""
 
-    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[DraftTree]) -> list[Rows]:
+    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:
         raise NotImplementedError
 
     def plant(self, batch: Batch) -> None:
@@ -82,11 +82,12 @@ class FinishedKeepTheirPlace(Together):
     def plant(self, batch: Batch) -> None:
         propose, before = batch.propose, list[Text]()
 
-        def stale(texts: Sequence[Text]) -> list[DraftTree]:
+        def stale(texts: Sequence[Text]) -> list[Tree]:
             drafted = list(before) if set(before) & set(texts) else []  # none is left from an earlier call
             drafted += [text for text in texts if text not in drafted]
             before[:] = texts
-            return [tree.down_to(text.room) for text, tree in zip(texts, propose(drafted), strict=False)]
+            given = zip(texts, propose(drafted), strict=False)
+            return [tree.down_to(text.room) if isinstance(tree, DraftTree) else tree for text, tree in given]
 
         batch.propose = stale  # type: ignore[method-assign]
 
@@ -95,7 +96,7 @@ class FinishedKeepTheirPlace(Together):
 class BareRowsFirst(PlantedRows):
     """A pass returns the rows without drafts before the others, and they are read in the order in which they were put in."""
 
-    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[DraftTree]) -> list[Rows]:  # noqa: ARG002
+    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:  # noqa: ARG002
         order = sorted(range(len(trees)), key=lambda row: len(trees[row]) > 1)
         return [
             replace(own, logits=_padded(rows[row].logits, len(tree))) for own, row, tree in zip(rows, order, trees, strict=True)
@@ -106,7 +107,7 @@ class BareRowsFirst(PlantedRows):
 class NeighboursFeatures(PlantedRows):
     """In a pass with a row that has no drafts, the head is given the features of the row behind."""
 
-    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[DraftTree]) -> list[Rows]:  # noqa: ARG002
+    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:  # noqa: ARG002
         if all(len(tree) > 1 for tree in trees):
             return rows
         behind = [*rows[1:], *rows[:1]]
@@ -158,7 +159,7 @@ class LengthOfTheLongest(PlantedPositions):
 class ReorderedColumns(PlantedRows):
     """In a pass with sampled rows the candidates of a greedy row are sorted as theirs are, and a place is taken for an id."""
 
-    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[DraftTree]) -> list[Rows]:  # noqa: ARG002
+    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:  # noqa: ARG002
         greedy = [text.params.temperature == 0 for text in texts]
         if all(greedy):
             return rows
@@ -187,7 +188,7 @@ class NeighboursHistory(Together):
         def looking_at(history: list[int]) -> Callable[..., Block]:
             return lambda tree, logits, _text, *asked: accept(tree, logits, history, *asked)
 
-        def mixed(texts: Sequence[Text], trees: Sequence[DraftTree]) -> list[Rows]:
+        def mixed(texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:
             for text, before in zip(texts, [*texts[-1:], *texts[:-1]], strict=True):
                 text.decoder._accept = looking_at(list(before.tokens))  # type: ignore[method-assign]
             return verify(texts, trees)

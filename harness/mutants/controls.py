@@ -77,7 +77,7 @@ class Coupled(Alone):
     The token at a position is the winner of p / noise, a draw from p, and noise of different positions is independent.
     """
 
-    capabilities = Alone.capabilities - {"rules"}
+    capabilities = Alone.capabilities - {"rules", "tau"}
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "rule": "walk"})
@@ -131,7 +131,7 @@ class SaturatedHead(Planted):
     Of equal values the shallower is kept, and the tree stays one.
     """
 
-    capabilities = Alone.capabilities - {"rules"}
+    capabilities = Alone.capabilities - {"rules", "tau"}
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         lm_head = drafter.lm_head

@@ -15,7 +15,7 @@ from eagle2_ref.drafters.eagle2 import Eagle2, Pool
 from eagle2_ref.network import Rows
 from eagle2_ref.rules import without
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.tree import ROOT, DraftTree
+from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.implementations.reference import Engine
 
 Answer = tuple[list[int], int]
@@ -84,7 +84,7 @@ class PlantedBlock(Planted):
     def plant(self, decoder: Decoder) -> None:
         accept = decoder._accept
 
-        def otherwise(tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
+        def otherwise(tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
             return self.block(accept(tree, logits, text, params, coins), Asked(tree, logits, text, params), coins)
 
         decoder._accept = otherwise  # type: ignore[method-assign]
@@ -93,7 +93,7 @@ class PlantedBlock(Planted):
 class Asked(NamedTuple):
     """What the law of a tree's nodes is made of."""
 
-    tree: DraftTree
+    tree: Tree
     logits: Tensor
     text: list[int]
     params: SamplingParams
@@ -108,7 +108,7 @@ class PlantedLaw(Planted):
     def plant(self, decoder: Decoder) -> None:
         rule, original = decoder.rule, decoder._accept
 
-        def accept(tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
+        def accept(tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
             decoder.rule = lambda tree, p, coins: rule(tree, self.wrong(p, Asked(tree, logits, text, params)), coins)
             return original(tree, logits, text, params, coins)
 
@@ -124,7 +124,7 @@ class PlantedRows(Planted):
     def plant(self, decoder: Decoder) -> None:
         verify = decoder.target.verify
 
-        def otherwise(tree: DraftTree) -> Rows:
+        def otherwise(tree: Tree) -> Rows:
             rows = verify(tree)
             return replace(rows, logits=self.logits(rows.logits))
 
@@ -197,7 +197,7 @@ class PlantedCut(Planted):
         super().plant(decoder)
         accept = decoder._accept
 
-        def uncut(tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
+        def uncut(tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
             return self.cut(accept(tree, logits, text, replace(params, eos_token_id=None), coins), text, params)
 
         decoder._accept = uncut  # type: ignore[method-assign]

@@ -55,7 +55,7 @@ class SeedsCollide(Engine):
         return super().generate(prompts, params, [int(torch.tensor(seed, dtype=torch.float32)) for seed in seeds])
 
 
-class Repeating:
+class Repeating(Coins):
     """Coins that begin with the same numbers whenever a position is sought."""
 
     def __init__(self, coins: Coins) -> None:

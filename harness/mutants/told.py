@@ -12,7 +12,7 @@ from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block
 from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.tree import ROOT, DraftTree
+from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.mutants import control, mutant
 from harness.mutants.cases import BIASED, FULL_CONTEXT, TOLD_COOLER, TOLD_PLAINLY
 from harness.mutants.planting import Alone, Asked, Planted
@@ -27,7 +27,7 @@ class Retold(Planted):
     def plant_drafter(self, drafter: Eagle2) -> None:  # noqa: ARG002
         accept = self.decoder._accept
 
-        def retold(tree: DraftTree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
+        def retold(tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
             block = accept(tree, logits, text, params, coins)
             return replace(block, logprobs=self.told(block, Asked(tree, logits, text, params))) if block.logprobs else block
 
@@ -72,8 +72,8 @@ class RawChangedInPlace(Alone):
     """What is called raw is told of logits that the sampling parameters have changed in place."""
 
     @classmethod
-    def describe(cls, **_options: Any) -> dict[str, Any]:
-        return {"logprobs": "raw"}
+    def describe(cls, rule: str = "", **others: Any) -> dict[str, Any]:
+        return super().describe(rule, **others) | {"logprobs": "raw"}
 
 
 @mutant("M104", part="telling", source="vllm-project/vllm PR 29216", killers={"TOLD-1": TOLD_PLAINLY}, law=False)
@@ -89,6 +89,7 @@ class DraftersOwn(Retold):
     """Of an accepted token the drafter's log-probability is told, not the target's."""
 
     def told(self, block: Block, asked: Asked) -> list[float]:
+        assert isinstance(asked.tree, DraftTree)
         parents = [ROOT, *block.path]
         values = [float(asked.tree.values[b] - asked.tree.values[a]) for a, b in zip(parents, block.path, strict=False)]
         return [*values, *block.logprobs[len(values) :]]
@@ -101,11 +102,11 @@ class TellsRaw(Retold):
     They say so: what is told, and not which of the two, must be right.
     """
 
-    capabilities = Alone.capabilities - {"rules"}
+    capabilities = Alone.capabilities - {"rules", "tau"}
 
     @classmethod
-    def describe(cls, **_options: Any) -> dict[str, Any]:
-        return {"logprobs": "raw"}
+    def describe(cls, rule: str = "", **others: Any) -> dict[str, Any]:
+        return super().describe(rule, **others) | {"logprobs": "raw"}
 
     def told(self, block: Block, asked: Asked) -> list[float]:
         return raw(block, asked)
@@ -172,7 +173,7 @@ class CountsPassesOverDrafts(Alone):
     Whether it is one is a matter of words; what was drafted and accepted is the same.
     """
 
-    capabilities = Alone.capabilities - {"rules"}
+    capabilities = Alone.capabilities - {"rules", "tau"}
 
     def _count(self, answer: dict[str, Any]) -> dict[str, Any]:
         super()._count(answer | {"blocks": [block for block in answer["blocks"] if len(block["tokens"]) != 1]})

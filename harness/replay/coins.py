@@ -105,7 +105,7 @@ class TellingNumber(TellingUniform):
 
 
 @dataclass
-class TellingCoins:
+class TellingCoins(Coins):
     """Coins that answer as others do, and keep what they were asked, in order, each with the position of its block."""
 
     inner: Coins
@@ -125,6 +125,9 @@ class TellingCoins:
         token = self.inner.categorical(p)
         self.told.append(Draw(self.position, p, token))
         return token
+
+    def aside(self) -> Coins:
+        return self.inner.aside()
 
 
 def decisive(coins: Sequence[Coin], offset: int) -> Coin | None:

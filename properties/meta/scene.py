@@ -130,7 +130,8 @@ class Scene:
         path = self.folder / "pairs" / "stdlib" / "tau.json"
         if not path.exists():
             path.parent.mkdir(parents=True)
-            path.write_text(json.dumps({"budget": LEARNT, "max_new_tokens": NEW, "tau": _tau_of_the_reference()}))
+            figure = {"options": LEARNT, "tau": _tau_of_the_reference()}
+            path.write_text(json.dumps({"max_new_tokens": NEW, "methods": {"eagle2": figure}}))
 
     @contextlib.contextmanager
     def _reduced(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from eagle2_ref.coins import invert
+from eagle2_ref.coins import Coins, invert
 from eagle2_ref.drafters.eagle2 import Pool, rerank
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import RULES
@@ -81,7 +81,7 @@ def reference_tree(here: World, trees: Trees, i: int) -> tuple[DraftTree, list[i
     return DraftTree.of(ranks, [tree.parent(node) for node in range(len(tree))]), numbers
 
 
-class Followed:
+class Followed(Coins):
     """Coins [depth + 1, k + 1] of a block in lockstep, handed to a rule that asks for them one by one."""
 
     def __init__(self, coins: Floats) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from eagle2_ref.batch import Batch, another, together
+from eagle2_ref.batch import Batch, together
 from eagle2_ref.coins import Coins, EnumeratedCoins, KeyedCoins, SeededCoins, executions, unfold
 from eagle2_ref.decode import Decoder, Generation
+from eagle2_ref.drafters import Drafter
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2, propose_together
 from eagle2_ref.errors import BadInput
 from eagle2_ref.network import Rows
@@ -91,15 +92,10 @@ def test_for_every_size(size: int, rule: str, draft: bool) -> None:
     assert [told(row) for row in made] == [told(one.generate(prompts[row], params[row], coins(row))) for row in range(9)]
 
 
-class Parrot:
+class Parrot(Drafter):
     """A drafter of another kind, which proposes what it saw before."""
 
-    passes = 0
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
+    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:  # noqa: ARG002
         self.text: list[int] = []
 
     def observe(self, tokens: Sequence[int], features: torch.Tensor) -> None:
@@ -112,7 +108,7 @@ class Parrot:
 
 
 def test_any_drafter_serves_a_batch() -> None:
-    """Each text has one of its own, which `reset` must part from the others."""
+    """Each text has one of its own, which `begin` must part from the others."""
     prompts, params = asked(6)
     one = Decoder(decoder().target, Parrot(), RULES["walk"])
     made = Batch(one, 4).generate(prompts, params, [coins(row) for row in range(6)])
@@ -137,7 +133,7 @@ def test_a_shared_pass_says_what_single_ones_say(kind: str, lean: bool) -> None:
     target, prompts = decoder(kind, lean).target, [tiny.tokens(n, seed=n) for n in (13, 30, 2)]
     tree = DraftTree.of([7, 1, 2, 3, 1, 5, 9, 11, 0], [-1, 0, 0, 1, 1, 2, 3, 6, 7])
     trees = [tree, DraftTree.bare(4), DraftTree.of([8, 2, 9], [-1, 0, 1])]
-    joint, single = [another(target) for _ in trees], [another(target) for _ in trees]
+    joint, single = [Target(target.network) for _ in trees], [Target(target.network) for _ in trees]
     chains = [DraftTree.of(prompt, list(range(-1, len(prompt) - 1))) for prompt in prompts]
     first = together(joint, chains, prompts=True)
     same(kind, joint, single, first, [text.prefill(prompt) for text, prompt in zip(single, prompts, strict=True)])

@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from eagle2_ref.checkpoint import save_head
-from eagle2_ref.coins import KeyedCoins, SeededCoins
+from eagle2_ref.coins import Coins, KeyedCoins, SeededCoins
 from eagle2_ref.decode import Block, Decoder, Generation
+from eagle2_ref.drafters import Drafter
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import RULES
@@ -27,16 +28,13 @@ from properties.meta.test_reference_target import running
 CONTEXT = 96
 
 
-class Oracle:
+class Oracle(Drafter):
     """A drafter that knows the text to come: a chain of it, each link with a wrong sibling before it."""
-
-    passes = 0
 
     def __init__(self, text: Sequence[int], depth: int) -> None:
         self.text, self.depth = list(text), depth
-        self.reset()
 
-    def reset(self) -> None:
+    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:  # noqa: ARG002
         self.features: list[Tensor] = []
         self.known, self.root = 1, 0  # the first token of a text is never observed, for no feature comes before it
 

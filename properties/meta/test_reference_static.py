@@ -54,6 +54,7 @@ def same(*made: Generation, depth: int) -> None:
         assert (ours.tokens, ours.accepted, ours.path) == (theirs.tokens, theirs.accepted, theirs.path)
         assert ours.tree.tokens.tolist() == theirs.tree.tokens.tolist()
         assert ours.tree.parents.tolist() == theirs.tree.parents.tolist()
+        assert isinstance(ours.tree, DraftTree) and isinstance(theirs.tree, DraftTree)
         assert ours.tree.values.tolist() == pytest.approx(theirs.tree.values.tolist(), abs=1e-5)
 
 

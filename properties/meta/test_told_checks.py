@@ -166,25 +166,25 @@ def text(n: int, *blocks: BlockTrace) -> Output:
         ((2, 6, 4), text(8), BUDGET, ""),  # or is not
         ((2, 6, 4), text(6), BUDGET, ""),  # the prompt's pass has drafts, and is one of them
         ((2, 6, 4), text(5), BUDGET, ""),  # the last block runs past the end
-        ((2, 6, 4), text(7), None, ""),
+        ((2, 6, 4), text(7), {}, ""),
         ((0, 0, 0), text(7), BUDGET, ""),
         ((2, 6, 4), text(7, PROMPTS, CHAIN, CHAIN), BUDGET, ""),
-        ((3, 6, 4), text(7, PROMPTS, CHAIN, CHAIN), None, ""),
-        ((2, 6, 5), text(6, PROMPTS, CHAIN, CHAIN), None, ""),
+        ((3, 6, 4), text(7, PROMPTS, CHAIN, CHAIN), {}, ""),
+        ((2, 6, 5), text(6, PROMPTS, CHAIN, CHAIN), {}, ""),
         # What none of them allows.
-        ((2, 4, 6), text(9), None, "6 tokens were accepted, but only 4 drafted"),
-        ((2, -6, 4), text(9), None, "went back"),
-        ((0, 6, 0), text(9), None, "0 passes over 6"),
-        ((9, 9, 9), text(8), None, "9 passes over 9"),
+        ((2, 4, 6), text(9), {}, "6 tokens were accepted, but only 4 drafted"),
+        ((2, -6, 4), text(9), {}, "went back"),
+        ((0, 6, 0), text(9), {}, "0 passes over 6"),
+        ((9, 9, 9), text(8), {}, "9 passes over 9"),
         ((2, 7, 4), text(9), BUDGET, "7 tokens were drafted in 2 passes, of 3 at most"),
         ((4, 12, 8), text(8), BUDGET, "emit 12, but the texts have 8"),
-        ((2, 8, 4), text(7, PROMPTS, CHAIN, CHAIN), None, "by the blocks, 4 of 6"),
-        ((2, 6, 5), text(7, PROMPTS, CHAIN, CHAIN), None, "by the blocks, 4 of 6"),
-        ((1, 6, 4), text(7, PROMPTS, CHAIN, CHAIN), None, "1 passes were counted, and 3 blocks told"),
-        ((4, 6, 4), text(7, PROMPTS, CHAIN, CHAIN), None, "4 passes were counted, and 3 blocks told"),
+        ((2, 8, 4), text(7, PROMPTS, CHAIN, CHAIN), {}, "by the blocks, 4 of 6"),
+        ((2, 6, 5), text(7, PROMPTS, CHAIN, CHAIN), {}, "by the blocks, 4 of 6"),
+        ((1, 6, 4), text(7, PROMPTS, CHAIN, CHAIN), {}, "1 passes were counted, and 3 blocks told"),
+        ((4, 6, 4), text(7, PROMPTS, CHAIN, CHAIN), {}, "4 passes were counted, and 3 blocks told"),
     ],
 )
-def test_counters_of_a_text(counted: tuple[int, int, int], told: Output, budget: dict[str, int] | None, wrong: str) -> None:
+def test_counters_of_a_text(counted: tuple[int, int, int], told: Output, budget: dict[str, int], wrong: str) -> None:
     found = _miscounted(Counters(*counted), [told], budget)
     found = found or (_unlike_blocks(Counters(*counted), [told]) if told.blocks else "")
     assert (wrong in found) if wrong else not found, found

@@ -1,0 +1,59 @@
+"""The family: every method by name, each a drafter with its options and the rules that may judge its drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eagle2_ref.drafters import Checkpoint, Method
+from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.lookup import Lookup
+from eagle2_ref.errors import BadInput
+from eagle2_ref.rules import RULES, Rule, typical
+
+
+@dataclass(frozen=True)
+class Family:
+    """One method of the family. make: its options, a `Method`. rules: the first is its own, as published or its lossless form.
+
+    deterministic: its trees depend on the text alone, never on coins.
+    """
+
+    name: str
+    title: str
+    paper: str
+    make: Callable[..., Method]
+    rules: Mapping[str, Rule]
+    deterministic: bool = True
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        checkpoint: Any = self.make
+        found: Checkpoint = checkpoint.checkpoint
+        return found
+
+    @property
+    def rule(self) -> str:
+        """The name of its own rule."""
+        return next(iter(self.rules))
+
+    def rule_of(self, name: str) -> Rule:
+        """The rule of a name, which must be one that may judge its drafts; without a name its own."""
+        if (name or self.rule) not in self.rules:
+            raise BadInput(f"rule {name!r} is not known to {self.title}", f"its rules are {', '.join(self.rules)}")
+        return self.rules[name or self.rule]
+
+
+CHOSEN: dict[str, Rule] = {**RULES, "typical": typical}
+"""Rules of trees that were chosen; the last of them is lossy."""
+
+LOSSY = {"typical": "typical acceptance: it keeps what the target finds likely enough (Medusa, section 2.3.1)"}
+
+METHODS = {
+    method.name: method
+    for method in (
+        Family("lookup", "prompt lookup", "github.com/apoorvumang/prompt-lookup-decoding", Lookup, CHOSEN),
+        Family("eagle2", "EAGLE-2", "arXiv 2406.16858", Budget, CHOSEN),
+    )
+}
