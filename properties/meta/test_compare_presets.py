@@ -73,6 +73,8 @@ def test_a_tokenizers_own_template_is_used(tmp_path: Path) -> None:
     text, tokens = asked.prompt(TURNS[:2])
     assert text == f"<s>system={ASSISTANT};user=Say hello.;assistant=Hello, you!;"
     assert tokens.count(asked.tokenizer.bos_token_id) == 1 and tokens[0] == asked.tokenizer.bos_token_id
+    other = Chat(asked.tokenizer, PLAIN)
+    assert other.prompt(TURNS[:1])[0] == "<s>user=Say hello.;" and other.ends == (2,)
 
 
 def test_a_model_that_does_not_chat_is_given_the_turns_alone() -> None:
