@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,8 +14,7 @@ import eagle2_ref
 from eagle2_ref.batch import Batch
 from eagle2_ref.coins import Coins, SeededCoins, undecided
 from eagle2_ref.decode import Decoder, Generation
-from eagle2_ref.errors import BadInput
-from eagle2_ref.methods import LOSSY, METHODS, Family
+from eagle2_ref.methods import LOSSY, METHODS, Family, method
 from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.static import Static
@@ -126,11 +124,7 @@ class Engine(Reference):
 
 def engine(drafter: str) -> type[Reference]:
     """The implementation that drafts by a method, of its name; its options are the method's own, and those that all have."""
-    if drafter not in METHODS:
-        near = difflib.get_close_matches(drafter, METHODS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"
-        raise BadInput(f"drafter {drafter!r} is not known", hint)
-    family = METHODS[drafter]
+    family = method(drafter)
     if family is Engine.family:
         return Engine
     common = dict(inspect.signature(Reference).parameters)
