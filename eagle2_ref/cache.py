@@ -67,7 +67,7 @@ class Kept(ABC):
             source = torch.tensor(entries, dtype=torch.long, device=self.device) + self.begun
             for rows in self._rows():
                 rows.narrow(-2, self.length, n).copy_(rows.index_select(-2, source.to(rows.device)))
-        self.cut(self.length + n)
+        self.length = self.begun = self.end = self.length + n
 
     def cut(self, length: int) -> None:
         """Of the text's entries keep the first `length`."""

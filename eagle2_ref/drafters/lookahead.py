@@ -23,13 +23,13 @@ Gram = tuple[int, ...]
 class Lookahead:
     """The paper's G, N - 1 and W. k: guesses kept of each token; all are tried. depth: tokens of a guess. window: its columns.
 
-    text: what followed a token in the text itself is a guess too (POOL_FROM_PROMPT in the published code, off there as well).
+    text: what followed a token in the text itself is a guess too (POOL_FROM_PROMPT in the published code, where it is optional).
     """
 
     k: int = 7
     depth: int = 4
     window: int = 7
-    text: bool = False
+    text: bool = True
 
     checkpoint: ClassVar[Checkpoint] = "none"
 
@@ -83,17 +83,17 @@ class Pool:
 
     def add(self, grams: Iterable[Gram]) -> None:
         """One after the other; one that is there already becomes the newest."""
-        self.drop(grams := list(grams))
-        for token, *guess in grams:
-            kept = self._guesses.setdefault(token, [])
-            kept.append(tuple(guess))
+        for gram in grams:
+            self.drop([gram])
+            kept = self._guesses.setdefault(gram[0], [])
+            kept.append(gram[1:])
             del kept[: -self.size]
 
     def drop(self, grams: Iterable[Gram]) -> None:
-        for token, *guess in grams:
-            kept = self._guesses.get(token, [])
-            if tuple(guess) in kept:
-                kept.remove(tuple(guess))
+        for gram in grams:
+            kept = self._guesses.get(gram[0], [])
+            if gram[1:] in kept:
+                kept.remove(gram[1:])
 
 
 class Window:

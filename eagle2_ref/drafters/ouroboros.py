@@ -72,7 +72,7 @@ class OuroborosDrafter(FromText):
         self.window = Window(prompt, self.method.phrase, self.method.window)
 
     def propose(self, depth: int) -> DraftTree:
-        depth = min(depth, self.method.depth, self.small.context - len(self.text))
+        depth = max(0, min(depth, self.method.depth, self.small.context - len(self.text)))
         self._chain = self._continued(min(depth, max(1, self.method.depth - self.method.phrase)))
         tokens = [self.text[-1], *self._chain]
         chain = DraftTree.of(tokens, list(range(-1, len(self._chain))))
