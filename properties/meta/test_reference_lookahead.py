@@ -32,6 +32,7 @@ METHODS = [
     Lookahead(k=1, depth=3, window=4, text=False),
     Lookahead(k=2, depth=4, window=1, text=False),
     Lookahead(k=3, depth=2, window=5),
+    Lookahead(k=2, depth=1, window=3, text=False),
 ]
 
 Likeliest = Callable[[Sequence[int]], int]
@@ -50,9 +51,13 @@ def likeliest(model: PreTrainedModel) -> Likeliest:
 def jacobi(past: list[list[int]], root: int, depth: int, behind: Likeliest) -> tuple[list[list[int]], list[Gram]]:
     """A pass of the lookahead branch as the published code lays it out: past[0] without the root, which stands before it.
 
-    `behind` tells what the target finds likeliest behind tokens below the root. Returns the next rows, and the n-grams.
+    `behind` tells what the target finds likeliest behind tokens below the root. Returns the next rows, and the n-grams. (One row
+    alone, which is depth 1, the published code does not know.)
     """
     first, *others = past
+    if depth == 1:
+        pairs = [(token, behind(first[:i])) for i, token in enumerate([root, *first])]
+        return [[said for _, said in pairs[1:]]], list(pairs)
     if not others:
         return [first[1:], [behind(first[: i + 1]) for i in range(len(first))]], []
     said = [behind([*first[:i], *(row[i] for row in others)]) for i in range(len(others[-1]))]
