@@ -70,8 +70,8 @@ class Kept(ABC):
         self.length = self.begun = self.end = self.length + n
 
     def cut(self, length: int) -> None:
-        """Of the text's entries keep the first `length`."""
-        self.length = self.begun = self.end = length
+        """Keep no more than the first entries, so many."""
+        self.length = self.begun = self.end = min(length, self.length)
 
     def _rows(self) -> list[Tensor]:
         """What the room has of these texts."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar
 
@@ -66,7 +65,6 @@ class OuroborosDrafter(FromText):
         self.small = copy(self.small)
         self.small.reset()
         self.passes = 0
-        self._read: list[int] = []  # tokens in the small model's cache
         if not self.method.warm:
             self.pool = Pool(self.method.window)
         self.window = Window(prompt, self.method.phrase, self.method.window)
@@ -101,18 +99,15 @@ class OuroborosDrafter(FromText):
             self.small.commit(path)
             self.pool.add(self.window.advance(tree, said))
             tokens += [said[node] for node in (ROOT, *path)]
-        self._read += tokens[:-1]
         self.passes = self.small.passes
         return tokens[1:]
 
     def _follow(self) -> None:
         """Bring the small model's cache up to the root: drop what was refused, read what was emitted without it."""
-        text = self.text[:-1]
-        known = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(self._read, text, strict=False)))
-        self.small.cache.cut(known)
-        if known < len(text):
-            self.small.prefill(text[known:])
-        self._read = text
+        root = len(self.text) - 1
+        self.small.cache.cut(root)
+        if self.small.length < root:
+            self.small.prefill(self.text[self.small.length : root])
 
 
 def likeliest(tree: Tree, said: Sequence[int]) -> list[int]:
