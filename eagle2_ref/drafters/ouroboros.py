@@ -21,7 +21,7 @@ from eagle2_ref.tree import ROOT, DraftTree, Tree
 
 @dataclass(frozen=True)
 class Ouroboros:
-    """phrase: tokens of a phrase. depth: of the tree, a chain of depth - phrase tokens, one at least, with phrases behind it.
+    """phrase: tokens of a phrase. depth: of the tree, a chain with phrases behind it, which takes what they leave, half at least.
 
     k: phrases tried there. window: columns of the small model's own lookahead, and phrases kept of each token. warm: phrases
     are kept from text to text, so that what is drafted depends on what was decoded before. (The settings are those with which
@@ -35,6 +35,11 @@ class Ouroboros:
     warm: bool = False
 
     checkpoint: ClassVar[Checkpoint] = "small"
+
+    @property
+    def chain(self) -> int:
+        """Tokens of the chain, the paper's gamma."""
+        return max(self.depth - self.phrase, (self.depth + 1) // 2)
 
     def drafter(self, target: Target, draft: Path | str) -> OuroborosDrafter:
         whole(self, k=1, depth=1, phrase=1, window=1)
@@ -71,7 +76,7 @@ class OuroborosDrafter(FromText):
 
     def propose(self, depth: int) -> DraftTree:
         depth = max(0, min(depth, self.method.depth, self.small.context - len(self.text)))
-        self._chain = self._continued(min(depth, max(1, self.method.depth - self.method.phrase)))
+        self._chain = self._continued(min(depth, self.method.chain))
         tokens = [self.text[-1], *self._chain]
         chain = DraftTree.of(tokens, list(range(-1, len(self._chain))))
         self._phrases = [phrase[: depth - len(self._chain)] for phrase in self.pool.of(tokens[-1])[: self.method.k]]

@@ -51,6 +51,13 @@ def models() -> tuple[PreTrainedModel, PreTrainedModel]:
     return big, small
 
 
+@pytest.mark.parametrize(
+    ("depth", "phrase", "chain"), [(10, 4, 6), (18, 6, 12), (6, 3, 3), (5, 3, 3), (4, 4, 2), (2, 4, 1), (1, 4, 1), (1, 1, 1)]
+)
+def test_the_chain_takes_what_phrases_leave(depth: int, phrase: int, chain: int) -> None:
+    assert Ouroboros(depth=depth, phrase=phrase).chain == chain
+
+
 def drafting(method: Ouroboros) -> tuple[Decoder, OuroborosDrafter]:
     big, small = (running(model, lean=True) for model in models())
     drafter = OuroborosDrafter(method, small)
@@ -125,7 +132,7 @@ def test_trees_are_those_of_plain_passes(method: Ouroboros, temperature: float) 
     slow, seen = Slow(method, prompt), set()
     for text, block in blocks(decoder, prompt, new, temperature):
         left = min(method.depth, 5 + new - len(text) - 1)
-        chain = slow.chain(text, min(left, max(1, method.depth - method.phrase)))
+        chain = slow.chain(text, min(left, method.chain))
         phrases = newest(slow.grams, chain[-1], method.k) if chain else []
         cut = [phrase[: left - len(chain)] for phrase in phrases]
         expected = {(*chain, *phrase)[:n] for phrase in [(), *cut] for n in range(1, len(chain) + len(phrase) + 1)}
@@ -156,10 +163,10 @@ def test_passes_of_the_small_model_are_counted(method: Ouroboros) -> None:
     drafter.small.network = between(network, counting)
     made = decoder.generate(tiny.tokens(5, 8), SamplingParams(temperature=0.0, max_new_tokens=40), KeyedCoins(0))
     assert made.draft_passes == counted > 0
-    chained = sum(min(max(block.tree.depths), max(1, method.depth - method.phrase)) for block in made.blocks)
+    chained = sum(min(max(block.tree.depths), method.chain) for block in made.blocks)
     caught_up = len(made.blocks)
     assert counted <= chained + caught_up
-    if method.depth - method.phrase > 2:
+    if method.chain > 2:
         assert counted < chained
 
 
