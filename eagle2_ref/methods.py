@@ -10,7 +10,9 @@ from typing import Any
 
 from eagle2_ref.drafters import Checkpoint, Method
 from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.lookahead import Lookahead
 from eagle2_ref.drafters.lookup import Lookup
+from eagle2_ref.drafters.ouroboros import Ouroboros
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import RULES, Rule, typical
 
@@ -63,6 +65,8 @@ METHODS = {
     each.name: each
     for each in (
         Family("lookup", "prompt lookup", "github.com/apoorvumang/prompt-lookup-decoding", Lookup, CHOSEN),
+        Family("lookahead", "lookahead decoding", "arXiv 2402.02057", Lookahead, CHOSEN),
+        Family("ouroboros", "Ouroboros", "arXiv 2402.13720", Ouroboros, CHOSEN),
         Family("eagle2", "EAGLE-2", "arXiv 2406.16858", Budget, CHOSEN),
     )
 }

@@ -73,9 +73,11 @@ class Target:
 
     @torch.inference_mode()
     def prefill(self, tokens: Sequence[int]) -> Rows:
-        """Put a prompt into an empty cache. Logits [1, V] after its last token, features [n, H] of all."""
+        """Put a prompt into an empty cache, or more text behind what it holds. Logits [1, V] after its last token, features
+        [n, H] of all."""
         text = torch.tensor([list(tokens)], device=self.device)
-        rows = self._forward(text, torch.arange(len(tokens), device=self.device)[None], None, last=True)
+        positions = torch.arange(self.length, self.length + len(tokens), device=self.device)
+        rows = self._forward(text, positions[None], None, last=True)
         self.cache.keep(range(len(tokens)))
         return rows
 

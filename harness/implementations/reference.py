@@ -63,10 +63,13 @@ class Reference:
         self.counted = Counter(passes=0, drafted=0, accepted=0)
 
     @classmethod
-    def describe(cls, rule: str = "", **_others: Any) -> dict[str, Any]:
-        """What it says of itself before it is opened."""
+    def describe(cls, rule: str = "", **others: Any) -> dict[str, Any]:
+        """What it says of itself before it is opened. A drafter that is kept warm drafts by the texts before, too."""
         lossy = LOSSY.get(rule, "")
-        able = cls.capabilities - ({"rules", "accept"} if lossy else set()) - ({"sampled"} if rule in RULES else set())
+        unable = {"rules", "accept"} if lossy else set()
+        unable |= {"sampled"} if rule in RULES else set()
+        unable |= {"deterministic", "batch", "tau"} if others.get("warm") else set()
+        able = cls.capabilities - unable
         told = {"checkpoint": cls.family.checkpoint, "lossy": lossy, "method": cls.family.name}
         return {"capabilities": able, "version": cls.version, **told}
 

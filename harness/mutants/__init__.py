@@ -47,6 +47,12 @@ class Mutant:
     law: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def method(self) -> str:
+        """How it drafts, by the reference's name for it; most are faults of EAGLE-2's decoder."""
+        family = getattr(self.make, "family", None)
+        return family.name if family else "eagle2"
+
 
 def mutant(
     label: str,

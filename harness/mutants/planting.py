@@ -16,7 +16,7 @@ from eagle2_ref.network import Rows
 from eagle2_ref.rules import without
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree, Tree
-from harness.implementations.reference import Engine
+from harness.implementations.reference import Engine, engine
 
 Answer = tuple[list[int], int]
 
@@ -215,3 +215,20 @@ class PlantedStream(Planted):
         super().plant(decoder)
         stream = decoder.stream
         decoder.stream = lambda *asked: self.stream(stream, *asked)  # type: ignore[method-assign]
+
+
+def drafting(method: str) -> Any:
+    """A class like Planted, for the reference drafting by a method of the family: `plant` is handed its decoder."""
+    made: Any = engine(method)
+
+    class Drafting(made):  # type: ignore[misc]
+        capabilities = made.capabilities - {"batch"}
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.plant(self.decoder)
+
+        def plant(self, decoder: Decoder) -> None:
+            raise NotImplementedError
+
+    return Drafting

@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.errors import BadInput
+from eagle2_ref.methods import METHODS
 from harness.catalogue import catalogue
 from harness.evidence import Property, Result
 from harness.implementations import connect
@@ -104,16 +105,17 @@ class Scene:
         return result.model_copy(update={"seconds": time.perf_counter() - start})
 
     def _subject(self, name: str, connectable: str) -> Subject:
-        pair, budget, texts = self._place(name)
         implementation = connect(connectable)
+        pair, budget, texts = self._place(name, implementation.method)
         if "budget" in implementation.capabilities:
-            implementation = replace(implementation, options={**budget, **implementation.options})
+            meant = {bound: size for bound, size in budget.items() if implementation.takes(bound)}
+            implementation = replace(implementation, options={**meant, **implementation.options})
         return replace(Subject.of(self.asked, implementation, pair), texts=texts)
 
-    def _place(self, name: str) -> tuple[Pair, dict[str, int], list[Prompt]]:
+    def _place(self, name: str, method: str) -> tuple[Pair, dict[str, int], list[Prompt]]:
         """The pair that a property is shown on, the budget, and the prompts."""
         if name in ("COUNT-2", "COUNT-3"):
-            self._figure()
+            self._figure(method)
             return shipped("stdlib"), LEARNT, _learnt_prompts()
         if name == "CACHE-2":  # of a target whose last norm has learnt something; with prompts that begin alike
             pair = shipped("stdlib")
@@ -128,13 +130,14 @@ class Scene:
             short = short[:1]
         return pair, {"STOP-3": MANY, "COUNT-1": WHOLE}.get(name, BUDGET), short
 
-    def _figure(self) -> None:
-        """Write the tau that COUNT-2 reads: the reference's own, on the prompts of the scene."""
+    def _figure(self, method: str) -> None:
+        """Write the tau that COUNT-2 reads: the reference's own by that method, on the prompts of the scene."""
         path = self.folder / "pairs" / "stdlib" / "tau.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True)
-            figure = {"options": LEARNT, "tau": _tau_of_the_reference()}
-            path.write_text(json.dumps({"max_new_tokens": NEW, "methods": {"eagle2": figure}}))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        methods = json.loads(path.read_text())["methods"] if path.exists() else {}
+        if method in METHODS and method not in methods:
+            methods[method] = _figure_of_the_reference(method)
+            path.write_text(json.dumps({"max_new_tokens": NEW, "methods": methods}))
 
     @contextlib.contextmanager
     def _reduced(self) -> Iterator[None]:
@@ -196,12 +199,14 @@ def _learnt_prompts() -> list[Prompt]:
 
 
 @cache
-def _tau_of_the_reference() -> dict[str, float]:
-    engine = connect("ref:rule=walk," + ",".join(f"{letter}={size}" for letter, size in LEARNT.items())).open(shipped("stdlib"))
+def _figure_of_the_reference(method: str) -> dict[str, Any]:
+    implementation = connect(f"ref:drafter={method},rule=walk")
+    options: dict[str, Any] = {bound: size for bound, size in LEARNT.items() if implementation.takes(bound)}
+    engine = implementation.open(shipped("stdlib"), **options)
 
     def tau(temperature: float) -> float:
         params = {"temperature": temperature, "max_new_tokens": NEW}
         texts = [prompt.tokens for prompt in _learnt_prompts()]
         return test_count.tau_of([engine.decode(text, params, KeyedCoins(i)) for i, text in enumerate(texts)])
 
-    return {name: tau(float(name)) for name in ("0", "1")}
+    return {"options": options, "tau": {name: tau(float(name)) for name in ("0", "1")}}

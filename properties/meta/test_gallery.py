@@ -46,10 +46,10 @@ def test_a_mutant_dies(label: str, name: str, case: str, scene: Scene) -> None:
     assert is_dead(result), f"{find(label).fault} {result.verdict}: {result.summary}"
 
 
-@pytest.mark.parametrize(("name", "case"), sorted({(name, case) for _, name, case in KILLS}))
-def test_the_reference_lives(name: str, case: str, scene: Scene) -> None:
-    """On every case that killed a mutant."""
-    result = scene.verdict(name, case, "ref")
+@pytest.mark.parametrize(("method", "name", "case"), sorted({(find(label).method, *kill) for label, *kill in KILLS}))
+def test_the_reference_lives(method: str, name: str, case: str, scene: Scene) -> None:
+    """On every case that killed a mutant, by the mutant's own method."""
+    result = scene.verdict(name, case, f"ref:drafter={method}")
     assert result.verdict in ("pass", "tie"), result.summary
 
 
@@ -62,9 +62,9 @@ def test_a_control_lives(control: Mutant, scene: Scene) -> None:
     assert sum(r.verdict != "n/a" for r in results) > len(results) / 2
 
 
-@pytest.mark.parametrize("label", [one.id for one in MUTANTS if not one.law and one.id != "M52"])
+@pytest.mark.parametrize("label", [one.id for one in MUTANTS if not one.law and one.id not in ("M52", "M112")])
 def test_what_ruins_speed_leaves_the_law(label: str, scene: Scene) -> None:
-    """M52 is left out: it remembers earlier prompts, so that its executions cannot be enumerated."""
+    """M52 and M112 are left out: they remember earlier texts, so that their executions cannot be enumerated."""
     result = scene.verdict("LAW-1", TWO_LAYERS, f"mutant:{label}")
     assert result.verdict == "pass", result.summary
 
