@@ -69,6 +69,10 @@ class Kept(ABC):
                 rows.narrow(-2, self.length, n).copy_(rows.index_select(-2, source.to(rows.device)))
         self.length = self.begun = self.end = self.length + n
 
+    def cut(self, length: int) -> None:
+        """Keep no more than the first entries, so many."""
+        self.length = self.begun = self.end = min(length, self.length)
+
     def _rows(self) -> list[Tensor]:
         """What the room has of these texts."""
         return [tensor.narrow(-4, self._row, len(self._texts) or 1) for tensor in self._room.tensors.values()]
