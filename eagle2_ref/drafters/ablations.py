@@ -1,7 +1,7 @@
 """EAGLE-2 without one of its two ideas at a time (EAGLE-2, section 5.3).
 
-No code of these is published; what they are is read off section 4.2: values rank nodes in the expansion and in the reranking, and
-without reranking "the tokens selected during the expansion phase" are the draft.
+No code of these is published; what they are is read off section 4.2: by value nodes are ranked in the expansion and in the
+reranking, and without reranking the draft is what was selected in the expansion.
 """
 
 from __future__ import annotations
