@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.errors import BadInput
+from eagle2_ref.methods import METHODS
 from harness.catalogue import catalogue
 from harness.evidence import Property, Result
 from harness.implementations import connect
@@ -39,6 +40,8 @@ WHOLE = {"k": 4, "depth": 3, "m": 36}
 LEARNT = {"k": 4, "depth": 4, "m": 12}
 """For a pair whose head has learnt something, so that what ruins the head is seen in tau."""
 
+MEASURED = ("eagle2", "medusa", "speculative")
+"""Methods of which a mutant is seen in tau."""
 
 SHOWN = [
     ("SMOKE-1", ""),
@@ -107,7 +110,8 @@ class Scene:
         pair, budget, texts = self._place(name)
         implementation = connect(connectable)
         if "budget" in implementation.capabilities:
-            implementation = replace(implementation, options={**budget, **implementation.options})
+            taken = {name: size for name, size in budget.items() if implementation.takes(name)}
+            implementation = replace(implementation, options={**taken, **implementation.options})
         return replace(Subject.of(self.asked, implementation, pair), texts=texts)
 
     def _place(self, name: str) -> tuple[Pair, dict[str, int], list[Prompt]]:
@@ -130,8 +134,8 @@ class Scene:
         path = self.folder / "pairs" / "stdlib" / "tau.json"
         if not path.exists():
             path.parent.mkdir(parents=True)
-            figure = {"options": LEARNT, "tau": _tau_of_the_reference()}
-            path.write_text(json.dumps({"max_new_tokens": NEW, "methods": {"eagle2": figure}}))
+            methods = {name: {"options": _learnt(name), "tau": _tau_of_the_reference(name)} for name in MEASURED}
+            path.write_text(json.dumps({"max_new_tokens": NEW, "methods": methods}))
 
     @contextlib.contextmanager
     def _reduced(self) -> Iterator[None]:
@@ -192,9 +196,15 @@ def _learnt_prompts() -> list[Prompt]:
     return [replace(prompt, tokens=prompt.tokens[:32]) for prompt in prompts(shipped("stdlib"))[::12]]
 
 
+def _learnt(method: str) -> dict[str, int]:
+    """LEARNT, as far as a method takes it."""
+    return {name: size for name, size in LEARNT.items() if connect(f"ref:drafter={method}").takes(name)}
+
+
 @cache
-def _tau_of_the_reference() -> dict[str, float]:
-    engine = connect("ref:rule=walk," + ",".join(f"{letter}={size}" for letter, size in LEARNT.items())).open(shipped("stdlib"))
+def _tau_of_the_reference(method: str) -> dict[str, float]:
+    options: dict[str, Any] = {**_learnt(method), **({"rule": "walk"} if METHODS[method].deterministic else {})}
+    engine = connect(f"ref:drafter={method}").open(shipped("stdlib"), **options)
 
     def tau(temperature: float) -> float:
         params = {"temperature": temperature, "max_new_tokens": NEW}
