@@ -17,7 +17,7 @@ from torch import Tensor
 from eagle2_ref.coins import Coins, ScriptedCoins, executions, unfold
 from eagle2_ref.drafters.eagle2 import rerank
 from eagle2_ref.drafters.slots import Slot, slots
-from eagle2_ref.rules import Accepted, by_kind, lacking, reject, sampled, typical, walk
+from eagle2_ref.rules import Accepted, Rule, by_kind, lacking, reject, sampled, typical, walk
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree
 from harness.laws.induction import departure
 from properties.strategies import laws
@@ -68,17 +68,20 @@ def drawn(shape: list[Slot], q: Law, coins: Coins) -> tuple[SampledTree, list[tu
     return SampledTree(torch.tensor(tokens), torch.tensor(parents), laws), list(paths.values())
 
 
-def run(shape: list[Slot], p: Law, q: Law, coins: Coins) -> tuple[Accepted, SampledTree]:
+def run(shape: list[Slot], p: Law, q: Law, coins: Coins, rule: Rule = sampled) -> tuple[Accepted, SampledTree]:
     tree, paths = drawn(shape, q, coins)
-    return by_kind(tree, torch.stack([p(path) for path in paths]), coins), tree
+    return rule(tree, torch.stack([p(path) for path in paths]), coins), tree
 
 
-@given(instances())
-def test_over_draws_and_coins_the_next_token_is_one_from_p(instance: tuple[list[Slot], Law, Law]) -> None:
-    """Wherever a block gets to: Q(emits a path, then x) = Q(emits the path, then anything) p(x), for every path and x."""
+@given(instances(), st.sampled_from([sampled, reject, walk]))
+def test_over_draws_and_coins_the_next_token_is_one_from_p(instance: tuple[list[Slot], Law, Law], rule: Rule) -> None:
+    """Wherever a block gets to: Q(emits a path, then x) = Q(emits the path, then anything) p(x), for every path and x.
+
+    Also by the rules that do not look at q: a draft that was drawn is, once it is there, a proposal like any other.
+    """
     shape, p, q = instance
     joint: dict[tuple[int, ...], Tensor] = defaultdict(lambda: torch.zeros_like(p(())))
-    for (accepted, tree), weight in executions(lambda coins: run(shape, p, q, coins)):
+    for (accepted, tree), weight in executions(lambda coins: run(shape, p, q, coins, rule)):
         for tokens, share in unfold(accepted.tokens(tree)):
             for i, token in enumerate(tokens):
                 joint[tokens[:i]][token] += weight * share
