@@ -94,6 +94,15 @@ class SamplingParams:
             chosen.append(MinPLogitsWarper(min_p=float(self.min_p)))
         return chosen
 
+    def process(self, past: Tensor, logits: Tensor) -> Tensor:
+        """Scores [n, V] of logits [n, V] after tokens [n, length]: what the processors make of them, one after the other.
+
+        As their list does when it is called, which looks at the signature of each again at every call.
+        """
+        for processor in self.processors():
+            logits = processor(past, logits)
+        return logits
+
 
 def law(logits: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
     """p [m + 1, V]: row i is the law of the token after node i, given the text and the path to node i.
@@ -123,7 +132,7 @@ def behind(logits: Tensor, texts: Sequence[Sequence[int]], params: SamplingParam
     """As `processed`, of a drafter's logits [n, V] behind n texts of one length."""
     scores = sound(logits)
     seen = texts if params.looks_back else [[0]] * len(texts)
-    return torch.as_tensor(params.processors()(torch.tensor(seen, device=scores.device), scores))
+    return params.process(torch.tensor(seen, device=scores.device), scores)
 
 
 def sound(logits: Tensor) -> Tensor:
@@ -137,17 +146,13 @@ def sound(logits: Tensor) -> Tensor:
 def _process(scores: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
     """Nodes of one depth have histories of one length, hence one call of the processors a depth; without a processor
     that looks back, one call in all."""
-    processors = params.processors()
-    if not processors:
-        return scores
     if not params.looks_back:
-        anything = torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device)
-        return torch.as_tensor(processors(anything, scores))
+        return params.process(torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device), scores)
     processed = torch.empty_like(scores)
     for depth in sorted(set(tree.depths)):
         nodes = [node for node, d in enumerate(tree.depths) if d == depth]
         histories = [[*text, *(tree.token(i) for i in tree.path(node))] for node in nodes]
-        processed[nodes] = processors(torch.tensor(histories, device=scores.device), scores[nodes])
+        processed[nodes] = params.process(torch.tensor(histories, device=scores.device), scores[nodes])
     return processed
 
 
