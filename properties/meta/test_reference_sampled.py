@@ -217,6 +217,13 @@ def test_typical_asks_less_of_a_law_that_is_uncertain() -> None:
     assert typical(tree, sure, ScriptedCoins([0.0])).path == []
 
 
+@pytest.mark.parametrize(("share", "path"), [(0.08, []), (0.085, [1])])
+def test_typical_asks_three_tenths_of_the_inverse_perplexity(share: float, path: list[int]) -> None:
+    """Beside three others of equal share: 0.3 exp(-H) is 0.0827 for the one, and 0.0821 for the other."""
+    p = row(share, *[(1 - share) / 3] * 3)
+    assert typical(DraftTree.of([1, 0], [-1, 0]), torch.stack([p, FLAT]), ScriptedCoins([0.0])).path == path
+
+
 @given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.sampled_from([0.0, 0.5, LAST]))
 def test_typical_at_temperature_0_is_greedy(a: int, b: int, c: int, coin: float) -> None:
     """Of point masses exactly the target's own path is kept, then its own token."""

@@ -11,11 +11,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from eagle2_ref.coins import SeededCoins, executions, invert
+from eagle2_ref.coins import KeyedCoins, SeededCoins, executions, invert
 from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.drafters.speculative import Speculative, SpeculativeDrafter
 from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import DRAWN
+from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target
 from eagle2_ref.tree import SampledTree
@@ -119,6 +120,17 @@ def test_the_same_model_is_never_refused() -> None:
     for params in PARAMS.values():
         blocks = [block for block, _ in texts(same, params, n=21)]
         assert [len(block.tokens) for block in blocks] == [1, 4, 4, 4, 4, 4]
+
+
+def test_drafts_have_noise_of_their_own() -> None:
+    """With coins keyed by position, and a draft model that is the target: `walk` emits ordinary sampling's text, of which drafts
+    with the same noise would foretell every token."""
+    drafter = SpeculativeDrafter(running(tiny.target(), lean=True).network, Speculative(3))
+    asked = tiny.tokens(6), SamplingParams(max_new_tokens=40), KeyedCoins(5)
+    plain = Decoder(running(tiny.target(), lean=True), None, walk).generate(*asked)
+    drafted = Decoder(running(tiny.target(), lean=True), drafter, walk).generate(*asked)
+    assert drafted.tokens == plain.tokens
+    assert 0 < sum(block.accepted for block in drafted.blocks) < 24
 
 
 @pytest.mark.parametrize("room", range(4))
