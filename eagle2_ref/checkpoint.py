@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from eagle2_ref.errors import BadInput
 from eagle2_ref.head import EagleHead, HeadConfig
+
+HINT = 'fc.bias is expected unless config.json says "bias": false; layer 0 has no input_layernorm'
 
 
 def load_head(directory: Path | str, embedding: Tensor | None = None, where_target: str = "the target") -> EagleHead:
@@ -25,12 +27,12 @@ def load_head(directory: Path | str, embedding: Tensor | None = None, where_targ
     """
     directory = Path(directory)
     config = _read_config(directory)
-    tensors = _read_tensors(directory)
+    tensors = read_tensors(directory)
     if embedding is not None:
         _must_fit(config, tensors, embedding, directory, where_target)
         tensors.setdefault("embed_tokens.weight", embedding)
     head = EagleHead(config)
-    _must_match(tensors, {name: tuple(t.shape) for name, t in head.state_dict().items()}, directory)
+    must_match(tensors, head, directory, HINT)
     dtype = tensors["fc.weight"].dtype
     head.to(dtype).load_state_dict({name: t.to(dtype) for name, t in tensors.items()})
     return head.eval()
@@ -50,13 +52,13 @@ def _read_config(directory: Path) -> HeadConfig:
     path = directory / "config.json"
     if not path.exists():
         raise BadInput(f"no head at {directory}: {path.name} is missing", "give --draft the directory of an EAGLE-1/2 head")
-    raw = _read_json(path)
+    raw = read_json(path)
     if "draft_vocab_size" in raw or "Eagle3" in str(raw.get("architectures")):
         raise BadInput(f"{path} describes an EAGLE-3 head", "this decoder loads EAGLE-1 and EAGLE-2 heads")
     return HeadConfig.from_json(raw, path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -66,14 +68,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _read_tensors(directory: Path) -> dict[str, Tensor]:
+def read_tensors(directory: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint; the first layout that is there wins. Nothing in a file is executed."""
     for single in ("model.safetensors", "pytorch_model.bin"):
         if (directory / single).exists():
             return _read_file(directory / single)
         index = directory / f"{single}.index.json"
         if index.exists():
-            shards = _read_json(index).get("weight_map")
+            shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not shards:
                 raise BadInput(f"{index} has no weight_map", "the file is damaged; fetch or train the head again")
             return {name: t for shard in sorted(set(shards.values())) for name, t in _read_file(directory / shard).items()}
@@ -124,7 +126,9 @@ def _must_fit(config: HeadConfig, tensors: dict[str, Tensor], embedding: Tensor,
         )
 
 
-def _must_match(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]], where: Path) -> None:
+def must_match(tensors: dict[str, Tensor], module: nn.Module, where: Path, hint: str) -> None:
+    """Raise BadInput unless the tensors are those of a module: no other names, no other shapes."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     problems = [f"missing tensor {name}, expected {list(shape)}" for name, shape in expected.items() if name not in tensors]
     problems += [f"unexpected tensor {name} {list(t.shape)}" for name, t in tensors.items() if name not in expected]
     problems += [
@@ -133,7 +137,4 @@ def _must_match(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]
         if name in tensors and tuple(tensors[name].shape) != shape
     ]
     if problems:
-        raise BadInput(
-            f"head in {where} does not match its config.json:\n  " + "\n  ".join(problems),
-            'fc.bias is expected unless config.json says "bias": false; layer 0 has no input_layernorm',
-        )
+        raise BadInput(f"head in {where} does not match its config.json:\n  " + "\n  ".join(problems), hint)

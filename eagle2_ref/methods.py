@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagle2_ref.drafters import Checkpoint, Method
+from eagle2_ref.drafters.ablations import WithoutReranking, WithoutValue
+from eagle2_ref.drafters.eagle import Eagle
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.drafters.lookahead import Lookahead
 from eagle2_ref.drafters.lookup import Lookup
+from eagle2_ref.drafters.medusa import Medusa
 from eagle2_ref.drafters.ouroboros import Ouroboros
+from eagle2_ref.drafters.speculative import Speculative
 from eagle2_ref.errors import BadInput
-from eagle2_ref.rules import RULES, Rule, typical
+from eagle2_ref.rules import RULES, Rule, by_kind, typical
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,23 @@ class Family:
 CHOSEN: dict[str, Rule] = {**RULES, "typical": typical}
 """Rules of trees that were chosen; the last of them is lossy."""
 
+DRAWN: dict[str, Rule] = {"sampled": by_kind, **RULES}
+"""Rules of trees that were drawn, for drafters that may choose at temperature 0."""
+
 LOSSY = {"typical": "typical acceptance: it keeps what the target finds likely enough (Medusa, section 2.3.1)"}
 
 METHODS = {
     each.name: each
     for each in (
+        Family("speculative", "speculative sampling", "arXiv 2211.17192", Speculative, DRAWN, deterministic=False),
         Family("lookup", "prompt lookup", "github.com/apoorvumang/prompt-lookup-decoding", Lookup, CHOSEN),
+        Family("medusa", "Medusa", "arXiv 2401.10774", Medusa, CHOSEN),
         Family("lookahead", "lookahead decoding", "arXiv 2402.02057", Lookahead, CHOSEN),
         Family("ouroboros", "Ouroboros", "arXiv 2402.13720", Ouroboros, CHOSEN),
+        Family("eagle", "EAGLE", "arXiv 2401.15077", Eagle, DRAWN, deterministic=False),
         Family("eagle2", "EAGLE-2", "arXiv 2406.16858", Budget, CHOSEN),
+        Family("eagle2-confidence", "EAGLE-2 without value", "arXiv 2406.16858, section 5.3", WithoutValue, CHOSEN),
+        Family("eagle2-expansion", "EAGLE-2 without reranking", "arXiv 2406.16858, section 5.3", WithoutReranking, CHOSEN),
     )
 }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.tree import ROOT, SampledTree, Tree
+from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ def sampled(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
             return Accepted(path, coins.categorical(r))
         path.append(child)
         node = child
+
+
+def by_kind(tree: DraftTree | SampledTree, p: Tensor, coins: Coins) -> Accepted:
+    """`sampled` for a tree that was drawn, `reject` for one that was chosen: of a drafter that does one or the other."""
+    return sampled(tree, p, coins) if isinstance(tree, SampledTree) else reject(tree, p, coins)
 
 
 def typical(tree: Tree, p: Tensor, coins: Coins) -> Accepted:

@@ -72,6 +72,11 @@ class SamplingParams:
         """Whether a token ends a text. Asked by comparison, so that a token that chance has not decided yet may stay so."""
         return any(token == end for end in self.eos)
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether what a token's score becomes depends on the text before it."""
+        return self.repetition_penalty is not None
+
     def processors(self) -> LogitsProcessorList:
         """transformers' processors in the order in which `generate` applies them; at temperature 0 it applies no warper."""
         chosen = LogitsProcessorList()
@@ -123,10 +128,25 @@ def probabilities(scores: Tensor, params: SamplingParams) -> Tensor:
     return torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
 
 
+def behind(logits: Tensor, texts: Sequence[Sequence[int]], params: SamplingParams) -> Tensor:
+    """As `processed`, of a drafter's logits [n, V] behind n texts of one length."""
+    scores = sound(logits)
+    seen = texts if params.looks_back else [[0]] * len(texts)
+    return params.process(torch.tensor(seen, device=scores.device), scores)
+
+
+def sound(logits: Tensor) -> Tensor:
+    """A drafter's logits [n, V], at least float32. Raises BadInput where they are not numbers."""
+    scores = logits if logits.dtype == torch.float64 else logits.float()
+    if not scores.amax(-1).isfinite().all():
+        raise BadInput("the drafter's logits are not numbers", "its weights are damaged, or overflow in this dtype: try float32")
+    return scores
+
+
 def _process(scores: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
     """Nodes of one depth have histories of one length, hence one call of the processors a depth; without a processor
     that looks back, one call in all."""
-    if params.repetition_penalty is None:
+    if not params.looks_back:
         return params.process(torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device), scores)
     processed = torch.empty_like(scores)
     for depth in sorted(set(tree.depths)):

@@ -80,7 +80,7 @@ class Static:
         network, drafter = decoder.target.network, decoder.drafter
         if not isinstance(network, Llama):
             raise BadInput(f"{decoder.target.name} is no LLaMA", "fixed shapes are only known for our own forward pass")
-        if drafter is not None and (not isinstance(drafter, Eagle2) or drafter.budget.node or drafter.budget.layer):
+        if drafter is not None and (type(drafter) is not Eagle2 or drafter.budget.node or drafter.budget.layer):
             raise BadInput("this drafter's trees have no fixed shape", "give a budget of k, depth and m alone")
         self.decoder, self.network, self.drafter = decoder, network, drafter
         budget = drafter.budget if drafter else Budget(1, 1, 1)

@@ -67,6 +67,7 @@ EXACT = both_rules(
     Cell("coin4", {"temperature": 1.0, "min_p": 0.08}, 2, 2, 4),
     Cell("coin4", {"temperature": 1.0, "repetition_penalty": 1.6}, 2, 2, 5),
     Cell("coin4", {"temperature": 1.0, "eos_token_id": [0, 2]}, 2, 3, 8),
+    Cell("coin4", {"temperature": 0.8, "eos_token_id": [0, 2]}, 3, 1, 3),
     Cell("coin6", {"temperature": 0.7, "top_k": 3}, 3, 2, 8),
     Cell("coin6", {"temperature": 0.8, "top_k": 4, "top_p": 0.75, "repetition_penalty": 1.2}, 3, 2, 6),
     Cell("coin6", {"temperature": 0.0}, 4, 4, 20),

@@ -141,7 +141,7 @@ def _require_a_known_head(judge: Judge, impl: Implementation) -> None:
     """End the check as n/a where there is nothing to compare the reference with."""
     if impl.checkpoint != "draft":
         judge("n/a", f"it drafts with {impl.checkpoint!r}, not with the pair's EAGLE head")
-    if "rules" in impl.capabilities and "dynamic" not in impl.capabilities:
+    if impl.method not in ("", "eagle2"):
         judge("n/a", "its trees are not EAGLE-2's")
     if not {"k", "depth", "m"} <= set(impl.shape):
         judge("n/a", "it does not tell the shape of its draft trees: 'budget' with k, depth and m")

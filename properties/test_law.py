@@ -11,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from torch import Tensor
 
 from eagle2_ref.coins import EnumeratedCoins, KeyedCoins, Unrepeatable, executions, undecided, unfold
+from eagle2_ref.methods import METHODS
 from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree
@@ -31,8 +32,15 @@ ROUNDING = 1e-12
 """Total variation that float64 may leave between two ways of adding up the same law."""
 
 
+OF_DRAWS = 1_000
+"""Executions that a law may take where drafts are drawn, and every draw multiplies them."""
+
 INSTANCES = 300
 """Trees and laws that Hypothesis draws for a rule; half as many where every coin takes three values."""
+
+
+class TooManyError(Exception):
+    """The law would take more executions than were allowed."""
 
 
 @parametrize(EXACT)
@@ -42,13 +50,19 @@ def test_whole_continuations(cell: Cell, judge: Judge, subject: Subject) -> None
     Every execution of the decoder is run, from the prompt to the last token; their weights add up to its exact law.
     """
     subject.impl.require("coins", "budget")
+    method = METHODS.get(subject.impl.method)
+    drawn = method is not None and not method.deterministic
+    if drawn and cell.rule == "walk":
+        judge("n/a", "its rule is that of drafts that were drawn: the same case with `reject` judges it")
     options: dict[str, Any] = {**cell.budget, "dtype": "float64"}
     if "rules" in subject.impl.capabilities:
         options["rule"] = cell.rule
     pair, prompt = shipped(cell.pair), [2, 3, 2]
     params = {**cell.params, "max_new_tokens": cell.depth + 2}
     try:
-        emitted, choices = emitted_law(subject.open(pair, **options), prompt, params)
+        emitted, choices = emitted_law(subject.open(pair, **options), prompt, params, OF_DRAWS if drawn else None)
+    except TooManyError:
+        judge("n/a", f"its drafts are drawn, and the case has more than {OF_DRAWS} executions: others judge it")
     except Unrepeatable as error:
         judge("n/a", f"it cannot be enumerated: {error}")
     expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
@@ -76,10 +90,6 @@ def test_whole_continuations(cell: Cell, judge: Judge, subject: Subject) -> None
     )
     seen = f"after {list(first.prefix)} token {first.token} has probability {first.q:.6g}, the target gives {first.p:.6g}"
     judge("fault", f"total variation {distance:.3g}; {seen}", witness=witness, **evidence)
-
-
-class TooManyError(Exception):
-    """The law would take more executions than were allowed."""
 
 
 def emitted_law(

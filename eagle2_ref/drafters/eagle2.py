@@ -16,14 +16,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from eagle2_ref.cache import beside
-from eagle2_ref.checkpoint import load_head
-from eagle2_ref.coins import Coins
-from eagle2_ref.drafters import Checkpoint, Drafter
+from eagle2_ref.drafters import Checkpoint
+from eagle2_ref.drafters.headed import Headed, head_for
 from eagle2_ref.errors import BadInput
 from eagle2_ref.head import EagleHead, LeanHead
 from eagle2_ref.llama import additive
 from eagle2_ref.network import causal
-from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target
 from eagle2_ref.tree import DraftTree
 
@@ -86,30 +84,13 @@ class Budget:
             )
 
 
-class Eagle2(Drafter):
+class Eagle2(Headed):
     """The drafter of EAGLE-2: one head, asked layer by layer for the most promising continuations."""
 
     def __init__(self, head: EagleHead | LeanHead, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
-        """`lm_head` maps features [..., H] to logits [..., V]: the target's own, which the head shares."""
         budget.check(head.config.vocab_size)
-        with torch.no_grad():
-            self.head = head.lean() if isinstance(head, EagleHead) else head
-        self.lm_head, self.budget = lm_head, budget
-        self.reset()
-
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:  # noqa: ARG002
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the text."""
-        self.passes = 0
-        self.cache = self.head.cache()
-        self._tokens: list[int] = []
-        self._features: list[Tensor] = []
-
-    def observe(self, tokens: Sequence[int], features: Tensor) -> None:
-        self._tokens += tokens
-        self._features.append(features)
+        super().__init__(head, lm_head)
+        self.budget = budget
 
     @torch.inference_mode()
     def propose(self, depth: int) -> DraftTree:
@@ -118,20 +99,11 @@ class Eagle2(Drafter):
         if depth < 1:
             return DraftTree.bare(root)
         pool, _ = self._expand(self._catch_up(), depth)
-        return rerank(root, pool.of(0), self.budget.m, self.budget.least)
+        return self.choose(root, pool.of(0))
 
-    def _catch_up(self) -> Tensor:
-        """One pass over what was observed since the last tree; returns the estimated feature of the root, [1, 1, H].
-
-        Its keys and values are computed from the target's own features and stay in the cache.
-        """
-        device = self.head.fc.device
-        tokens = torch.tensor([[int(token) for token in self._tokens]], device=device)
-        positions = torch.arange(self.cache.length, self.cache.length + tokens.shape[1], device=device)
-        features = self._pass(tokens, torch.cat(self._features)[None], positions[None], None)
-        self.cache.keep(range(tokens.shape[1]))
-        self._tokens, self._features = [], []
-        return features[:, -1:]
+    def choose(self, root: int, pool: Pool) -> DraftTree:
+        """The tree that is made of the candidates of one text."""
+        return rerank(root, pool, self.budget.m, self.budget.least)
 
     def _expand(self, feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
         """Layers 1 to `depth`: all children of the k best nodes of the layer above; and how many layers were grown [texts].
@@ -173,17 +145,6 @@ class Eagle2(Drafter):
         top, tokens = confidences.topk(self.budget.k, dim=-1)
         return Pool(tokens.flatten(1), parents[..., None].expand(tokens.shape).flatten(1), (values[..., None] + top).flatten(1))
 
-    def _pass(self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        self.passes += 1
-        return self.head(tokens, features, positions, mask, self.cache)
-
-
-def head_for(target: Target, draft: Path | str) -> tuple[EagleHead, Callable[[Tensor], Tensor]]:
-    """The head of a directory, beside a target; and the target's LM head, which it shares."""
-    network = target.network
-    head = load_head(draft, network.embedding.detach().cpu(), target.name)
-    return head.to(network.embedding), network.lm_head
-
 
 @torch.inference_mode()
 def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[DraftTree]:
@@ -201,9 +162,8 @@ def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[
     pool, grown = joint._expand(features, max(depths))
     trees = []
     for text, (root, drafter, depth) in enumerate(zip(roots, drafters, depths, strict=True)):
-        budget = drafter.budget
-        candidates = pool.of(text, replace(budget, depth=depth).pool)
-        trees.append(rerank(root, candidates, budget.m, budget.least) if depth >= 1 else DraftTree.bare(root))
+        candidates = pool.of(text, replace(drafter.budget, depth=depth).pool)
+        trees.append(drafter.choose(root, candidates) if depth >= 1 else DraftTree.bare(root))
         drafter.passes += max(0, min(depth, int(grown[text])))
     return trees
 
@@ -259,6 +219,15 @@ class Pool:
         """The first n candidates of one text; all without n."""
         return Pool(self.tokens[text, :n], self.parents[text, :n], self.values[text, :n])
 
+    def checked(self) -> Pool:
+        """On the host. Raises BadInput where values are not numbers."""
+        pool = Pool(self.tokens.cpu(), self.parents.cpu(), self.values.cpu())
+        if np.isnan(pool.values.numpy()).any():  # which counts as higher than any number
+            raise BadInput(
+                "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
+            )
+        return pool
+
 
 def rerank(root: int, pool: Pool, m: int, least: float = -math.inf) -> DraftTree:
     """Keep the m candidates of highest value, of these the ones whose value is `least` or more.
@@ -266,19 +235,23 @@ def rerank(root: int, pool: Pool, m: int, least: float = -math.inf) -> DraftTree
     Values never rise along a path, and of equals the shallower and then the earlier is kept: a kept node's parent is
     kept too. (With a sort that breaks ties arbitrarily a child can stay without its parent, and the text loses a token.)
     """
-    tokens, parents, values = (field.cpu().numpy() for field in (pool.tokens, pool.parents, pool.values))
-    if np.isnan(values).any():  # which counts as higher than any number
-        raise BadInput(
-            "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
-        )
+    pool = pool.checked()
+    values = pool.values.numpy()
     kept = np.sort(np.argsort(-values, kind="stable")[:m])
     kept = kept[values[kept] >= least]
+    return subtree(root, pool, torch.from_numpy(kept))
+
+
+def subtree(root: int, pool: Pool, kept: Tensor) -> DraftTree:
+    """The tree of the kept candidates of a pool on the host: indices, ascending, that have the parents of all among them."""
+    nodes = kept.numpy()
+    tokens, parents, values = (field.numpy() for field in (pool.tokens, pool.parents, pool.values))
     place = np.zeros(len(values) + 1, dtype=np.int64)
-    place[kept] = np.arange(1, len(kept) + 1)  # node 0 is the root; index -1 stays 0
+    place[nodes] = np.arange(1, len(nodes) + 1)  # node 0 is the root; index -1 stays 0
     return DraftTree(
-        torch.from_numpy(np.concatenate([[root], tokens[kept]])),
-        torch.from_numpy(np.concatenate([[-1], place[parents[kept]]])),
-        torch.from_numpy(np.concatenate([np.zeros(1, values.dtype), values[kept]])),
+        torch.from_numpy(np.concatenate([[root], tokens[nodes]])),
+        torch.from_numpy(np.concatenate([[-1], place[parents[nodes]]])),
+        torch.from_numpy(np.concatenate([np.zeros(1, values.dtype), values[nodes]])),
     )
 
 

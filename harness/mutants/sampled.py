@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,20 +14,14 @@ from torch import Tensor
 
 from eagle2_ref.coins import Coins, SeededCoins, Uniform
 from eagle2_ref.drafters.eagle2 import Eagle2
+from eagle2_ref.drafters.headed import Headed
 from eagle2_ref.rules import Accepted, without
 from eagle2_ref.sampling import SamplingParams, law
-from eagle2_ref.tree import ROOT, DraftTree
+from eagle2_ref.tree import ROOT, DraftTree, SampledTree
 from harness.implementations.reference import LAW, Engine
 from harness.mutants import control, mutant
 from harness.mutants.cases import MIN_P, ONE_DRAFT, ONE_LAYER
 from harness.mutants.planting import inverted
-
-
-@dataclass(frozen=True)
-class SampledTree(DraftTree):
-    """A draft tree whose tokens were drawn. q [m + 1, V]: the child of node i is said to be a draw from row i."""
-
-    q: Tensor
 
 
 @control("C06", part="sampled", source="Leviathan et al. 2023, arXiv 2211.17192")
@@ -57,10 +51,6 @@ class SampledChain(Engine):
         if isinstance(self.decoder.drafter, Eagle2):
             self.decoder.drafter = Drawing(self.decoder.drafter, self)
 
-    def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
-        self.params, self.coins = SamplingParams.of(params), coins
-        return super().decode(prompt, params, coins)
-
     def law(self, logits: Tensor, text: list[int], **changes: Any) -> Tensor:
         """The head's law [V] after a text, with the sampling parameters of the request."""
         return law(logits[None], DraftTree.bare(text[-1]), text, replace(self.params, **changes))[0]
@@ -84,38 +74,40 @@ class SampledChain(Engine):
     def recovered(self, r: Tensor, coin: Uniform, level: int) -> int:  # noqa: ARG002
         return self.coins.categorical(r)
 
-    def accepted(self, tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+    def accepted(self, tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
         """Keep drafts up to the first refused one: x with probability p(x) / q(x), p and q after what stands before it."""
         path: list[int] = []
         for node, child in enumerate(range(1, len(tree))):
-            x, coin, q = tree.token(child), coins.uniform(), _q(tree)[node]
+            x, coin, q = tree.token(child), coins.uniform(), tree.q[node]
             if not coin < p[node, x] / q[x]:
                 return Accepted(path, self.recovered(self.remainder(p[node], q, x), coin, node))
             path.append(child)
         return Accepted(path, coins.categorical(p[-1]))
 
 
-class Drawing(Eagle2):
+class Drawing(Headed):
     """The head as an ordinary drafter: it is asked for a law, a token is drawn, and the head goes on behind it."""
 
-    def __init__(self, head: Eagle2, chain: SampledChain) -> None:
-        self.chain = chain
-        super().__init__(head.head, head.lm_head, head.budget)
+    trees = SampledTree
 
-    def reset(self) -> None:
-        super().reset()
-        self.text: list[int] = []
+    def __init__(self, head: Eagle2, chain: SampledChain) -> None:
+        self.chain, self.depth = chain, min(head.budget.depth, head.budget.m)
+        super().__init__(head.head, head.lm_head)
+
+    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
+        super().begin(prompt, params, coins)
+        self.text, self.chain.params, self.chain.coins = [int(prompt[0])], params, coins
 
     def observe(self, tokens: Sequence[int], features: Tensor) -> None:
         super().observe(tokens, features)
         self.text += tokens
 
     @torch.inference_mode()
-    def propose(self, depth: int) -> DraftTree:
-        depth = min(depth, self.budget.depth, self.budget.m)
+    def propose(self, depth: int) -> SampledTree:
+        depth = min(depth, self.depth)
         text = [int(token) for token in self.text]
         if depth < 1:
-            return DraftTree.bare(text[-1])
+            return SampledTree.bare(text[-1])
         feature, kept, q = self._catch_up(), self.cache.length, []
         device = feature.device
         for level in range(depth):
@@ -126,13 +118,7 @@ class Drawing(Eagle2):
             feature = self._pass(token, feature, position, None)
             self.cache.length += 1
         self.cache.length = kept
-        chain = DraftTree.of(text[-depth - 1 :], list(range(-1, depth)))
-        return SampledTree(chain.tokens, chain.parents, chain.values, torch.stack(q))
-
-
-def _q(tree: DraftTree) -> Tensor:
-    assert isinstance(tree, SampledTree)
-    return tree.q
+        return SampledTree(torch.tensor(text[-depth - 1 :]), torch.arange(-1, depth), torch.stack([*q, torch.zeros_like(q[0])]))
 
 
 # --- q is not what the drafts were drawn from ----------------------------------------------------------------------
@@ -245,11 +231,11 @@ class CoinTwice(SampledChain):
 class MatchesCounted(SampledChain):
     """As many drafts are kept as coins came up, also those behind the first refusal."""
 
-    def accepted(self, tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+    def accepted(self, tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
         path = list(range(1, len(tree)))
-        kept = path[: sum(coins.uniform() < (p[i - 1] / _q(tree)[i - 1])[tree.token(i)] for i in path)]
+        kept = path[: sum(coins.uniform() < (p[i - 1] / tree.q[i - 1])[tree.token(i)] for i in path)]
         n = len(kept)
-        r = p[n] if kept == path else self.remainder(p[n], _q(tree)[n], tree.token(n + 1))
+        r = p[n] if kept == path else self.remainder(p[n], tree.q[n], tree.token(n + 1))
         return Accepted(kept, coins.categorical(r))
 
 
@@ -264,19 +250,19 @@ class BlockVerification(SampledChain):
     up is kept, and what makes up for the rest comes from (w p - q)+. That is exact, and keeps more than token by token.
     """
 
-    def accepted(self, tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+    def accepted(self, tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
         path, weight, kept = list(range(1, len(tree))), 1.0, 1.0
         best = ROOT
         for node in path:
             x, last = tree.token(node), node == path[-1]
-            weight = min(1.0, weight * float(p[node - 1, x] / _q(tree)[node - 1, x]))
-            lacking = float((weight * p[node] - _q(tree)[node]).clamp(min=0).sum()) if not last else 0.0
+            weight = min(1.0, weight * float(p[node - 1, x] / tree.q[node - 1, x]))
+            lacking = float((weight * p[node] - tree.q[node]).clamp(min=0).sum()) if not last else 0.0
             odds = weight if last else lacking / (lacking + 1 - weight) if lacking else 0.0
             if coins.uniform() < odds:
                 best, kept = node, weight
         if best == len(path):
             return Accepted(path, coins.categorical(p[best]))
-        return Accepted(path[:best], coins.categorical(self.rest(kept, p[best], _q(tree)[best])))
+        return Accepted(path[:best], coins.categorical(self.rest(kept, p[best], tree.q[best])))
 
     def rest(self, weight: float, p: Tensor, q: Tensor) -> Tensor:
         """The law of what follows the longest beginning that was kept."""

@@ -108,8 +108,8 @@ class Scene:
         implementation = connect(connectable)
         pair, budget, texts = self._place(name, implementation.method)
         if "budget" in implementation.capabilities:
-            meant = {bound: size for bound, size in budget.items() if implementation.takes(bound)}
-            implementation = replace(implementation, options={**meant, **implementation.options})
+            taken = {bound: size for bound, size in budget.items() if implementation.takes(bound)}
+            implementation = replace(implementation, options={**taken, **implementation.options})
         return replace(Subject.of(self.asked, implementation, pair), texts=texts)
 
     def _place(self, name: str, method: str) -> tuple[Pair, dict[str, int], list[Prompt]]:
@@ -200,9 +200,10 @@ def _learnt_prompts() -> list[Prompt]:
 
 @cache
 def _figure_of_the_reference(method: str) -> dict[str, Any]:
-    implementation = connect(f"ref:drafter={method},rule=walk")
+    implementation = connect(f"ref:drafter={method}")
     options: dict[str, Any] = {bound: size for bound, size in LEARNT.items() if implementation.takes(bound)}
-    engine = implementation.open(shipped("stdlib"), **options)
+    coupled: dict[str, Any] = {"rule": "walk"} if "rules" in implementation.capabilities else {}
+    engine = implementation.open(shipped("stdlib"), **options, **coupled)
 
     def tau(temperature: float) -> float:
         params = {"temperature": temperature, "max_new_tokens": NEW}

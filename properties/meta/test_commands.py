@@ -220,9 +220,9 @@ def test_doctor(tmp_path: Path) -> None:
     well = eagle2(["doctor", "ref:k=2,depth=2,m=4", "--pair", "coin4"], FIXTURES.parent)
     assert well.returncode == 0, well.stdout + well.stderr
     assert "SMOKE-2" in well.stdout and "draft of coin4" in well.stdout
-    lacking = eagle2(["doctor", written(tmp_path, "return []", "{'checkpoint': 'medusa'}"), "--pair", "coin4"], FIXTURES.parent)
+    lacking = eagle2(["doctor", written(tmp_path, "return []", "{'checkpoint': 'eagle3'}"), "--pair", "coin4"], FIXTURES.parent)
     assert lacking.returncode == 2
-    assert "coin4 has no medusa" in lacking.stderr and "eagle2 train" in lacking.stderr
+    assert "coin4 has no eagle3" in lacking.stderr and "eagle2 train" in lacking.stderr
     ill = eagle2(["doctor", written(tmp_path, "return []"), "--pair", "coin4"], FIXTURES.parent)
     assert ill.returncode == 4, ill.stdout + ill.stderr
 

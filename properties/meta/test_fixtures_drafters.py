@@ -18,7 +18,7 @@ from eagle2_ref.checkpoint import load_head
 from eagle2_ref.errors import BadInput
 from fixtures.converters.published import write_published
 from fixtures.training import coin, dice
-from fixtures.training.assistant import make_small
+from fixtures.training.assistant import make_medusa, make_small
 from fixtures.training.card import write_card
 from fixtures.training.drafters import KINDS, Course, HeadRecipe
 from fixtures.training.drafters.eagle3 import aux_layers
@@ -138,7 +138,8 @@ def test_the_card_and_the_checksums_of_stdlib_are_of_these_files(tmp_path: Path)
 def test_a_coin_is_made_again(toy: coin.Coin, tmp_path: Path) -> None:
     coin.make(toy, tmp_path)
     make_small(tmp_path / toy.name)
-    for folder in ("target", "draft", "small"):
+    make_medusa(tmp_path / toy.name)
+    for folder in ("target", "draft", "small", "medusa"):
         new, old = (load_file(place / toy.name / folder / "model.safetensors") for place in (tmp_path, PAIRS))
         assert new.keys() == old.keys()
         assert all(torch.allclose(new[name], old[name], rtol=1e-12, atol=0) for name in old)

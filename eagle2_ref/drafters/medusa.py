@@ -1,0 +1,144 @@
+"""Medusa: several heads guess several tokens ahead, all from one feature of the target (Cai et al., arXiv 2401.10774)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eagle2_ref.checkpoint import must_match, read_json, read_tensors
+from eagle2_ref.coins import Coins
+from eagle2_ref.drafters import Checkpoint, Drafter, whole
+from eagle2_ref.drafters.slots import cut, slots
+from eagle2_ref.errors import BadInput
+from eagle2_ref.sampling import SamplingParams, sound
+from eagle2_ref.target import Target
+from eagle2_ref.tree import DraftTree
+
+PUBLISHED = slots(
+    "0 00 1 01 2 000 10 02 3 03 4 04 20 05 001 5 06 6 07 010 11 7 08 002 30 09 8 9 100 020 12 003 40 21 004 005 0000 011 006"
+    " 030 50 13 007 008 009 60 040 14 70 012 200 31 22 80 050 15 101 021 90 060 0001 16 070"
+)
+"""The 63 nodes of `mc_sim_7b_63` in FasterDecoding/Medusa, medusa/model/medusa_choices.py, in its order: the first of them bring
+the most, so that any number of them is a tree for so many (section 2.3.3)."""
+
+
+@dataclass(frozen=True)
+class Medusa:
+    """What is taken of the published tree: k guesses a head, `depth` heads, the first m nodes. As it is here, all of it."""
+
+    k: int = 10
+    depth: int = 4
+    m: int = 63
+
+    checkpoint: ClassVar[Checkpoint] = "medusa"
+
+    def drafter(self, target: Target, draft: Path | str) -> MedusaDrafter:
+        whole(self, k=1, depth=1, m=1)
+        return MedusaDrafter(heads_for(target, draft), self)
+
+
+class Block(nn.Module):
+    """x + silu(W x), a layer or several."""
+
+    def __init__(self, width: int, layers: int, bias: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width, bias=bias) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + F.silu(layer(x))
+        return x
+
+
+class MedusaHeads(nn.Module):
+    """Head i, from 0, guesses the token i + 1 places behind the root: a block, then an LM head of its own.
+
+    Tensors have the names of vLLM's layout.
+    """
+
+    def __init__(self, heads: int, vocab_size: int, width: int, layers: int = 1, bias: bool = False) -> None:
+        super().__init__()
+        self.vocab_size, self.width = vocab_size, width
+        self.blocks = nn.ModuleList(Block(width, layers, bias) for _ in range(heads))
+        self.lm_heads = nn.ModuleList(nn.Linear(width, vocab_size, bias=False) for _ in range(heads))
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def forward(self, feature: Tensor, n: int) -> Tensor:
+        """Logits [n, V] of the first n heads, of one feature [H]."""
+        heads = zip(self.blocks[:n], self.lm_heads[:n], strict=True)
+        return torch.stack([lm_head(block(feature)) for block, lm_head in heads])
+
+
+class MedusaDrafter(Drafter):
+    """Every node of depth i is a guess of head i, whatever stands above it: the heads do not see each other's tokens.
+
+    The tree is static, and what fills it is chosen: `walk` and `reject` are lossless. (Published is `typical`, which is not.)
+    """
+
+    def __init__(self, heads: MedusaHeads, method: Medusa) -> None:
+        self.heads = heads
+        k, depth = min(method.k, heads.vocab_size), min(method.depth, len(heads))
+        self.slots = cut(PUBLISHED, k, depth, method.m)
+
+    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:  # noqa: ARG002
+        self.passes = 0
+
+    def observe(self, tokens: Sequence[int], features: Tensor) -> None:
+        self._root, self._feature = tokens[-1], features[-1]
+
+    @torch.inference_mode()
+    def propose(self, depth: int) -> DraftTree:
+        tree = [slot for slot in self.slots if len(slot) <= depth]
+        if not tree:
+            return DraftTree.bare(int(self._root))
+        self.passes += 1
+        laws = sound(self.heads(self._feature, max(map(len, tree)))).log_softmax(-1)
+        confidences, tokens = (told.tolist() for told in laws.topk(1 + max(map(max, tree))))
+        place = {(): 0} | {slot: node for node, slot in enumerate(tree, start=1)}
+        return DraftTree.of(
+            [int(self._root), *(tokens[len(slot) - 1][slot[-1]] for slot in tree)],
+            [-1, *(place[slot[:-1]] for slot in tree)],
+            [0.0, *(sum(confidences[i][rank] for i, rank in enumerate(slot)) for slot in tree)],
+        )
+
+
+def heads_for(target: Target, draft: Path | str) -> MedusaHeads:
+    """The heads of a directory in vLLM's layout, beside a target; as strictly read as EAGLE's."""
+    directory, embedding = Path(draft), target.network.embedding
+    heads = _made(directory)
+    if (heads.vocab_size, heads.width) != tuple(embedding.shape):
+        raise BadInput(
+            f"heads do not fit the target: vocabulary {heads.vocab_size} and hidden size {heads.width} in {directory},"
+            f" {embedding.shape[0]} and {embedding.shape[1]} in {target.name}",
+            "give --draft heads trained for this target",
+        )
+    tensors = read_tensors(directory)
+    must_match(tensors, heads, directory, "expected are blocks.I.layers.J.weight and lm_heads.I.weight, as vLLM has them")
+    heads.load_state_dict(tensors)
+    return heads.to(embedding).eval()
+
+
+def _made(directory: Path) -> MedusaHeads:
+    """Heads of the shape that a config.json tells."""
+    path = directory / "config.json"
+    if not path.exists():
+        raise BadInput(f"no heads at {directory}: {path.name} is missing", "give --draft a directory with Medusa heads")
+    config = read_json(path)
+    try:
+        heads, vocab_size, width = (int(config[name]) for name in ("num_heads", "vocab_size", "hidden_size"))
+        layers, kept = int(config.get("num_hidden_layers", 1)), int(config.get("truncated_vocab_size") or vocab_size)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path} does not tell num_heads, vocab_size and hidden_size: {error}") from None
+    if kept != vocab_size or config.get("original_lm_head"):
+        raise BadInput(f"{path}: heads of a part of the vocabulary, or with one LM head for all, are not supported")
+    if min(heads, vocab_size, width) < 1 or layers < 0:
+        raise BadInput(f"{path}: {heads} heads of {layers} layers, vocabulary {vocab_size}, hidden size {width}")
+    return MedusaHeads(heads, vocab_size, width, layers, bool(config.get("medusa_fc_bias", False)))

@@ -1,0 +1,263 @@
+"""Faults that only another method than EAGLE-2 can have: of the drafts of EAGLE, Medusa and a small model, and of their rules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eagle2_ref.coins import Coins
+from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.drafters.eagle import EagleDrafter
+from eagle2_ref.drafters.speculative import SpeculativeDrafter
+from eagle2_ref.methods import METHODS
+from eagle2_ref.network import Rows
+from eagle2_ref.rules import Accepted, lacking, without
+from eagle2_ref.sampling import SamplingParams, behind, probabilities
+from eagle2_ref.tree import ROOT, SampledTree, Tree
+from harness.implementations.reference import Reference, engine
+from harness.mutants import mutant
+from harness.mutants.cases import GREEDY_COUNT, ONE_LAYER
+
+
+def options(drafter: str) -> inspect.Signature:
+    """What the implementation of a method takes, but for `batch`: texts that share a pass would pass by what is planted."""
+    taken = inspect.signature(engine(drafter)).parameters.values()
+    return inspect.Signature([option for option in taken if option.name != "batch"])
+
+
+class Planted(Reference):
+    """A method of the family, with a fault planted into it once it is loaded."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        if self.decoder.drafter is not None:
+            self.plant(self.decoder)
+
+    def plant(self, decoder: Decoder) -> None:
+        raise NotImplementedError
+
+
+class Speculating(Planted):
+    """Speculative sampling, with a fault."""
+
+    family, capabilities = METHODS["speculative"], engine("speculative").capabilities - {"batch"}
+    __signature__ = options("speculative")
+
+
+class Eagle(Planted):
+    """EAGLE, with a fault."""
+
+    family, capabilities = METHODS["eagle"], engine("eagle").capabilities - {"batch"}
+    __signature__ = options("eagle")
+
+
+class EagleChildren(Eagle):
+    """The children of a node come about otherwise: n tokens for a law q."""
+
+    def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:
+        raise NotImplementedError
+
+    def plant(self, decoder: Decoder) -> None:
+        drafter = decoder.drafter
+        assert isinstance(drafter, EagleDrafter)
+        greedily = drafter._children
+
+        def otherwise(q: Tensor, n: int) -> list[int]:
+            return self.children(q, n, drafter._coins) if drafter._params.temperature else greedily(q, n)
+
+        drafter._children = otherwise  # type: ignore[method-assign]
+
+
+class Medusa(Planted):
+    """Medusa, with a fault."""
+
+    family, capabilities = METHODS["medusa"], engine("medusa").capabilities - {"batch"}
+    __signature__ = options("medusa")
+
+
+# --- EAGLE -----------------------------------------------------------------------------------------------------------
+
+
+@mutant("M116", part="bonus", source="SafeAILab/EAGLE commit bf10ac5", killers={"LAW-1": ONE_LAYER})
+class RawBonus(Eagle):
+    """Behind a path that was accepted whole, the bonus token is drawn from the softmax of raw logits."""
+
+    def plant(self, decoder: Decoder) -> None:
+        accept, rule = decoder._accept, decoder.rule
+
+        def raw(tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
+            leaves = [node for node in range(1, len(tree)) if not tree.children(node)] if params.temperature else []
+
+            def judged(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
+                p = p.clone()
+                p[leaves] = logits[leaves].softmax(-1).to(p)
+                return rule(tree, p, coins)
+
+            decoder.rule = judged
+            return accept(tree, logits, text, params, coins)
+
+        decoder._accept = raw  # type: ignore[method-assign]
+
+
+@mutant("M118", part="q", source="SafeAILab/EAGLE issue 110", killers={"LAW-1": ONE_LAYER})
+class ChosenJudgedAsDrawn(EagleChildren):
+    """The head's likeliest tokens are drafted, and judged by p/q as if they had been drawn from its softmax."""
+
+    def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:  # noqa: ARG002
+        best: list[int] = q.topk(min(n, int((q > 0).sum()))).indices.tolist()
+        return best
+
+
+@mutant("M119", part="tree", source="ikawrakow/ik_llama.cpp PR 1820", killers={"LAW-1": ONE_LAYER})
+class DrawsDropped(EagleChildren):
+    """Of the tokens that were drawn those of little probability are left out of the tree."""
+
+    def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:
+        return [token for token in drawn_apart(q, n, coins) if q[token] > 0.2]
+
+
+def drawn_apart(q: Tensor, n: int, coins: Coins) -> list[int]:
+    """n draws that differ."""
+    tokens, left = list[int](), q
+    for _ in range(min(n, int((q > 0).sum()))):
+        tokens.append(int(coins.categorical(left)))
+        left = without(left, tokens[-1])
+    return tokens
+
+
+@mutant("M120", part="tree", source="SafeAILab/EAGLE commit 2d2d039", killers={"TREE-1": ""})
+class DrawnWithReplacement(EagleChildren):
+    """Siblings are drawn with replacement, the same token twice too, and judged as if each had been taken out of q."""
+
+    def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:
+        return [int(coins.categorical(q)) for _ in range(n)]
+
+
+@mutant("M122", part="residual", source="SafeAILab/EAGLE issue 74", killers={"LAW-1": ONE_LAYER})
+class SiblingsAsFirst(Eagle):
+    """Every sibling is judged by the law that the first was drawn from, in which the earlier ones still have their share."""
+
+    def plant(self, decoder: Decoder) -> None:
+        rule = decoder.rule
+
+        def judged(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
+            return as_first(tree, p, coins) if isinstance(tree, SampledTree) else rule(tree, p, coins)
+
+        decoder.rule = judged
+
+
+def as_first(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
+    path: list[int] = []
+    node = ROOT
+    while True:
+        r, q = p[node], tree.q[node]
+        for child in tree.children(node):
+            x = tree.token(child)
+            if coins.uniform() < r[x] / q[x]:
+                break
+            r = lacking(r, q)
+        else:
+            return Accepted(path, coins.categorical(r))
+        path.append(child)
+        node = child
+
+
+# --- Medusa ----------------------------------------------------------------------------------------------------------
+
+
+@mutant("M117", part="accept", source="FasterDecoding/Medusa commit 0ac14da", killers={"LAW-1": ONE_LAYER})
+class EveryRowDraws(Medusa):
+    """Each path draws for itself and keeps what matches; behind the longest, one more token is drawn afresh.
+
+    That is the published mode `nucleus`: a miss is thrown away, and a prefix that paths share is drawn for each of them.
+    """
+
+    def plant(self, decoder: Decoder) -> None:
+        def judged(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
+            leaves = [node for node in range(len(tree)) if not tree.children(node)]
+            kept = max((matching(tree, leaf, p, coins) for leaf in leaves), key=len)
+            return Accepted(kept, coins.categorical(p[kept[-1] if kept else ROOT]))
+
+        decoder.rule = judged
+
+
+def matching(tree: Tree, leaf: int, p: Tensor, coins: Coins) -> list[int]:
+    """How far fresh draws go along a path."""
+    kept = list[int]()
+    for node in tree.path(leaf):
+        if not coins.uniform() < p[tree.parent(node), tree.token(node)]:
+            break
+        kept.append(node)
+    return kept
+
+
+@mutant("M124", part="head", source="vllm-project/vllm PR 17956", killers={"COUNT-2": GREEDY_COUNT}, law=False)
+class FeatureOfTheLastRow(Medusa):
+    """The heads read the feature of the tree's last row, not of the token that was accepted last."""
+
+    def plant(self, decoder: Decoder) -> None:
+        def learn(block: Block, rows: Rows) -> None:
+            decoder._observe(block.tokens[-1:], rows.features[-1:])
+
+        decoder._learn = learn  # type: ignore[method-assign]
+
+
+# --- a small model ---------------------------------------------------------------------------------------------------
+
+
+@mutant("M121", part="cache", source="lablup/mlxcel issue 994", killers={"COUNT-2": GREEDY_COUNT}, law=False)
+class CacheRewoundTooFar(Speculating):
+    """After a refusal the small model's cache is rewound by two entries too many, and what they held is not read again."""
+
+    def plant(self, decoder: Decoder) -> None:
+        decoder.drafter.__class__ = Forgetful
+
+
+class Forgetful(SpeculativeDrafter):
+    """Its cache has fewer entries than the text has tokens, by `lost`."""
+
+    lost = 0
+
+    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
+        super().begin(prompt, params, coins)
+        self.lost = 0
+
+    def propose(self, depth: int) -> SampledTree:
+        entries = len(self.text) - 1 - self.lost
+        if self.cache.length > entries:
+            self.lost += min(2, entries)
+            self.cache.cut(max(0, entries - 2))
+        return super().propose(depth)
+
+    def _law(self, text: Sequence[int]) -> Tensor:
+        start, known = self.cache.length, self.cache.length + self.lost
+        positions = torch.arange(start, len(text) - self.lost)
+        rows = self.small(torch.tensor([text[known:]]), positions[None], None, self.cache, last=True)
+        self.cache.keep(range(len(text) - known))
+        self.passes += 1
+        return probabilities(behind(rows.logits[0], [text], self._params), self._params)[0]
+
+
+@mutant("M123", part="q", source="huggingface/transformers PR 28166", killers={"LAW-1": ONE_LAYER})
+class DraftsAtOne(Speculating):
+    """The small model draws at temperature 1, and q is its law at the temperature of the request."""
+
+    def plant(self, decoder: Decoder) -> None:
+        decoder.drafter.__class__ = Warmer
+
+
+class Warmer(SpeculativeDrafter):
+    """Of the tokens that it draws it tells another law."""
+
+    def propose(self, depth: int) -> SampledTree:
+        asked = self._params
+        self._params = replace(asked, temperature=1.0 if asked.temperature else 0.0)
+        tree = super().propose(depth)
+        self._params = asked
+        told = torch.where(tree.q > 0, tree.q.log() / (asked.temperature or 1.0), -torch.inf).softmax(-1)
+        return replace(tree, q=told)
