@@ -13,7 +13,7 @@ from torch import Tensor
 from eagle2_ref.coins import Coins
 from eagle2_ref.drafters import Checkpoint, FromText, whole
 from eagle2_ref.drafters.lookahead import Gram, Pool, Window, grown
-from eagle2_ref.errors import BadInput
+from eagle2_ref.drafters.speculative import small_for
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target
 from eagle2_ref.tree import ROOT, DraftTree, Tree
@@ -43,13 +43,7 @@ class Ouroboros:
 
     def drafter(self, target: Target, draft: Path | str) -> OuroborosDrafter:
         whole(self, k=1, depth=1, phrase=1, window=1)
-        small = Target.load(draft, str(target.network.dtype).removeprefix("torch."), str(target.device))
-        if small.vocab_size != target.vocab_size:
-            raise BadInput(
-                f"{small.name} has {small.vocab_size} tokens, {target.name} has {target.vocab_size}",
-                "give --draft a small model of the target's own vocabulary",
-            )
-        return OuroborosDrafter(self, small)
+        return OuroborosDrafter(self, Target(small_for(target, draft), str(draft)))
 
 
 class OuroborosDrafter(FromText):
