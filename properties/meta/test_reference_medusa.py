@@ -52,10 +52,14 @@ def slot_of(tree: DraftTree, node: int, ranks: Tensor) -> Slot:
 
 
 def test_the_published_tree() -> None:
-    """63 nodes; 10, 28, 23 and 2 of them in its layers; parents before children, and of all beginnings a tree."""
+    """63 nodes; 10, 28, 23 and 2 of them in its layers; parents before children, and of all beginnings a tree.
+
+    A likelier guess of the same head behind the same node stands before a less likely one.
+    """
     assert Counter(map(len, PUBLISHED)) == {1: 10, 2: 28, 3: 23, 4: 2}
     assert cut(PUBLISHED, Medusa().k, Medusa().depth, Medusa().m) == PUBLISHED
     assert all(slot[:-1] in [(), *PUBLISHED[:i]] for i, slot in enumerate(PUBLISHED))
+    assert all(slot[-1] == 0 or (*slot[:-1], slot[-1] - 1) in PUBLISHED[:i] for i, slot in enumerate(PUBLISHED))
     assert len(set(PUBLISHED)) == 63
 
 
