@@ -15,14 +15,16 @@ from eagle2_ref.network import Rows
 
 
 class Hosted:
-    """A model of transformers. Each kind of its attention layers is handed a mask of its own."""
+    """A model of transformers. Each kind of its attention layers is handed a mask of its own.
+
+    Its layers may be on several devices. Tokens are given, and logits and features told, on that of the LM head.
+    """
 
     def __init__(self, model: PreTrainedModel, name: str = "the target") -> None:
         self.model, self.name = model.eval(), name
         text = model.config.get_text_config(decoder=True)
         self.vocab_size, self.context = int(text.vocab_size), int(getattr(text, "max_position_embeddings", 1 << 30))
-        self.dtype, self.device = model.dtype, model.device
-        self.embedding: Tensor = model.get_input_embeddings().weight
+        self.dtype, self.device = model.dtype, _device_of(model.get_output_embeddings())
         self._windows = _windows(text, name)
         takes = inspect.signature(model.forward).parameters
         if "position_ids" not in takes:
@@ -30,6 +32,11 @@ class Hosted:
         self._keeps_logits = "logits_to_keep" in takes
         model.base_model.register_forward_hook(self._keep_features)
         self._heard: list[Tensor] = []  # the features of the newest pass
+
+    @property
+    def embedding(self) -> Tensor:
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight.to(self.device)
 
     def cache(self) -> HostedCache:
         return HostedCache(Room(), self.device)
@@ -51,7 +58,7 @@ class Hosted:
             )
         if not self._heard:
             raise BadInput(f"{self.name} does not show the features its LM head is given", "a head cannot draft for such a model")
-        return Rows(logits[:, -1:] if last else logits, self._heard[0])
+        return Rows(logits[:, -1:] if last else logits, self._heard[0].to(self.device))
 
     def _masks(self, seen: Tensor, positions: Tensor, cache: HostedCache) -> Tensor | dict[str, Tensor]:
         """Additive [texts, 1, n, columns]: 0 where a new token may look, the lowest number elsewhere; one for each kind of
@@ -110,6 +117,12 @@ class InPlace(DynamicCache):  # type: ignore[misc]
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:  # noqa: ARG002
         return self._cache.length + query_length, 0
+
+
+def _device_of(module: torch.nn.Module) -> torch.device:
+    """Where a module computes. Weights that the device has no room for are brought there by accelerate's hook, for each call."""
+    where = next(module.parameters()).device
+    return torch.device(module._hf_hook.execution_device) if where.type == "meta" else where
 
 
 def _windows(config: Any, name: str) -> dict[str, int | None]:

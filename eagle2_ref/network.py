@@ -27,8 +27,10 @@ class Network(Protocol):
     context: int
     dtype: torch.dtype
     device: torch.device
-    embedding: Tensor
-    """[V, H]"""
+
+    @property
+    def embedding(self) -> Tensor:
+        """[V, H], on the device of the network."""
 
     def cache(self) -> Any:
         """An empty cache for one text."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import is_accelerate_available
 
 from eagle2_ref.cache import Kept
 from eagle2_ref.errors import BadInput
@@ -17,6 +18,9 @@ from eagle2_ref.network import Network, Rows
 from eagle2_ref.tree import Tree
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
+
+AUTO = "auto"
+"""A device's name: all there are. A model that one cannot hold is spread over them, layer by layer."""
 
 
 class Target:
@@ -32,16 +36,18 @@ class Target:
 
     @classmethod
     def load(cls, directory: Path | str, dtype: str = "float32", device: str = "cpu") -> Target:
-        """Load a checkpoint directory; no code that it may contain is run. A LLaMA runs lean, any other model in transformers."""
+        """Load a checkpoint directory; no code that it may contain is run.
+
+        A LLaMA runs lean; any other model, and one that is spread over several devices, in transformers.
+        """
         if dtype not in DTYPES:
             raise BadInput(f"dtype {dtype!r} is not known", f"known are {', '.join(DTYPES)}")
-        where = torch_device(device)
         if not (Path(directory) / "config.json").exists():
             raise BadInput(
                 f"no target at {directory}: config.json is missing", "give --target the directory of a transformers checkpoint"
             )
-        model = load_model(directory, dtype).to(where)
-        return cls(Llama(model) if Llama.fits(model) else model, str(directory))
+        model = load_model(directory, dtype, device)
+        return cls(Llama(model) if Llama.fits(model) and not spread(model) else model, str(directory))
 
     @property
     def vocab_size(self) -> int:
@@ -99,13 +105,17 @@ class Target:
         return torch.cat([ancestors.new_ones(len(ancestors), self.length), ancestors], dim=1)[None]
 
 
-def load_model(directory: Path | str, dtype: str) -> PreTrainedModel:
+def load_model(directory: Path | str, dtype: str, device: str = "cpu") -> PreTrainedModel:
     """A checkpoint by transformers alone, but strictly: it gives random weights to tensors that a checkpoint lacks."""
+    where = None if device == AUTO else torch_device(device)
+    if where is None and not is_accelerate_available():
+        raise BadInput("device 'auto' needs accelerate, which is not installed", "pip install 'eagle2-ref[big]'")
     hint = "the checkpoint is damaged or of an unknown kind"
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             str(directory),
             dtype=DTYPES[dtype],
+            device_map=AUTO if where is None else None,
             local_files_only=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
@@ -121,12 +131,21 @@ def load_model(directory: Path | str, dtype: str) -> PreTrainedModel:
         raise BadInput(
             f"the target at {directory} does not match its config.json:\n  " + "\n  ".join([*problems[:8], *more]), hint
         )
-    loaded: PreTrainedModel = model
+    if "disk" in getattr(model, "hf_device_map", {}).values():
+        raise BadInput(
+            f"the target at {directory} does not fit into this machine's memory", "give a dtype of fewer bytes, or more memory"
+        )
+    loaded: PreTrainedModel = model if where is None else model.to(where)
     return loaded
 
 
+def spread(model: PreTrainedModel) -> bool:
+    """Whether layers are on several devices; hooks of accelerate then bring to each what it reads."""
+    return hasattr(model, "_hf_hook")
+
+
 def torch_device(name: str) -> torch.device:
-    """The device of a name such as `cpu`, `cuda` or `cuda:1`, if it is there."""
+    """The one device of a name such as `cpu`, `cuda` or `cuda:1`, if it is there."""
     try:
         device = torch.device(name)
     except RuntimeError:

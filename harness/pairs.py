@@ -119,14 +119,21 @@ def prompts(pair: Pair) -> list[Prompt]:
 
 def encoder(pair: Pair) -> Callable[[str], list[int]]:
     """From text to the tokens of a pair."""
-    if not any((pair.target / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
+    tokenizer = tokenizer_of(pair)
+    if tokenizer is None:
         return lambda text: [byte % pair.vocab_size for byte in text.encode()]
+    return lambda text: [int(token) for token in tokenizer(text)["input_ids"]]
+
+
+def tokenizer_of(pair: Pair) -> Any:
+    """transformers' tokenizer for a target, or None where its directory has none."""
+    if not any((pair.target / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
+        return None
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(pair.target), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(str(pair.target), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
         raise BadInput(
             f"the tokenizer of {pair.target} cannot be loaded: {error}", "mend it, or remove its files: bytes are used then"
         ) from None
-    return lambda text: [int(token) for token in tokenizer(text)["input_ids"]]

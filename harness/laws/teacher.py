@@ -118,7 +118,7 @@ class Teacher:
 
 def load_plain(pair: Pair, dtype: str, device: str = "cpu") -> PreTrainedModel:
     """The target through transformers alone."""
-    return load_model(pair.target, dtype).to(device).eval()
+    return load_model(pair.target, dtype, device).eval()
 
 
 def _divergences(scores: Tensor, logits: Tensor, start: int, tokens: Sequence[int]) -> list[Divergence]:
