@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
@@ -20,20 +21,35 @@ TOKENS = 48
 
 def points(decoder: Decoder, prompts: Sequence[Prompt], temperatures: Sequence[float], budget: Budget) -> Iterator[Point]:
     """One prompt a kind; coins keyed by position, so that all budgets emit the same texts and differ in passes alone."""
-    asked = list({prompt.kind: prompt for prompt in reversed(prompts)}.values())
     for temperature in temperatures:
-        params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
         for m in sorted({m for m in NODES if m <= budget.pool} | {budget.m}):
-            sized = with_budget(decoder, replace(budget, m=m))
-            made = [sized.generate(prompt.tokens, params, KeyedCoins(seed)) for seed, prompt in enumerate(asked)]
-            blocks = [block for one in made for block in one.blocks[1:]]
-            yield Point(
-                temperature=temperature,
-                m=m,
-                passes=len(blocks),
-                tokens=sum(len(block.tokens) for block in blocks),
-                rows=sum(len(block.tree) for block in blocks),
-            )
+            yield point(with_budget(decoder, replace(budget, m=m)), prompts, temperature, m)
+
+
+def point(
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    temperature: float,
+    m: int,
+    tree: Literal["dynamic", "static", "chain"] = "dynamic",
+) -> Point:
+    """What a decoder comes to that drafts trees of m tokens."""
+    params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
+    made = [decoder.generate(one.tokens, params, KeyedCoins(seed)) for seed, one in enumerate(one_a_kind(prompts))]
+    blocks = [block for one in made for block in one.blocks[1:]]
+    return Point(
+        tree=tree,
+        temperature=temperature,
+        m=m,
+        passes=len(blocks),
+        tokens=sum(len(block.tokens) for block in blocks),
+        rows=sum(len(block.tree) for block in blocks),
+    )
+
+
+def one_a_kind(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The first prompt of each kind."""
+    return list({prompt.kind: prompt for prompt in reversed(prompts)}.values())
 
 
 def with_budget(decoder: Decoder, budget: Budget | None, rule: Rule = walk) -> Decoder:

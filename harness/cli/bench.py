@@ -68,10 +68,10 @@ def bench(
 
         typer.echo(count_again(out or COMMITTED))
     elif readme:
-        from harness.bench.readme import write
+        from harness.bench.readme import SPEED, section, write
         from harness.bench.record import read
 
-        typer.echo(write(read(readme, whole=True), Path("README.md")))
+        typer.echo(write(section(read(readme, whole=True)), SPEED, Path("README.md")))
     elif draw:
         from harness.bench.record import read
 
