@@ -20,7 +20,7 @@ def section(record: Record) -> str:
     """What stands between the marks."""
     lines = [
         f"{text(asked(record), 600)}",
-        f"{text(show.machine(record), 600)}; {record.header.started[:10]}.",
+        f"{text(show.machine(record.header), 600)}; {record.header.started[:10]}.",
         "",
         *markdown(show.glance(record)),
         "",

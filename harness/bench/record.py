@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from harness.bench.settings import Settings
+from harness.bench.settings import Settings, Timing
 from harness.evidence import Value
 from harness.pairs import Prompt
 
@@ -34,19 +34,25 @@ class Asked(Value):
         return cls(id=prompt.id, kind=prompt.kind, length=len(prompt.tokens), digest=digest)
 
 
-class Header(Value):
-    """What was asked, on which machine, with which code. arms: by name, what each is."""
+class Begun(Value):
+    """How a record of timed texts begins: what was asked, on which machine, with which code."""
 
     kind: Literal["header"] = "header"
     format: Literal[1] = 1
     started: str
     command: str
     commit: str
-    settings: Settings
+    settings: Timing
     machine: dict[str, str]
     versions: dict[str, str]
-    arms: dict[str, str]
     prompts: tuple[Asked, ...]
+
+
+class Header(Begun):
+    """That of `eagle2 bench`. arms: by name, what each is."""
+
+    settings: Settings
+    arms: dict[str, str]
 
 
 class Counts(Value):

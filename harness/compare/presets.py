@@ -57,9 +57,7 @@ PRESETS = {
     "vicuna-13b": Preset("Vicuna 13B", "lmsys/vicuna-13b-v1.3", "yuhuili/EAGLE-Vicuna-13B-v1.3", VICUNA, _paper(50)),
     # Not in the paper. Spec-Bench measures it with 60, as it does all sizes.
     "vicuna-33b": Preset("Vicuna 33B", "lmsys/vicuna-33b-v1.3", "yuhuili/EAGLE-Vicuna-33B-v1.3", VICUNA, _paper(60)),
-    "llama2-7b": Preset(
-        "LLaMA2-Chat 7B", "meta-llama/Llama-2-7b-chat-hf", "yuhuili/EAGLE-llama2-chat-7B", LLAMA2, _paper(60)
-    ),
+    "llama2-7b": Preset("LLaMA2-Chat 7B", "meta-llama/Llama-2-7b-chat-hf", "yuhuili/EAGLE-llama2-chat-7B", LLAMA2, _paper(60)),
     "llama2-13b": Preset(
         "LLaMA2-Chat 13B", "meta-llama/Llama-2-13b-chat-hf", "yuhuili/EAGLE-llama2-chat-13B", LLAMA2, _paper(50)
     ),

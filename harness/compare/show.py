@@ -1,0 +1,138 @@
+"""Tables of a comparison: on the terminal, in Markdown and on the page from the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.bench.arms import VANILLA
+from harness.bench.record import Steps
+from harness.bench.show import Cells, between, machine, table
+from harness.compare.figures import ALL, DYNAMIC, drafting, of
+from harness.compare.published import Figure, published
+from harness.compare.record import Entered, Parted, Record, Row
+from harness.compare.words import asked, broken, greedy, order, sentence
+from harness.report.words import number
+
+SHAPE = ("ngram", "k", "depth", "m", "window", "phrase")
+GLANCE = (
+    "T",
+    "method",
+    "options",
+    "τ",
+    "95 %",
+    "× vanilla",
+    "95 %",
+    "target passes",
+    "rows a pass",
+    "draft passes",
+    "drafting",
+    "in steps",
+)
+PARTED = ("method", "prompt", "new token", "logits apart", "arithmetic", "verdict")
+PUBLISHED = ("source", "model", "T", "method", "τ", "× vanilla")
+
+LEGEND = (
+    "τ: tokens per target pass, of all passes together. × vanilla: times as fast as ordinary decoding with the same network,"
+    " without the prompt's pass; medians over prompts. Intervals of 95 %, by bootstrap over prompts. Target passes: of all texts,"
+    " the prompts' included. Rows a pass: nodes of all trees that the target verified, roots and Lookahead's window included."
+    " Draft passes: of the draft model. Drafting: its share of a step, and what it takes in steps of ordinary decoding, on one"
+    " prompt a kind and with clocks between the parts."
+)
+OWN = "Each method with its own options, those of its paper."
+EQUAL = (
+    "Again with m = {m} draft tokens a pass at most: trees of m nodes, chains of m tokens, or as many guesses of one length as"
+    " make no more. What its own options make as large already stands here as it is."
+)
+TAUS, SPEEDS = "τ by kind of prompt.", "Times as fast as ordinary decoding, by kind of prompt."
+LEFT_OUT = "Asked for, and left out."
+QUOTED = "Published elsewhere, on other models and machines: quoted, not measured here. Means over all data of a source."
+
+
+def tables(record: Record) -> list[Cells]:
+    """Everything that was measured."""
+    entered, kinds = record.header.entered, tuple(dict.fromkeys(prompt.kind for prompt in record.header.prompts))
+    own, equal = [one for one in entered if one.own], [one for one in entered if one.equal]
+    found = [glance(record, own, OWN)]
+    found += [glance(record, equal, EQUAL.format(m=record.header.settings.m))] if equal else []
+    found += [by_kind(record, own, kinds, "tau", TAUS), by_kind(record, own, kinds, "speed", SPEEDS)]
+    found += [Cells(("method", "why"), tuple(record.header.left_out.items()), note=LEFT_OUT)] if record.header.left_out else []
+    return found + ([parted(record.of(Parted))] if record.of(Parted) else [])
+
+
+def glance(record: Record, entered: Sequence[Entered], note: str) -> Cells:
+    """A row a method and temperature, ordinary decoding in front."""
+    rows = {(row.arm, row.temperature): row for row in of(record) if row.prompts == ALL}
+    lines, heavy = list[tuple[str, ...]](), set[int]()
+    for temperature in record.header.settings.temperatures:
+        if plain := rows.get((VANILLA, temperature)):
+            lines.append((f"{temperature:g}", "without drafts", "", *_measured(plain, record.of(Steps))))
+        for one in entered:
+            if row := rows.get((one.arm, temperature)):
+                heavy |= {len(lines)} if one.method == DYNAMIC else set()
+                lines.append((f"{temperature:g}", one.title, options(one), *_measured(row, record.of(Steps))))
+    return Cells(GLANCE, tuple(lines), frozenset(heavy), note)
+
+
+def _measured(row: Row, steps: Sequence[Steps]) -> Iterator[str]:
+    plain, spent = row.arm == VANILLA, drafting(steps, row.arm, row.temperature)
+    yield from (f"{row.tau:.2f}", "" if plain else between(row.tau_low, row.tau_high))
+    yield from ("", "") if plain else (f"{row.speed:.2f}", between(row.speed_low, row.speed_high))
+    yield from (number(row.target_passes), f"{row.rows:.1f}", number(row.draft_passes) if row.draft_passes else "")
+    yield from (f"{spent[0]:.0%}", f"{spent[1]:.2f}") if spent and not plain else ("", "")
+
+
+def options(one: Entered) -> str:
+    """What bounds its drafts."""
+    return ", ".join(f"{name} {one.options[name]}" for name in SHAPE if name in one.options)
+
+
+def by_kind(record: Record, entered: Sequence[Entered], kinds: Sequence[str], what: str, note: str) -> Cells:
+    """A column a kind."""
+    values = {(row.arm, row.temperature, row.prompts): getattr(row, what) for row in of(record)}
+    lines = [
+        (f"{t:g}", one.title, *(f"{value:.2f}" if (value := values.get((one.arm, t, kind))) else "" for kind in kinds))
+        for t in record.header.settings.temperatures
+        for one in entered
+    ]
+    heavy = frozenset(i for i, one in enumerate([*entered] * len(record.header.settings.temperatures)) if one.method == DYNAMIC)
+    return Cells(("T", "method", *kinds), tuple(lines), heavy, note)
+
+
+def parted(found: Sequence[Parted]) -> Cells:
+    """Greedy texts that are not ordinary decoding's."""
+    rows = [
+        (one.arm, one.prompt, number(one.at), number(one.margin), number(one.noise), "tie" if one.tie else "fault")
+        for one in found
+    ]
+    note = "Texts of temperature 0 that part from ordinary decoding's, and by how much two orders of arithmetic may differ there."
+    return Cells(PARTED, tuple(rows), frozenset(i for i, one in enumerate(found) if not one.tie), note)
+
+
+def quoted() -> Cells:
+    """What others measured of the methods that are here."""
+    rows = [_quoted(figure) for figure in published() if figure.method]
+    return Cells(PUBLISHED, tuple(rows), note=QUOTED)
+
+
+def _quoted(figure: Figure) -> tuple[str, ...]:
+    doubt = f" ({figure.doubt})" if figure.doubt else ""
+    figures = f"{figure.tau:.2f}", f"{figure.speedup:.2f}"
+    return f"{figure.source.where}{doubt}", figure.model, f"{figure.temperature:g}", figure.label, *figures
+
+
+def show(record: Record, console: Console) -> None:
+    """What was measured here, and in words what it shows."""
+    console.print()
+    if record.footer is None:
+        console.print("this run was cut off: figures are of what there is", style="yellow")
+    for cells in tables(record):
+        console.print(Text(cells.note, style="dim"))
+        console.print(table(cells))
+        console.print()
+    for told in filter(None, (sentence(record), order(record))):
+        console.print(Text(told))
+    console.print(Text(greedy(record), style="red" if broken(record) else ""))
+    console.print(Text(f"{LEGEND}\n{asked(record)}\n{machine(record.header)}", style="dim"))
