@@ -28,7 +28,7 @@ JUDGED = ("judged", "pair", "verdict", "seconds", "texts", "texts/s", "decoder",
 BATCHES = ("T", "texts", "arm", "tokens/s", "ms a pass", "rows", "times as fast", "of repeats")
 STEP = "ms a step"
 BOUNDS = ("T", "arm", "step", "least", "ratio", "GB/s", *READS)
-NAMES = ("arm", "over", "moved", "judged", "pair", "verdict", "method", "model", "source", "why", "prompt")
+NAMES = ("arm", "over", "moved", "judged", "pair", "verdict", "method", "model", "source", "why", "prompt", "options")
 """Columns of words, not of numbers."""
 WIDTHS = {"arm": 12, "method": 12, "over": 12, "judged": 10, "verdict": 7}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""

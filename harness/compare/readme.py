@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from harness.bench.page import markdown
-from harness.bench.show import Cells, machine
+from harness.bench.show import machine
 from harness.compare import show
 from harness.compare.record import Record
 from harness.compare.words import asked, greedy, left_out, order
 from harness.report.summary import text
 
 FAMILY = "family"
-COLUMNS = 9
-"""Of the table: what a draft costs stands in the report."""
 
 
 def section(record: Record) -> str:
@@ -24,15 +22,13 @@ def section(record: Record) -> str:
         text(asked(record), 600),
         f"{text(machine(record.header), 600)}; {record.header.started[:10]}.",
         "",
-        *markdown(_narrow(own)),
+        *markdown(own),
         "",
-        *([show.EQUAL.format(m=record.header.settings.m), "", *markdown(_narrow(equal)), ""] if equal.rows else []),
+        text(show.LEGEND, 1200),
+        "",
+        *([show.EQUAL.format(m=record.header.settings.m), "", *markdown(equal), ""] if equal.rows else []),
         *([text(f"Left out: {missing}.", 1200), ""] if missing else []),
         *([text(order(record), 2400), ""] if order(record) else []),
         text(greedy(record), 1200),
     ]
     return "\n".join(lines)
-
-
-def _narrow(cells: Cells) -> Cells:
-    return Cells(cells.columns[:COLUMNS], tuple(row[:COLUMNS] for row in cells.rows), cells.heavy)

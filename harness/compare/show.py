@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -12,36 +12,27 @@ from harness.bench.record import Steps
 from harness.bench.show import Cells, between, machine, table
 from harness.compare.figures import ALL, DYNAMIC, drafting, of
 from harness.compare.published import Figure, published
-from harness.compare.record import Entered, Parted, Record, Row
+from harness.compare.record import Entered, Parted, Record
 from harness.compare.words import asked, broken, greedy, order, sentence
 from harness.report.words import number
 
+BARE = "without drafts"
 SHAPE = ("ngram", "k", "depth", "m", "window", "phrase")
-GLANCE = (
-    "T",
-    "method",
-    "options",
-    "τ",
-    "95 %",
-    "× vanilla",
-    "95 %",
-    "target passes",
-    "rows a pass",
-    "draft passes",
-    "drafting",
-    "in steps",
-)
+GLANCE = ("T", "method", "τ", "95 %", "× vanilla", "95 %", "rows a pass")
+SPENT = ("T", "method", "options", "target passes", "draft passes", "drafting", "in steps")
 PARTED = ("method", "prompt", "new token", "logits apart", "arithmetic", "verdict")
 PUBLISHED = ("source", "model", "T", "method", "τ", "× vanilla")
 
 LEGEND = (
     "τ: tokens per target pass, of all passes together. × vanilla: times as fast as ordinary decoding with the same network,"
-    " without the prompt's pass; medians over prompts. Intervals of 95 %, by bootstrap over prompts. Target passes: of all texts,"
-    " the prompts' included. Rows a pass: nodes of all trees that the target verified, roots and Lookahead's window included."
-    " Draft passes: of the draft model. Drafting: its share of a step, and what it takes in steps of ordinary decoding, on one"
-    " prompt a kind and with clocks between the parts."
+    " without the prompt's pass; medians over prompts. Intervals of 95 %, by bootstrap over prompts. Rows a pass: nodes of all"
+    " trees that the target verified, roots and Lookahead's window included."
 )
-OWN = "Each method with its own options, those of its paper."
+COSTS = (
+    "What it took. Passes are of all texts, the prompts' included. Drafting: its share of a step, and what it takes in steps of"
+    " ordinary decoding, on one prompt a kind and with clocks between the parts."
+)
+OWN = "Each method with its own options, the defaults of this project or a preset's."
 EQUAL = (
     "Again with m = {m} draft tokens a pass at most: trees of m nodes, chains of m tokens, or as many guesses of one length as"
     " make no more. What its own options make as large already stands here as it is."
@@ -57,31 +48,36 @@ def tables(record: Record) -> list[Cells]:
     own, equal = [one for one in entered if one.own], [one for one in entered if one.equal]
     found = [glance(record, own, OWN)]
     found += [glance(record, equal, EQUAL.format(m=record.header.settings.m))] if equal else []
-    found += [by_kind(record, own, kinds, "tau", TAUS), by_kind(record, own, kinds, "speed", SPEEDS)]
+    found += [costs(record), by_kind(record, own, kinds, "tau", TAUS), by_kind(record, own, kinds, "speed", SPEEDS)]
     found += [Cells(("method", "why"), tuple(record.header.left_out.items()), note=LEFT_OUT)] if record.header.left_out else []
     return found + ([parted(record.of(Parted))] if record.of(Parted) else [])
 
 
 def glance(record: Record, entered: Sequence[Entered], note: str) -> Cells:
-    """A row a method and temperature, ordinary decoding in front."""
+    """A row a method and temperature, ordinary decoding in front: what it brings."""
     rows = {(row.arm, row.temperature): row for row in of(record) if row.prompts == ALL}
     lines, heavy = list[tuple[str, ...]](), set[int]()
     for temperature in record.header.settings.temperatures:
         if plain := rows.get((VANILLA, temperature)):
-            lines.append((f"{temperature:g}", "without drafts", "", *_measured(plain, record.of(Steps))))
+            lines.append((f"{temperature:g}", BARE, f"{plain.tau:.2f}", "", "", "", f"{plain.rows:.1f}"))
         for one in entered:
             if row := rows.get((one.arm, temperature)):
                 heavy |= {len(lines)} if one.method == DYNAMIC else set()
-                lines.append((f"{temperature:g}", one.title, options(one), *_measured(row, record.of(Steps))))
+                tau, speed = between(row.tau_low, row.tau_high), between(row.speed_low, row.speed_high)
+                lines.append((f"{temperature:g}", one.title, f"{row.tau:.2f}", tau, f"{row.speed:.2f}", speed, f"{row.rows:.1f}"))
     return Cells(GLANCE, tuple(lines), frozenset(heavy), note)
 
 
-def _measured(row: Row, steps: Sequence[Steps]) -> Iterator[str]:
-    plain, spent = row.arm == VANILLA, drafting(steps, row.arm, row.temperature)
-    yield from (f"{row.tau:.2f}", "" if plain else between(row.tau_low, row.tau_high))
-    yield from ("", "") if plain else (f"{row.speed:.2f}", between(row.speed_low, row.speed_high))
-    yield from (number(row.target_passes), f"{row.rows:.1f}", number(row.draft_passes) if row.draft_passes else "")
-    yield from (f"{spent[0]:.0%}", f"{spent[1]:.2f}") if spent and not plain else ("", "")
+def costs(record: Record) -> Cells:
+    """A row an arm and temperature: with which options, and what it took."""
+    entered, lines = {one.arm: one for one in record.header.entered}, list[tuple[str, ...]]()
+    for row in (row for row in of(record) if row.prompts == ALL):
+        one, spent = entered.get(row.arm), drafting(record.of(Steps), row.arm, row.temperature)
+        title, shape = (one.title, options(one)) if one else (BARE, "")
+        shares = (f"{spent[0]:.0%}", f"{spent[1]:.2f}") if one and spent else ("", "")
+        passes = number(row.target_passes), number(row.draft_passes) if row.draft_passes else ""
+        lines.append((f"{row.temperature:g}", title, shape, *passes, *shares))
+    return Cells(SPENT, tuple(lines), note=COSTS)
 
 
 def options(one: Entered) -> str:
