@@ -120,9 +120,9 @@ class InPlace(DynamicCache):  # type: ignore[misc]
 
 
 def _device_of(module: torch.nn.Module) -> torch.device:
-    """Where a module computes. Weights that the device has no room for are brought there by accelerate's hook, for each call."""
-    where = next(module.parameters()).device
-    return torch.device(module._hf_hook.execution_device) if where.type == "meta" else where
+    """Where a module computes: where its weights are, or where a hook of accelerate brings them for each call."""
+    hook = getattr(module, "_hf_hook", None)
+    return torch.device(hook.execution_device) if hook else next(module.parameters()).device
 
 
 def _windows(config: Any, name: str) -> dict[str, int | None]:

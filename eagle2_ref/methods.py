@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +40,13 @@ class Family:
         """The name of its own rule."""
         return next(iter(self.rules))
 
+    def options(self, **given: Any) -> Method:
+        """The method with some of its options, the others being what they are if none are given."""
+        known = inspect.signature(self.make).parameters
+        if strange := sorted(given.keys() - known.keys()):
+            raise BadInput(f"{self.title} has no option {strange[0]}", f"its options are {', '.join(known)}")
+        return self.make(**given)
+
     def rule_of(self, name: str) -> Rule:
         """The rule of a name, which must be one that may judge its drafts; without a name its own."""
         if (name or self.rule) not in self.rules:
@@ -51,9 +60,18 @@ CHOSEN: dict[str, Rule] = {**RULES, "typical": typical}
 LOSSY = {"typical": "typical acceptance: it keeps what the target finds likely enough (Medusa, section 2.3.1)"}
 
 METHODS = {
-    method.name: method
-    for method in (
+    each.name: each
+    for each in (
         Family("lookup", "prompt lookup", "github.com/apoorvumang/prompt-lookup-decoding", Lookup, CHOSEN),
         Family("eagle2", "EAGLE-2", "arXiv 2406.16858", Budget, CHOSEN),
     )
 }
+
+
+def method(name: str) -> Family:
+    """The method of a name."""
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"
+        raise BadInput(f"drafter {name!r} is not known", hint)
+    return METHODS[name]

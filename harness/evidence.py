@@ -24,7 +24,7 @@ class Property(Value):
     """Something that must hold. `needs` names its foundations: where one of them is red, this one is blocked."""
 
     id: str = Field(description="stable, such as LAW-1")
-    chapter: str = Field(description="law, greedy, batch, tree, cache, stop, count, told, smoke or known")
+    chapter: str = Field(description="law, greedy, batch, tree, cache, stop, count, theory, told, smoke or known")
     requirement: str = Field(description="one sentence")
     needs: tuple[str, ...] = ()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,8 +97,16 @@ def find_pair(name: str, target: str | None, draft: str | None) -> Pair:
         raise BadInput(f"{given} was given without {lacking}", "a pair is a target and a head for it: give both")
     for flag, folder in (("--target", target), ("--draft", draft)):
         if not Path(folder).is_dir():
-            raise BadInput(f"{flag} {folder} is not a directory", "give the directory of a checkpoint")
+            repository = re.fullmatch(r"[\w.-]+/[\w.-]+", folder)
+            hint = f"if it is a repository: {download(flag, folder)}" if repository else "give the directory of a checkpoint"
+            raise BadInput(f"{flag} {folder} is not a directory", hint)
     return Pair(name_of(Path(target)), Path(target), Path(draft), own=True)
+
+
+def download(flag: str, repository: str) -> str:
+    """What to do about a checkpoint that is not there: nothing is downloaded here."""
+    folder = repository.rpartition("/")[2]
+    return f"nothing is downloaded here; have `hf download {repository} --local-dir {folder}` and give {flag} {folder}"
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,13 @@ def tokenizer_of(pair: Pair) -> Any:
     if not any((pair.target / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         return None
     from transformers import AutoTokenizer
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
+    published = (pair.target / "tokenizer.model").exists() and not (pair.target / "tokenizer.json").exists()
+    if published and not (is_sentencepiece_available() and is_protobuf_available()):
+        raise BadInput(
+            f"the tokenizer of {pair.target} is SentencePiece's, which is not installed", "pip install 'eagle2-ref[big]'"
+        )
     try:
         return AutoTokenizer.from_pretrained(str(pair.target), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree as Drawn
 
-from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters import Method
 from eagle2_ref.errors import BadInput
+from eagle2_ref.methods import Family
+from eagle2_ref.rules import Rule
 from eagle2_ref.sampling import SamplingParams
 from harness.evidence import Record
 from harness.pairs import Pair
@@ -35,12 +38,30 @@ COLOURS = {
 }
 
 
+@dataclass(frozen=True)
+class Drafting:
+    """A method of the family, with its options and its rule."""
+
+    family: Family
+    method: Method
+    rule: Rule
+
+    def checkpoint(self, pair: Pair) -> Path:
+        """What it drafts with, of a pair."""
+        found = pair.drafter(self.family.checkpoint)
+        if found is None:
+            raise BadInput(
+                f"{pair.name} has no checkpoint {self.family.checkpoint!r}, which {self.family.title} drafts with",
+                f"eagle2 train head --kind {self.family.checkpoint} makes one",
+            )
+        return found
+
+
 def show_generation(
     pair: Pair,
     prompt: str,
     params: SamplingParams,
-    rule: str,
-    budget: Budget,
+    drafting: Drafting,
     seed: int,
     device: str,
     dtype: str,
@@ -51,14 +72,11 @@ def show_generation(
 
     from eagle2_ref.coins import SeededCoins
     from eagle2_ref.decode import Decoder
-    from eagle2_ref.rules import RULES
 
-    if rule not in RULES:
-        raise BadInput(f"rule {rule!r} is not known", f"known are {', '.join(RULES)}")
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     console = Console(highlight=False)
-    decoder = Decoder.load(pair.target, pair.draft, budget, RULES[rule], dtype, device)
+    decoder = Decoder.load(pair.target, drafting.checkpoint(pair), drafting.method, drafting.rule, dtype, device)
     tokenizer = _tokenizer(pair)
     tokens = tokenizer(prompt, add_special_tokens=True)["input_ids"]
     eos = pair.config.get("eos_token_id")
@@ -75,10 +93,8 @@ def show_generation(
     console.print()
     emitted, passes = sum(len(b.tokens) for b in blocks[1:]), len(blocks) - 1
     tau = f"tau {emitted / passes:.2f}: {emitted} tokens in {passes} target passes" if passes else "no draft was verified"
-    drafts = decoder.drafter.passes if decoder.drafter else 0
-    console.print(
-        f"\n[{ACCEPTED}]accepted[/] [{OWN}]the target's own[/]   {tau}, {drafts} head passes; ended by {decoder.finish}"
-    )
+    spent = f"{decoder.drafter.passes if decoder.drafter else 0} passes of the draft model"
+    console.print(f"\n[{ACCEPTED}]accepted[/] [{OWN}]the target's own[/]   {tau}, {spent}; ended by {decoder.finish}")
     if step is not None:
         if not 1 <= step < len(blocks):
             raise BadInput(f"there is no step {step}", f"this text took {len(blocks) - 1} steps after the prompt's")

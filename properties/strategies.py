@@ -31,6 +31,14 @@ def laws(vocab_size: int) -> st.SearchStrategy[list[float]]:
 
 
 @st.composite
+def pairs_of_laws(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """p and q [V] of one small vocabulary."""
+    vocab_size = draw(st.integers(2, 5))
+    p, q = (torch.tensor(draw(laws(vocab_size)), dtype=torch.float64) for _ in range(2))
+    return p, q
+
+
+@st.composite
 def trees_with_laws(draw: st.DrawFn, most: int = 7) -> tuple[DraftTree, Tensor]:
     """A tree, and p [m + 1, V] for it."""
     vocab_size = draw(st.integers(2, 6))

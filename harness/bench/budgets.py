@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.rules import Rule, walk
 from eagle2_ref.sampling import SamplingParams
-from harness.bench.record import Point
+from harness.bench.record import Drawn, Point
 from harness.bench.steps import twin
 from harness.pairs import Prompt
 
@@ -31,7 +30,7 @@ def point(
     prompts: Sequence[Prompt],
     temperature: float,
     m: int,
-    tree: Literal["dynamic", "static", "chain"] = "dynamic",
+    tree: Drawn = "dynamic",
 ) -> Point:
     """What a decoder comes to that drafts trees of m tokens."""
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)

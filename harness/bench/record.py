@@ -235,14 +235,15 @@ class Campaign(Value):
         return 1 - (self.decoding + self.scoring) / self.seconds
 
 
-class Point(Value):
-    """Tokens per pass with m draft tokens; counts alone, with coins that repeat exactly.
+Drawn = Literal["dynamic", "deep", "static", "chain"]
+"""How a tree of m tokens is made: grown by value, to the depth that was asked for or to any; EAGLE's fixed shape; a chain."""
 
-    tree: grown as EAGLE-2 does, k and depth as asked; of EAGLE's fixed shape; or a chain of m.
-    """
+
+class Point(Value):
+    """Tokens per pass with m draft tokens; counts alone, with coins that repeat exactly."""
 
     kind: Literal["point"] = "point"
-    tree: Literal["dynamic", "static", "chain"] = "dynamic"
+    tree: Drawn = "dynamic"
     temperature: float
     m: int
     passes: int

@@ -54,12 +54,13 @@ BOUND = (
 
 @dataclass(frozen=True)
 class Cells:
-    """A table: names of columns, rows of text; `heavy` rows are those that are looked for; a note on how to read it."""
+    """A table: names of columns, rows of text; `heavy` rows are those that are looked for; a note on how to read it, a title."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     heavy: frozenset[int] = frozenset()
     note: str = ""
+    title: str = ""
 
 
 def tables(record: Record) -> list[Cells]:

@@ -42,6 +42,7 @@ VICUNA = Family(
     ("</s>",),
 )
 
+# (The evaluation of the EAGLE-2 paper puts one more space behind a prompt; the format has none.)
 LLAMA2 = Family(
     "{% for message in messages %}"
     "{% if message.role == 'system' %}[INST] <<SYS>>\n{{ message.content }}\n<</SYS>>\n\n"
@@ -54,13 +55,13 @@ LLAMA2 = Family(
 
 LLAMA3 = Family(
     "{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n{{ message.content }}<|eot_id|>"
-    "{% endfor %}<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "{% endfor %}<|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}",  # Jinja drops a template's last line break
     ASSISTANT,
     ("<|end_of_text|>", "<|eot_id|>"),
 )
 
 PLAIN = Family("{% for message in messages %}{{ message.content }}\n{% endfor %}")
-"""For models that were never taught to chat: one turn below the other. No token ends an answer."""
+"""For any other model. One that was never taught to chat is given one turn below the other, and no token ends an answer."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ class Chat:
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """The tokens that end an answer."""
+        """The tokens that end an answer: the family's, or the one of a tokenizer that brings a template for a model of none."""
+        if not self.family.ends and self.tokenizer.chat_template and self.tokenizer.eos_token_id is not None:
+            return (int(self.tokenizer.eos_token_id),)
         known = self.tokenizer.get_vocab()
         if lacking := [token for token in self.family.ends if token not in known]:
             raise BadInput(

@@ -21,7 +21,7 @@ def draw(record: Record, out: Path) -> list[Path]:
     drawn, published = list(pictures(record)), list(quoted())
     told = {"record": record, "tables": show.tables(record), "drawn": drawn, "sentence": sentence(record), "asked": asked(record)}
     told |= {"quoted": [show.quoted()], "published": published, "words": words(record), "broken": broken(record)}
-    told |= {"names": NAMES, "legend": show.LEGEND, "machine": machine(record.header), "arms": arms(record)}
+    told |= {"names": NAMES, "legend": "", "machine": machine(record.header), "arms": arms(record)}
     picture = templates().get_template("picture.svg")
     texts = {"index.html": templates().get_template("compare.html").render(**told)}
     texts |= {f"{name}.svg": picture.render(title=title, plot=plot) for name, title, plot in (*drawn, *published)}
@@ -50,8 +50,8 @@ def _summary(record: Record, drawn: Sequence[Named], published: Sequence[Named])
     for said in words(record):
         yield from (text(said, 2400), "")
     for cells in show.tables(record):
-        yield from (text(cells.note, 600), "", *markdown(cells), "")
-    yield from (text(show.LEGEND, 1200), "", text(asked(record), 600), "", text(machine(record.header), 600), "")
+        yield from (f"### {text(cells.title)}", "", *markdown(cells), *([f"\n{text(cells.note, 600)}"] if cells.note else []), "")
+    yield from (text(asked(record), 600), "", text(machine(record.header), 600), "")
     yield from _shown(drawn)
     yield from ("## Published elsewhere", "", text(show.QUOTED, 600), "")
     yield from _shown(published)

@@ -19,10 +19,12 @@ Named = tuple[str, str, Plot]
 
 HUES = 5
 TREES = {
-    "dynamic": ("stairs", "grown by value, EAGLE-2"),
-    "static": ("second", "of fixed shape, EAGLE"),
-    "chain": ("third", "a chain"),
+    "dynamic": ("stairs", "EAGLE-2"),
+    "deep": ("whisker", "EAGLE-2, any depth"),
+    "static": ("second", "EAGLE’s tree"),
+    "chain": ("third", "chain"),
 }
+"""Styles and names of the ways to make a tree of m tokens."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,11 +69,9 @@ def figures() -> tuple[Figure, ...]:
     return tuple(figure for row in raw["rows"] for figure in _figures(row, raw["sources"][row["source"]]))
 
 
-def _figures(row: dict[str, Any], told: dict[str, Any]) -> list[Figure]:
-    source = Source(told["name"], told["where"], told["link"], told["measured"])
-    label, doubts = row["method"], [text for text in (told.get("doubt"), row.get("doubt")) if text]
-    method, temperature = OURS.get(label, ""), float(row["temperature"])
-    return [
-        Figure(source, row["model"], label, method, temperature, data, *map(float, pair.split("/")), "; ".join(doubts))
-        for data, pair in zip(told["data"], row["figures"].split(), strict=True)
-    ]
+def _figures(row: dict[str, Any], told: dict[str, Any]) -> Iterator[Figure]:
+    source, label = Source(told["name"], told["where"], told["link"], told["measured"]), row["method"]
+    doubt = "; ".join(text for text in (told.get("doubt"), row.get("doubt")) if text)
+    for data, pair in zip(told["data"], row["figures"].split(), strict=True):
+        speedup, tau = map(float, pair.split("/"))
+        yield Figure(source, row["model"], label, OURS.get(label, ""), float(row["temperature"]), data, speedup, tau, doubt)

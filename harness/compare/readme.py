@@ -15,7 +15,7 @@ FAMILY = "family"
 def section(record: Record) -> str:
     """What stands between the marks."""
     own, equal = (
-        show.glance(record, [one for one in record.header.entered if getattr(one, what)], "") for what in ("own", "equal")
+        show.glance(record, [one for one in record.header.entered if getattr(one, what)], "", "") for what in ("own", "equal")
     )
     missing = left_out(record)
     lines = [

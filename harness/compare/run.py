@@ -107,16 +107,17 @@ def in_parts(decoder: Decoder, arm: str, prompts: Sequence[Prompt], params: Samp
 
 
 def budgets(scene: Scene, prompts: Sequence[Prompt], temperature: float) -> Iterator[Point | Reliability]:
-    """With one head: tokens per pass by draft tokens, of trees that grow with their text, of EAGLE's, and of a chain; and how
-    often nodes are accepted, by the head's confidence."""
+    """With one head: tokens per pass by draft tokens, for every way to make a tree of them; and how often nodes are accepted, by
+    the head's confidence."""
     own = {one.entered.method: one.decoder for one in scene.arms.contenders if one.entered.own}
     decoder = own.get(DYNAMIC)
     if not decoder or not isinstance(decoder.drafter, Eagle2):
         return
     budget = decoder.drafter.budget
     for m in (m for m in NODES if m <= budget.pool):
-        yield point(with_budget(decoder, replace(budget, m=m)), prompts, temperature, m)
-        yield point(with_budget(decoder, replace(budget, k=1, depth=m, m=m)), prompts, temperature, m, "chain")
+        deep = replace(budget, m=m, depth=max(m, budget.depth))
+        for tree, sized in (("dynamic", replace(budget, m=m)), ("deep", deep), ("chain", replace(deep, k=1, depth=m))):
+            yield point(with_budget(decoder, sized), prompts, temperature, m, tree)
     if STATIC in own:
         yield from static(own[STATIC], scene, prompts, temperature)
     yield from reliability(decoder, prompts, temperature, budget, ())

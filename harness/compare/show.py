@@ -29,31 +29,34 @@ LEGEND = (
     " trees that the target verified, roots and Lookahead's window included."
 )
 COSTS = (
-    "What it took. Passes are of all texts, the prompts' included. Drafting: its share of a step, and what it takes in steps of"
+    "Passes are of all texts, the prompts' included. Drafting: its share of a step, and what it takes in steps of"
     " ordinary decoding, on one prompt a kind and with clocks between the parts."
 )
-OWN = "Each method with its own options, the defaults of this project or a preset's."
+OWN = "With their own options, the defaults of this project or a preset's"
 EQUAL = (
-    "Again with m = {m} draft tokens a pass at most: trees of m nodes, chains of m tokens, or as many guesses of one length as"
-    " make no more. What its own options make as large already stands here as it is."
+    "With m = {m} draft tokens a pass at most: trees of m nodes, chains of m tokens, or as many guesses of one length as make no"
+    " more. Own options that make as many stand here as they are."
 )
-TAUS, SPEEDS = "τ by kind of prompt.", "Times as fast as ordinary decoding, by kind of prompt."
-LEFT_OUT = "Asked for, and left out."
 QUOTED = "Published elsewhere, on other models and machines: quoted, not measured here. Means over all data of a source."
 
 
 def tables(record: Record) -> list[Cells]:
     """Everything that was measured."""
     entered, kinds = record.header.entered, tuple(dict.fromkeys(prompt.kind for prompt in record.header.prompts))
+    m = record.header.settings.m
     own, equal = [one for one in entered if one.own], [one for one in entered if one.equal]
-    found = [glance(record, own, OWN)]
-    found += [glance(record, equal, EQUAL.format(m=record.header.settings.m))] if equal else []
-    found += [costs(record), by_kind(record, own, kinds, "tau", TAUS), by_kind(record, own, kinds, "speed", SPEEDS)]
-    found += [Cells(("method", "why"), tuple(record.header.left_out.items()), note=LEFT_OUT)] if record.header.left_out else []
+    found = [glance(record, own, OWN, LEGEND)]
+    found += [glance(record, equal, f"At equal budget, m = {m}", EQUAL.format(m=m))] if equal else []
+    found += [
+        costs(record),
+        by_kind(record, own, kinds, "tau", "τ by kind of prompt"),
+        by_kind(record, own, kinds, "speed", "Times as fast as ordinary decoding, by kind of prompt"),
+    ]
+    found += [Cells(("method", "why"), tuple(record.header.left_out.items()), title="Left out")] if record.header.left_out else []
     return found + ([parted(record.of(Parted))] if record.of(Parted) else [])
 
 
-def glance(record: Record, entered: Sequence[Entered], note: str) -> Cells:
+def glance(record: Record, entered: Sequence[Entered], title: str, note: str) -> Cells:
     """A row a method and temperature, ordinary decoding in front: what it brings."""
     rows = {(row.arm, row.temperature): row for row in of(record) if row.prompts == ALL}
     lines, heavy = list[tuple[str, ...]](), set[int]()
@@ -65,7 +68,7 @@ def glance(record: Record, entered: Sequence[Entered], note: str) -> Cells:
                 heavy |= {len(lines)} if one.method == DYNAMIC else set()
                 tau, speed = between(row.tau_low, row.tau_high), between(row.speed_low, row.speed_high)
                 lines.append((f"{temperature:g}", one.title, f"{row.tau:.2f}", tau, f"{row.speed:.2f}", speed, f"{row.rows:.1f}"))
-    return Cells(GLANCE, tuple(lines), frozenset(heavy), note)
+    return Cells(GLANCE, tuple(lines), frozenset(heavy), note, title)
 
 
 def costs(record: Record) -> Cells:
@@ -77,7 +80,7 @@ def costs(record: Record) -> Cells:
         shares = (f"{spent[0]:.0%}", f"{spent[1]:.2f}") if one and spent else ("", "")
         passes = number(row.target_passes), number(row.draft_passes) if row.draft_passes else ""
         lines.append((f"{row.temperature:g}", title, shape, *passes, *shares))
-    return Cells(SPENT, tuple(lines), note=COSTS)
+    return Cells(SPENT, tuple(lines), note=COSTS, title="What it took")
 
 
 def options(one: Entered) -> str:
@@ -85,7 +88,7 @@ def options(one: Entered) -> str:
     return ", ".join(f"{name} {one.options[name]}" for name in SHAPE if name in one.options)
 
 
-def by_kind(record: Record, entered: Sequence[Entered], kinds: Sequence[str], what: str, note: str) -> Cells:
+def by_kind(record: Record, entered: Sequence[Entered], kinds: Sequence[str], what: str, title: str) -> Cells:
     """A column a kind."""
     values = {(row.arm, row.temperature, row.prompts): getattr(row, what) for row in of(record)}
     lines = [
@@ -94,7 +97,7 @@ def by_kind(record: Record, entered: Sequence[Entered], kinds: Sequence[str], wh
         for one in entered
     ]
     heavy = frozenset(i for i, one in enumerate([*entered] * len(record.header.settings.temperatures)) if one.method == DYNAMIC)
-    return Cells(("T", "method", *kinds), tuple(lines), heavy, note)
+    return Cells(("T", "method", *kinds), tuple(lines), heavy, title=title)
 
 
 def parted(found: Sequence[Parted]) -> Cells:
@@ -103,8 +106,9 @@ def parted(found: Sequence[Parted]) -> Cells:
         (one.arm, one.prompt, number(one.at), number(one.margin), number(one.noise), "tie" if one.tie else "fault")
         for one in found
     ]
-    note = "Texts of temperature 0 that part from ordinary decoding's, and by how much two orders of arithmetic may differ there."
-    return Cells(PARTED, tuple(rows), frozenset(i for i, one in enumerate(found) if not one.tie), note)
+    note = "Logits apart: of the two tokens, as the target has them. Arithmetic: by how much two orders of it may differ there."
+    heavy = frozenset(i for i, one in enumerate(found) if not one.tie)
+    return Cells(PARTED, tuple(rows), heavy, note, "Texts of temperature 0 that part from ordinary decoding's")
 
 
 def quoted() -> Cells:
@@ -125,10 +129,11 @@ def show(record: Record, console: Console) -> None:
     if record.footer is None:
         console.print("this run was cut off: figures are of what there is", style="yellow")
     for cells in tables(record):
-        console.print(Text(cells.note, style="dim"))
+        console.print(Text(cells.title))
         console.print(table(cells))
+        console.print(Text(cells.note, style="dim"))
         console.print()
     for told in filter(None, (sentence(record), order(record))):
         console.print(Text(told))
     console.print(Text(greedy(record), style="red" if broken(record) else ""))
-    console.print(Text(f"{LEGEND}\n{asked(record)}\n{machine(record.header)}", style="dim"))
+    console.print(Text(f"{asked(record)}\n{machine(record.header)}", style="dim"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,9 +14,8 @@ import eagle2_ref
 from eagle2_ref.batch import Batch
 from eagle2_ref.coins import Coins, SeededCoins, undecided
 from eagle2_ref.decode import Decoder, Generation
-from eagle2_ref.errors import BadInput
-from eagle2_ref.methods import LOSSY, METHODS, Family
-from eagle2_ref.rules import Accepted, Rule
+from eagle2_ref.methods import LOSSY, METHODS, Family, method
+from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.static import Static
 from eagle2_ref.tree import Tree
@@ -39,9 +37,9 @@ class Reference:
     coins: `decode` takes the coins. accept: `accept` is the rule alone. rules: the option `rule` chooses among the lossless ones.
     budget: those of the options k, depth and m that there are bound the trees. batch: the option batch is, the number of texts
     that share a target pass, and a text with its seed, or with its coins in `decode_all`, is what it is alone. deterministic: its
-    trees depend on the text alone, never on coins. dynamic: its trees are EAGLE-2's, the m nodes of highest value. head: it
-    drafts with an EAGLE head. tau: it emits as many tokens a pass as are committed for its method. decoder: `decoder` is an
-    eagle2_ref Decoder whose insides may be looked at.
+    trees depend on the text alone, never on coins; or sampled: they are drawn, and its rule is that of drawn ones. dynamic: its
+    trees are EAGLE-2's, the m nodes of highest value. head: it drafts with an EAGLE head. tau: it emits as many tokens a pass as
+    are committed for its method. decoder: `decoder` is an eagle2_ref Decoder whose insides may be looked at.
     """
 
     family: Family
@@ -68,7 +66,7 @@ class Reference:
     def describe(cls, rule: str = "", **_others: Any) -> dict[str, Any]:
         """What it says of itself before it is opened."""
         lossy = LOSSY.get(rule, "")
-        able = cls.capabilities - ({"rules", "accept"} if lossy else set())
+        able = cls.capabilities - ({"rules", "accept"} if lossy else set()) - ({"sampled"} if rule in RULES else set())
         told = {"checkpoint": cls.family.checkpoint, "lossy": lossy, "method": cls.family.name}
         return {"capabilities": able, "version": cls.version, **told}
 
@@ -126,11 +124,7 @@ class Engine(Reference):
 
 def engine(drafter: str) -> type[Reference]:
     """The implementation that drafts by a method, of its name; its options are the method's own, and those that all have."""
-    if drafter not in METHODS:
-        near = difflib.get_close_matches(drafter, METHODS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"
-        raise BadInput(f"drafter {drafter!r} is not known", hint)
-    family = METHODS[drafter]
+    family = method(drafter)
     if family is Engine.family:
         return Engine
     common = dict(inspect.signature(Reference).parameters)
@@ -140,7 +134,7 @@ def engine(drafter: str) -> type[Reference]:
         "family": family,
         "capabilities": COMMON
         | {"tau"}
-        | ({"rules", "deterministic"} if family.deterministic else set())
+        | ({"rules", "deterministic"} if family.deterministic else {"sampled"})
         | ({"head"} if family.checkpoint == "draft" else set()),
         "__signature__": inspect.Signature([*common.values(), *own.values()]),
         "__doc__": f"{family.title}.",

@@ -53,6 +53,7 @@ CHAPTERS = {  # id: title and the question it answers, in the order of the matri
     "cache": ("Cache", "Does the target remember exactly what was accepted?"),
     "stop": ("Stopping", "Does it end where it must?"),
     "count": ("Counts", "Are its tokens per pass counted rightly, and as many as they should be?"),
+    "theory": ("Theory", "Is as much accepted as theory says?"),
     "told": ("Told", "Are the numbers true that it tells with its texts?"),
     "smoke": ("Smoke", "Does it answer at all?"),
     "known": ("Known failures", "Does the list of them still hold?"),

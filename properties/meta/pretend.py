@@ -96,7 +96,7 @@ class Device(Mode):  # type: ignore[misc]
         if there and (func in WAITING or looked or back):
             self.waits.append(func.overloadpacket.__name__)
         own = {id(_here(x)): x for x in given}  # what an operation in place returns is the very tensor that it was given
-        kwargs |= {} if asked is None else {"device": torch.device("cpu")}
+        kwargs |= {"device": torch.device("cpu")} if asked is not None and stays else {}
         out = func(*tree_map(_here, args), **tree_map(_here, kwargs))
         return tree_map(lambda x: own.get(id(x), There(x) if stays else x) if isinstance(x, Tensor) else x, out)
 
