@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Eagle2
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.methods import METHODS
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target
@@ -19,7 +19,7 @@ from harness.bench.arms import VANILLA, Ours
 from harness.bench.budgets import NODES, one_a_kind, point, with_budget
 from harness.bench.clock import Clock, clock
 from harness.bench.facts import commit, memory, of_machine, of_versions
-from harness.bench.record import RECORD, Asked, Call, Point, Reliability, Steps, Writer
+from harness.bench.record import RECORD, Asked, Call, Drawn, Point, Reliability, Steps, Writer
 from harness.bench.reliability import reliability
 from harness.bench.run import Report, calls, now, threads, warm_up
 from harness.bench.settings import asked_prompts, spread
@@ -116,7 +116,8 @@ def budgets(scene: Scene, prompts: Sequence[Prompt], temperature: float) -> Iter
     budget = decoder.drafter.budget
     for m in (m for m in NODES if m <= budget.pool):
         deep = replace(budget, m=m, depth=max(m, budget.depth))
-        for tree, sized in (("dynamic", replace(budget, m=m)), ("deep", deep), ("chain", replace(deep, k=1, depth=m))):
+        ways: dict[Drawn, Budget] = {"dynamic": replace(budget, m=m), "deep": deep, "chain": replace(deep, k=1, depth=m)}
+        for tree, sized in ways.items():
             yield point(with_budget(decoder, sized), prompts, temperature, m, tree)
     if STATIC in own:
         yield from static(own[STATIC], scene, prompts, temperature)

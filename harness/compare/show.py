@@ -42,18 +42,19 @@ QUOTED = "Published elsewhere, on other models and machines: quoted, not measure
 
 def tables(record: Record) -> list[Cells]:
     """Everything that was measured."""
-    entered, kinds = record.header.entered, tuple(dict.fromkeys(prompt.kind for prompt in record.header.prompts))
-    m = record.header.settings.m
+    entered, m = record.header.entered, record.header.settings.m
+    kinds = tuple(dict.fromkeys(prompt.kind for prompt in record.header.prompts))
     own, equal = [one for one in entered if one.own], [one for one in entered if one.equal]
-    found = [glance(record, own, OWN, LEGEND)]
-    found += [glance(record, equal, f"At equal budget, m = {m}", EQUAL.format(m=m))] if equal else []
-    found += [
+    found = [
+        glance(record, own, OWN, LEGEND),
+        glance(record, equal, f"At equal budget, m = {m}", EQUAL.format(m=m)),
         costs(record),
         by_kind(record, own, kinds, "tau", "τ by kind of prompt"),
         by_kind(record, own, kinds, "speed", "Times as fast as ordinary decoding, by kind of prompt"),
+        Cells(("method", "why"), tuple(record.header.left_out.items()), title="Left out"),
+        parted(record.of(Parted)),
     ]
-    found += [Cells(("method", "why"), tuple(record.header.left_out.items()), title="Left out")] if record.header.left_out else []
-    return found + ([parted(record.of(Parted))] if record.of(Parted) else [])
+    return [cells for cells in found if cells.rows]
 
 
 def glance(record: Record, entered: Sequence[Entered], title: str, note: str) -> Cells:
@@ -61,7 +62,7 @@ def glance(record: Record, entered: Sequence[Entered], title: str, note: str) ->
     rows = {(row.arm, row.temperature): row for row in of(record) if row.prompts == ALL}
     lines, heavy = list[tuple[str, ...]](), set[int]()
     for temperature in record.header.settings.temperatures:
-        if plain := rows.get((VANILLA, temperature)):
+        if entered and (plain := rows.get((VANILLA, temperature))):
             lines.append((f"{temperature:g}", BARE, f"{plain.tau:.2f}", "", "", "", f"{plain.rows:.1f}"))
         for one in entered:
             if row := rows.get((one.arm, temperature)):
