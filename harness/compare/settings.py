@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import ClassVar
 
 from eagle2_ref.drafters import Checkpoint
 from eagle2_ref.errors import BadInput
-from eagle2_ref.methods import METHODS
+from eagle2_ref.methods import METHODS, method
 from harness.bench.settings import Timing
 from harness.bench.settings import command as timed
 from harness.compare.presets import Preset, preset
@@ -46,10 +45,7 @@ class Settings(Timing):
     def check(self, pair: Pair) -> None:
         super().check(pair)
         for name in self.methods:
-            if name not in METHODS:
-                near = difflib.get_close_matches(name, METHODS, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"
-                raise BadInput(f"method {name!r} is not known", hint)
+            method(name)
         if len(set(self.methods)) < len(self.methods):
             raise BadInput(f"--methods names {', '.join(self.methods)}", "name every method once")
         if self.m < 0:
