@@ -33,7 +33,7 @@ def compare(
     prompts: Annotated[Path | None, typer.Option(help="JSON lines: id, kind, text, or questions of MT-bench's kind.")] = None,
     limit: Annotated[int, typer.Option(help="So many of the prompts, spread over the file; 0 is all.")] = 18,
     repeats: Annotated[int, typer.Option(help="Timed texts a prompt, temperature and arm.")] = 2,
-    tokens: Annotated[int, typer.Option(help="New tokens a text.")] = 96,
+    tokens: Annotated[int, typer.Option(help="New tokens a text.")] = 64,
     m: Annotated[int, typer.Option(help="Draft tokens a pass of the comparison at equal budget; 0: none.")] = 25,
     threads: Annotated[int, typer.Option(help="Of torch, in every arm.")] = 2,
     pair: PairName = "stdlib",

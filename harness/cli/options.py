@@ -38,9 +38,11 @@ Known = Annotated[str, typer.Option(help="TOML list of known failures: [[known]]
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on the terminal, and what it hears: what is done, how much of it, of how much."""
+    import transformers
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    transformers.utils.logging.disable_progress_bar()  # one bar is enough
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("loading", total=None)

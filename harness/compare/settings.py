@@ -28,7 +28,7 @@ class Settings(Timing):
     name: ClassVar[str] = "compare"
 
     methods: tuple[str, ...] = ()
-    tokens: int = 96
+    tokens: int = 64
     limit: int = 18
     repeats: int = 2
     m: int = 25

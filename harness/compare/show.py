@@ -10,7 +10,7 @@ from rich.text import Text
 from harness.bench.arms import VANILLA
 from harness.bench.record import Steps
 from harness.bench.show import Cells, between, machine, table
-from harness.compare.figures import ALL, DYNAMIC, drafting, of
+from harness.compare.figures import ALL, DYNAMIC, Ordered, drafting, of, ordered
 from harness.compare.published import Figure, published
 from harness.compare.record import Entered, Parted, Record
 from harness.compare.words import asked, broken, greedy, order, sentence
@@ -21,6 +21,7 @@ SHAPE = ("ngram", "k", "depth", "m", "window", "phrase")
 GLANCE = ("T", "method", "τ", "95 %", "× vanilla", "95 %", "rows a pass")
 SPENT = ("T", "method", "options", "target passes", "draft passes", "drafting", "in steps")
 PARTED = ("method", "prompt", "new token", "logits apart", "arithmetic", "verdict")
+NEIGHBOURS = ("T", "method", "over", "τ", "τ of the other", "difference", "95 %", "verdict")
 PUBLISHED = ("source", "model", "T", "method", "τ", "× vanilla")
 
 LEGEND = (
@@ -48,6 +49,7 @@ def tables(record: Record) -> list[Cells]:
     found = [
         glance(record, own, OWN, LEGEND),
         glance(record, equal, f"At equal budget, m = {m}", EQUAL.format(m=m)),
+        neighbours(ordered(record)),
         costs(record),
         by_kind(record, own, kinds, "tau", "τ by kind of prompt"),
         by_kind(record, own, kinds, "speed", "Times as fast as ordinary decoding, by kind of prompt"),
@@ -70,6 +72,26 @@ def glance(record: Record, entered: Sequence[Entered], title: str, note: str) ->
                 tau, speed = between(row.tau_low, row.tau_high), between(row.speed_low, row.speed_high)
                 lines.append((f"{temperature:g}", one.title, f"{row.tau:.2f}", tau, f"{row.speed:.2f}", speed, f"{row.rows:.1f}"))
     return Cells(GLANCE, tuple(lines), frozenset(heavy), note, title)
+
+
+def neighbours(found: Sequence[Ordered]) -> Cells:
+    """The expected order of tau at equal budget, pair by pair."""
+    said = {True: "holds", False: "does not hold", None: "open"}
+    rows = [
+        (
+            f"{one.temperature:g}",
+            one.first.title,
+            one.second.title,
+            *(f"{tau:.2f}" for tau in one.taus),
+            f"{one.taus[0] - one.taus[1]:+.2f}",
+            f"{one.low:+.2f} to {one.high:+.2f}",
+            said[one.holds],
+        )
+        for one in found
+    ]
+    note = "The difference of both on the same prompts; open where its interval holds 0."
+    heavy = frozenset(i for i, one in enumerate(found) if one.holds is False)
+    return Cells(NEIGHBOURS, tuple(rows), heavy, note, "The expected order of τ at equal budget, neighbour by neighbour")
 
 
 def costs(record: Record) -> Cells:

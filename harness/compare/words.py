@@ -44,11 +44,13 @@ def order(record: Record) -> str:
 
 
 def _held(pairs: Sequence[Ordered]) -> str:
-    if all(one.holds for one in pairs):
-        return f"it holds, {_each(pairs)}"
-    kinds = {True: "it holds for", False: "it does not hold for", None: "these prompts do not tell of"}
-    groups = {holds: [one for one in pairs if one.holds is holds] for holds in kinds}
-    return ", ".join(f"{kinds[holds]} {_each(group)}" for holds, group in groups.items() if group)
+    """Of all neighbours; those by name of which it does not, or which these prompts do not tell apart."""
+    sure = sum(one.holds is True for one in pairs)
+    told = [f"it holds for {f'all {len(pairs)}' if sure == len(pairs) else f'{sure} of {len(pairs)}'} neighbours"]
+    for holds, what in ((False, "it does not for"), (None, "these prompts do not tell of")):
+        if group := [one for one in pairs if one.holds is holds]:
+            told.append(f"{what} {_each(group)}")
+    return ", ".join(told)
 
 
 def _each(pairs: Sequence[Ordered]) -> str:
