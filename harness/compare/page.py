@@ -19,7 +19,14 @@ from harness.report.summary import code, text
 def draw(record: Record, out: Path) -> list[Path]:
     """Write the page, the summary and one file a picture, and return their paths."""
     drawn, published = list(pictures(record)), list(quoted())
-    told = {"record": record, "tables": show.tables(record), "drawn": drawn, "sentence": sentence(record), "asked": asked(record)}
+    told = {
+        "record": record,
+        "tables": show.tables(record),
+        "lead": drawn[:1],
+        "drawn": drawn[1:],
+        "sentence": sentence(record),
+        "asked": asked(record),
+    }
     told |= {"quoted": [show.quoted()], "published": published, "words": words(record), "broken": broken(record)}
     told |= {"names": NAMES, "legend": "", "machine": machine(record.header), "arms": arms(record)}
     picture = templates().get_template("picture.svg")
@@ -47,12 +54,13 @@ def _summary(record: Record, drawn: Sequence[Named], published: Sequence[Named])
     yield from ("## Every method of the family", "", text(sentence(record), 2400), "")
     if record.footer is None:
         yield from ("This run was cut off: figures are of what there is.", "")
+    yield from _shown(drawn[:1])
     for said in words(record):
         yield from (text(said, 2400), "")
     for cells in show.tables(record):
         yield from (f"### {text(cells.title)}", "", *markdown(cells), *([f"\n{text(cells.note, 600)}"] if cells.note else []), "")
     yield from (text(asked(record), 600), "", text(machine(record.header), 600), "")
-    yield from _shown(drawn)
+    yield from _shown(drawn[1:])
     yield from ("## Published elsewhere", "", text(show.QUOTED, 600), "")
     yield from _shown(published)
     yield from (*markdown(show.quoted()), "", f"Again: {code(record.header.command)}")
