@@ -43,7 +43,7 @@ def _summary(record: Record, tables: list[Cells]) -> Iterator[str]:
 
 def markdown(cells: Cells) -> Iterator[str]:
     """A table; the rows that are looked for in bold."""
-    yield f"| {' | '.join(cells.columns)} |"
+    yield f"| {' | '.join(text(name, 60) for name in cells.columns)} |"
     yield "|" + "|".join("---" if name in show.NAMES else "--:" for name in cells.columns) + "|"
     for i, row in enumerate(cells.rows):
         mark = "**" if i in cells.heavy else ""

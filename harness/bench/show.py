@@ -214,7 +214,7 @@ def table(cells: Cells, style: str = "bold") -> Table:
     for name in cells.columns:
         side: Literal["left", "right"] = "left" if name in NAMES else "right"
         title = name.replace(" ", "\n") if STEP in cells.columns and name in PARTS else name
-        drawn.add_column(title, justify=side, overflow="fold", min_width=WIDTHS.get(name))
+        drawn.add_column(Text(shown(title, 60)), justify=side, overflow="fold", min_width=WIDTHS.get(name))
     for i, row in enumerate(cells.rows):
         drawn.add_row(*(Text(shown(cell, 200)) for cell in row), style=style if i in cells.heavy else None)
     return drawn

@@ -14,7 +14,7 @@ from harness.compare.figures import ALL, DYNAMIC, Ordered, drafting, of, ordered
 from harness.compare.published import Figure, published
 from harness.compare.record import Entered, Parted, Record
 from harness.compare.words import asked, broken, greedy, order, sentence
-from harness.report.words import number
+from harness.report.words import number, shown
 
 BARE = "without drafts"
 SHAPE = ("ngram", "k", "depth", "m", "window", "phrase")
@@ -152,11 +152,11 @@ def show(record: Record, console: Console) -> None:
     if record.footer is None:
         console.print("this run was cut off: figures are of what there is", style="yellow")
     for cells in tables(record):
-        console.print(Text(cells.title))
+        console.print(Text(shown(cells.title)))
         console.print(table(cells))
-        console.print(Text(cells.note, style="dim"))
+        console.print(Text(shown(cells.note), style="dim"))
         console.print()
     for told in filter(None, (sentence(record), order(record))):
-        console.print(Text(told))
-    console.print(Text(greedy(record), style="red" if broken(record) else ""))
-    console.print(Text(f"{asked(record)}\n{machine(record.header)}", style="dim"))
+        console.print(Text(shown(told)))
+    console.print(Text(shown(greedy(record)), style="red" if broken(record) else ""))
+    console.print(Text(shown(f"{asked(record)}\n{machine(record.header)}"), style="dim"))
