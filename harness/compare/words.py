@@ -72,13 +72,16 @@ def greedy(record: Record) -> str:
     faults = [one for one in parted if not one.tie]
     if not parted:
         return f"At temperature 0 all {several(texts, 'text')} are ordinary decoding's, token for token."
-    ties = f"{several(len(parted) - len(faults), 'text')} of {texts} part from ordinary decoding's at a tie"
+    told = (
+        f"At temperature 0 {texts - len(parted)} of {several(texts, 'text')} are ordinary decoding's, token for token. At a tie,"
+        f" where the arithmetic decides, it is left by {len(parted) - len(faults)}"
+    )
     if not faults:
-        return f"At temperature 0 {ties}, where the arithmetic decides; all others are the same token for token."
+        return f"{told}."
     who = listed(dict.fromkeys(one.arm for one in faults), 20)
     return (
-        f"At temperature 0 {several(len(faults), 'text')} of {texts} are NOT ordinary decoding's, of {who}: a method that emits"
-        f" another text is broken, and its figures mean nothing. Besides, {ties}."
+        f"{told}; without one by {len(faults)}, of {who}. A method that emits another text than ordinary decoding is BROKEN,"
+        " and its figures mean nothing."
     )
 
 

@@ -25,7 +25,7 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.target import Target
 from eagle2_ref.tree import Tree
 from harness.bench.counting import counted
-from harness.bench.readme import write
+from harness.bench.readme import put, write
 from harness.bench.record import Call, Point, Reliability, Steps
 from harness.bench.settings import asked_prompts
 from harness.cli import app
@@ -39,6 +39,7 @@ from harness.compare.settings import Settings, command
 from harness.pairs import Pair, shipped
 from properties.meta import families, tiny
 
+ROOT = Path(__file__).parents[2]
 TWO = ["--methods", "eagle2,lookup"]
 SMALL = ["--tokens", "8", "--repeats", "2", "--threads", "1", "--m", "4"]
 
@@ -184,11 +185,11 @@ def test_another_greedy_text_is_told(pair: Pair, prompts: Path, tmp_path: Path, 
     assert told.exit_code == 1 and {one.arm for one in found} == {"liar"} and len(found) == 3
     assert all(not one.tie and one.at == 0 and one.margin > one.noise for one in found)
     for text in (re.sub(r"\s+", " ", told.stdout), (tmp_path / "index.html").read_text(), (tmp_path / "summary.md").read_text()):
-        assert "3 texts of 6 are NOT ordinary decoding" in text
+        assert "left by 0; without one by 3, of liar." in text and "BROKEN" in text
     lines = [line.replace('"margin"', '"noise":9.0,"margin"') for line in (tmp_path / "record.jsonl").read_text().splitlines()]
     (tmp_path / "record.jsonl").write_text("".join(re.sub(r',"noise":0[^}]*', "", line) + "\n" for line in lines))
     tied = CliRunner().invoke(app, ["compare", "--draw", str(tmp_path)])
-    assert tied.exit_code == 0 and "3 texts of 6 part" in re.sub(r"\s+", " ", tied.stdout)
+    assert tied.exit_code == 0 and "it is left by 3." in re.sub(r"\s+", " ", tied.stdout)
 
 
 def test_a_text_that_parts_within_the_noise_is_a_tie(pair: Pair, prompts: Path) -> None:
@@ -267,6 +268,13 @@ def test_the_section_of_the_readme(ran: Path, tmp_path: Path) -> None:
     row = next(row for row in of(record) if (row.arm, row.temperature, row.prompts) == ("eagle2", 0.0, ""))
     assert f"| **EAGLE-2** | **{row.tau:.2f}** | **{row.tau_low:.2f}–{row.tau_high:.2f}** |" in written
     assert "all 12 texts are ordinary decoding's" in written and "With m = 4 draft tokens" in written
+
+
+def test_the_section_of_the_readme_is_that_of_the_committed_record() -> None:
+    """And without a record there are no figures in it."""
+    whole, committed = (ROOT / "README.md").read_text(encoding="utf-8"), ROOT / "reports" / "compare"
+    inner = readme.section(read(committed, whole=True)) if committed.is_dir() else ""
+    assert put(whole, inner, readme.FAMILY, ROOT / "README.md") == whole, "run `eagle2 compare --readme reports/compare`"
 
 
 def test_no_folder_of_this_machine_is_told(ran: Path, pair: Pair) -> None:
