@@ -89,6 +89,15 @@ class SamplingParams:
             chosen.append(MinPLogitsWarper(min_p=float(self.min_p)))
         return chosen
 
+    def process(self, past: Tensor, logits: Tensor) -> Tensor:
+        """Scores [n, V] of logits [n, V] after tokens [n, length]: what the processors make of them, one after the other.
+
+        As their list does when it is called, which looks at the signature of each again at every call.
+        """
+        for processor in self.processors():
+            logits = processor(past, logits)
+        return logits
+
 
 def law(logits: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
     """p [m + 1, V]: row i is the law of the token after node i, given the text and the path to node i.
@@ -117,17 +126,13 @@ def probabilities(scores: Tensor, params: SamplingParams) -> Tensor:
 def _process(scores: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
     """Nodes of one depth have histories of one length, hence one call of the processors a depth; without a processor
     that looks back, one call in all."""
-    processors = params.processors()
-    if not processors:
-        return scores
     if params.repetition_penalty is None:
-        anything = torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device)
-        return torch.as_tensor(processors(anything, scores))
+        return params.process(torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device), scores)
     processed = torch.empty_like(scores)
     for depth in sorted(set(tree.depths)):
         nodes = [node for node, d in enumerate(tree.depths) if d == depth]
         histories = [[*text, *(tree.token(i) for i in tree.path(node))] for node in nodes]
-        processed[nodes] = processors(torch.tensor(histories, device=scores.device), scores[nodes])
+        processed[nodes] = params.process(torch.tensor(histories, device=scores.device), scores[nodes])
     return processed
 
 

@@ -290,7 +290,7 @@ def laws(logits: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
     """p [m + 1, V] as `sampling.law` has it; and the log-probabilities that are told, which are NaN where logits are damaged."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     anything = torch.zeros(len(wide), 1, dtype=torch.long, device=wide.device)
-    scores = torch.as_tensor(params.processors()(anything, wide))
+    scores = params.process(anything, wide)
     return probabilities(scores, params), scores.log_softmax(-1)
 
 

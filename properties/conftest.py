@@ -39,9 +39,11 @@ def asked(pytestconfig: pytest.Config) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def subject(asked: Settings) -> Subject:
+def subject(asked: Settings, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    own = tmp_path_factory.getbasetemp()
+    told = own.parent if is_worker(pytestconfig) else own  # those of all workers stand in one that the run has to itself
     impl = connect(asked.impl, asked.time_limit, Path(asked.tape) if asked.tape else None)
-    return Subject.of(asked, impl, find_pair(asked.pair, asked.target or None, asked.draft or None))
+    return Subject.of(asked, impl, find_pair(asked.pair, asked.target or None, asked.draft or None), told)
 
 
 @pytest.fixture

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -25,18 +29,22 @@ KEPT = 4
 
 @dataclass(frozen=True)
 class Subject:
-    """The implementation under test, the pair to decode with, and its prompts, cut where they fill more than half the context."""
+    """The implementation under test, the pair to decode with, and its prompts, cut where they fill more than half the context.
+
+    told: the folder in which the processes of a run tell each other what they have measured.
+    """
 
     asked: Settings
     impl: Implementation
     pair: Pair
     texts: list[Prompt]
+    told: Path | None = None
     _opened: dict[Any, Engine] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, asked: Settings, impl: Implementation, pair: Pair) -> Subject:
+    def of(cls, asked: Settings, impl: Implementation, pair: Pair, told: Path | None = None) -> Subject:
         texts = [replace(prompt, tokens=prompt.tokens[: pair.context // 2]) for prompt in prompts(pair)]
-        return cls(asked, impl, pair, texts)
+        return cls(asked, impl, pair, texts, told)
 
     def open(self, pair: Pair, speculate: bool = True, **options: Any) -> Engine:
         """An engine on a pair, kept for later checks, with the run's device and dtype where its constructor takes them; of the
@@ -81,7 +89,22 @@ class Subject:
         return _teacher(pair, dtype, self.asked.device)
 
     def noise(self, pair: Pair, dtype: str) -> Noise:
-        """What a dtype does to the target's logits, on texts that depend on the pair alone: the same for every check."""
+        """What a dtype does to the target's logits, on texts that depend on the pair alone: the same for every check of a run.
+
+        It takes seconds, and is measured by the process that needs it first; one that needs it meanwhile measures the same.
+        """
+        key = hashlib.sha256(f"{pair.target} {dtype} {self.asked.device}".encode()).hexdigest()[:16]
+        file = self.told / f"noise-{key}.json" if self.told else None
+        if file and file.exists():
+            return Noise(**json.loads(file.read_text()))
+        noise = self._measured(pair, dtype)
+        if file:
+            unfinished = file.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(json.dumps(asdict(noise)))
+            unfinished.replace(file)
+        return noise
+
+    def _measured(self, pair: Pair, dtype: str) -> Noise:
         room = min(CALIBRATION, pair.context - 1)
         texts = [prompt.tokens for prompt in self.texts[:3]] if pair == self.pair else TOYS
         filled = [[token % pair.vocab_size for token in (text * room)[:room]] for text in texts]

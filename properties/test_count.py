@@ -38,9 +38,11 @@ def test_blocks_add_up(judge: Judge, subject: Subject) -> None:
     params: list[dict[str, Any]] = [{"temperature": t, "max_new_tokens": 64} for t in (0.0, 1.0) for _ in range(4)]
     outputs = engine.generate(prompts, params, range(8))
     if "eos" in subject.impl.capabilities:
-        # The same texts again, ended by the tokens that come up late in them, at whatever offset of a block.
+        # The same texts again, ended by the tokens that come up late in them, at whatever offset of a block. They share passes
+        # where they can, so that blocks are judged both ways.
         rows = [(i, token) for i, output in enumerate(outputs) for token in list(dict.fromkeys(output.tokens))[1:][-3:]]
         ended = [{**params[i], "eos_token_id": token} for i, token in rows]
+        engine = subject.open(subject.pair, **subject.sampling(subject.pair))
         outputs += engine.generate([prompts[i] for i, _ in rows], ended, [i for i, _ in rows])
     depth = subject.impl.shape.get("depth", 1 << 30)
     if wrong := next(filter(None, (_miscounted(output, depth) for output in outputs)), ""):

@@ -96,7 +96,7 @@ def _beginning(prompt: list[int], vocab_size: int) -> list[int]:
 def _judge_greedy(
     judge: Judge, subject: Subject, pair: Pair, prompts: list[list[int]], params: dict[str, Any], dtype: str, **budget: int
 ) -> None:
-    options: dict[str, Any] = {**budget, "dtype": dtype} if budget else {}
+    options: dict[str, Any] = subject.sampling(pair, **budget, dtype=dtype) if budget else {}
     truth = subject.teacher(pair, dtype)
     noise = subject.noise(pair, dtype)
     found, tokens = _divergences(subject.open(pair, **options), truth, prompts, params)

@@ -215,18 +215,17 @@ def _instance(tree: DraftTree, p: Tensor, node: int, token: int, q: float | None
 def test_coupled_with_ordinary_sampling(cell: Cell, judge: Judge, subject: Subject) -> None:
     """LAW-3: With coins keyed by position, the `walk` rule emits ordinary sampling's text, token for token, whatever the tree."""
     subject.impl.require("coins", "rules", "budget")
-    engine = subject.open(subject.pair, rule="walk", dtype="float64", **cell.budget)
-    truth = subject.teacher(subject.pair, "float64")
+    options = subject.sampling(subject.pair, rule="walk", dtype="float64", **cell.budget)
+    engine, truth = subject.open(subject.pair, **options), subject.teacher(subject.pair, "float64")
     prompts = [prompt.tokens for prompt in subject.some(6)]
     params = {**cell.params, "max_new_tokens": 48}
     seeds = [judge.seed(i) for i in range(len(prompts))]
-    texts = [engine.decode(prompt, params, KeyedCoins(seed)).tokens for prompt, seed in zip(prompts, seeds, strict=True)]
+    texts = [output.tokens for output in engine.decode_all(prompts, params, [KeyedCoins(seed) for seed in seeds])]
     departures = truth.coupled_divergences(prompts, texts, SamplingParams.of(params), seeds)
     tolerance, witness = subject.noise(subject.pair, "float64").tolerance, None
     for prompt, seed, found in zip(prompts, seeds, departures, strict=True):
         if witness is None and (first := next((d for d in found if d.margin > tolerance), None)):
-            opened = {"rule": "walk", "dtype": "float64", **cell.budget}
-            witness = diverged(first, subject.pair.name, opened, prompt, params, seed, keyed=True)
+            witness = diverged(first, subject.pair.name, options, prompt, params, seed, keyed=True)
     tokens = sum(map(len, texts))
     _token_for_token(judge, [d for found in departures for d in found], tokens, len(prompts), tolerance, witness)
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from eagle2_ref.coins import Coins, KeyedCoins, executions, unfold
 from eagle2_ref.rules import Accepted, Rule, without
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree
-from harness.implementations.engine import BlockTrace, Engine
-from harness.pairs import shipped
+from harness.implementations.engine import BlockTrace
+from harness.pairs import Pair, shipped
 from harness.plugin import Judge
 from properties.cells import Cell, parametrize
 from properties.strategies import pairs_of_laws, trees_with_laws
@@ -30,7 +30,7 @@ SOLVED = 1e-9
 INSTANCES = 150
 
 GROWING = [Cell("dice8", {"temperature": 1.0}, 3, 4, 2), Cell("dice8", {"temperature": 0.7}, 4, 4, 3)]
-PROMPTS = 18
+PROMPTS = 48
 MORE = (1, 2, 3, 5, 8)
 """By how many nodes a tree grows, or by how many layers a chain."""
 
@@ -191,12 +191,12 @@ def test_chains_grow_with_depth(cell: Cell, judge: Judge, subject: Subject) -> N
 def _grow(judge: Judge, subject: Subject, cell: Cell, budgets: list[dict[str, int]]) -> None:
     subject.impl.require("coins", "rules", "blocks", "budget", "dynamic")
     pair, trees, grew = shipped(cell.pair), 0, 0
-    opened: list[dict[str, Any]] = [{**budget, "rule": "walk", "dtype": "float64"} for budget in budgets]
-    engines = [subject.open(pair, **options) for options in opened]
-    for start in range(PROMPTS):
-        prompt = [start % pair.vocab_size, 2, start // pair.vocab_size % pair.vocab_size]
-        first = [_first_tree(engine, prompt, {**cell.params, "max_new_tokens": 12}, judge.seed(start)) for engine in engines]
-        for (smaller, little), (larger, much) in pairwise(first):
+    prompts = [[start % pair.vocab_size, 2, start // pair.vocab_size % pair.vocab_size] for start in range(PROMPTS)]
+    coins = [judge.seed(row) for row in range(PROMPTS)]
+    params = {**cell.params, "max_new_tokens": 2 + max(budget["depth"] for budget in budgets)}
+    found = [_first_trees(subject, pair, {**budget, "rule": "walk"}, prompts, params, coins) for budget in budgets]
+    for prompt, *grown in zip(prompts, *found, strict=True):
+        for (smaller, little), (larger, much) in pairwise(grown):
             if lost := paths(smaller) - paths(larger):
                 judge("fault", f"after {prompt}: {min(lost)} was drafted with the smaller budget, and not with the larger one")
             if much[: len(little)] != little:
@@ -206,12 +206,17 @@ def _grow(judge: Judge, subject: Subject, cell: Cell, budgets: list[dict[str, in
     judge("pass", f"{trees} trees are part of larger ones, of which {grew} accepted more, and none less", measured=measured)
 
 
-def _first_tree(engine: Engine, prompt: list[int], params: dict[str, Any], seed: int) -> tuple[BlockTrace, tuple[int, ...]]:
-    """The first tree of a text, and the drafts that were accepted of it. The token before it is of the prompt's own pass."""
-    output = engine.decode(prompt, params, KeyedCoins(seed))
-    assert output.blocks is not None
-    block = output.blocks[1]
-    return block, output.tokens[1 : 1 + block.accepted]
+def _first_trees(
+    subject: Subject, pair: Pair, options: dict[str, Any], prompts: list[list[int]], params: dict[str, Any], seeds: list[int]
+) -> list[tuple[BlockTrace, tuple[int, ...]]]:
+    """Of each text the first tree, and the drafts of it that were accepted. The token before it is of the prompt's own pass."""
+    engine = subject.open(pair, **subject.sampling(pair, dtype="float64", **options))
+    trees = []
+    for output in engine.decode_all(prompts, params, [KeyedCoins(seed) for seed in seeds]):
+        assert output.blocks is not None
+        block = output.blocks[1]
+        trees.append((block, output.tokens[1 : 1 + block.accepted]))
+    return trees
 
 
 def paths(block: BlockTrace) -> set[tuple[int, ...]]:

@@ -55,5 +55,4 @@ def processed(logits: Tensor, text: Tensor, start: int, params: SamplingParams) 
         # Of a past it is asked which tokens it has, not how often: with its first one all are made equally long.
         columns, ends = (torch.arange(n, device=text.device) for n in (text.shape[1], len(logits)))
         past = torch.where(columns < (start + ends)[:, None], text, past)
-    scores: Tensor = params.processors()(past, logits)
-    return scores
+    return params.process(past, logits)

@@ -140,8 +140,10 @@ def _calibrate(low: PreTrainedModel, high: PreTrainedModel, texts: Sequence[Sequ
     tokens = torch.tensor([list(text) for text in texts], device=high.device)
     truth, cache = high(tokens).logits, DynamicCache()
     steps = [low(tokens[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(tokens.shape[1])]
-    seen = [(low(tokens).logits, truth), (torch.cat(steps, dim=1), truth), *_along_trees(low, texts, truth)]
-    wrong = max((float((logits - due).abs().max()) for logits, due in _along_trees(high, texts, truth)), default=0.0)
+    exactly = list(_along_trees(high, texts, truth))
+    along = exactly if low is high else _along_trees(low, texts, truth)
+    seen = [(low(tokens).logits, truth), (torch.cat(steps, dim=1), truth), *along]
+    wrong = max((float((logits - due).abs().max()) for logits, due in exactly), default=0.0)
     assert wrong <= ROUNDING, f"a tree is verified wrongly by {wrong:.1e} in float64: that is no noise, and would hide faults"
     return Noise(
         logits=max(_farthest(logits.double(), due) for logits, due in seen),

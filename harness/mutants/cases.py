@@ -32,6 +32,9 @@ GREEDY_PENALTY = "coin6, T=0.0 penalty=1.3, k=6 depth=2 m=12"
 # TREE-4
 FOUR_BEST = "coin4, k=4 depth=3 m=4"
 
+# THEORY-4, THEORY-5
+GROWING = "dice8, T=1.0, k=3 depth=4 m=2"
+
 # COUNT-2
 GREEDY_COUNT = "T=0"
 

@@ -14,7 +14,7 @@ from eagle2_ref.decode import Block
 from eagle2_ref.drafters.eagle2 import Eagle2, Pool
 from eagle2_ref.tree import DraftTree
 from harness.mutants import mutant
-from harness.mutants.cases import FOUR_BEST, GREEDY_COUNT
+from harness.mutants.cases import FOUR_BEST, GREEDY_COUNT, GROWING
 from harness.mutants.planting import Asked, Planted, PlantedBlock, PlantedChildren, PlantedObserve
 
 
@@ -70,6 +70,38 @@ class OrphansOfTies(Planted):
             return replace(pool, values=pool.values + later), grown
 
         drafter._expand = later_first  # type: ignore[method-assign]
+
+
+@mutant("M127", part="tree", source="SafeAILab/EAGLE, torch.topk in model/cnets.py", killers={"THEORY-4": GROWING}, law=False)
+class TiesByBudget(Planted):
+    """Of equal values arbitrary ones are kept, others for every m; the head is saturated, so that equal values occur."""
+
+    def plant_drafter(self, drafter: Eagle2) -> None:
+        lm_head, expand = drafter.lm_head, drafter._expand
+        drafter.lm_head = lambda features: 100 * lm_head(features)
+
+        def shuffled(feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
+            pool, grown = expand(feature, depth)
+            order = torch.randperm(pool.values.shape[-1], generator=torch.Generator().manual_seed(drafter.budget.m))
+            return replace(pool, values=pool.values + 1e-12 * order), grown
+
+        drafter._expand = shuffled  # type: ignore[method-assign]
+
+
+@mutant("M128", part="head", source="halo-box/llama.cpp PR 6", killers={"THEORY-5": GROWING}, law=False)
+class LongDraftsForget(Planted):
+    """Drafts of more than four layers are drafted from a truncated window: they do not see where the text begins."""
+
+    def plant_drafter(self, drafter: Eagle2) -> None:
+        run = drafter._pass
+
+        def truncated(tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+            if mask is not None and drafter.budget.depth > 4:
+                mask = mask.clone()
+                mask[..., :2] = float("-inf")
+            return run(tokens, features, positions, mask)
+
+        drafter._pass = truncated  # type: ignore[method-assign]
 
 
 @mutant("M58", part="head", source="vllm-project/vllm PR 11672", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)

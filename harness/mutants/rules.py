@@ -30,6 +30,12 @@ def accepts_all(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) 
     return broken_reject(DraftTree.of(tokens, parents), p, coins, accepts=lambda r, x, _u: bool(r[x] > 0))
 
 
+@mutant("M126", part="accept", source="ohdearquant/lattice issue 591", killers={"THEORY-1": ""}, law=False)
+def first_branch_only(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) -> Answer:
+    """Of every node the first child alone is offered, as in a chain: its siblings are drafted and verified for nothing."""
+    return broken_reject(DraftTree.of(tokens, parents), p, coins, order=lambda children, _r: children[:1])
+
+
 @mutant("M02", part="accept", source="ohdearquant/lattice issue 243", killers={"LAW-1": ONE_LAYER, "GREEDY-1": "plain"})
 def first_unseen(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) -> Answer:
     """The root's first child is committed without being compared."""

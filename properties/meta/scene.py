@@ -115,6 +115,9 @@ class Scene:
         if name in ("COUNT-2", "COUNT-3"):
             self._figure()
             return shipped("stdlib"), LEARNT, _learnt_prompts()
+        if name == "CACHE-2":  # of a target whose last norm has learnt something; with prompts that begin alike
+            pair = shipped("stdlib")
+            return pair, BUDGET, [replace(prompts(pair)[0], tokens=prompts(pair)[0].tokens[:n]) for n in (8, 12, 16)]
         folder = self.folder / "bytes"
         # Where it matters which tokens a text holds, there must be more tokens than a text can hold.
         many = name in ("STOP-3", "LAW-3") or name.startswith("BATCH")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.settings import Settings
 from properties import subject, test_greedy
 from properties.meta.heard import heard
+from properties.subject import Subject
 from properties.test_greedy import CROWD
 
 TEXT = [(3 * i + i // 5) % 4 for i in range(23)]
@@ -103,6 +106,23 @@ def test_noise_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = one.noise([TEXT])
     monkeypatch.setattr(teacher, "load_plain", None)
     assert one.noise([TEXT[::-1]]) is first
+
+
+def test_noise_is_measured_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process of the run reads what the first has written; of another dtype or pair nothing is known yet."""
+
+    def process(pair: str = "coin4") -> Subject:
+        subject._teacher.cache_clear()
+        return Subject.of(Settings(), connect("ref"), shipped(pair), tmp_path)
+
+    first = process().noise(shipped("coin4"), "float32")
+    measured = Mock(side_effect=AssertionError("measured again"))
+    monkeypatch.setattr(teacher, "_calibrate", measured)
+    assert process().noise(shipped("coin4"), "float32") == first
+    for pair, dtype in (("coin4", "float64"), ("coin6", "float32")):
+        with pytest.raises(AssertionError, match="measured again"):
+            process(pair).noise(shipped(pair), dtype)
+    assert not [file for file in tmp_path.iterdir() if file.suffix != ".json"], "nothing unfinished is left"
 
 
 @pytest.mark.parametrize(
