@@ -97,5 +97,6 @@ def summary(asked: Sequence[Part], out: Path) -> Iterator[str]:
         yield f"| {' | '.join(cells)} | [{part.name}]({part.name}/summary.md) |"
     for part in (part for part in whole if part.words[0] == "bench"):
         timed = bench.read(out / part.name)
-        yield from ("", f"{text(sentence(timed), 1200)} [{part.name}]({part.name}/summary.md)", "", text(machine(timed), 600))
+        said, where = text(sentence(timed), 1200), text(machine(timed.header), 600)
+        yield from ("", f"{said} [{part.name}]({part.name}/summary.md)", "", where)
     yield from ("", f"Again: {code('eagle2 gpu')}")

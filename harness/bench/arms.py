@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -26,13 +26,18 @@ OURS = (SPECULATIVE, PAPER, TUNED, STATIC)
 
 @dataclass(frozen=True)
 class Timed:
-    """One text: seconds of the whole, and to its first token (None: not told apart), which `first` tokens came with."""
+    """One text: seconds of the whole, and to its first token (None: not told apart), which `first` tokens came with.
+
+    text: the new tokens themselves, where they are told. ended: it stopped of its own accord.
+    """
 
     seconds: float
     prefill: float | None
     tokens: int
     first: int
     counts: Counts | None
+    text: tuple[int, ...] = ()
+    ended: bool = False
 
 
 class Arm(Protocol):
@@ -44,15 +49,17 @@ class Arm(Protocol):
 
 @dataclass
 class Ours:
-    """A decoder of the reference."""
+    """A decoder of the reference. ends: tokens that end a text."""
 
     decoder: Decoder
     clock: Clock
+    ends: tuple[int, ...] = ()
 
     def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> Timed:
-        params = SamplingParams(temperature=temperature, max_new_tokens=tokens)
+        params = SamplingParams(temperature=temperature, max_new_tokens=tokens, eos_token_id=self.ends or None)
         stream, drafter = self.decoder.stream(prompt, params, SeededCoins(seed)), self.decoder.drafter
-        return _timed(stream, self.clock, lambda _: drafter.passes if drafter else 0)
+        made = _timed(stream, self.clock, lambda _: drafter.passes if drafter else 0)
+        return replace(made, ended=self.decoder.finish != "length")
 
 
 @dataclass
@@ -76,9 +83,9 @@ def _timed(stream: Iterator[Block], clock: Clock, head_passes: Callable[[int], i
     blocks = list(stream)
     ended = clock()
     trees = [(len(block.tree), len(block.tokens) - 1) for block in blocks]
-    emitted = sum(len(block.tokens) for block in (first, *blocks))
+    text = tuple(int(token) for block in (first, *blocks) for token in block.tokens)
     counts = counted(trees, 1 + len(blocks), head_passes(len(blocks)))
-    return Timed(ended - begun, prefilled - begun, emitted, len(first.tokens), counts)
+    return Timed(ended - begun, prefilled - begun, len(text), len(first.tokens), counts, text)
 
 
 @dataclass

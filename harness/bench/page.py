@@ -22,7 +22,8 @@ def draw(record: Record, out: Path) -> list[Path]:
     picture = templates().get_template("picture.svg")
     tables = show.tables(record)
     told = {"record": record, "tables": tables, "drawn": drawn, "sentence": sentence(record), "asked": asked(record)}
-    texts = {"index.html": page.render(**told, names=show.NAMES, legend=show.LEGEND, machine=show.machine(record))}
+    told |= {"names": show.NAMES, "legend": show.LEGEND, "machine": show.machine(record.header), "arms": record.header.arms}
+    texts = {"index.html": page.render(**told)}
     texts |= {f"{name}.svg": picture.render(title=title, plot=plot) for name, title, plot in drawn}
     texts["summary.md"] = "\n".join(_summary(record, tables)) + "\n"
     return [write_whole(out / name, body) for name, body in texts.items()]
@@ -34,7 +35,7 @@ def _summary(record: Record, tables: list[Cells]) -> Iterator[str]:
         yield from ("This run was cut off: figures are of what there is.", "")
     for cells in tables:
         yield from (*markdown(cells), *([f"\n{text(cells.note, 600)}"] if cells.note else []), "")
-    yield from (text(show.LEGEND, 600), "", text(asked(record), 600), "", text(show.machine(record), 600), "")
+    yield from (text(show.LEGEND, 600), "", text(asked(record), 600), "", text(show.machine(record.header), 600), "")
     for name, title, plot in pictures(record):
         yield from (f"### {text(title)}", "", f"![{text(title)}]({name}.svg)", "", text(plot.reading, 600), "")
     yield f"Again: {code(record.header.command)}"
@@ -42,7 +43,7 @@ def _summary(record: Record, tables: list[Cells]) -> Iterator[str]:
 
 def markdown(cells: Cells) -> Iterator[str]:
     """A table; the rows that are looked for in bold."""
-    yield f"| {' | '.join(cells.columns)} |"
+    yield f"| {' | '.join(text(name, 60) for name in cells.columns)} |"
     yield "|" + "|".join("---" if name in show.NAMES else "--:" for name in cells.columns) + "|"
     for i, row in enumerate(cells.rows):
         mark = "**" if i in cells.heavy else ""

@@ -1,4 +1,4 @@
-"""README's section on speed, made from a record: never typed."""
+"""README's sections of figures, made from a record: never typed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.bench.words import asked, together
 from harness.report import write_whole
 from harness.report.summary import text
 
-BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
+SPEED = "speed"
 
 
 def section(record: Record) -> str:
     """What stands between the marks."""
     lines = [
         f"{text(asked(record), 600)}",
-        f"{text(show.machine(record), 600)}; {record.header.started[:10]}.",
+        f"{text(show.machine(record.header), 600)}; {record.header.started[:10]}.",
         "",
         *markdown(show.glance(record)),
         "",
@@ -30,17 +30,18 @@ def section(record: Record) -> str:
     return "\n".join(lines)
 
 
-def write(record: Record, readme: Path) -> Path:
-    """Put the section where the marks are."""
+def write(section: str, mark: str, readme: Path) -> Path:
+    """Put a section where its marks are."""
     try:
         whole = readme.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(f"no README at {readme}: {error.strerror}", "run it from the root of the repository") from None
-    return write_whole(readme, put(whole, section(record), readme))
+    return write_whole(readme, put(whole, section, mark, readme))
 
 
-def put(whole: str, inner: str, readme: Path) -> str:
+def put(whole: str, inner: str, mark: str, readme: Path) -> str:
     """The text with `inner` between its marks."""
-    if whole.count(BEGIN) != 1 or whole.count(END) != 1 or whole.index(BEGIN) > whole.index(END):
-        raise BadInput(f"{readme} has no section {BEGIN} … {END}", "put the two marks, once, where the figures are to stand")
-    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{inner}\n{END}", whole, flags=re.DOTALL)
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    if whole.count(begin) != 1 or whole.count(end) != 1 or whole.index(begin) > whole.index(end):
+        raise BadInput(f"{readme} has no section {begin} … {end}", "put the two marks, once, where the figures are to stand")
+    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{inner}\n{end}", whole, flags=re.DOTALL)

@@ -6,13 +6,13 @@ import hashlib
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from harness.bench.settings import Settings
+from harness.bench.settings import Settings, Timing
 from harness.evidence import Value
 from harness.pairs import Prompt
 
@@ -34,19 +34,25 @@ class Asked(Value):
         return cls(id=prompt.id, kind=prompt.kind, length=len(prompt.tokens), digest=digest)
 
 
-class Header(Value):
-    """What was asked, on which machine, with which code. arms: by name, what each is."""
+class Begun(Value):
+    """How a record of timed texts begins: what was asked, on which machine, with which code."""
 
     kind: Literal["header"] = "header"
     format: Literal[1] = 1
     started: str
     command: str
     commit: str
-    settings: Settings
+    settings: Timing
     machine: dict[str, str]
     versions: dict[str, str]
-    arms: dict[str, str]
     prompts: tuple[Asked, ...]
+
+
+class Header(Begun):
+    """That of `eagle2 bench`. arms: by name, what each is."""
+
+    settings: Settings
+    arms: dict[str, str]
 
 
 class Counts(Value):
@@ -229,10 +235,15 @@ class Campaign(Value):
         return 1 - (self.decoding + self.scoring) / self.seconds
 
 
+Drawn = Literal["dynamic", "deep", "static", "chain"]
+"""How a tree of m tokens is made: grown by value, to the depth that was asked for or to any; EAGLE's fixed shape; a chain."""
+
+
 class Point(Value):
-    """Tokens per pass with m draft tokens, k and depth as asked; counts alone, with coins that repeat exactly."""
+    """Tokens per pass with m draft tokens; counts alone, with coins that repeat exactly."""
 
     kind: Literal["point"] = "point"
+    tree: Drawn = "dynamic"
     temperature: float
     m: int
     passes: int
@@ -321,6 +332,8 @@ Measured = Tuned | Calibrated | Call | Together | Steps | Bound | Cost | Point |
 Line = Header | Measured | Footer
 LINES: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 V = TypeVar("V", bound=Value)
+H = TypeVar("H", bound=Value)
+F = TypeVar("F", bound=Value)
 
 
 class Record(Value):
@@ -337,12 +350,12 @@ class Record(Value):
 class Writer:
     """Writes lines as they come: a run that is cut off has lost nothing but its footer."""
 
-    def __init__(self, path: Path, header: Header) -> None:
+    def __init__(self, path: Path, header: Value) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", encoding="utf-8")
         self.write(header)
 
-    def write(self, *lines: Line) -> None:
+    def write(self, *lines: Value) -> None:
         for line in lines:
             self._file.write(line.model_dump_json() + "\n")
         self._file.flush()
@@ -356,33 +369,39 @@ class Writer:
 
 def read(path: Path, whole: bool = False) -> Record:
     """Read a record, or the folder of one. One that was cut off is read as far as it goes, unless it must be whole."""
+    header, lines, footer = read_run(path, LINES, Header, Footer, "eagle2 bench", whole)
+    return Record(header=header, lines=tuple(lines), footer=footer)
+
+
+def read_run(
+    path: Path, kinds: TypeAdapter[Any], head: type[H], foot: type[F], command: str, whole: bool
+) -> tuple[H, list[Any], F | None]:
+    """Header, lines and footer of a record that `command --out` writes. kinds: all that its lines may be."""
     path = path / RECORD if path.is_dir() else path
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"no record at {path}: {error}", "`eagle2 bench --out DIR` writes one") from None
-    header, *lines = _parsed(path, text)
-    footer = lines.pop() if lines and isinstance(lines[-1], Footer) else None
-    inner = tuple(line for line in lines if isinstance(line, Measured))
-    if not isinstance(header, Header) or len(inner) < len(lines):
+        raise BadInput(f"no record at {path}: {error}", f"`{command} --out DIR` writes one") from None
+    if not (found := _parsed(path, text, kinds)):
+        raise BadInput(f"{path} is empty", f"`{command} --out DIR` writes a record")
+    header, *lines = found
+    footer = lines.pop() if lines and isinstance(lines[-1], foot) else None
+    if not isinstance(header, head) or any(isinstance(line, head | foot) for line in lines):
         raise BadInput(f"{path} has no header, or more than one run in it", "one record holds one run")
-    if not any(isinstance(line, Call) for line in inner):
+    if not any(isinstance(line, Call) for line in lines):
         raise BadInput(f"{path} has no timed call", "the run was cut off before its first; run it again")
-    record = Record(header=header, lines=inner, footer=footer if isinstance(footer, Footer) else None)
-    if whole and record.footer is None:
+    if whole and footer is None:
         raise BadInput(f"{path} has no footer", "the run was cut off; run it again")
-    return record
+    return header, lines, footer
 
 
-def _parsed(path: Path, text: str) -> list[Line]:
+def _parsed(path: Path, text: str, kinds: TypeAdapter[Any]) -> list[Any]:
     """The lines. What stands behind the last line end is half a line of a run that was cut off, and is left out."""
-    found: list[Line] = []
+    found: list[Any] = []
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
-            found.append(LINES.validate_json(line))
+            found.append(kinds.validate_json(line))
         except ValidationError as error:
             said = error.errors()[0]["msg"]
             raise BadInput(f"{path}, line {number} is not a line of a record: {said}", "the record is damaged") from None
-    if not found:
-        raise BadInput(f"{path} is empty", "`eagle2 bench --out DIR` writes a record")
     return found

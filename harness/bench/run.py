@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ from harness.bench.arms import (
 )
 from harness.bench.batches import batches
 from harness.bench.bound import bandwidth, bound
-from harness.bench.budgets import points, with_budget
+from harness.bench.budgets import one_a_kind, points, with_budget
 from harness.bench.calibrate import FAMILY, calibrated, fitted
 from harness.bench.campaigns import campaigns
 from harness.bench.clock import Clock, clock
@@ -61,7 +61,7 @@ from harness.bench.record import (
     Writer,
 )
 from harness.bench.reliability import reliability
-from harness.bench.settings import Settings, asked_prompts, label
+from harness.bench.settings import Settings, Timing, asked_prompts, label
 from harness.bench.steps import steps, twin
 from harness.bench.tune import PROMPTS, TOKENS, tune
 from harness.implementations import connect
@@ -88,7 +88,7 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
     """Measure, and write the record as it goes."""
     begun, lines = time.monotonic(), list[Measured]()
     with ExitStack() as stack:
-        stack.enter_context(_threads(settings.threads))
+        stack.enter_context(threads(settings.threads))
         scene = stack.enter_context(opened(settings, pair))
         tuned = list(_tuned(settings, pair, prompts, scene, report)) if settings.tune else []
         head = header(settings, prompts, scene, command)
@@ -98,7 +98,7 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
             writer.write(line)
             lines.append(line)
         footer = Footer(
-            finished=_now(),
+            finished=now(),
             seconds=round(time.monotonic() - begun, 1),
             memory=memory(scene.decoder.target.device),
             figures=figures(
@@ -111,15 +111,11 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
 
 def measured(settings: Settings, prompts: Sequence[Prompt], scene: Scene, report: Report) -> Iterator[Measured]:
     """Everything that is measured, in the order in which it is."""
-    longest = max(prompts, key=lambda prompt: len(prompt.tokens))  # for which there is room afterwards
-    for name, arm in scene.arms.items():
-        report(f"warm-up: {name}", 0, 0)
-        for temperature in settings.temperatures:
-            arm.run(longest.tokens, temperature, settings.tokens, settings.seed)
+    warm_up(settings, prompts, scene.arms, report)
     yield from calls(settings, prompts, scene.arms, report)
     if settings.batch:
         yield from batches(settings, prompts, scene.arms, scene.clock, report)
-    few = list({prompt.kind: prompt for prompt in reversed(prompts)}.values())
+    few = one_a_kind(prompts)
     for name, arm in scene.arms.items():
         for temperature in settings.temperatures:
             report(f"steps: {name}", 0, 0)
@@ -178,7 +174,16 @@ def _judging(settings: Settings, pair: Pair, prompts: Sequence[Prompt], scene: S
     yield from campaigns(settings, pair, prompts, scene.clock)
 
 
-def calls(settings: Settings, prompts: Sequence[Prompt], arms: dict[str, Arm], report: Report) -> Iterator[Call]:
+def warm_up(settings: Timing, prompts: Sequence[Prompt], arms: Mapping[str, Arm], report: Report) -> None:
+    """A text of every arm at every temperature, behind the longest prompt, for which there is room afterwards."""
+    longest = max(prompts, key=lambda prompt: len(prompt.tokens))
+    for name, arm in arms.items():
+        report(f"warm-up: {name}", 0, 0)
+        for temperature in settings.temperatures:
+            arm.run(longest.tokens, temperature, settings.tokens, settings.seed)
+
+
+def calls(settings: Timing, prompts: Sequence[Prompt], arms: Mapping[str, Arm], report: Report) -> Iterator[Call]:
     """Timed texts. Repeats have seeds of their own; the order of the arms turns with every prompt and repeat."""
     total, names = settings.repeats * len(settings.temperatures) * len(prompts), list(arms)
     done = 0
@@ -192,9 +197,9 @@ def calls(settings: Settings, prompts: Sequence[Prompt], arms: dict[str, Arm], r
                 report("timed texts", done, total)
 
 
-def _timed(arm: Arm, name: str, prompt: Prompt, temperature: float, repeat: int, settings: Settings) -> Call:
+def _timed(arm: Arm, name: str, prompt: Prompt, temperature: float, repeat: int, settings: Timing) -> Call:
     made = arm.run(prompt.tokens, temperature, settings.tokens, settings.seed + repeat)
-    if made.tokens != settings.tokens:  # a ratio of texts of different lengths would compare unlike things
+    if made.tokens != settings.tokens and not made.ended:  # a ratio of texts of different lengths would compare unlike things
         raise BadInput(
             f"{name} emitted {made.tokens} tokens of {prompt.id}, not {settings.tokens}", "it must not stop of its own accord"
         )
@@ -246,7 +251,7 @@ def opened(settings: Settings, pair: Pair) -> Iterator[Scene]:
 
 def header(settings: Settings, prompts: Sequence[Prompt], scene: Scene, command: str) -> Header:
     return Header(
-        started=_now(),
+        started=now(),
         command=command,
         commit=commit(),
         settings=settings.model_copy(update={"beside": tuple(map(label, settings.beside))}),
@@ -258,7 +263,7 @@ def header(settings: Settings, prompts: Sequence[Prompt], scene: Scene, command:
 
 
 @contextmanager
-def _threads(n: int) -> Iterator[None]:
+def threads(n: int) -> Iterator[None]:
     """As many threads in every arm, those in processes of their own included."""
     before, told = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     torch.set_num_threads(n)
@@ -273,5 +278,5 @@ def _threads(n: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = told
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
@@ -21,24 +21,17 @@ T = TypeVar("T")
 PROMPTS = FIXTURES / "prompts" / "code.jsonl"
 
 
-class Settings(Value):
-    """pair: its name. k to layer: the budget. tokens: new tokens a text; no token ends one, so that all arms emit as many.
+class Timing(Value):
+    """What every run of timed texts is asked. pair: its name. tokens: new tokens a text.
 
-    fixed_shapes: time the loop in fixed shapes too; None: on CUDA, where it is a graph a step.
-
-    prompts: name of the file they are from. limit: of them, as many, spread over the file; 0 is all. beside: connectables.
-    batch: numbers of texts that share passes.
+    prompts: name of the file they are from. limit: of them, as many, spread over the file; 0 is all.
     """
+
+    name: ClassVar[str]
+    """The command that such a run is asked by."""
 
     pair: str = "stdlib"
     temperatures: tuple[float, ...] = (0.0, 1.0)
-    k: int = 8
-    depth: int = 6
-    m: int = 25
-    head_temperature: float = 1.0
-    node: float = 0.0
-    layer: float = 0.0
-    rule: str = "reject"
     tokens: int = 128
     prompts: str = PROMPTS.name
     limit: int = 0
@@ -46,13 +39,46 @@ class Settings(Value):
     threads: int = 2
     dtype: str = "float32"
     device: str = "cpu"
+    seed: int = 0
+
+    def check(self, pair: Pair) -> None:  # noqa: ARG002
+        """Raise BadInput for what cannot be run, before anything is loaded."""
+        for name, value in (("tokens", self.tokens), ("repeats", self.repeats), ("threads", self.threads)):
+            if value < (least := 2 if name == "tokens" else 1):
+                raise BadInput(f"{name} is {value}", f"{name} must be a whole number of {least} or more")
+        if self.limit < 0:
+            raise BadInput(f"limit is {self.limit}", "give a number of prompts, or 0 for all")
+        if self.dtype not in DTYPES:
+            raise BadInput(f"dtype {self.dtype!r} is not known", f"known are {', '.join(DTYPES)}")
+        if not self.temperatures or min(self.temperatures) < 0 or len(set(self.temperatures)) < len(self.temperatures):
+            raise BadInput(
+                f"temperatures are {', '.join(f'{t:g}' for t in self.temperatures) or 'none'}",
+                "give different numbers of 0 or more, with commas between",
+            )
+
+
+class Settings(Timing):
+    """A run of `eagle2 bench`; no token ends a text, so that all arms emit as many. k to layer: the budget.
+
+    fixed_shapes: time the loop in fixed shapes too; None: on CUDA, where it is a graph a step. beside: connectables.
+    batch: numbers of texts that share passes.
+    """
+
+    name: ClassVar[str] = "bench"
+
+    k: int = 8
+    depth: int = 6
+    m: int = 25
+    head_temperature: float = 1.0
+    node: float = 0.0
+    layer: float = 0.0
+    rule: str = "reject"
     beside: tuple[str, ...] = ()
     transformers: bool = True
     tune: bool = False
     fixed_shapes: bool | None = None
     harness: bool = False
     batch: tuple[int, ...] = ()
-    seed: int = 0
 
     @property
     def budget(self) -> Budget:
@@ -63,21 +89,9 @@ class Settings(Value):
         return self.device.startswith("cuda") if self.fixed_shapes is None else self.fixed_shapes
 
     def check(self, pair: Pair) -> None:
-        """Raise BadInput for what cannot be run, before anything is loaded."""
-        for name, value in (("tokens", self.tokens), ("repeats", self.repeats), ("threads", self.threads)):
-            if value < (least := 2 if name == "tokens" else 1):
-                raise BadInput(f"{name} is {value}", f"{name} must be a whole number of {least} or more")
-        if self.limit < 0:
-            raise BadInput(f"limit is {self.limit}", "give a number of prompts, or 0 for all")
+        super().check(pair)
         if self.rule not in RULES:
             raise BadInput(f"rule {self.rule!r} is not known", f"known are {', '.join(RULES)}")
-        if self.dtype not in DTYPES:
-            raise BadInput(f"dtype {self.dtype!r} is not known", f"known are {', '.join(DTYPES)}")
-        if not self.temperatures or min(self.temperatures) < 0 or len(set(self.temperatures)) < len(self.temperatures):
-            raise BadInput(
-                f"temperatures are {', '.join(f'{t:g}' for t in self.temperatures) or 'none'}",
-                "give different numbers of 0 or more, with commas between",
-            )
         if min(self.batch, default=1) < 1 or len(set(self.batch)) < len(self.batch):
             raise BadInput(f"--batch has {', '.join(map(str, self.batch))}", "give different numbers of 1 or more")
         if len(set(map(label, self.beside))) < len(self.beside):
@@ -85,9 +99,9 @@ class Settings(Value):
         self.budget.check(pair.vocab_size)
 
 
-def command(settings: Settings, pair: Pair) -> str:
+def command(settings: Timing, pair: Pair) -> str:
     """What to type to have a run again. A folder of one machine means nothing on another: its name must do."""
-    words, default = ["eagle2", "bench"], Settings(pair=pair.name if pair.own else "stdlib")
+    words, default = ["eagle2", settings.name], type(settings)(pair=pair.name if pair.own else "stdlib")
     words += ["--target", pair.target.name, "--draft", pair.draft.name] if pair.own else []
     for name, value in settings:
         flag = f"--{name.replace('_', '-')}"
@@ -95,12 +109,12 @@ def command(settings: Settings, pair: Pair) -> str:
             continue
         if name == "temperatures":
             words += ["--temperature", ",".join(f"{t:g}" for t in value)]
-        elif name == "batch":
-            words += [flag, ",".join(map(str, value))]
         elif isinstance(value, bool):
             words += [flag if value else f"--no-{flag[2:]}"]
         elif name == "beside":
             words += [word for one in value for word in (flag, label(one))]
+        elif isinstance(value, tuple):
+            words += [flag, ",".join(map(str, value))]
         else:
             words += [flag, str(value)]
     return shlex.join(words)

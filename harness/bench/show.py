@@ -14,7 +14,7 @@ from harness.bench.against import COUNTS, Row, of
 from harness.bench.arms import OURS, PAPER, STATIC, STATIC_VANILLA, TRANSFORMERS, TUNED, VANILLA
 from harness.bench.bound import READS
 from harness.bench.figures import OFF
-from harness.bench.record import Arm, Batched, Bound, Calibrated, Campaign, Ratio, Record, Steps, Tuned
+from harness.bench.record import Arm, Batched, Begun, Bound, Calibrated, Campaign, Ratio, Record, Steps, Tuned
 from harness.bench.steps import PARTS
 from harness.report.words import number, shown
 
@@ -28,9 +28,9 @@ JUDGED = ("judged", "pair", "verdict", "seconds", "texts", "texts/s", "decoder",
 BATCHES = ("T", "texts", "arm", "tokens/s", "ms a pass", "rows", "times as fast", "of repeats")
 STEP = "ms a step"
 BOUNDS = ("T", "arm", "step", "least", "ratio", "GB/s", *READS)
-NAMES = ("arm", "over", "moved", "judged", "pair", "verdict")
+NAMES = ("arm", "over", "moved", "judged", "pair", "verdict", "method", "model", "source", "why", "prompt", "options")
 """Columns of words, not of numbers."""
-WIDTHS = {"arm": 12, "over": 12, "judged": 10, "verdict": 7}
+WIDTHS = {"arm": 12, "method": 12, "over": 12, "judged": 10, "verdict": 7}
 """Least widths of columns, so that our own names stay whole on a narrow terminal."""
 TIMES_AS_FAST = "×: how many times as fast as decoding without drafts, as transformers' generate, and as an arm's own control."
 MEDIANS = (
@@ -54,12 +54,13 @@ BOUND = (
 
 @dataclass(frozen=True)
 class Cells:
-    """A table: names of columns, rows of text; `heavy` rows are those that are looked for; a note on how to read it."""
+    """A table: names of columns, rows of text; `heavy` rows are those that are looked for; a note on how to read it, a title."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     heavy: frozenset[int] = frozenset()
     note: str = ""
+    title: str = ""
 
 
 def tables(record: Record) -> list[Cells]:
@@ -83,7 +84,7 @@ def together(batches: Sequence[Batched]) -> Cells:
     told = []
     for one in batches:
         spent = f"{one.speed:,.0f}", f"{one.milliseconds:.2f}", f"{one.rows:.0f}"
-        ratio = ("", "") if one.arm == VANILLA else (f"{one.ratio:.2f}", _between(one.low, one.high))
+        ratio = ("", "") if one.arm == VANILLA else (f"{one.ratio:.2f}", between(one.low, one.high))
         told.append((f"{one.temperature:g}", str(one.texts), one.arm, *spent, *ratio))
     return Cells(BATCHES, tuple(told), _ours(batches))
 
@@ -97,7 +98,7 @@ def glance(record: Record) -> Cells:
         own = STATIC_VANILLA if arm.arm == STATIC else arm.arm + OFF
         over = [medians.get((arm.arm, name, arm.temperature)) for name in (VANILLA, TRANSFORMERS, own)]
         times = [f"{one.median:.2f}{'*' if one.whole else ''}" if one else "" for one in over]
-        interval = _between(over[0].low, over[0].high) if over[0] else ""
+        interval = between(over[0].low, over[0].high) if over[0] else ""
         spent = f"{arm.milliseconds:.2f}{'*' if arm.whole else ''}", f"{arm.tau:.2f}" if arm.tau else ""
         rows.append((f"{arm.temperature:g}", arm.arm, *spent, times[0], interval, *times[1:]))
     heavy = frozenset(i for i, arm in enumerate(found.arms) if arm.arm in OURS)
@@ -197,7 +198,7 @@ def show(record: Record, console: Console) -> None:
             console.print(Text(cells.note, style="dim"))
         console.print()
     console.print(Text(LEGEND, style="dim"))
-    console.print(Text(machine(record), style="dim"))
+    console.print(Text(machine(record.header), style="dim"))
 
 
 def show_moved(rows: Sequence[Row], before: Record, console: Console) -> None:
@@ -213,15 +214,14 @@ def table(cells: Cells, style: str = "bold") -> Table:
     for name in cells.columns:
         side: Literal["left", "right"] = "left" if name in NAMES else "right"
         title = name.replace(" ", "\n") if STEP in cells.columns and name in PARTS else name
-        drawn.add_column(title, justify=side, overflow="fold", min_width=WIDTHS.get(name))
+        drawn.add_column(Text(shown(title, 60)), justify=side, overflow="fold", min_width=WIDTHS.get(name))
     for i, row in enumerate(cells.rows):
         drawn.add_row(*(Text(shown(cell, 200)) for cell in row), style=style if i in cells.heavy else None)
     return drawn
 
 
-def machine(record: Record) -> str:
+def machine(header: Begun) -> str:
     """One line: processor, threads, versions, commit."""
-    header = record.header
     told = header.machine
     where = [told.get("processor", ""), told.get("gpu", ""), f"{told.get('threads')} of {told.get('cores')} cores"]
     versions = ", ".join(f"{name} {value}" for name, value in header.versions.items())
@@ -235,7 +235,7 @@ def _ours(rows: Sequence[Arm | Ratio | Steps | Bound | Batched]) -> frozenset[in
 
 def _times(arm: Arm) -> tuple[str, ...]:
     spent, prefill = f"{arm.milliseconds:.2f}{'*' if arm.whole else ''}", "" if arm.prefill is None else f"{arm.prefill:.1f} ms"
-    return f"{arm.temperature:g}", arm.arm, spent, _between(arm.low, arm.high), prefill
+    return f"{arm.temperature:g}", arm.arm, spent, between(arm.low, arm.high), prefill
 
 
 def _spent(arm: Arm) -> tuple[str, ...]:
@@ -246,14 +246,14 @@ def _spent(arm: Arm) -> tuple[str, ...]:
 
 def _ratio(one: Ratio) -> tuple[str, ...]:
     median = f"{one.median:.2f}{'*' if one.whole else ''}"
-    return f"{one.temperature:g}", one.arm, one.over, median, _between(one.low, one.high), f"{one.totals:.2f}"
+    return f"{one.temperature:g}", one.arm, one.over, median, between(one.low, one.high), f"{one.totals:.2f}"
 
 
 def _named(count: str) -> str:
     return "τ" if count == "tau" else count.replace("_", " ")
 
 
-def _between(low: float, high: float) -> str:
+def between(low: float, high: float) -> str:
     return f"{low:.2f}–{high:.2f}"
 
 

@@ -45,19 +45,24 @@ class Stopwatch:
 
 
 def steps(decoder: Decoder, arm: str, prompts: Sequence[Prompt], params: SamplingParams, seed: int, clock: Clock) -> Steps:
-    """Decode once more, in parts. A step is all that lies between two blocks; the prompt's pass is not one."""
+    """Decode once more, in parts."""
     watched = twin(decoder)
-    watch, n, total = watching(watched, clock), 0, 0.0
+    return stepped(watched, watching(watched, clock), arm, prompts, params, seed)
+
+
+def stepped(watched: Decoder, watch: Stopwatch, arm: str, prompts: Sequence[Prompt], params: SamplingParams, seed: int) -> Steps:
+    """A step is all that lies between two blocks; the prompt's pass is not one. What no clock stood at is the rest."""
+    n, total = 0, 0.0
     for prompt in prompts:
         stream = watched.stream(prompt.tokens, params, SeededCoins(seed))
         before = dict(watch.spent)
         next(stream)
         watch.spent = before
-        begun = clock()
+        begun = watch.clock()
         n += sum(1 for _ in stream)
-        total += clock() - begun
+        total += watch.clock() - begun
     spent = {**watch.spent, "rest": total - sum(watch.spent.values())}
-    parts = {part: 1000 * spent[part] / n for part in PARTS if part in spent}
+    parts = {part: 1000 * seconds / n for part, seconds in spent.items()}
     return Steps(arm=arm, temperature=params.temperature, steps=n, milliseconds=parts)
 
 

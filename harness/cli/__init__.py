@@ -8,7 +8,7 @@ import typer
 
 from eagle2_ref import __version__
 from fixtures.training.cli import app as train
-from harness.cli import bench, engines, gallery, gpu, judging, showing
+from harness.cli import bench, compare, engines, gallery, gpu, judging, showing
 
 app = typer.Typer(
     name="eagle2",
@@ -19,7 +19,7 @@ app = typer.Typer(
     epilog="Exit codes of `verify`: 0 pass, 1 fault, 2 usage, 3 inconclusive, 4 the adapter is broken.",
 )
 app.add_typer(train, name="train")
-for commands in (showing, judging, engines, gallery, bench, gpu):
+for commands in (showing, judging, engines, gallery, bench, compare, gpu):
     app.registered_commands += commands.app.registered_commands
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eagle2_ref.errors import BadInput
-from harness.cli.options import Device, DraftDir, Dtype, PairName, Seed, TargetDir, mendable
+from harness.cli.options import Device, DraftDir, Dtype, PairName, Seed, TargetDir, mendable, progress
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def bench(
 
         typer.echo(count_again(out or COMMITTED))
     elif readme:
-        from harness.bench.readme import write
+        from harness.bench.readme import SPEED, section, write
         from harness.bench.record import read
 
-        typer.echo(write(read(readme, whole=True), Path("README.md")))
+        typer.echo(write(section(read(readme, whole=True)), SPEED, Path("README.md")))
     elif draw:
         from harness.bench.record import read
 
@@ -112,9 +112,6 @@ def bench(
 
 def _measure(asked: Settings, pair: Pair, file: Path, out: Path, against: Path | None) -> Record:
     """Run it, with a bar. What it cannot be compared with is told before minutes are spent."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from harness.bench.against import comparable
     from harness.bench.batches import enough
     from harness.bench.record import Asked, read
@@ -126,13 +123,7 @@ def _measure(asked: Settings, pair: Pair, file: Path, out: Path, against: Path |
     enough(asked, chosen)
     if against:
         comparable(asked, [Asked.of(prompt) for prompt in chosen], read(against, whole=True).header)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("loading", total=None)
-
-        def report(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total or None)
-
+    with progress() as report:
         return bench(asked, pair, chosen, out, command(asked, pair), report)
 
 

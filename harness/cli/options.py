@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,20 @@ Only = Annotated[str, typer.Option(help="One property, such as LAW-1, or one cas
 OracleDtype = Annotated[str, typer.Option("--oracle", help="dtype in which the target scores sampled texts: float64 or float32.")]
 Evidence = Annotated[str, typer.Option(help="Folder in which LAW-7 keeps its counts, and goes on with those it finds there.")]
 Known = Annotated[str, typer.Option(help="TOML list of known failures: [[known]] with id, reason, link, expires.")]
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on the terminal, and what it hears: what is done, how much of it, of how much."""
+    import transformers
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    transformers.utils.logging.disable_progress_bar()  # one bar is enough
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
 
 
 def mendable(command: Callable[..., None]) -> Callable[..., None]:

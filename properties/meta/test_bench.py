@@ -216,20 +216,22 @@ def test_the_section_of_the_readme_is_that_of_the_committed_record() -> None:
     """Seen red by `readme.put` of another text, below."""
     whole = (ROOT / "README.md").read_text(encoding="utf-8")
     record = read(ROOT / "reports" / "bench", whole=True)
-    assert readme.put(whole, readme.section(record), ROOT / "README.md") == whole, "run `eagle2 bench --readme reports/bench`"
+    again = readme.put(whole, readme.section(record), readme.SPEED, ROOT / "README.md")
+    assert again == whole, "run `eagle2 bench --readme reports/bench`"
 
 
 def test_a_section_is_put_between_its_marks(ran: Path, tmp_path: Path) -> None:
     record, file = read(ran), tmp_path / "README.md"
-    file.write_text(f"before {readme.BEGIN}\nold\n{readme.END} behind\n")
-    readme.write(record, file)
+    begin, end = "<!-- speed -->", "<!-- /speed -->"
+    file.write_text(f"before {begin}\nold\n{end} behind\n")
+    readme.write(readme.section(record), readme.SPEED, file)
     written = file.read_text()
     assert written.startswith("before ") and written.endswith(" behind\n")
     assert "old" not in written and "| **speculative** |" in written
-    assert readme.put(written, "another", file) != written
-    for wrong in ("no marks", f"{readme.END} {readme.BEGIN}", f"{readme.BEGIN}{readme.BEGIN}{readme.END}"):
+    assert readme.put(written, "another", readme.SPEED, file) != written
+    for wrong in ("no marks", f"{end} {begin}", f"{begin}{begin}{end}"):
         with pytest.raises(BadInput, match="no section"):
-            readme.put(wrong, "", file)
+            readme.put(wrong, "", readme.SPEED, file)
 
 
 def test_prompts_are_spread_over_the_file() -> None:
