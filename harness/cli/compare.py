@@ -42,6 +42,7 @@ def compare(
     small: Annotated[str, typer.Option(help="Directory of a small model of the target's vocabulary, beside --draft.")] = "",
     medusa: Annotated[str, typer.Option(help="Directory of Medusa heads for the target, beside --draft.")] = "",
     preset: Annotated[str, typer.Option(help="A model of the paper, of which --target and --draft are your copies.")] = "",
+    system: Annotated[str, typer.Option(help="System message of questions; the model's own by default, if it has one.")] = "",
     dtype: Annotated[str, typer.Option(help="float64, float32, bfloat16 or float16; float32, or the preset's.")] = "",
     device: Device = "cpu",
     seed: Seed = 0,
@@ -85,6 +86,7 @@ def compare(
         device=device,
         seed=seed,
         preset=preset,
+        system=system,
     )
     raise typer.Exit(_tell(_measure(asked, chosen, found, file, folder), folder))
 

@@ -12,7 +12,7 @@ from harness.pairs import Pair, tokenizer_of
 
 @dataclass(frozen=True)
 class Family:
-    """Models that are asked alike. system: the message that stands before all turns. ends: tokens that end an answer.
+    """Models that are asked alike. system: the message that their format begins with. ends: tokens that end an answer.
 
     template: Jinja, for a tokenizer that brings none of its own; what a text begins with is left to the tokenizer.
     """
@@ -21,15 +21,6 @@ class Family:
     system: str = ""
     ends: tuple[str, ...] = ()
 
-
-ASSISTANT = (
-    # Two spaces, as the evaluation of the EAGLE-2 paper has it; it gives this message to LLaMA 3 too.
-    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  Your answers"
-    " should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. Please ensure that your"
-    " responses are socially unbiased and positive in nature.\n\nIf a question does not make any sense, or is not factually"
-    " coherent, explain why instead of answering something not correct. If you don't know the answer to a question, please don't"
-    " share false information."
-)
 
 VICUNA = Family(
     "{% for message in messages %}"
@@ -46,18 +37,17 @@ VICUNA = Family(
 LLAMA2 = Family(
     "{% for message in messages %}"
     "{% if message.role == 'system' %}[INST] <<SYS>>\n{{ message.content }}\n<</SYS>>\n\n"
-    "{% elif message.role == 'user' %}{{ '[INST] ' if loop.index > 2 }}{{ message.content }} [/INST]"
+    "{% elif message.role == 'user' %}"
+    "{{ '[INST] ' if loop.first or loop.previtem.role != 'system' }}{{ message.content }} [/INST]"
     "{% else %} {{ message.content }} </s><s>{% endif %}"
     "{% endfor %}",
-    ASSISTANT,
-    ("</s>",),
+    ends=("</s>",),
 )
 
 LLAMA3 = Family(
     "{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n{{ message.content }}<|eot_id|>"
     "{% endfor %}<|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}",  # Jinja drops a template's last line break
-    ASSISTANT,
-    ("<|end_of_text|>", "<|eot_id|>"),
+    ends=("<|end_of_text|>", "<|eot_id|>"),
 )
 
 PLAIN = Family("{% for message in messages %}{{ message.content }}\n{% endfor %}")
@@ -66,22 +56,23 @@ PLAIN = Family("{% for message in messages %}{{ message.content }}\n{% endfor %}
 
 @dataclass(frozen=True)
 class Chat:
-    """A family's way to ask, in the tokens of one target."""
+    """A family's way to ask, in the tokens of one target. system: the message that stands before all turns."""
 
     tokenizer: Any
     family: Family = PLAIN
+    system: str = ""
 
     @classmethod
-    def of(cls, pair: Pair, family: Family = PLAIN) -> Chat:
+    def of(cls, pair: Pair, family: Family = PLAIN, system: str = "") -> Chat:
         tokenizer = tokenizer_of(pair)
         if tokenizer is None:
             raise BadInput(f"{pair.target} has no tokenizer", "a conversation needs one: download its files too")
-        return cls(tokenizer, family)
+        return cls(tokenizer, family, system or family.system)
 
     def prompt(self, turns: Sequence[str]) -> tuple[str, list[int]]:
         """Text and tokens of a conversation whose turns are the user's and the model's by turns; the model's is next."""
         own = bool(self.tokenizer.chat_template)
-        system = [{"role": "system", "content": self.family.system}] if self.family.system else []
+        system = [{"role": "system", "content": self.system}] if self.system else []
         said = [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
         text = self.tokenizer.apply_chat_template(
             [*system, *said], chat_template=None if own else self.family.template, tokenize=False, add_generation_prompt=True

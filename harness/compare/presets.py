@@ -31,8 +31,9 @@ class Preset:
                 raise BadInput(f"{self.model} needs {flag}", download(flag, repository))
         return find_pair("", target, draft)
 
-    def chat(self, pair: Pair) -> Chat:
-        return Chat.of(pair, self.family)
+    def chat(self, pair: Pair, system: str = "") -> Chat:
+        """How it is asked. (The paper's evaluation gives the LLaMAs a long system message, which is not of their format.)"""
+        return Chat.of(pair, self.family, system)
 
 
 PRESETS = {

@@ -138,7 +138,7 @@ def prompted(settings: Settings, pair: Pair, target: Target, file: Path) -> tupl
     """Prompts of a file, and the tokens that end an answer: questions are put as the preset's models are asked."""
     if not is_questions(file):
         return asked_prompts(file, pair, settings.limit, settings.tokens), ()
-    chat = settings.model.chat(pair) if settings.model else Chat.of(pair, PLAIN)
+    chat = settings.model.chat(pair, settings.system) if settings.model else Chat.of(pair, PLAIN, settings.system)
     some = questions(file)
     answer = greedily(target, chat.ends, settings.tokens)
     return asked(spread(some, settings.limit or len(some)), chat, answer, target.context), chat.ends

@@ -22,7 +22,8 @@ Checkpoints = Mapping[Checkpoint, Path | None]
 class Settings(Timing):
     """methods: by name; none is all. m: draft tokens a pass of the comparison at equal budget; 0 leaves it out.
 
-    preset: a model of the paper, with its way to be asked and its budget; empty for any other.
+    preset: a model of the paper, with its way to be asked and its budget; empty for any other. system: the message that stands
+    before the turns of questions; empty for the model's own, if it has one.
     """
 
     name: ClassVar[str] = "compare"
@@ -33,6 +34,7 @@ class Settings(Timing):
     repeats: int = 2
     m: int = 25
     preset: str = ""
+    system: str = ""
 
     @property
     def entered(self) -> tuple[str, ...]:

@@ -10,12 +10,14 @@ import pytest
 
 from eagle2_ref.errors import BadInput
 from fixtures.training.files import write_json
-from harness.compare.chat import ASSISTANT, LLAMA2, LLAMA3, PLAIN, VICUNA, Chat, Family
+from harness.compare.chat import LLAMA2, LLAMA3, PLAIN, VICUNA, Chat, Family
 from harness.compare.presets import PRESETS, preset
 from harness.compare.published import figures
 from harness.pairs import Pair, shipped
 from properties.meta import families
 
+SYSTEM = "Be brief."
+TRAINED = "Tokens of a small vocabulary are trained on some words, and these words are some of them. " * 9
 TURNS = ["Say hello.", "Hello, you!", "And now: ünlikely{{ 7 }}"]
 
 TOLD: dict[str, tuple[Family, Callable[..., None], str, str]] = {
@@ -29,13 +31,13 @@ TOLD: dict[str, tuple[Family, Callable[..., None], str, str]] = {
     "llama2": (
         LLAMA2,
         families.sentencepiece_like,
-        f"[INST] <<SYS>>\n{ASSISTANT}\n<</SYS>>\n\nSay hello. [/INST]",
+        f"[INST] <<SYS>>\n{SYSTEM}\n<</SYS>>\n\nSay hello. [/INST]",
         " Hello, you! </s><s>[INST] And now: ünlikely{{ 7 }} [/INST]",
     ),
     "llama3": (
         LLAMA3,
         families.byte_level,
-        f"<|start_header_id|>system<|end_header_id|>\n\n{ASSISTANT}<|eot_id|>"
+        f"<|start_header_id|>system<|end_header_id|>\n\n{SYSTEM}<|eot_id|>"
         "<|start_header_id|>user<|end_header_id|>\n\nSay hello.<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
         "Hello, you!<|eot_id|>"
@@ -46,16 +48,16 @@ TOLD: dict[str, tuple[Family, Callable[..., None], str, str]] = {
 """What a prompt of one turn is, and what the next two turns add to it."""
 
 
-def chat(folder: Path, family: Family, tokenizer: Callable[..., None], **config: Any) -> Chat:
+def chat(folder: Path, family: Family, tokenizer: Callable[..., None], system: str = "", **config: Any) -> Chat:
     tokenizer(folder, **config)
-    return Chat.of(Pair("pair", folder, folder), family)
+    return Chat.of(Pair("pair", folder, folder), family, system)
 
 
 @pytest.mark.parametrize("name", TOLD)
 def test_a_prompt_has_the_documented_text(tmp_path: Path, name: str) -> None:
     """Of one turn and of three; in tokens it begins once as its tokenizer begins a text, and says the same."""
     family, tokenizer, first, more = TOLD[name]
-    asked = chat(tmp_path, family, tokenizer)
+    asked = chat(tmp_path, family, tokenizer, "" if name == "vicuna" else SYSTEM)
     begins = asked.tokenizer.bos_token_id
     for turns, expected in ((TURNS[:1], first), (TURNS, first + more)):
         text, tokens = asked.prompt(turns)
@@ -69,12 +71,20 @@ def test_a_prompt_has_the_documented_text(tmp_path: Path, name: str) -> None:
 def test_a_tokenizers_own_template_is_used(tmp_path: Path) -> None:
     """With the family's system message; what begins a text is then the template's to say."""
     own = "{{ bos_token }}{% for message in messages %}{{ message.role }}={{ message.content }};{% endfor %}"
-    asked = chat(tmp_path, LLAMA2, families.sentencepiece_like, chat_template=own)
+    asked = chat(tmp_path, LLAMA2, families.sentencepiece_like, SYSTEM, chat_template=own)
     text, tokens = asked.prompt(TURNS[:2])
-    assert text == f"<s>system={ASSISTANT};user=Say hello.;assistant=Hello, you!;"
+    assert text == f"<s>system={SYSTEM};user=Say hello.;assistant=Hello, you!;"
     assert tokens.count(asked.tokenizer.bos_token_id) == 1 and tokens[0] == asked.tokenizer.bos_token_id
     other = Chat(asked.tokenizer, PLAIN)
     assert other.prompt(TURNS[:1])[0] == "<s>user=Say hello.;" and other.ends == (2,)
+
+
+def test_without_a_system_message_there_is_none(tmp_path: Path) -> None:
+    """The first turn then begins as later ones do; and one that is given stands in place of the family's own."""
+    asked = chat(tmp_path / "none", LLAMA2, families.sentencepiece_like)
+    assert asked.prompt(TURNS)[0] == "[INST] Say hello. [/INST] Hello, you! </s><s>[INST] And now: ünlikely{{ 7 }} [/INST]"
+    asked = chat(tmp_path / "other", VICUNA, families.sentencepiece_like, SYSTEM)
+    assert asked.prompt(TURNS[:1])[0] == f"{SYSTEM} USER: Say hello. ASSISTANT:"
 
 
 def test_a_model_that_does_not_chat_is_given_the_turns_alone() -> None:
@@ -108,13 +118,13 @@ def test_the_tokenizer_that_llama2_was_published_with(tmp_path: Path) -> None:
     pytest.importorskip("google.protobuf")
     with (tmp_path / "tokenizer.model").open("wb") as file:
         spm.SentencePieceTrainer.train(
-            sentence_iterator=iter([ASSISTANT]), model_writer=file, vocab_size=330, model_type="bpe", byte_fallback=True,
+            sentence_iterator=iter([TRAINED]), model_writer=file, vocab_size=330, model_type="bpe", byte_fallback=True,
             remove_extra_whitespaces=False, normalization_rule_name="identity", minloglevel=2,
         )  # fmt: skip
     written = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     write_json(tmp_path / "tokenizer_config.json", {**written, "add_bos_token": True, "add_eos_token": False})
     write_json(tmp_path / "config.json", {"model_type": "llama"})
-    asked = Chat.of(Pair("pair", tmp_path, tmp_path), LLAMA2)
+    asked = Chat.of(Pair("pair", tmp_path, tmp_path), LLAMA2, SYSTEM)
     text, tokens = asked.prompt(TURNS)
     assert asked.ends == (2,) and text == "".join(TOLD["llama2"][2:])
     assert [(place == 0, token) for place, token in enumerate(tokens) if token in (1, 2)] == [(True, 1), (False, 2), (False, 1)]
