@@ -1,4 +1,4 @@
-"""Every engine that is installed, by every method it offers: one run of `eagle2 verify` each, and one page of them all."""
+"""Every engine that is installed, and the reference, by every method they offer: an `eagle2 verify` each, one page of all."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from eagle2_ref.errors import BadInput
+from eagle2_ref.methods import METHODS
 from eagle2_ref.target import DTYPES
 from harness.evidence import Record, read_record
 from harness.implementations import connect
@@ -76,6 +77,9 @@ JUDGED = [
     Judging("eagle", "eagle2", "method=eagle2,path=.engines/EAGLE"),
 ]
 
+FAMILY = [Judging("ref", name, f"drafter={name}") for name in METHODS]
+"""The reference by every method of the family: judged where they are named, for they are no engine that people run."""
+
 
 def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, draw: bool, dtype: str = "float32") -> int:
     """Judge what `only` names, all by default, and draw the page. Engines that are not there are told, and skipped.
@@ -83,11 +87,10 @@ def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, 
     Exit code: 0 whatever was found, as the faults are the engines' own; 4 where a run came to no record.
     """
     console = Console(highlight=False, soft_wrap=True)
-    chosen = [one for one in JUDGED if not only or one.engine in only or one.id in only]
-    if strangers := set(only) - {name for one in JUDGED for name in (one.engine, one.id)}:
-        raise BadInput(
-            f"{', '.join(sorted(strangers))}: no such engine or method", f"known are {', '.join(o.id for o in JUDGED)}"
-        )
+    known = [*JUDGED, *FAMILY]
+    chosen = [one for one in known if one.engine in only or one.id in only] if only else JUDGED
+    if strangers := set(only) - {name for one in known for name in (one.engine, one.id)}:
+        raise BadInput(f"{', '.join(sorted(strangers))}: no such engine or method", f"known are {', '.join(o.id for o in known)}")
     if dtype not in DTYPES:
         raise BadInput(f"dtype {dtype!r} is not known", f"known are {', '.join(DTYPES)}")
     broken = 0

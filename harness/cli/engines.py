@@ -86,11 +86,11 @@ def convert(
 @app.command(
     "engines",
     epilog="Examples:  `eagle2 engines`  ·  `eagle2 engines --only openvino/eagle3-room --tier full`"
-    "  ·  `eagle2 engines --only vllm/draft_model --dtype bfloat16`",
+    "  ·  `eagle2 engines --only vllm/draft_model --dtype bfloat16`  ·  `eagle2 engines --only ref`",
 )
 @mendable
 def judge_engines(
-    only: Annotated[str, typer.Option(help="Engines, or engine/method, with commas between.")] = "",
+    only: Annotated[str, typer.Option(help="Engines, or engine/method, with commas between; ref is the reference.")] = "",
     out: Annotated[Path, typer.Option("--out", help="Directory of the reports; one a method.")] = Path("reports/latest/engines"),
     check: Annotated[str, typer.Option(help="A chapter, such as LAW, or a property, LAW-4.")] = "",
     tier: Tier = "quick",

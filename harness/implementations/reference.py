@@ -44,7 +44,7 @@ class Reference:
 
     family: Family
     capabilities = COMMON
-    version = eagle2_ref.__version__
+    version = f"eagle2_ref {eagle2_ref.__version__}"
 
     def __init__(
         self,

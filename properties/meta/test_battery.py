@@ -45,6 +45,19 @@ def test_a_method_in_another_arithmetic_has_a_folder_of_its_own(tmp_path: Path, 
         judge_all([], tmp_path, "", "quick", jobs=1, draw=False, dtype="int8")
 
 
+def test_the_reference_is_judged_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By each method of the family; not beside engines that people run, unless it is asked for."""
+    monkeypatch.setattr(battery, "JUDGED", [])
+    monkeypatch.setattr(battery, "FAMILY", [one for one in battery.FAMILY if one.name in ("lookup", "eagle2")])
+    assert judge_all([], tmp_path, "SMOKE-2", "quick", jobs=1, draw=False) == 0
+    assert not list(tmp_path.glob("*/*/record.jsonl"))
+    assert judge_all(["ref/lookup"], tmp_path, "SMOKE-2", "quick", jobs=1, draw=False) == 0
+    (record,) = tmp_path.glob("*/*/record.jsonl")
+    assert record.parent.name == "lookup" and read_record(record).header.implementation == "ref:drafter=lookup"
+    with pytest.raises(BadInput, match="known are ref/"):
+        judge_all(["ref/lookp"], tmp_path, "", "quick", jobs=1, draw=False)
+
+
 def test_a_run_without_a_record_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(battery, "JUDGED", [Judging("ref", "bad", "k=0")])
     assert judge_all([], tmp_path, "SMOKE", "quick", jobs=1, draw=False) == BROKEN
