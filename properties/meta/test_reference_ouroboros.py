@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from eagle2_ref.batch import Batch
@@ -18,6 +19,7 @@ from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.drafters.lookahead import Gram
 from eagle2_ref.drafters.ouroboros import Ouroboros, OuroborosDrafter, corrected, rewritten
 from eagle2_ref.errors import BadInput
+from eagle2_ref.network import Rows
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
@@ -190,8 +192,16 @@ def test_rewritten_by_hand() -> None:
 @pytest.mark.parametrize("length", [1, 5])
 @pytest.mark.parametrize("room", [24, 12])
 def test_texts_to_the_end_of_the_context(length: int, room: int) -> None:
-    """Of the target's, and past the end of the small model's, where nothing is drafted any more."""
+    """Of the target's, and past the end of the small model's, where nothing is drafted any more; nor is it ever shown a position
+    that it does not have, not in its window either."""
     target, small = (running(tiny.target(max_position_embeddings=n), lean=True) for n in (24, room))
+    network = small.network
+
+    def within(tokens: Tensor, positions: Tensor, *rest: Any) -> Rows:
+        assert positions.max() < room
+        return network(tokens, positions, *rest)
+
+    small.network = between(network, within)
     decoder = Decoder(target, OuroborosDrafter(METHODS[0], small), walk)
     prompt, params = tiny.tokens(length), SamplingParams(temperature=0.0, max_new_tokens=99)
     made = decoder.generate(prompt, params, KeyedCoins(0))
