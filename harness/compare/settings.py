@@ -35,7 +35,7 @@ class Settings(Timing):
     preset: str = ""
 
     @property
-    def entered(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         return self.methods or tuple(METHODS)
 
     @property
