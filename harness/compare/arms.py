@@ -49,7 +49,7 @@ class Arms:
             raise BadInput("no method can be run", "; ".join(f"{arm}: {why}" for arm, why in self.left_out.items()))
 
     def _opened(self, settings: Settings, target: Target, found: Checkpoints, pair: str) -> Iterator[Contender]:
-        for family in (METHODS[name] for name in settings.entered):
+        for family in (METHODS[name] for name in settings.names):
             draft = found[family.checkpoint]
             if draft is None:
                 self.left_out[family.name] = f"{pair} has no checkpoint {family.checkpoint!r}, which it drafts with"

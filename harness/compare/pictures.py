@@ -168,6 +168,7 @@ def curves(points: Sequence[Point]) -> Plot:
         labels.append(Label(frame.left + frame.wide + 8, low + 4, f"{told}: {end.tau:.2f}", "start"))
     reading = (
         f"Counts alone, on one prompt a kind, {number(max(point.passes for point in points))} passes at most. The same head"
-        " drafts all of them; at temperature 0 all emit the same texts."
+        " drafts all of them; at temperature 0 all emit the same texts. Of EAGLE’s tree the first m nodes, layer by layer; chains"
+        " are as deep as they are long; EAGLE-2’s trees are as deep as asked for, or of any depth."
     )
     return Plot(WIDE, frame.height, (*paths, ("dot", dots)), tuple(labels), reading)

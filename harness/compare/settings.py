@@ -37,7 +37,7 @@ class Settings(Timing):
     system: str = ""
 
     @property
-    def entered(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         return self.methods or tuple(METHODS)
 
     @property

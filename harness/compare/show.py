@@ -76,7 +76,7 @@ def glance(record: Record, entered: Sequence[Entered], title: str, note: str) ->
 
 def neighbours(found: Sequence[Ordered]) -> Cells:
     """The expected order of tau at equal budget, pair by pair."""
-    said = {True: "holds", False: "does not hold", None: "open"}
+    said = {True: "holds", False: "fails", None: "open"}
     rows = [
         (
             f"{one.temperature:g}",

@@ -113,7 +113,7 @@ def test_the_expected_order_where_it_does_not_hold() -> None:
     assert [one.holds for one in ordered(run)] == [False, True, True]
     assert "it holds for 2 of 3 neighbours, it does not for EAGLE2 over EAGLE (4.62 and 6.00)." in order(run)
     cells = show.neighbours(ordered(run))
-    assert cells.rows[0] == ("0", "EAGLE2", "EAGLE", "4.62", "6.00", "-1.38", "-1.67 to -1.00", "does not hold")
+    assert cells.rows[0] == ("0", "EAGLE2", "EAGLE", "4.62", "6.00", "-1.38", "-1.67 to -1.00", "fails")
     assert cells.heavy == {0}
 
 
