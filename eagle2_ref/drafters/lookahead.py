@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -84,16 +84,15 @@ class Pool:
     def add(self, grams: Iterable[Gram]) -> None:
         """One after the other; one that is there already becomes the newest."""
         for gram in grams:
-            self.drop([gram])
+            self.drop(gram)
             kept = self._guesses.setdefault(gram[0], [])
             kept.append(gram[1:])
             del kept[: -self.size]
 
-    def drop(self, grams: Iterable[Gram]) -> None:
-        for gram in grams:
-            kept = self._guesses.get(gram[0], [])
-            if gram[1:] in kept:
-                kept.remove(gram[1:])
+    def drop(self, gram: Gram) -> None:
+        kept = self._guesses.get(gram[0], [])
+        if gram[1:] in kept:
+            kept.remove(gram[1:])
 
 
 class Window:
@@ -123,17 +122,17 @@ class Window:
         joint = DraftTree.of([*tree.tokens.tolist(), *tokens], [*tree.parents.tolist(), *parents])
         return replace(joint, passengers=len(tokens))
 
-    def advance(self, tree: Tree, said: Sequence[int]) -> Iterator[Gram]:
+    def advance(self, tree: Tree, said: Sequence[int]) -> list[Gram]:
         """`said` are the target's likeliest tokens behind all nodes of a tree that the window rode in; the text has gone on by
-        one token at least. Yields the columns of a whole window, each an n-gram."""
+        one token at least. Returns the columns of a whole window, each an n-gram."""
         columns = len(self.rows[0])
         last = range(columns * (len(self.rows) - 1), columns * len(self.rows))
         rows = [*self.rows, [said[_node(slot, tree.proposals)] for slot in last]]
         grown_up = len(rows) > self.depth
         self.rows = rows[1:] if grown_up else [row[1:] for row in rows]
-        if grown_up and columns:
-            rows[0] = [tree.token(ROOT), *rows[0][1:]]
-            yield from zip(*rows, strict=True)
+        if not (grown_up and columns):
+            return []
+        return list(zip([tree.token(ROOT), *rows[0][1:]], *rows[1:], strict=True))
 
 
 def _node(slot: int, proposals: Tree) -> int:

@@ -81,7 +81,7 @@ class OuroborosDrafter(FromText):
         self.pool.add(corrected(self._chain[len(path) :], said[1 + len(path) : 1 + end], self.method.phrase))
         for phrase in self._phrases:
             if len(phrase) == self.method.phrase:
-                self.pool.drop([(tree.token(end), *phrase)])
+                self.pool.drop((tree.token(end), *phrase))
                 self.pool.add([(tree.token(end), *rewritten(tree, said, end, phrase))])
 
     def _continued(self, n: int) -> list[int]:
