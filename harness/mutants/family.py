@@ -16,7 +16,7 @@ from eagle2_ref.drafters.eagle import EagleDrafter
 from eagle2_ref.drafters.speculative import SpeculativeDrafter
 from eagle2_ref.methods import METHODS
 from eagle2_ref.network import Rows
-from eagle2_ref.rules import Accepted, lacking, without
+from eagle2_ref.rules import Accepted, lacking, reject, without
 from eagle2_ref.sampling import SamplingParams, behind, probabilities
 from eagle2_ref.tree import ROOT, SampledTree, Tree
 from harness.implementations.reference import Reference, engine
@@ -37,6 +37,7 @@ class Planted(Reference):
         super().__init__(*args, **given)
         if self.decoder.drafter is not None:
             self.plant(self.decoder)
+            self.rule = self.decoder.rule  # which may be another by now
 
     def plant(self, decoder: Decoder) -> None:
         raise NotImplementedError
@@ -138,7 +139,7 @@ class DrawnWithReplacement(EagleChildren):
         return [int(coins.categorical(q)) for _ in range(n)]
 
 
-@mutant("M122", part="residual", source="SafeAILab/EAGLE issue 74", killers={"LAW-1": ONE_LAYER})
+@mutant("M122", part="residual", source="SafeAILab/EAGLE issue 74", killers={"LAW-1": ONE_LAYER, "THEORY-2": ""})
 class SiblingsAsFirst(Eagle):
     """Every sibling is judged by the law that the first was drawn from, in which the earlier ones still have their share."""
 
@@ -241,6 +242,14 @@ class Forgetful(SpeculativeDrafter):
         self.cache.keep(range(len(text) - known))
         self.passes += 1
         return probabilities(behind(rows.logits[0], [text], self._params), self._params)[0]
+
+
+@mutant("M125", part="accept", source="vllm-project/vllm issue 40149", killers={"THEORY-3": "", "THEORY-2": ""}, law=False)
+class JudgedAsCertain(Speculating):
+    """The small model's q is not handed on: a draft is kept with probability p, as if it had been certain, not p/q."""
+
+    def plant(self, decoder: Decoder) -> None:
+        decoder.rule = reject
 
 
 @mutant("M123", part="q", source="huggingface/transformers PR 28166", killers={"LAW-1": ONE_LAYER})
