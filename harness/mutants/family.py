@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,50 +12,16 @@ from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.drafters.eagle import EagleDrafter
 from eagle2_ref.drafters.speculative import SpeculativeDrafter
-from eagle2_ref.methods import METHODS
 from eagle2_ref.network import Rows
 from eagle2_ref.rules import Accepted, lacking, reject, without
 from eagle2_ref.sampling import SamplingParams, behind, probabilities
 from eagle2_ref.tree import ROOT, SampledTree, Tree
-from harness.implementations.reference import Reference, engine
 from harness.mutants import mutant
 from harness.mutants.cases import GREEDY_COUNT, ONE_LAYER
+from harness.mutants.planting import Drafting
 
 
-def options(drafter: str) -> inspect.Signature:
-    """What the implementation of a method takes, but for `batch`: texts that share a pass would pass by what is planted."""
-    taken = inspect.signature(engine(drafter)).parameters.values()
-    return inspect.Signature([option for option in taken if option.name != "batch"])
-
-
-class Planted(Reference):
-    """A method of the family, with a fault planted into it once it is loaded."""
-
-    def __init__(self, *args: Any, **given: Any) -> None:
-        super().__init__(*args, **given)
-        if self.decoder.drafter is not None:
-            self.plant(self.decoder)
-            self.rule = self.decoder.rule  # which may be another by now
-
-    def plant(self, decoder: Decoder) -> None:
-        raise NotImplementedError
-
-
-class Speculating(Planted):
-    """Speculative sampling, with a fault."""
-
-    family, capabilities = METHODS["speculative"], engine("speculative").capabilities - {"batch"}
-    __signature__ = options("speculative")
-
-
-class Eagle(Planted):
-    """EAGLE, with a fault."""
-
-    family, capabilities = METHODS["eagle"], engine("eagle").capabilities - {"batch"}
-    __signature__ = options("eagle")
-
-
-class EagleChildren(Eagle):
+class EagleChildren(Drafting, method="eagle"):
     """The children of a node come about otherwise: n tokens for a law q."""
 
     def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:
@@ -74,18 +38,11 @@ class EagleChildren(Eagle):
         drafter._children = otherwise  # type: ignore[method-assign]
 
 
-class Medusa(Planted):
-    """Medusa, with a fault."""
-
-    family, capabilities = METHODS["medusa"], engine("medusa").capabilities - {"batch"}
-    __signature__ = options("medusa")
-
-
 # --- EAGLE -----------------------------------------------------------------------------------------------------------
 
 
 @mutant("M116", part="bonus", source="SafeAILab/EAGLE commit bf10ac5", killers={"LAW-1": ONE_LAYER})
-class RawBonus(Eagle):
+class RawBonus(Drafting, method="eagle"):
     """Behind a path that was accepted whole, the bonus token is drawn from the softmax of raw logits."""
 
     def plant(self, decoder: Decoder) -> None:
@@ -140,7 +97,7 @@ class DrawnWithReplacement(EagleChildren):
 
 
 @mutant("M122", part="residual", source="SafeAILab/EAGLE issue 74", killers={"LAW-1": ONE_LAYER, "THEORY-2": ""})
-class SiblingsAsFirst(Eagle):
+class SiblingsAsFirst(Drafting, method="eagle"):
     """Every sibling is judged by the law that the first was drawn from, in which the earlier ones still have their share."""
 
     def plant(self, decoder: Decoder) -> None:
@@ -172,7 +129,7 @@ def as_first(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
 
 
 @mutant("M117", part="accept", source="FasterDecoding/Medusa commit 0ac14da", killers={"LAW-1": ONE_LAYER})
-class EveryRowDraws(Medusa):
+class EveryRowDraws(Drafting, method="medusa"):
     """Each path draws for itself and keeps what matches; behind the longest, one more token is drawn afresh.
 
     That is the published mode `nucleus`: a miss is thrown away, and a prefix that paths share is drawn for each of them.
@@ -198,7 +155,7 @@ def matching(tree: Tree, leaf: int, p: Tensor, coins: Coins) -> list[int]:
 
 
 @mutant("M124", part="head", source="vllm-project/vllm PR 17956", killers={"COUNT-2": GREEDY_COUNT}, law=False)
-class FeatureOfTheLastRow(Medusa):
+class FeatureOfTheLastRow(Drafting, method="medusa"):
     """The heads read the feature of the tree's last row, not of the token that was accepted last."""
 
     def plant(self, decoder: Decoder) -> None:
@@ -212,7 +169,7 @@ class FeatureOfTheLastRow(Medusa):
 
 
 @mutant("M121", part="cache", source="lablup/mlxcel issue 994", killers={"COUNT-2": GREEDY_COUNT}, law=False)
-class CacheRewoundTooFar(Speculating):
+class CacheRewoundTooFar(Drafting, method="speculative"):
     """After a refusal the small model's cache is rewound by two entries too many, and what they held is not read again."""
 
     def plant(self, decoder: Decoder) -> None:
@@ -245,7 +202,7 @@ class Forgetful(SpeculativeDrafter):
 
 
 @mutant("M125", part="accept", source="vllm-project/vllm issue 40149", killers={"THEORY-3": "", "THEORY-2": ""}, law=False)
-class JudgedAsCertain(Speculating):
+class JudgedAsCertain(Drafting, method="speculative"):
     """The small model's q is not handed on: a draft is kept with probability p, as if it had been certain, not p/q."""
 
     def plant(self, decoder: Decoder) -> None:
@@ -253,7 +210,7 @@ class JudgedAsCertain(Speculating):
 
 
 @mutant("M123", part="q", source="huggingface/transformers PR 28166", killers={"LAW-1": ONE_LAYER})
-class DraftsAtOne(Speculating):
+class DraftsAtOne(Drafting, method="speculative"):
     """The small model draws at temperature 1, and q is its law at the temperature of the request."""
 
     def plant(self, decoder: Decoder) -> None:

@@ -16,13 +16,11 @@ from eagle2_ref.rules import Accepted
 from eagle2_ref.tree import ROOT, Tree
 from harness.mutants import mutant
 from harness.mutants.cases import GREEDY_COUNT, ONE_DRAFT, TWO_LAYERS
-from harness.mutants.planting import drafting
-
-Lookup, Lookahead, Ouroboros = (drafting(method) for method in ("lookup", "lookahead", "ouroboros"))
+from harness.mutants.planting import Drafting
 
 
 @mutant("M111", part="accept", source="ohdearquant/lattice issue 243", killers={"LAW-1": ONE_DRAFT, "GREEDY-1": "plain"})
-class FirstCopyUnverified(Lookup):  # type: ignore[misc, valid-type]
+class FirstCopyUnverified(Drafting, method="lookup"):
     """The first of the copied tokens is emitted without being compared; only what follows it is judged."""
 
     def plant(self, decoder: Decoder) -> None:
@@ -38,7 +36,7 @@ class FirstCopyUnverified(Lookup):  # type: ignore[misc, valid-type]
 
 
 @mutant("M112", part="tree", source="ggml-org/llama.cpp issue 27852", killers={"COUNT-2": GREEDY_COUNT}, law=False)
-class PoolNeverReset(Lookahead):  # type: ignore[misc, valid-type]
+class PoolNeverReset(Drafting, method="lookahead"):
     """A new text begins with the guesses of the one before, and with its count of the tokens that were looked at."""
 
     def plant(self, decoder: Decoder) -> None:
@@ -57,7 +55,7 @@ ALL_SEEN = "alipay/PainlessInferenceAcceleration issue 27"
 
 
 @mutant("M113", part="masks", source=ALL_SEEN, killers={"TREE-3": "", "TREE-2": "", "LAW-1": TWO_LAYERS})
-class GuessSeesWindow(Lookahead):  # type: ignore[misc, valid-type]
+class GuessSeesWindow(Drafting, method="lookahead"):
     """The branches of a pass have no mask: a guess sees the lookahead window that rides with it."""
 
     def plant(self, decoder: Decoder) -> None:
@@ -75,7 +73,7 @@ class GuessSeesWindow(Lookahead):  # type: ignore[misc, valid-type]
 
 
 @mutant("M114", part="head cache", source="ikawrakow/ik_llama.cpp PR 1979", killers={"COUNT-2": GREEDY_COUNT}, law=False)
-class SmallKeepsRefused(Ouroboros):  # type: ignore[misc, valid-type]
+class SmallKeepsRefused(Drafting, method="ouroboros"):
     """The small model's cache is never rolled back: what was refused stays, and its next draft goes on behind it."""
 
     def plant(self, decoder: Decoder) -> None:
@@ -90,7 +88,7 @@ class SmallKeepsRefused(Ouroboros):  # type: ignore[misc, valid-type]
 
 
 @mutant("M115", part="tree", source="hao-ai-lab/LookaheadDecoding commit eed010d", killers={"COUNT-2": GREEDY_COUNT}, law=False)
-class LastTokenPooled(Lookahead):  # type: ignore[misc, valid-type]
+class LastTokenPooled(Drafting, method="lookahead"):
     """Of a block of several tokens the last is noted for each of them, in the text that guesses are taken from."""
 
     def plant(self, decoder: Decoder) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from eagle2_ref.network import Rows
 from eagle2_ref.rules import without
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree, Tree
-from harness.implementations.reference import Engine, engine
+from harness.implementations.reference import Engine, Reference, engine
 
 Answer = tuple[list[int], int]
 
@@ -217,18 +217,24 @@ class PlantedStream(Planted):
         decoder.stream = lambda *asked: self.stream(stream, *asked)  # type: ignore[method-assign]
 
 
-def drafting(method: str) -> Any:
-    """A class like Planted, for the reference drafting by a method of the family: `plant` is handed its decoder."""
-    made: Any = engine(method)
+class Drafting(Reference):
+    """The reference drafting by a method of the family, one text at a time, with a fault planted into it once it is loaded."""
 
-    class Drafting(made):  # type: ignore[misc]
-        capabilities = made.capabilities - {"batch"}
+    __signature__: ClassVar[inspect.Signature]
 
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
+    def __init_subclass__(cls, method: str = "") -> None:
+        super().__init_subclass__()
+        if method:
+            made = engine(method)
+            cls.family, cls.capabilities = made.family, made.capabilities - {"batch"}
+            options = inspect.signature(made).parameters.values()
+            cls.__signature__ = inspect.Signature([option for option in options if option.name != "batch"])
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.decoder.drafter:
             self.plant(self.decoder)
+            self.rule = self.decoder.rule  # which may be another by now
 
-        def plant(self, decoder: Decoder) -> None:
-            raise NotImplementedError
-
-    return Drafting
+    def plant(self, decoder: Decoder) -> None:
+        raise NotImplementedError
