@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eagle2_ref.coins import Coins, Uniform
-from eagle2_ref.rules import without
+from eagle2_ref.decode import Decoder
+from eagle2_ref.rules import Accepted, without
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.mutants import mutant
 from harness.mutants.cases import GREEDY_TREE, ONE_LAYER, SIX_TOKENS, TOP_K, TWO_LAYERS
-from harness.mutants.planting import Answer, Asked, PlantedLaw, broken_reject
+from harness.mutants.planting import Answer, Asked, Planted, PlantedLaw, broken_reject
 
 # --- what is accepted ----------------------------------------------------------------------------------------------
 
@@ -31,9 +32,15 @@ def accepts_all(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) 
 
 
 @mutant("M126", part="accept", source="ohdearquant/lattice issue 591", killers={"THEORY-1": ""}, law=False)
-def first_branch_only(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) -> Answer:
+class FirstBranchOnly(Planted):
     """Of every node the first child alone is offered, as in a chain: its siblings are drafted and verified for nothing."""
-    return broken_reject(DraftTree.of(tokens, parents), p, coins, order=lambda children, _r: children[:1])
+
+    def plant(self, decoder: Decoder) -> None:
+        decoder.rule = self.rule = first_branch
+
+
+def first_branch(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+    return Accepted(*broken_reject(tree, p, coins, order=lambda children, _r: children[:1]))
 
 
 @mutant("M02", part="accept", source="ohdearquant/lattice issue 243", killers={"LAW-1": ONE_LAYER, "GREEDY-1": "plain"})

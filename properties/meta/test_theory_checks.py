@@ -25,7 +25,7 @@ from properties.test_theory import GROWING, optimum, reached
 
 def judged(claim: str, rule: Rule, **options: Any) -> Result:
     """A bare rule, of whatever trees, heard on a claim."""
-    able = frozenset({"sampled", "accept", "deterministic", "budget"})
+    able = frozenset({"sampled", "accept", "deterministic", "tau", "budget"})
     make: Callable[..., Any] = lambda target, draft=None, **_: SimpleNamespace(rule=rule)  # noqa: ARG005, E731
     return heard(claim, Implementation("a rule", make, capabilities=able), **options)
 
