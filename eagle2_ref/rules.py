@@ -102,13 +102,12 @@ def typical(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
     At temperature 0 p is certain, and so is what is kept: greedy decoding.
     """
     least = torch.exp(torch.special.entr(p).sum(-1)).reciprocal().mul(0.3).clamp(max=0.09)
-    kept, likelihood = [ROOT], {ROOT: 1.0}
+    likelihood = {ROOT: 1.0}  # of each node that is kept
     for node in range(1, len(tree)):
         parent, x = tree.parent(node), tree.token(node)
         if parent in likelihood and p[parent, x] > least[parent]:
             likelihood[node] = likelihood[parent] * float(p[parent, x])
-            kept.append(node)
-    last = max(kept, key=lambda node: (tree.depths[node], likelihood[node]))
+    last = max(likelihood, key=lambda node: (tree.depths[node], likelihood[node]))
     return Accepted(tree.path(last), coins.categorical(p[last]))
 
 
