@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from eagle2_ref.cache import beside
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block, Decoder, Finish, Generation
 from eagle2_ref.drafters.eagle2 import Eagle2, propose_together
 from eagle2_ref.errors import BadInput
-from eagle2_ref.network import Rows
+from eagle2_ref.model.cache import beside
+from eagle2_ref.model.network import Rows
+from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.target import Target
 from eagle2_ref.tree import DraftTree, Tree
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins, undecided
-from eagle2_ref.drafters import Drafter, Method
+from eagle2_ref.drafters.base import Drafter, Method
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from eagle2_ref.network import Rows
+from eagle2_ref.model.network import Rows
+from eagle2_ref.model.target import Target
 from eagle2_ref.rules import Accepted, Rule, walk
 from eagle2_ref.sampling import SamplingParams, probabilities, processed
-from eagle2_ref.target import Target
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 
 Finish = Literal["eos", "length", "context"]

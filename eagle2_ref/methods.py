@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eagle2_ref.drafters import Checkpoint, Method
 from eagle2_ref.drafters.ablations import WithoutReranking, WithoutValue
+from eagle2_ref.drafters.base import Checkpoint, Method
 from eagle2_ref.drafters.eagle import Eagle
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.drafters.lookahead import Lookahead
 from eagle2_ref.drafters.lookup import Lookup
 from eagle2_ref.drafters.medusa import Medusa
 from eagle2_ref.drafters.ouroboros import Ouroboros
-from eagle2_ref.drafters.speculative import Speculative
+from eagle2_ref.drafters.small_model import Speculative
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import RULES, Rule, by_kind, typical
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.evidence import Property
+    from harness.record.model import Property
 
 CHAPTERS = Path(__file__).resolve().parents[1] / "properties"
 """Beside the harness, in a checkout as in site-packages. Nothing is imported to find it: projects have such folders too."""
@@ -34,7 +34,9 @@ def read_docstring(docstring: str | None) -> Property | None:
     Its chapter is the first part of its id. All but SMOKE needs SMOKE-1: where an implementation does not answer at all,
     nothing else can be said of it.
     """
-    from harness.evidence import Property  # late: the plugin is loaded by every pytest of an environment, and must cost nothing
+    from harness.record.model import (
+        Property,  # late: the plugin is loaded by every pytest of an environment, and must cost nothing
+    )
 
     docstring = inspect.cleandoc(docstring or "")
     head = _HEAD.match(docstring)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evidence import LawPicture, Likeness, Result
+from harness.record.model import LawPicture, Likeness, Result
 
 SIGNATURES = Path(str(files("harness.mutants"))) / "signatures.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from harness.evidence import Number, Result, Statement
+from harness.record.model import Number, Result, Statement
 from harness.statistics.bounds import LEVEL
 from harness.statistics.budget import family
 from harness.verdict import JUDGED

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from eagle2_ref.errors import BadInput
 from harness.catalogue import name, selects
-from harness.evidence import Excuse, Property, Result, Value, Verdict
+from harness.record.model import Excuse, Property, Result, Value, Verdict
 
 KNOWN = Property(
     id="KNOWN-1",

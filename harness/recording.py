@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from harness.catalogue import catalogue, name
-from harness.evidence import Property, Result, read_record
 from harness.known import KNOWN
-from harness.plugin import LEFT_OUT, RESULT
-from harness.recorder import Recorder
+from harness.pytest_plugin import LEFT_OUT, RESULT
+from harness.record.model import Property, Result, read_record
+from harness.record.recorder import Recorder
 from harness.report.words import excused, sentence, shown
 
 

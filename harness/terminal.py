@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree as Drawn
 
-from eagle2_ref.drafters import Method
+from eagle2_ref.drafters.base import Method
 from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import Family
 from eagle2_ref.rules import Rule
 from eagle2_ref.sampling import SamplingParams
-from harness.evidence import Record
 from harness.pairs import Pair
+from harness.record.model import Record
 from harness.report import view, words
 
 if TYPE_CHECKING:

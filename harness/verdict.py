@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.evidence import Property, Result, Verdict
+from harness.record.model import Property, Result, Verdict
 
 PASS, FAULT, USAGE, INCONCLUSIVE, BROKEN = 0, 1, 2, 3, 4
 """Exit codes of `eagle2 verify`. A crash, a time-out or missing data is never a pass."""

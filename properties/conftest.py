@@ -15,7 +15,7 @@ with lasting():
 
     from harness.implementations import connect
     from harness.pairs import find_pair
-    from harness.plugin import SETTINGS, Judge, is_worker, judge_of
+    from harness.pytest_plugin import SETTINGS, Judge, is_worker, judge_of
     from harness.settings import Settings
     from properties.memory import Peak
     from properties.subject import Subject

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.evidence import LawPicture, Witness
-from harness.laws.exact import Law
-from harness.laws.teacher import Divergence
+from harness.distributions.exact import Law
+from harness.distributions.teacher import Divergence
+from harness.record.model import LawPicture, Witness
 
 
 def law_picture(title: str, expected: Law, observed: Law, n: int = 0) -> LawPicture:

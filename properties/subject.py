@@ -12,9 +12,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from harness.distributions.teacher import Noise, Teacher, load_plain
 from harness.implementations import SHAPE, Implementation
 from harness.implementations.engine import AdapterError, Engine, NotApplicable
-from harness.laws.teacher import Noise, Teacher, load_plain
 from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.settings import Settings
 

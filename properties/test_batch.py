@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from eagle2_ref.sampling import SamplingParams
-from harness.evidence import Verdict
 from harness.implementations.engine import Engine, Output
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
+from harness.record.model import Verdict
 from properties.subject import Subject
 
 SIZE = 5  # texts that share a pass: fewer than there are, so that some take the place of finished ones

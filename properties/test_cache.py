@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.decode import Decoder
-from harness.evidence import Verdict
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
+from harness.record.model import Verdict
 from properties.subject import Subject
 from properties.watch import farthest, steps
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from eagle2_ref.checkpoint import load_head, save_head
 from eagle2_ref.coins import KeyedCoins
-from harness.evidence import CountPicture, Verdict
+from eagle2_ref.model.checkpoint import load_head, save_head
 from harness.implementations import Implementation, connect
 from harness.implementations.engine import Engine, Output
 from harness.pairs import FIXTURES, Pair
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
+from harness.record.model import CountPicture, Verdict
 from properties.subject import Subject
 
 TOLERANCE = 0.02

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from eagle2_ref.sampling import SamplingParams
-from harness.evidence import Verdict
+from harness.distributions.teacher import Divergence, Teacher
 from harness.implementations.engine import Engine
-from harness.laws.teacher import Divergence, Teacher
 from harness.pairs import Pair, shipped
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
+from harness.record.model import Verdict
 from properties.cells import Cell, needs, parametrize
 from properties.pictures import diverged
 from properties.subject import Subject

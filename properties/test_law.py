@@ -15,14 +15,14 @@ from eagle2_ref.methods import METHODS
 from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree
-from harness.evidence import Witness
+from harness.distributions.exact import Law, first_departure, target_law, total_variation
+from harness.distributions.induction import Departure, departure
+from harness.distributions.teacher import Divergence
+from harness.enumeration.boundary import BoundaryCoins
 from harness.implementations.engine import Engine, Output
-from harness.laws.boundary import BoundaryCoins
-from harness.laws.exact import Law, first_departure, target_law, total_variation
-from harness.laws.induction import Departure, departure
-from harness.laws.teacher import Divergence
 from harness.pairs import shipped
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
+from harness.record.model import Witness
 from properties.cells import COUPLED, EXACT, Cell, parametrize
 from properties.pictures import diverged, law_picture
 from properties.strategies import trees_with_laws

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from eagle2_ref.sampling import SamplingParams
-from harness.evidence import Witness
+from harness.distributions.campaign import Bet, Plan, starts
+from harness.distributions.exact import Law, target_law
+from harness.distributions.oracle import Oracle
 from harness.implementations.engine import AdapterError, Engine
-from harness.laws.campaign import Bet, Plan, starts
-from harness.laws.exact import Law, target_law
-from harness.laws.oracle import Oracle
-from harness.ledger import Ledger
 from harness.pairs import Pair, shipped
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
+from harness.record.ledger import Ledger
+from harness.record.model import Witness
 from harness.statistics.bounds import edge_distance, inversion, rank_cdf
 from harness.statistics.budget import EVIDENCE, REPLICATES, TWO_STAGES, confirm, share
 from harness.statistics.chisquare import ChiSquare, chi_square

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from eagle2_ref.sampling import SamplingParams
+from harness.distributions.exact import first_departure, target_law, total_variation
+from harness.enumeration.exact_law import Enumeration, enumerate_law
+from harness.enumeration.intercept import NotEnumerable
 from harness.implementations.engine import Engine
-from harness.laws.enumeration import Enumeration, enumerate_law
-from harness.laws.exact import first_departure, target_law, total_variation
-from harness.laws.interception import NotEnumerable
 from harness.pairs import shipped
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
 from properties.cells import UNEDITED, Cell, needs, parametrize
 from properties.pictures import law_picture
 from properties.subject import Subject

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
 from properties.subject import Subject
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.implementations.engine import Output
 from harness.pairs import shipped
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
 from properties.subject import Subject
 
 GREEDY = {"temperature": 0.0}

@@ -18,7 +18,7 @@ from eagle2_ref.rules import Accepted, Rule, without
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree
 from harness.implementations.engine import BlockTrace
 from harness.pairs import Pair, shipped
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
 from properties.cells import Cell, parametrize
 from properties.strategies import pairs_of_laws, trees_with_laws
 from properties.subject import Subject

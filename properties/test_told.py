@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from eagle2_ref.sampling import SamplingParams
-from harness.evidence import Verdict
+from harness.distributions.logprobs import KINDS, Tellings, telling
 from harness.implementations.engine import AdapterError, Counters, Engine, Output
-from harness.laws.told import KINDS, Tellings, telling
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
+from harness.record.model import Verdict
 from properties.cells import needs
 from properties.subject import Subject
 

@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.tree import ROOT, DraftTree
-from harness.evidence import TreePicture, Verdict
 from harness.implementations.engine import BlockTrace, Output
 from harness.pairs import shipped
-from harness.plugin import Judge
+from harness.pytest_plugin import Judge
+from harness.record.model import TreePicture, Verdict
 from properties.cells import Cell, parametrize
 from properties.subject import Subject
 from properties.watch import Pass, Step, farthest, leaves, logits_after, steps

@@ -12,7 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Block, Decoder
-from eagle2_ref.network import Rows, causal
+from eagle2_ref.model.network import Rows, causal
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import Tree
 from harness.implementations.reference import between

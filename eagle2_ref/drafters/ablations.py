@@ -13,10 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from eagle2_ref.drafters import Checkpoint
+from eagle2_ref.drafters.base import Checkpoint
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2, Pool, best, subtree
-from eagle2_ref.drafters.headed import head_for
-from eagle2_ref.target import Target
+from eagle2_ref.drafters.eagle_base import head_for
+from eagle2_ref.model.target import Target
 from eagle2_ref.tree import DraftTree
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.drafters import Checkpoint, whole
-from eagle2_ref.drafters.headed import Headed, head_for
-from eagle2_ref.drafters.slots import Slot, cut, slots
-from eagle2_ref.head import EagleHead, LeanHead
+from eagle2_ref.drafters.base import Checkpoint, whole
+from eagle2_ref.drafters.eagle_base import Headed, head_for
+from eagle2_ref.drafters.eagle_head import EagleHead, LeanHead
+from eagle2_ref.drafters.tree_choices import Slot, cut, slots
+from eagle2_ref.model.target import Target
 from eagle2_ref.rules import without
 from eagle2_ref.sampling import SamplingParams, behind
-from eagle2_ref.target import Target
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 
 PUBLISHED = slots("0 1 2 3  00 01 02 10 11 20 21 30  000 001 002 010 011 020 021 100  0000 0001 0002  00000 00001")

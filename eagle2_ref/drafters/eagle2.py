@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from eagle2_ref.cache import beside
-from eagle2_ref.drafters import Checkpoint
-from eagle2_ref.drafters.headed import Headed, head_for
+from eagle2_ref.drafters.base import Checkpoint
+from eagle2_ref.drafters.eagle_base import Headed, head_for
+from eagle2_ref.drafters.eagle_head import EagleHead, LeanHead
 from eagle2_ref.errors import BadInput
-from eagle2_ref.head import EagleHead, LeanHead
-from eagle2_ref.llama import additive
-from eagle2_ref.network import causal
-from eagle2_ref.target import Target
+from eagle2_ref.model.cache import beside
+from eagle2_ref.model.llama import additive
+from eagle2_ref.model.network import causal
+from eagle2_ref.model.target import Target
 from eagle2_ref.tree import DraftTree
 
 

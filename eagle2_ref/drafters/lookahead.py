@@ -10,9 +10,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.drafters import Checkpoint, FromText, whole
+from eagle2_ref.drafters.base import Checkpoint, FromText, whole
+from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.target import Target
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 
 Gram = tuple[int, ...]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from eagle2_ref.drafters import Checkpoint, FromText, whole
-from eagle2_ref.target import Target
+from eagle2_ref.drafters.base import Checkpoint, FromText, whole
+from eagle2_ref.model.target import Target
 from eagle2_ref.tree import DraftTree
 
 

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eagle2_ref.checkpoint import must_match, read_json, read_tensors
 from eagle2_ref.coins import Coins
-from eagle2_ref.drafters import Checkpoint, Drafter, whole
-from eagle2_ref.drafters.slots import cut, slots
+from eagle2_ref.drafters.base import Checkpoint, Drafter, whole
+from eagle2_ref.drafters.tree_choices import cut, slots
 from eagle2_ref.errors import BadInput
+from eagle2_ref.model.checkpoint import must_match, read_json, read_tensors
+from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams, sound
-from eagle2_ref.target import Target
 from eagle2_ref.tree import DraftTree
 
 PUBLISHED = slots(

@@ -11,11 +11,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.drafters import Checkpoint, FromText, whole
+from eagle2_ref.drafters.base import Checkpoint, FromText, whole
 from eagle2_ref.drafters.lookahead import Gram, Pool, Window, grown
-from eagle2_ref.drafters.speculative import small_for
+from eagle2_ref.drafters.small_model import small_for
+from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.target import Target
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 
 

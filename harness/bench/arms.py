@@ -12,8 +12,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.fixed_shape import Static
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.static import Static
 from harness.bench.clock import Clock
 from harness.bench.counting import counted
 from harness.bench.record import Counts

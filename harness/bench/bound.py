@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.coins import SeededCoins
+from eagle2_ref.fixed_shape import Static
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.static import Static
 from harness.bench.clock import Clock
 from harness.bench.record import Bound
 from harness.pairs import Prompt

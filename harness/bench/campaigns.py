@@ -10,10 +10,10 @@ from harness.bench.clock import Clock
 from harness.bench.record import Campaign
 from harness.bench.settings import Settings
 from harness.bench.steps import Stopwatch
+from harness.distributions.campaign import PER_CALL, Bet, Plan, shard, starts
+from harness.distributions.oracle import Oracle
+from harness.distributions.teacher import load_plain
 from harness.implementations import connect
-from harness.laws.campaign import PER_CALL, Bet, Plan, shard, starts
-from harness.laws.oracle import Oracle
-from harness.laws.teacher import load_plain
 from harness.pairs import Pair, Prompt, shipped
 
 DECODERS = ("ref", "mutant:M13")

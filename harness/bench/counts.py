@@ -16,8 +16,8 @@ from eagle2_ref.sampling import SamplingParams
 from harness.bench.counting import added, counted
 from harness.bench.facts import commit
 from harness.bench.record import Counts
-from harness.evidence import Value
 from harness.pairs import Pair, Prompt, prompts, shipped
+from harness.record.model import Value
 from harness.report import write_whole
 
 COUNTS = "counts.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import eagle2_ref
-from harness.recorder import machine, versions
+from harness.record.recorder import machine, versions
 
 
 def commit() -> str:

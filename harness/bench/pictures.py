@@ -10,7 +10,7 @@ from harness.bench.arms import SPECULATIVE, VANILLA
 from harness.bench.figures import per_prompt
 from harness.bench.record import Batched, Call, Cost, Point, Record, Reliability, Steps
 from harness.bench.steps import PARTS
-from harness.evidence import CountPicture
+from harness.record.model import CountPicture
 from harness.report.plots import Label, Plot, ceiling, count
 from harness.report.words import number
 

@@ -13,8 +13,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from harness.bench.settings import Settings, Timing
-from harness.evidence import Value
 from harness.pairs import Prompt
+from harness.record.model import Value
 
 FORMAT = 1
 RECORD = "record.jsonl"

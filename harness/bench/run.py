@@ -16,10 +16,10 @@ import torch
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.errors import BadInput
+from eagle2_ref.fixed_shape import Static
+from eagle2_ref.model.target import Target, load_model, torch_device
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.static import Static
-from eagle2_ref.target import Target, load_model, torch_device
 from harness.bench.arms import (
     PAPER,
     SPECULATIVE,

@@ -11,10 +11,10 @@ from typing import ClassVar, TypeVar
 
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
+from eagle2_ref.model.target import DTYPES
 from eagle2_ref.rules import RULES
-from eagle2_ref.target import DTYPES
-from harness.evidence import Value
 from harness.pairs import FIXTURES, Pair, Prompt, encoder
+from harness.record.model import Value
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from typing import Any
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2
+from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.target import Target
 from harness.bench.clock import Clock
 from harness.bench.record import Steps
 from harness.pairs import Prompt

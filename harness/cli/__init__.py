@@ -8,7 +8,8 @@ import typer
 
 from eagle2_ref import __version__
 from fixtures.training.cli import app as train
-from harness.cli import bench, compare, engines, gallery, gpu, judging, showing
+from harness.cli import bench, compare, engines, gallery, judging, showing
+from harness.cli import device_checks as gpu
 
 app = typer.Typer(
     name="eagle2",

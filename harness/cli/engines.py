@@ -99,6 +99,6 @@ def judge_engines(
     draw: Annotated[bool, typer.Option("--draw", help="Judge nothing: draw the page again.")] = False,
 ) -> None:
     """Judge every engine that is installed, by every method it offers, and draw one page of them all."""
-    from harness.battery import judge_all
+    from harness.engines.judge_all import judge_all
 
     raise typer.Exit(judge_all([name for name in only.split(",") if name], out, check, tier, jobs, draw, dtype))

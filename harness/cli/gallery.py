@@ -30,7 +30,7 @@ def mutants(
     sign: Annotated[bool, typer.Option("--sign", help="Keep what every mutant does for the diagnosis of faults.")] = False,
 ) -> None:
     """Put every mutant and every control before the properties. Exit code 1 if a mutant survives or a control dies."""
-    from properties.meta.matrix import matrix
+    from properties.meta.helpers.matrix import matrix
 
     raise typer.Exit(matrix([name for name in only.split(",") if name], check, quick, out, jobs or os.cpu_count() or 1, sign))
 
@@ -61,9 +61,9 @@ def unedited(
     """Enumerate decoders that are not ours, as they are installed: transformers' ways of generating, and a published rule."""
     from rich.console import Console
 
+    from harness.enumeration.third_party import seen, seen_rule
     from harness.implementations.published import published_rule
-    from harness.laws.third_party import seen, seen_rule
-    from harness.recorder import versions
+    from harness.record.recorder import versions
     from harness.report import write_whole
     from harness.report.unedited import summary
 

@@ -140,7 +140,7 @@ def report(
 ) -> None:
     """Draw the report of a record again: index.html, summary.md, junit.xml, badge.json."""
     import harness.report
-    from harness.evidence import read_record
+    from harness.record.model import read_record
 
     for written in harness.report.render(read_record(path), out or path.parent):
         typer.echo(written)
@@ -157,8 +157,8 @@ def replay(
     """Reproduce a fault of a record, and show the step at which the bad token came: its tree, the node, the coin, p and q."""
     from rich.console import Console
 
-    from harness.evidence import read_record
     from harness.pairs import find_pair
+    from harness.record.model import read_record
     from harness.replay import replay
 
     def rerun(settings: Settings) -> int:
@@ -177,9 +177,9 @@ def run(settings: Settings, jobs: str, report: bool = True) -> int:
     from harness.lasting import lasting
 
     with lasting():
-        from harness.evidence import read_record
         from harness.implementations import connect
         from harness.pairs import find_pair
+        from harness.record.model import read_record
         from harness.terminal import show_record
 
         # What is wrong with the words of the command is told here, before pytest starts.

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters import Checkpoint, Method
+from eagle2_ref.drafters.base import Checkpoint, Method
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS, Family
-from eagle2_ref.network import Network
-from eagle2_ref.target import Target
+from eagle2_ref.model.network import Network
+from eagle2_ref.model.target import Target
 from harness.compare.record import Entered
 from harness.compare.settings import Checkpoints, Settings
 from harness.pairs import Pair

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from eagle2_ref.target import Target
+from eagle2_ref.model.target import Target
 from eagle2_ref.tree import DraftTree
 from harness.bench.arms import VANILLA, Ours, Timed
 from harness.compare.record import Parted

@@ -11,8 +11,8 @@ from typing import Any
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.errors import BadInput
+from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.target import Target
 from harness.compare.chat import Chat
 from harness.pairs import Prompt
 

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from harness.bench.record import Begun, Call, Point, Reliability, Steps, read_run
 from harness.compare.settings import Settings
-from harness.evidence import Value
+from harness.record.model import Value
 
 
 class Entered(Value):

@@ -13,8 +13,8 @@ from typing import Any
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.methods import METHODS
+from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.target import Target
 from harness.bench.arms import VANILLA, Ours
 from harness.bench.budgets import NODES, one_a_kind, point, with_budget
 from harness.bench.clock import Clock, clock

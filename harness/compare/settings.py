@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from eagle2_ref.drafters import Checkpoint
+from eagle2_ref.drafters.base import Checkpoint
 from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS, method
 from harness.bench.settings import Timing

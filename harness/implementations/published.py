@@ -18,7 +18,7 @@ from torch import Tensor
 from eagle2_ref.coins import Coins
 from eagle2_ref.errors import BadInput
 from eagle2_ref.tree import ROOT, DraftTree
-from harness.laws.interception.nets import Untouched
+from harness.enumeration.intercept.leak_guards import Untouched
 
 PAD = -1
 

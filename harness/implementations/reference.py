@@ -14,10 +14,10 @@ import eagle2_ref
 from eagle2_ref.batch import Batch
 from eagle2_ref.coins import Coins, SeededCoins, undecided
 from eagle2_ref.decode import Decoder, Generation
+from eagle2_ref.fixed_shape import Static
 from eagle2_ref.methods import LOSSY, METHODS, Family, method
 from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.static import Static
 from eagle2_ref.tree import Tree
 
 transformers.utils.logging.disable_progress_bar()  # bars of loading would stand among the results

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eagle2_ref.batch import Batch, Text
 from eagle2_ref.decode import Block
-from eagle2_ref.network import Rows
+from eagle2_ref.model.network import Rows
 from eagle2_ref.tree import DraftTree, Tree
 from harness.implementations.reference import Engine, between
 from harness.mutants import mutant

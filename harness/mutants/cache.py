@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2, Pool
-from eagle2_ref.network import Rows
+from eagle2_ref.model.network import Rows
 from harness.mutants import mutant
 from harness.mutants.cases import FOUR_BEST, GREEDY_TREE, TOP_K, TWO_LAYERS
 from harness.mutants.planting import Planted, PlantedCommit, PlantedObserve

@@ -11,8 +11,8 @@ from torch import Tensor
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.drafters.eagle import EagleDrafter
-from eagle2_ref.drafters.speculative import SpeculativeDrafter
-from eagle2_ref.network import Rows
+from eagle2_ref.drafters.small_model import SpeculativeDrafter
+from eagle2_ref.model.network import Rows
 from eagle2_ref.rules import Accepted, lacking, reject, without
 from eagle2_ref.sampling import SamplingParams, behind, probabilities
 from eagle2_ref.tree import ROOT, SampledTree, Tree

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Decoder
-from eagle2_ref.network import Rows
+from eagle2_ref.model.network import Rows
 from eagle2_ref.rules import Accepted
 from eagle2_ref.tree import ROOT, Tree
 from harness.mutants import mutant

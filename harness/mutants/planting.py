@@ -12,7 +12,7 @@ from torch import Tensor
 from eagle2_ref.coins import Coins, Uniform
 from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2, Pool
-from eagle2_ref.network import Rows
+from eagle2_ref.model.network import Rows
 from eagle2_ref.rules import without
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree, Tree

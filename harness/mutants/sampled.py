@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eagle2_ref.coins import Coins, SeededCoins, Uniform
 from eagle2_ref.drafters.eagle2 import Eagle2
-from eagle2_ref.drafters.headed import Headed
+from eagle2_ref.drafters.eagle_base import Headed
 from eagle2_ref.rules import Accepted, without
 from eagle2_ref.sampling import SamplingParams, law
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from eagle2_ref.coins import Unrepeatable
-from harness.evidence import Record, Result, Witness
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, Missing, NotApplicable
 from harness.pairs import Pair
+from harness.record.model import Record, Result, Witness
 from harness.replay.again import Found, again, pair_of
 from harness.report.view import find
 from harness.report.words import number, shown, witness

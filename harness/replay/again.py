@@ -15,13 +15,13 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree
-from harness.evidence import Witness
+from harness.distributions.exact import next_token_law
+from harness.distributions.teacher import load_plain
+from harness.enumeration.boundary import BoundaryCoins
 from harness.implementations import Implementation
 from harness.implementations.engine import AdapterError, BlockTrace, Engine, Missing, Output
-from harness.laws.boundary import BoundaryCoins
-from harness.laws.exact import next_token_law
-from harness.laws.teacher import load_plain
 from harness.pairs import Pair, shipped
+from harness.record.model import Witness
 from harness.replay.coins import Coin, Recorded, TellingCoins, decisive
 
 ROUNDING = {"float64": 1e-12}

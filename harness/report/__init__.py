@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness.evidence import Record
+from harness.record.model import Record
 from harness.report.junit import junit
 from harness.report.page import page
 from harness.report.summary import badge, summary

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness.evidence import Record, Result
+from harness.record.model import Record, Result
 from harness.report import write_whole
 from harness.report.page import templates
 from harness.report.summary import text

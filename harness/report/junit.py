@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from harness.evidence import Record, Result, Verdict
+from harness.record.model import Record, Result, Verdict
 from harness.report.view import Case, cases, catalogue
 from harness.report.words import excused, number, shown, witness
 

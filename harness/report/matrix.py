@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol
 
-from harness.evidence import Trial, Verdict
+from harness.record.model import Trial, Verdict
 from harness.report import write_whole
 from harness.report.page import templates
 from harness.report.plots import Label, Plot

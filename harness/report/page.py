@@ -7,7 +7,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness.evidence import CountPicture, LawPicture, Picture, Record
+from harness.record.model import CountPicture, LawPicture, Picture, Record
 from harness.report import plots, trees, view, words
 
 MANY = 5  # p-values, from which on their distribution says something

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.evidence import CountPicture, LawPicture
+from harness.record.model import CountPicture, LawPicture
 from harness.report.words import number, shown, token
 
 HEAD, TAIL = 12, 6  # outcomes drawn: the most probable, and of the rest those that differ most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from harness.evidence import Record
+from harness.record.model import Record
 from harness.report.view import Case, Row, cases, chapters, counts
 from harness.report.words import (
     LIKENESSES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.evidence import TreePicture, Witness
+from harness.record.model import TreePicture, Witness
 from harness.report.words import number, token
 
 ROOT = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.laws.third_party import Seen
+from harness.enumeration.third_party import Seen
 from harness.report.summary import text
 from harness.report.words import number, seconds
 

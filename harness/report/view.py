@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from eagle2_ref.errors import BadInput
-from harness.evidence import Picture, Property, Record, Result, Verdict
+from harness.record.model import Picture, Property, Record, Result, Verdict
 from harness.report import trees
 from harness.report.words import CHAPTERS, SIGNS, Sign, listed, shown
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.evidence import Excuse, Likeness, Record, Statement, Verdict, Witness
+from harness.record.model import Excuse, Likeness, Record, Statement, Verdict, Witness
 from harness.statistics.budget import RUNS_A_DAY, Family
 
 

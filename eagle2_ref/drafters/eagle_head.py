@@ -1,0 +1,198 @@
+"""EAGLE's draft head: embedding and feature in, next feature out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eagle2_ref.errors import BadInput
+from eagle2_ref.model.cache import Cache
+from eagle2_ref.model.llama import Layer, Pass, Rotary
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Shape of a head, under the names that published `config.json` files use."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    num_hidden_layers: int = 1
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_factor: float = 1.0
+    bias: bool = True
+    qkv_bias: bool = False
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any], where: Path | str = "config.json") -> HeadConfig:
+        """Read a published configuration, with the defaults of the published code: fc.bias unless `"bias": false`,
+        as many key-value heads as heads, rope base 10000 (EAGLE, model/configs.py and model/cnets1.py)."""
+        needed = ["vocab_size", "hidden_size", "intermediate_size", "num_attention_heads"]
+        missing = [name for name in needed if name not in raw]
+        if missing:
+            raise BadInput(f"{where} lacks {', '.join(missing)}", "give --draft a directory with an EAGLE-1/2 head")
+        try:
+            rope = raw.get("rope_parameters") or {}
+            config = cls(
+                **{name: int(raw[name]) for name in needed},
+                num_key_value_heads=int(raw.get("num_key_value_heads") or raw["num_attention_heads"]),
+                num_hidden_layers=int(raw.get("num_hidden_layers", 1)),
+                rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+                rope_theta=float(raw.get("rope_theta") or rope.get("rope_theta") or 10000.0),
+                rope_factor=_rope_factor(raw.get("rope_scaling") or rope, where),
+                bias=bool(raw.get("bias", True)),
+                qkv_bias=bool(raw.get("qkv_bias", False)),
+            )
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise error if isinstance(error, BadInput) else BadInput(f"{where} has a value of the wrong kind: {error}") from None
+        config._check(where, raw.get("hidden_act", "silu"))
+        return config
+
+    def _check(self, where: Path | str, activation: str) -> None:
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        if min(heads, kv_heads) < 1 or self.hidden_size % heads or heads % kv_heads:
+            raise BadInput(f"{where}: {heads} heads, {kv_heads} key-value heads and hidden size {self.hidden_size} do not divide")
+        if activation != "silu":
+            raise BadInput(f"{where}: hidden_act {activation!r} is not supported", "only silu is")
+
+    def to_json(self) -> dict[str, Any]:
+        """The published layout, with the architecture name by which other engines know it."""
+        return {
+            "architectures": ["EagleLlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            **({"rope_scaling": {"type": "linear", "factor": self.rope_factor}} if self.rope_factor != 1.0 else {}),
+            "bias": self.bias,
+            "qkv_bias": self.qkv_bias,
+        }
+
+
+def _rope_factor(scaling: dict[str, Any] | None, where: Path | str) -> float:
+    if not scaling:
+        return 1.0
+    kind = scaling.get("type", scaling.get("rope_type", "default"))
+    if kind == "default":
+        return 1.0
+    if kind != "linear":
+        raise BadInput(f"{where}: rope_scaling of type {kind!r} is not supported", "only linear scaling is")
+    return float(scaling["factor"])
+
+
+class EagleHead(nn.Module):
+    """fc(cat(embedding of t[i+1], feature f[i])) -> decoder layers -> an estimate of feature f[i+1].
+
+    The target's LM head turns features into logits; the head has none of its own (EAGLE, section 4.1). Layer 0 has no
+    input norm, and there is no final norm: f is the target's hidden state *after* its norm. Tensors have the published names.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, width)
+        self.fc = nn.Linear(2 * width, width, bias=config.bias)
+        self.layers: Any = nn.ModuleList(LayerWeights(config, normed=index > 0) for index in range(config.num_hidden_layers))
+
+    def forward(
+        self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """tokens [texts, n], features [texts, n, H], positions [n] or [texts, n] -> [texts, n, H].
+
+        tokens[i] is the token that *follows* features[i]; positions[i] is the position of the feature. mask:
+        [texts or 1, n, kept + n], boolean or additive; without it rows see the cache and their own past.
+        """
+        return self.lean()(tokens, features, positions, mask, cache)
+
+    def lean(self) -> LeanHead:
+        """The head as it drafts. Gradients flow through to the head, if they are on."""
+        layers = [layer.lean(index) for index, layer in enumerate(self.layers)]
+        return LeanHead(self.config, self.embed_tokens.weight, self.fc.weight.t().contiguous(), self.fc.bias, layers)
+
+
+@dataclass
+class LeanHead:
+    """A head as it drafts: plain matrices, of which those that read the same input are one."""
+
+    config: HeadConfig
+    embedding: Tensor
+    fc: Tensor
+    fc_bias: Tensor | None
+    layers: list[Layer]
+
+    def __call__(
+        self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """As `EagleHead.forward` has it."""
+        texts, n = tokens.shape
+        here = pass_of(self.config, positions.expand(texts, n), mask, cache, features.dtype)
+        embedded = F.embedding(tokens.flatten(), self.embedding).to(features.dtype)
+        both = torch.cat([embedded, features.flatten(0, 1)], dim=-1)
+        x = both @ self.fc if self.fc_bias is None else torch.addmm(self.fc_bias, both, self.fc)
+        for layer in self.layers:
+            x = layer(x, here)
+        return x.view(texts, n, -1)
+
+    def cache(self, capacity: int = 256) -> Cache:
+        """An empty cache for one text."""
+        config = self.config
+        shape = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
+        return Cache(*shape, self.fc.dtype, self.fc.device, capacity)
+
+
+class LayerWeights(nn.Module):
+    """The parameters of one LLaMA decoder layer, under their published names. `reads`: how wide what attention reads is."""
+
+    def __init__(self, config: HeadConfig, normed: bool, reads: int | None = None) -> None:
+        super().__init__()
+        width, inner, kv_width = config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.head_dim
+        self.config = config
+        self.self_attn, self.mlp = nn.Module(), nn.Module()
+        for name, rows in (("q_proj", width), ("k_proj", kv_width), ("v_proj", kv_width)):
+            self.self_attn.add_module(name, nn.Linear(reads or width, rows, bias=config.qkv_bias))
+        self.self_attn.o_proj = nn.Linear(width, width, bias=False)
+        self.mlp.gate_proj = nn.Linear(width, inner, bias=False)
+        self.mlp.up_proj = nn.Linear(width, inner, bias=False)
+        self.mlp.down_proj = nn.Linear(inner, width, bias=False)
+        if normed:
+            self.input_layernorm = nn.RMSNorm(width, config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(width, config.rms_norm_eps)
+
+    def lean(self, index: int) -> Layer:
+        config, normed = self.config, hasattr(self, "input_layernorm")
+        return Layer.of(self, index, config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps, normed)
+
+
+def pass_of(config: HeadConfig, positions: Tensor, mask: Tensor | None, cache: Cache | None, dtype: torch.dtype) -> Pass:
+    """What the layers of a pass over positions [texts, n] have in common."""
+    texts, n = positions.shape
+    rotary = rotary_of(config, dtype, positions.device)
+    rotary.reserve(cache.capacity + n if cache else int(positions.max()) + 1)
+    return Pass.of(texts, n, rotary.at(positions.flatten()), mask, cache)
+
+
+@lru_cache
+def rotary_of(config: HeadConfig, dtype: torch.dtype, device: torch.device) -> Rotary:
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    frequencies = 1.0 / config.rope_theta**exponents / config.rope_factor  # in transformers' order, to the last bit
+    return Rotary(frequencies.to(device), config.num_attention_heads, config.num_key_value_heads, dtype)

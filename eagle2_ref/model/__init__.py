@@ -1,0 +1,1 @@
+"""The target and its parts: network, cache, checkpoints."""

@@ -1,0 +1,226 @@
+"""LLaMA without anything that decoding does not need: what the target is, if it is a LLaMA, and what a draft head is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaRotaryEmbedding
+
+from eagle2_ref.model.cache import Cache
+from eagle2_ref.model.network import Rows, causal
+
+
+class Rotary:
+    """Rotary embedding: cosines and sines of every position, for the queries, keys and values of a token in one.
+
+    Values are turned by an angle of zero; the sines of the first half of a head have their sign changed. The tables grow; what
+    they have outgrown stays where it is, as a CUDA graph may read it there.
+    """
+
+    def __init__(self, frequencies: Tensor, heads: int, kv_heads: int, dtype: torch.dtype, scale: float = 1.0) -> None:
+        """frequencies [dim / 2], float32; scale: of cosines and sines."""
+        self._frequencies, self._turned, self._values = frequencies, heads + kv_heads, kv_heads
+        self._dtype, self._scale = dtype, scale
+        self._tables, self._outgrown = self._made(0), list[tuple[Tensor, Tensor]]()
+
+    def reserve(self, n: int) -> None:
+        """Make sure of the positions below n."""
+        if n > len(self._tables[0]):
+            self._outgrown.append(self._tables)
+            self._tables = self._made(max(n, 2 * len(self._tables[0]), 256))
+
+    def at(self, positions: Tensor) -> Turn:
+        """Of positions [rows], for which there is room."""
+        cos, sin = self._tables
+        return Turn(cos.index_select(0, positions), sin.index_select(0, positions))
+
+    def _made(self, n: int) -> tuple[Tensor, Tensor]:
+        angles = torch.arange(n, device=self._frequencies.device).float()[:, None] * self._frequencies
+        cos, sin = ((x * self._scale).to(self._dtype)[:, None] for x in (angles.cos(), angles.sin()))
+        still = cos.new_ones(n, self._values, 2 * len(self._frequencies))
+        return (
+            torch.cat([torch.cat([cos, cos], dim=-1).expand(-1, self._turned, -1), still], dim=1),
+            torch.cat([torch.cat([-sin, sin], dim=-1).expand(-1, self._turned, -1), torch.zeros_like(still)], dim=1),
+        )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Cosines and sines of the tokens of a pass, [rows, heads + 2 kv_heads, dim]."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, qkv: Tensor) -> Tensor:
+        """Of each half of a head, the other half is added, times the sine."""
+        return torch.addcmul(qkv * self.cos, qkv.roll(qkv.shape[-1] // 2, -1), self.sin)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What the layers of a pass have in common. mask: additive or boolean, [texts or 1, 1, n, kept + n]."""
+
+    texts: int
+    turn: Turn
+    mask: Tensor | None
+    cache: Cache | None
+
+    @classmethod
+    def of(cls, texts: int, n: int, turn: Turn, mask: Tensor | None, cache: Cache | None) -> Pass:
+        """Without a mask [texts or 1, n, kept + n] the n rows of a text see what is kept of it, and their own past."""
+        kept = cache.length if cache else 0
+        if mask is None and n > 1 and kept:
+            mask = additive(causal(n, kept + n, turn.cos.device), turn.cos.dtype)
+        if cache:
+            cache.open(n)
+        return cls(texts, turn, None if mask is None else mask.view(-1, 1, n, mask.shape[-1]), cache)
+
+
+@dataclass
+class Layer:
+    """One decoder layer, as matrices to multiply rows with from the right: those that read the same input are one.
+
+    qkv [width, (heads + 2 kv_heads) dim], out [heads dim, width], gate_up [width, 2 inner], down [inner, width]; norms are
+    weights [width]. The first layer of an EAGLE head has no `input_norm`.
+    """
+
+    index: int
+    heads: int
+    kv_heads: int
+    eps: float
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    out: Tensor
+    gate_up: Tensor
+    down: Tensor
+    input_norm: Tensor | None
+    norm: Tensor
+
+    @classmethod
+    def of(cls, module: Any, index: int, heads: int, kv_heads: int, eps: float, normed: bool = True) -> Layer:
+        """From a module with the names of transformers' LlamaDecoderLayer. Gradients flow through, if they are on."""
+        attention, mlp = module.self_attn, module.mlp
+        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+        return cls(
+            index,
+            heads,
+            kv_heads,
+            eps,
+            qkv=torch.cat([projection.weight.t() for projection in projections], dim=1),
+            qkv_bias=None if projections[0].bias is None else torch.cat([projection.bias for projection in projections]),
+            out=attention.o_proj.weight.t().contiguous(),
+            gate_up=torch.cat([mlp.gate_proj.weight.t(), mlp.up_proj.weight.t()], dim=1),
+            down=mlp.down_proj.weight.t().contiguous(),
+            input_norm=module.input_layernorm.weight if normed else None,
+            norm=module.post_attention_layernorm.weight,
+        )
+
+    def __call__(self, x: Tensor, here: Pass) -> Tensor:
+        """x [rows, width] of all texts of the pass, one after the other."""
+        x = self.attend(x if self.input_norm is None else rms_norm(x, self.input_norm, self.eps), x, here)
+        return self.mlp(rms_norm(x, self.norm, self.eps), x)
+
+    def attend(self, x: Tensor, beside: Tensor, here: Pass) -> Tensor:
+        """`beside`, and what attention reads from x."""
+        rows, texts, heads, kv_heads = len(x), here.texts, self.heads, self.kv_heads
+        projected = x @ self.qkv if self.qkv_bias is None else torch.addmm(self.qkv_bias, x, self.qkv)
+        q, new = here.turn(projected.view(rows, heads + 2 * kv_heads, -1)).split_with_sizes((heads, 2 * kv_heads), dim=1)
+        q = q.view(texts, rows // texts, heads, -1).transpose(1, 2)
+        new = new.view(texts, rows // texts, 2, kv_heads, -1).permute(2, 0, 3, 1, 4)
+        keys, values = new.unbind() if here.cache is None else here.cache.write(self.index, new)
+        alone = here.mask is None and q.shape[-2] == keys.shape[-2] > 1
+        seen = F.scaled_dot_product_attention(q, keys, values, here.mask, is_causal=alone, enable_gqa=heads != kv_heads)
+        return torch.addmm(beside, seen.transpose(1, 2).reshape(rows, -1), self.out)
+
+    def mlp(self, x: Tensor, beside: Tensor) -> Tensor:
+        """`beside`, and what the MLP makes of x."""
+        gate, up = (x @ self.gate_up).chunk(2, dim=-1)
+        return torch.addmm(beside, F.silu(gate) * up, self.down)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """LLaMA's norm. The mean square is taken in float32 whatever the dtype, as transformers does.
+
+    On CUDA by the kernel that torch has for it: there a pass is launches, and this one stands for eight. Where x is float32 as a
+    product of matrices, which on a CPU is a third quicker than a mean. Else in transformers' order.
+    """
+    if x.is_cuda and x.dtype != torch.float64:
+        return F.rms_norm(x, weight.shape, weight, eps)
+    if x.dtype == torch.float32:
+        return x * torch.addmm(_epsilon(eps, x.device), x * x, _mean(x.shape[-1], x.device)).rsqrt() * weight
+    wide = x.float()
+    return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+@lru_cache
+def _mean(width: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((width, 1), 1 / width, device=device)
+
+
+@lru_cache
+def _epsilon(eps: float, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((1, 1), eps, device=device)
+
+
+class Llama:
+    """A LLaMA, with the weights of transformers' model, which is taken apart."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config, body = model.config, model.model
+        self.vocab_size, self.context = config.vocab_size, config.max_position_embeddings
+        self.heads, self.kv_heads, self.eps = config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps
+        self.dtype, self.device, self.embedding = model.dtype, model.device, model.get_input_embeddings().weight.detach()
+        rope = LlamaRotaryEmbedding(config)
+        frequencies = rope.inv_freq.to(self.device)
+        self.rotary = Rotary(frequencies, self.heads, self.kv_heads, self.dtype, rope.attention_scaling)
+        self.layers = list[Layer]()
+        with torch.no_grad():
+            for index in range(len(body.layers)):
+                self.layers.append(Layer.of(body.layers[index], index, self.heads, self.kv_heads, self.eps))
+                body.layers[index] = torch.nn.Identity()  # so that its weights are not there twice
+            self.norm, self.unembedding = body.norm.weight, model.lm_head.weight.t().contiguous()
+        self.dim = self.layers[0].out.shape[0] // self.heads
+
+    @staticmethod
+    def fits(model: PreTrainedModel) -> bool:
+        """Whether all of a model is known here."""
+        config = model.config
+        return isinstance(model, LlamaForCausalLM) and (
+            not config.attention_bias
+            and not config.mlp_bias
+            and config.hidden_act == "silu"
+            and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")
+        )
+
+    def cache(self) -> Cache:
+        return Cache(len(self.layers), self.kv_heads, self.dim, self.dtype, self.device)
+
+    def lm_head(self, features: Tensor) -> Tensor:
+        out: Tensor = features @ self.unembedding
+        return out
+
+    def __call__(self, tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Cache, last: bool = False) -> Rows:
+        texts, n = tokens.shape
+        self.rotary.reserve(cache.capacity + n)
+        turn = self.rotary.at(positions.flatten())
+        mask = additive(seen, self.dtype) if seen is not None and seen.dtype == torch.bool else seen
+        here = Pass.of(texts, n, turn, mask, cache)
+        x = F.embedding(tokens.flatten(), self.embedding)
+        for layer in self.layers:
+            x = layer(x, here)
+        features = rms_norm(x, self.norm, self.eps)
+        features = features.view(texts, n, -1)
+        return Rows(self.lm_head(features[:, -1:] if last else features), features)
+
+
+def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a row may look, -inf elsewhere: what attention would make of the boolean mask in every layer."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))

@@ -1,0 +1,1 @@
+"""Judge every installed engine."""

@@ -1,0 +1,1 @@
+"""Exact laws by enumeration of every random decision."""

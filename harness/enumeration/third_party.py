@@ -1,0 +1,91 @@
+"""Other people's decoders, enumerated as they are: what transformers' ways of generating emit, against the target's law."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.tree import DraftTree
+from harness.distributions.exact import target_law, total_variation
+from harness.distributions.teacher import load_plain
+from harness.enumeration.exact_law import Progress, enumerate_law, rule_departure
+from harness.implementations import connect
+from harness.implementations.engine import Engine
+from harness.pairs import shipped
+
+PAIR, PROMPT = "coin4", [2, 3, 2]
+SIZES = ((8, 10), (64, 16), (32_000, 59))
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way of transformers' `generate`, by the options of its adapter; ordinary sampling is the control arm of any."""
+
+    name: str
+    options: str
+    speculate: bool = True
+
+
+MODES = (
+    Mode("ordinary sampling", "method=prompt_lookup", speculate=False),
+    Mode("assisted generation", "method=assisted"),
+    Mode("prompt lookup", "method=prompt_lookup"),
+    Mode("assisted generation, assistant_ensemble_weight=0.5", "method=ensemble,weight=0.5"),
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the enumeration of a mode found: the total variation between what it emits and the target's law.
+
+    unfinished is the probability of what was not run; the distance is then only known up to it.
+    """
+
+    mode: str
+    lossless: bool
+    executions: int
+    seconds: float
+    distance: float
+    unfinished: float
+
+
+def seen(new_tokens: int = 2, progress: Progress | None = None) -> Iterator[Seen]:
+    """Enumerate modes on a model of four tokens, in float32, which transformers' assisted generation computes in."""
+    pair, params = shipped(PAIR), {"temperature": 1.0, "max_new_tokens": new_tokens}
+    expected = target_law(load_plain(pair, "float64"), PROMPT, SamplingParams.of(params))
+    for mode in MODES:
+        implementation = connect(f"transformers:{mode.options}")
+        engine = implementation.open(pair, speculate=mode.speculate)
+        engine.raw  # noqa: B018  what loading draws is not the law's
+
+        def run(engine: Engine = engine) -> Sequence[int]:
+            return engine.generate([PROMPT], [params], [0])[0].tokens
+
+        start = time.perf_counter()
+        found = enumerate_law(run, window=new_tokens, most=10_000, progress=progress)
+        seconds = time.perf_counter() - start
+        lossless = not (implementation.lossy and mode.speculate)
+        distance = total_variation(found.law, expected)
+        yield Seen(mode.name, lossless, found.executions, seconds, distance, found.unfinished)
+
+
+def seen_rule(
+    name: str, accept: Callable[[DraftTree, Tensor], tuple[Sequence[int], Any]], sizes: Sequence[tuple[int, int]] = SIZES
+) -> Iterator[Seen]:
+    """An acceptance rule that draws for itself, on a tree of m nodes with random laws of V tokens, for each (V, m)."""
+    generator = torch.Generator().manual_seed(0)
+    for vocab_size, m in sizes:
+        tree = DraftTree.of(
+            [0, *(node % vocab_size for node in range(1, m + 1))], [-1, *((node - 1) // 3 for node in range(1, m + 1))]
+        )
+        p = (2 * torch.randn(m + 1, vocab_size, generator=generator, dtype=torch.float64)).softmax(-1)
+        start = time.perf_counter()
+        found = rule_departure(accept, tree, p)
+        seconds = time.perf_counter() - start
+        yield Seen(f"{name}, V = {vocab_size}, m = {m}", True, found.executions, seconds, found.distance, found.unfinished)

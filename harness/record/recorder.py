@@ -1,0 +1,148 @@
+"""Writes a record while a run goes on, and the report when it ends. Lives on the controller; workers only send results."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import harness.report
+from harness import known
+from harness.catalogue import catalogue
+from harness.diagnosis import diagnose
+from harness.equivalence import false_alarm, statement
+from harness.implementations import Implementation
+from harness.pairs import Pair
+from harness.record.model import Footer, Header, Property, Result, read_record
+from harness.settings import Settings
+from harness.verdict import conclude, settle
+
+FILES = ("record.jsonl", "index.html", "summary.md", "junit.xml", "badge.json")
+
+
+class Recorder:
+    """One run. Every result is on disk as soon as it is known: a run that is cut off has lost nothing but its footer."""
+
+    def __init__(self, settings: Settings, implementation: Implementation, pairs: Sequence[Pair]) -> None:
+        self.settings, self.started = settings, time.monotonic()
+        self.properties = {p.id: p for p in catalogue().values()}
+        self.out = Path(settings.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (self.out / name).unlink(missing_ok=True)
+        self.path = self.out / "record.jsonl"
+        self.known = known.read(settings.known)
+        self.left_out: set[str] = set()
+        told = [*self.properties.values(), *([known.KNOWN] if self.known else [])]
+        self.header = _header(settings, implementation, pairs, told)
+        self.results: list[Result] = []
+        self._write(self.header)
+
+    def add(self, result: Result) -> None:
+        self.results.append(result)
+        self._write(result)
+
+    def finish(self) -> int:
+        """Settle the verdicts, write the record anew with its footer, render the report; returns the exit code."""
+        missing = sorted(set(self.properties) - {result.property for result in self.results}) if self.settings.whole else []
+        lost = [
+            Result(property=name, case="", verdict="inconclusive", summary="not run: the process that had it to run is gone")
+            for name in missing
+        ]
+        found = sorted(settle([*self.results, *lost], self.properties), key=self._place)
+        results = [*found, *known.judged(self.known, found, self.left_out, self.properties, known.today())]
+        verdict, code = conclude(results)
+        seconds = round(time.monotonic() - self.started, 1)
+        footer = Footer(
+            finished=_now(),
+            seconds=seconds,
+            results=len(results),
+            verdict=verdict,
+            exit_code=code,
+            false_alarm=false_alarm(found),
+            statement=statement(found),
+            likenesses=diagnose(found),
+        )
+        whole = self.path.with_suffix(".whole")
+        whole.write_text("".join(line.model_dump_json() + "\n" for line in (self.header, *results, footer)), encoding="utf-8")
+        whole.replace(self.path)
+        harness.report.render(read_record(self.path), self.out)
+        return code
+
+    def _write(self, line: Header | Result) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line.model_dump_json() + "\n")
+
+    def _place(self, result: Result) -> tuple[int, str]:
+        order = list(self.properties)
+        return (order.index(result.property) if result.property in order else len(order), result.case)
+
+
+def _header(settings: Settings, implementation: Implementation, pairs: Sequence[Pair], properties: list[Property]) -> Header:
+    return Header(
+        started=_now(),
+        implementation=implementation.name,
+        implementation_version=implementation.version,
+        capabilities=tuple(sorted(implementation.capabilities)),
+        pair=pairs[0].name,
+        checksums={name: digest for pair in pairs for name, digest in pair.checksums().items()},
+        settings={name: str(getattr(settings, name)) for name in ("tier", "device", "dtype", "oracle", "seed")},
+        versions=versions(),
+        machine=machine(settings.device),
+        command=command(settings),
+        properties=tuple(properties),
+    )
+
+
+def command(settings: Settings, only: str = "") -> str:
+    """What to type to have a run, or one property of it, again."""
+    words = ["eagle2", "verify", settings.impl]
+    default = Settings()
+    for name in ("pair", "target", "draft", "tier", "device", "dtype", "oracle", "seed"):
+        value = getattr(settings, name)
+        if value != getattr(default, name):
+            # A folder of one machine means nothing on another: its name must do.
+            words += [f"--{name}", Path(value).name if name in ("target", "draft") else str(value)]
+    # A case that is run again is run to be seen: nothing excuses it then.
+    excused = ["--known", Path(settings.known).name] if settings.known and not only else []
+    return shlex.join([*words, *excused, *(["--only", only] if only else [])])
+
+
+def machine(device: str) -> dict[str, str]:
+    """System, cores, processor, GPU."""
+    found = {"system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count()), "processor": _processor()}
+    if device.startswith("cuda"):
+        import torch
+
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def versions() -> dict[str, str]:
+    """Of python, and of the packages that matter."""
+    packages = ("eagle2-ref", "torch", "transformers", "scipy", "hypothesis")
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,75 @@
+"""Whole decoders in the manner of serving engines, vectorised or in numpy, and our own: enumerated as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from eagle2_ref.model.target import load_model
+from eagle2_ref.sampling import SamplingParams
+from harness.distributions.exact import Law, target_law, total_variation
+from harness.enumeration.exact_law import enumerate_law
+from harness.implementations import connect
+from harness.pairs import shipped
+
+K, V = 2, 3
+GENERATOR = torch.Generator().manual_seed(1)
+P = (2 * torch.randn(K + 1, V, generator=GENERATOR, dtype=torch.float64)).softmax(-1)
+Q = (2 * torch.randn(K, V, generator=GENERATOR, dtype=torch.float64)).softmax(-1)
+"""The target's law at each of three positions, and the drafter's at the first two; a law of what is emitted is a product."""
+EXPECTED: Law = {text: float(np.prod([float(P[i, x]) for i, x in enumerate(text)])) for text in product(range(V), repeat=K + 1)}
+
+
+def vectorised(residual: Callable[[Tensor, Tensor], Tensor]) -> list[int]:
+    """All positions at once, as kernels do it: coins, ratios and noise for tokens that will not be needed as well."""
+    drafted = torch.multinomial(Q, 1)
+    ratios = (P[:K].gather(1, drafted) / Q.gather(1, drafted)).squeeze(1)
+    accepted = int((torch.rand(K, dtype=P.dtype) <= ratios).int().cumprod(0).sum())
+    noise = torch.empty_like(Q)
+    noise.exponential_()
+    recovered = residual(P[:K], Q).div_(noise).argmax(dim=-1)
+    emitted = torch.full((K + 1,), -1)
+    emitted[:K] = torch.where(torch.arange(K) < accepted, drafted[:, 0], recovered)
+    emitted[K:] = torch.multinomial(P[K], 1)
+    return completed(emitted[: accepted + 1].tolist())
+
+
+def in_numpy(residual: Callable[[Tensor, Tensor], Tensor]) -> list[int]:
+    """One position after the other, with the cumulative sum turned round."""
+    coins, emitted = np.random.default_rng(), list[int]()
+    for p, q, r in zip(P.numpy(), Q.numpy(), residual(P[:K], Q).numpy(), strict=False):
+        drafted = int(coins.choice(V, p=q))
+        if coins.random() < min(1.0, p[drafted] / q[drafted]):
+            emitted.append(drafted)
+        else:
+            recovered = int(np.searchsorted(np.cumsum(r / r.sum()), coins.random(), side="right"))
+            return completed([*emitted, min(recovered, V - 1)])
+    return completed(emitted)
+
+
+def completed(begun: list[int]) -> list[int]:
+    return [*begun, *(torch.multinomial(P[i], 1).item() for i in range(len(begun), K + 1))]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("decoder", [vectorised, in_numpy])
+def test_a_decoder_of_another_make(decoder: Callable[..., list[int]]) -> None:
+    """Right with the residual (p - q)+, and found wrong if what is recovered is drawn from p itself."""
+    right = enumerate_law(lambda: decoder(lambda p, q: (p - q).clamp_min(0)), window=K + 1)
+    wrong = enumerate_law(lambda: decoder(lambda p, _: p.clone()), window=K + 1)
+    assert total_variation(right.law, EXPECTED) <= 1e-12
+    assert total_variation(wrong.law, EXPECTED) > 0.05
+
+
+def test_the_reference_with_its_seeded_coins() -> None:
+    """As an outsider would be judged: nothing but generate(), and whatever it draws."""
+    pair, params = shipped("coin4"), {"temperature": 1.0, "max_new_tokens": 2}
+    engine = connect("ref:k=2,depth=1,m=2,dtype=float64").open(pair)
+    assert engine.raw  # opened before: to build a model draws its weights
+    found = enumerate_law(lambda: engine.generate([[2, 3, 2]], [params], [7])[0].tokens, window=2)
+    expected = target_law(load_model(pair.target, "float64").eval(), [2, 3, 2], SamplingParams.of(params))
+    assert total_variation(found.law, expected) <= 1e-12

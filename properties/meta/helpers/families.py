@@ -1,0 +1,148 @@
+"""Tiny checkpoints in the layouts of the published families: their files, their names, their configurations, their tokenizers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from eagle2_ref.drafters.eagle_head import EagleHead
+from fixtures.training.files import write_json
+from fixtures.training.tokenizer import byte_symbols
+from harness.pairs import Pair
+from properties.meta.helpers import tiny
+
+SENTENCEPIECE = ["<unk>", "<s>", "</s>"]
+LLAMA3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+
+
+def sentencepiece_like(folder: Path, **config: Any) -> None:
+    """The tokenizer of Vicuna and LLaMA 2: a space before every text, unknown characters as bytes, <s> in front."""
+    characters = [chr(code) for code in range(32, 127) if chr(code) != " "] + ["▁"]
+    vocabulary = [*SENTENCEPIECE, *(f"<0x{byte:02X}>" for byte in range(256)), *characters]
+    made = Tokenizer(models.BPE({piece: i for i, piece in enumerate(vocabulary)}, [], byte_fallback=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    _save(made, folder, SENTENCEPIECE, "<s>", "</s>", **config)
+
+
+def byte_level(folder: Path, **config: Any) -> None:
+    """The tokenizer of LLaMA 3: bytes that are merged (here none are), special tokens behind them."""
+    made = Tokenizer(models.BPE({symbol: byte for byte, symbol in enumerate(byte_symbols())}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    _save(made, folder, LLAMA3, "<|begin_of_text|>", "<|eot_id|>", **config)
+
+
+def _save(made: Tokenizer, folder: Path, special: list[str], bos: str, eos: str, **config: Any) -> None:
+    made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, made.token_to_id(bos))]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    made.save(str(folder / "tokenizer.json"))
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": eos, "model_max_length": 2048}
+    write_json(folder / "tokenizer_config.json", {**told, "clean_up_tokenization_spaces": False, **config})
+
+
+VOCABULARY = 261
+"""Of byte_level."""
+
+OLD: dict[str, Any] = {"vocab_size": 3 + 256 + 95, "num_key_value_heads": 4, "max_position_embeddings": 2048}
+NEW: dict[str, Any] = {"vocab_size": VOCABULARY, "num_key_value_heads": 2, "max_position_embeddings": 2048}
+SCALED = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+
+
+def vicuna(folder: Path) -> tuple[Pair, PreTrainedModel]:
+    """Vicuna 1.3: .bin in shards, which hold the frequencies too; a configuration of before there were groups of heads."""
+    model, stored = _stored(torch.float16, **OLD)
+    target = _target(folder, sentencepiece_like)
+    frequencies = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": 10000.0 ** -(torch.arange(0, 4, 2) / 4) for i in range(3)}
+    _write_bin_shards(target, {**stored.state_dict(), **frequencies})
+    config = _configuration(stored, "num_key_value_heads", transformers_version="4.28.1")
+    write_json(target / "config.json", config)
+    return _pair(folder, model, bias=True, leave=("num_key_value_heads",)), model
+
+
+def llama2(folder: Path) -> tuple[Pair, PreTrainedModel]:
+    """LLaMA2-Chat: safetensors in shards, one number for the rope."""
+    model, stored = _stored(torch.float16, **{**OLD, "num_key_value_heads": 2})
+    target = _target(folder, sentencepiece_like)
+    stored.save_pretrained(target, max_shard_size="20KB")
+    write_json(target / "config.json", _configuration(stored, rope_scaling=None, pretraining_tp=1))
+    return _pair(folder, model, bias=True, num_key_value_heads=2), model
+
+
+def llama3(folder: Path, scaled: bool = False, tied: bool = False) -> tuple[Pair, PreTrainedModel]:
+    """LLaMA3-Instruct: bfloat16 in shards, groups of heads, its own rope base; from 3.1 on scaled, the small ones of 3.2 tied."""
+    rope = {"rope_type": "llama3", **SCALED} if scaled else {"rope_type": "default"}
+    parameters = {"rope_parameters": {**rope, "rope_theta": 500000.0}, "tie_word_embeddings": tied}
+    model, stored = _stored(torch.bfloat16, **NEW, **parameters)
+    target = _target(folder, byte_level)
+    stored.save_pretrained(target, max_shard_size="20KB")
+    write_json(target / "config.json", _configuration(stored, rope_theta=500000.0, rope_scaling=rope if scaled else None))
+    return _pair(folder, model, bias=False, num_key_value_heads=2, rope_theta=500000.0), model
+
+
+FAMILIES: dict[str, Callable[[Path], tuple[Pair, PreTrainedModel]]] = {
+    "vicuna": vicuna,
+    "llama2": llama2,
+    "llama3": llama3,
+    "llama3, scaled rope": lambda folder: llama3(folder, scaled=True),
+    "llama3, tied embedding": lambda folder: llama3(folder, scaled=True, tied=True),
+}
+
+
+def _stored(dtype: torch.dtype, **changes: Any) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """A model in float64 that loses nothing when it is stored in another dtype; and as it is stored."""
+    model = tiny.target(**changes)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.to(dtype))
+    return model, deepcopy(model).to(dtype)
+
+
+def _target(folder: Path, tokenizer: Any) -> Path:
+    tokenizer(folder / "target")
+    return folder / "target"
+
+
+def _configuration(model: PreTrainedModel, *leave: str, **keys: Any) -> dict[str, Any]:
+    """As transformers 4 wrote it: the rope's numbers stand by themselves."""
+    leave = (*leave, "rope_parameters", "dtype", "architectures")
+    kept = {name: value for name, value in model.config.to_dict().items() if name not in leave}
+    return {**kept, "architectures": ["LlamaForCausalLM"], "torch_dtype": str(model.dtype).removeprefix("torch."), **keys}
+
+
+def _write_bin_shards(folder: Path, tensors: dict[str, Tensor], n: int = 2) -> None:
+    names = [f"pytorch_model-{i + 1:05}-of-{n:05}.bin" for i in range(n)]
+    where = {tensor: names[i * n // len(tensors)] for i, tensor in enumerate(tensors)}
+    for name in names:
+        torch.save({tensor: tensors[tensor].clone() for tensor, shard in where.items() if shard == name}, folder / name)
+    write_json(folder / "pytorch_model.bin.index.json", {"metadata": {}, "weight_map": where})
+
+
+def _pair(folder: Path, model: PreTrainedModel, leave: tuple[str, ...] = (), **shape: Any) -> Pair:
+    """A target that is there already, and a head for it as EAGLE's authors publish theirs."""
+    shape = {"num_key_value_heads": 4} | shape
+    write_head(folder / "draft", tiny.fitting(model, **shape).half(), leave)
+    return Pair(folder.name, folder / "target", folder / "draft", own=True)
+
+
+def write_head(folder: Path, head: EagleHead, leave: tuple[str, ...] = ()) -> None:
+    """float16 in one .bin, the embedding included; a configuration says nothing of a bias that is there."""
+    folder.mkdir(parents=True)
+    torch.save(dict(head.state_dict()), folder / "pytorch_model.bin")
+    config = {name: value for name, value in head.config.to_json().items() if name not in ("architectures", *leave)}
+    if head.config.bias:
+        del config["bias"]
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"], "torch_dtype": "float16"}))

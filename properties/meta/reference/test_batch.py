@@ -1,0 +1,281 @@
+"""Texts that share passes: each is what it is alone, and a pass serves them all; every planted fault of the batch is seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from eagle2_ref.batch import Batch, together
+from eagle2_ref.coins import Coins, EnumeratedCoins, KeyedCoins, SeededCoins, executions, unfold
+from eagle2_ref.decode import Decoder, Generation
+from eagle2_ref.drafters.base import Drafter
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2, propose_together
+from eagle2_ref.errors import BadInput
+from eagle2_ref.model.network import Rows
+from eagle2_ref.model.target import Target
+from eagle2_ref.rules import RULES
+from eagle2_ref.sampling import SamplingParams, law
+from eagle2_ref.tree import DraftTree
+from harness.implementations.reference import between
+from harness.mutants import GALLERY
+from harness.mutants.batch import ONE_LENGTH
+from harness.mutants.planting import Asked, PlantedLaw
+from harness.pairs import shipped
+from harness.settings import Settings
+from properties.meta.helpers import tiny
+from properties.meta.helpers.mutant_stage import Scene
+from properties.meta.reference.test_target import ROUNDING, WAYS, running
+
+CONTEXT = 96
+LENGTHS = (1, 13, 5, CONTEXT - 4, 2, 40, CONTEXT - 1, 9)
+TEMPERATURES = (0.0, 0.7, 1.3)
+
+
+@cache
+def decoder(kind: str = "llama", lean: bool = True, rule: str = "reject", draft: bool = True) -> Decoder:
+    model = tiny.target(kind)
+    target = running(model, lean)
+    drafter = Eagle2(tiny.fitting(model), target.network.lm_head, Budget(3, 4, 12)) if draft else None
+    return Decoder(target, drafter, RULES[rule])
+
+
+def asked(n: int = 12, **changes: Any) -> tuple[list[list[int]], list[SamplingParams]]:
+    """Prompts of all lengths, two of which fill the context; temperatures, limits and ends of text in turn."""
+    prompts = [tiny.tokens(LENGTHS[row % 8], seed=row) for row in range(n)]
+    params = [
+        {
+            "temperature": TEMPERATURES[row % 3],
+            "max_new_tokens": (17, 1, 30, 8, 2)[row % 5],
+            "eos_token_id": [3, 7, 20, 33, 41, 55] if row % 5 in (0, 2) else None,
+            "repetition_penalty": (None, None, None, 1.3)[row % 4],
+            "top_k": (None, 12)[row % 2],
+            **changes,
+        }
+        for row in range(n)
+    ]
+    return prompts, [SamplingParams.of(param) for param in params]
+
+
+def told(made: Generation) -> object:
+    blocks = [(b.start, b.tokens, b.accepted, b.path, b.tree.tokens.tolist(), b.tree.parents.tolist()) for b in made.blocks]
+    return made.tokens, made.finish, made.target_passes, made.draft_passes, blocks
+
+
+def coins(row: int) -> Coins:
+    return KeyedCoins(row) if row % 2 else SeededCoins(row)
+
+
+@pytest.mark.parametrize(("kind", "lean"), WAYS)
+def test_a_text_is_what_it_is_alone(kind: str, lean: bool) -> None:
+    """Tokens, blocks with their trees, end, and passes; whatever the neighbours are, and when they finish."""
+    prompts, params = asked()
+    alone = [decoder(kind, lean).generate(prompts[row], params[row], coins(row)) for row in range(len(prompts))]
+    assert {made.finish for made in alone} == {"eos", "length", "context"}
+    made = Batch(decoder(kind, lean), 5).generate(prompts, params, [coins(row) for row in range(len(prompts))])
+    assert [told(row) for row in made] == [told(row) for row in alone]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 12, 100])
+@pytest.mark.parametrize("draft", [True, False], ids=["drafted", "control"])
+@pytest.mark.parametrize("rule", RULES)
+def test_for_every_size(size: int, rule: str, draft: bool) -> None:
+    """With more texts than places and with fewer, with a drafter and without."""
+    prompts, params = asked(9)
+    one = decoder(rule=rule, draft=draft)
+    made = Batch(one, size).generate(prompts, params, [coins(row) for row in range(9)])
+    assert [told(row) for row in made] == [told(one.generate(prompts[row], params[row], coins(row))) for row in range(9)]
+
+
+class Parrot(Drafter):
+    """A drafter of another kind, which proposes what it saw before."""
+
+    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:  # noqa: ARG002
+        self.text: list[int] = []
+
+    def observe(self, tokens: Sequence[int], features: torch.Tensor) -> None:
+        assert len(tokens) == len(features)
+        self.text += tokens
+
+    def propose(self, depth: int) -> DraftTree:
+        chain = self.text[-depth - 1 : -1] if depth else []
+        return DraftTree.of([self.text[-1], *chain], list(range(-1, len(chain))))
+
+
+def test_any_drafter_serves_a_batch() -> None:
+    """Each text has one of its own, which `begin` must part from the others."""
+    prompts, params = asked(6)
+    one = Decoder(decoder().target, Parrot(), RULES["walk"])
+    made = Batch(one, 4).generate(prompts, params, [coins(row) for row in range(6)])
+    assert [told(row) for row in made] == [told(one.generate(prompts[row], params[row], coins(row))) for row in range(6)]
+
+
+@pytest.mark.parametrize("pair", ["coin4", "coin6", "stdlib"])
+def test_shipped_pairs(pair: str) -> None:
+    """Also where a vocabulary of four tokens makes ties of whole histories, and where texts are bytes."""
+    where = shipped(pair)
+    one = Decoder.load(where.target, where.draft, Budget(3, 3, 8), RULES["reject"], "float64")
+    prompts = [[token % where.vocab_size for token in tiny.tokens(n, 256, n)] for n in (1, 9, 4, 1, 12)]
+    params = [SamplingParams(TEMPERATURES[row % 3], max_new_tokens=10) for row in range(5)]
+    made = Batch(one, 3).generate(prompts, params, [coins(row) for row in range(5)])
+    assert [told(row) for row in made] == [told(one.generate(prompts[row], params[row], coins(row))) for row in range(5)]
+
+
+@pytest.mark.parametrize(("kind", "lean"), WAYS)
+@torch.inference_mode()
+def test_a_shared_pass_says_what_single_ones_say(kind: str, lean: bool) -> None:
+    """Logits, features and caches: of prompts of 13, 30 and 2 tokens, then of trees of 9, 1 and 3 nodes behind them."""
+    target, prompts = decoder(kind, lean).target, [tiny.tokens(n, seed=n) for n in (13, 30, 2)]
+    tree = DraftTree.of([7, 1, 2, 3, 1, 5, 9, 11, 0], [-1, 0, 0, 1, 1, 2, 3, 6, 7])
+    trees = [tree, DraftTree.bare(4), DraftTree.of([8, 2, 9], [-1, 0, 1])]
+    joint, single = [Target(target.network) for _ in trees], [Target(target.network) for _ in trees]
+    chains = [DraftTree.of(prompt, list(range(-1, len(prompt) - 1))) for prompt in prompts]
+    first = together(joint, chains, prompts=True)
+    same(kind, joint, single, first, [text.prefill(prompt) for text, prompt in zip(single, prompts, strict=True)])
+    second, alone = together(joint, trees), [text.verify(own) for text, own in zip(single, trees, strict=True)]
+    for texts in (joint, single):
+        for text, own in zip(texts, trees, strict=True):
+            text.cache.keep(range(len(own)))  # all nodes, so that the entries of all are compared
+    same(kind, joint, single, second, alone)
+
+
+def same(kind: str, joint: list[Target], single: list[Target], ours: list[Rows], theirs: list[Rows]) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.logits.shape == b.logits.shape and (a.logits - b.logits).abs().max() <= ROUNDING[kind]
+        assert a.features.shape == b.features.shape and (a.features - b.features).abs().max() <= ROUNDING[kind]
+    for text, alone in zip(joint, single, strict=True):
+        for kept, expected in zip(text.cache.kept(), alone.cache.kept(), strict=True):
+            assert kept.shape == expected.shape and (kept - expected).abs().max() <= ROUNDING[kind]
+
+
+def test_trees_drafted_together_are_those_drafted_alone() -> None:
+    """With texts of several lengths to catch up with, again and again, and room for trees of several depths, or for none."""
+    model = tiny.target()
+    drafters = [Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(3, 4, 20)) for _ in range(8)]
+    joint, single = drafters[:4], drafters[4:]
+    for step in range(5):
+        for row in range(4):
+            n = (17, 1, 4, 30)[row] if step == 0 else (1, 5, 2, 3)[(row + step) % 4]
+            tokens = tiny.tokens(n, seed=10 * step + row)
+            features = torch.randn(n, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(row))
+            for drafter in (joint[row], single[row]):
+                drafter.observe(tokens, features)
+        depths = [(4, 9, 0, 2)[(row + step) % 4] if step < 4 else 4 for row in range(4)]  # a bare tree may leave it for later
+        for tree, drafter, depth in zip(propose_together(joint, depths), single, depths, strict=True):
+            expected = drafter.propose(depth)
+            assert torch.equal(tree.tokens, expected.tokens) and torch.equal(tree.parents, expected.parents)
+            assert (tree.values - expected.values).abs().max() <= 1e-12
+    for ours, theirs in zip(joint, single, strict=True):
+        assert ours.passes == theirs.passes and ours.cache.length == theirs.cache.length
+        assert (ours.cache.kept() - theirs.cache.kept()).abs().max() <= 1e-12
+
+
+def test_a_pass_serves_all() -> None:
+    """As many passes of the target as the longest text takes alone, and of the head as its layers; not one a text."""
+    one, calls = decoder(), Counter[str]()
+    assert isinstance(one.drafter, Eagle2)
+    network, head = one.target.network, one.drafter.head
+
+    def counted(what: str, part: Any) -> Any:
+        return between(part, lambda *given: (calls.update([what]), part(*given))[1])
+
+    one.target.network, one.drafter.head = counted("target", network), counted("head", head)
+    try:
+        prompts, params = asked(1)
+        made = Batch(one, 8).generate(prompts * 8, params * 8, [coins(row) for row in range(8)])
+    finally:
+        one.target.network, one.drafter.head = network, head
+    assert calls["target"] == max(row.target_passes for row in made) < sum(row.target_passes for row in made)
+    assert calls["head"] == max(row.draft_passes for row in made)
+
+
+def test_rows_are_independent() -> None:
+    """Over all coins the joint law of two rows is the product of the laws that they have alone, and sums to 1."""
+    model = tiny.target(vocab_size=4)
+    one = Decoder(Target(model), Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(1, 1, 1)), RULES["reject"])
+    prompts, params = [[1, 2, 3], [0]], [SamplingParams(t, max_new_tokens=2) for t in (0.7, 1.3)]
+
+    def pairs(coins: EnumeratedCoins) -> list[list[int]]:
+        return [row.tokens for row in Batch(one, 2).generate(prompts, params, [coins, coins])]
+
+    joint, alone = Counter[Any](), [Counter[Any](), Counter[Any]()]
+    for (first, second), weight in executions(pairs):
+        for left, odds in unfold(first):
+            for right, more in unfold(second):
+                joint[left, right] += weight * odds * more
+    for odds_alone, prompt, param in zip(alone, prompts, params, strict=True):
+        for tokens, weight in executions(lambda coins: one.generate(prompt, param, coins).tokens):  # noqa: B023
+            for text, odds in unfold(tokens):
+                odds_alone[text] += weight * odds
+    assert len(joint) == 256 and abs(sum(joint.values()) - 1) <= 1e-12
+    assert all(abs(weight - alone[0][left] * alone[1][right]) <= 1e-12 for (left, right), weight in joint.items())
+
+
+def test_what_cannot_be_continued_is_refused_at_once() -> None:
+    """Before any text is begun; a call of no prompts has no answers."""
+    params, coins = [SamplingParams(0.0)] * 2, [KeyedCoins(0)] * 2
+    with pytest.raises(BadInput, match="the prompt has token 64"):
+        Batch(decoder()).generate([[1], [64]], params, coins)
+    with pytest.raises(BadInput, match="batch is 0"):
+        Batch(decoder(), 0)
+    assert Batch(decoder()).generate([], [], []) == []
+
+
+# --- the chapter, red and green ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return Scene.set(tmp_path_factory.mktemp("scene"))
+
+
+FAULTS = [(label, name, case) for label, told in GALLERY.items() if told.part == "batch" for name, case in told.killers.items()]
+
+
+@pytest.mark.parametrize(("label", "name", "case"), FAULTS, ids=lambda value: value.replace(" ", "-"))
+def test_a_fault_of_the_batch_is_seen(label: str, name: str, case: str, scene: Scene) -> None:
+    result = scene.verdict(name, case, f"mutant:{label}")
+    assert result.verdict == "fault", result.summary
+
+
+@pytest.mark.parametrize(("name", "case"), sorted({(name, case) for _, name, case in FAULTS}))
+@pytest.mark.parametrize("impl", ["ref", "ref:rule=walk"])
+def test_the_reference_in_batches_is_green(name: str, case: str, impl: str, scene: Scene) -> None:
+    result = scene.verdict(name, case, impl)
+    assert result.verdict == "pass", result.summary
+
+
+class LastOfTiesTogether(PlantedLaw):
+    """A black box that takes the last of equally likely tokens in a call of several rows, the first where one is alone."""
+
+    capabilities = frozenset({"temperature", "budget"})
+
+    def generate(self, prompts: Any, params: Any, seeds: Any) -> Any:
+        self.alone = len(prompts) == 1
+        return super().generate(prompts, params, seeds)
+
+    def wrong(self, p: torch.Tensor, asked: Asked) -> torch.Tensor:
+        if self.alone or asked.params.temperature:
+            return p
+        return law(asked.logits.flip(-1), asked.tree, asked.text, asked.params).flip(-1)
+
+
+class SecondBestTogether(LastOfTiesTogether):
+    """One that takes the second best token there."""
+
+    def wrong(self, p: torch.Tensor, asked: Asked) -> torch.Tensor:
+        second = asked.logits.scatter(-1, asked.logits.argmax(-1, keepdim=True), float("-inf"))
+        return p if self.alone or asked.params.temperature else second.softmax(-1)
+
+
+@pytest.mark.parametrize(("planted", "expected"), [("LastOfTiesTogether", "tie"), ("SecondBestTogether", "fault")])
+def test_greedy_rows_of_a_black_box_are_judged_by_their_margin(planted: str, expected: str, tmp_path: Path) -> None:
+    """Where two tokens are equally likely a row may part from what it is alone; elsewhere it may not."""
+    (tmp_path / "bytes").symlink_to(shipped("coin6").target.parent)  # the pair with ties, where the scene has its own
+    result = Scene(Settings(), tmp_path).verdict("BATCH-1", ONE_LENGTH, f"py:{__name__}:{planted}")
+    assert result.verdict == expected, result.summary

@@ -1,0 +1,78 @@
+"""Texts that share a room: each keeps what is its own, whoever comes and goes, and is not copied while it stays where it is."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from eagle2_ref.model.cache import Cache, Kept, Room, beside
+from eagle2_ref.model.hf_model import HostedCache
+
+LAYERS, HEADS, DIM = 3, 2, 4
+
+
+def empty(lean: bool) -> Kept:
+    device = torch.device("cpu")
+    return Cache(LAYERS, HEADS, DIM, torch.float64, device, capacity=2) if lean else HostedCache(Room(2), device)
+
+
+def write(cache: Kept, new: Tensor) -> None:
+    """A pass that writes new entries [layers, 2, texts, heads, n, dim]."""
+    cache.open(new.shape[-2])  # type: ignore[attr-defined]
+    for layer, entries in enumerate(new):
+        if isinstance(cache, Cache):
+            cache.write(layer, entries)
+        elif isinstance(cache, HostedCache):
+            for which in range(2):
+                cache.write(2 * layer + which, entries[which])
+
+
+@pytest.mark.parametrize("lean", [True, False], ids=["lean", "hosted"])
+def test_each_text_keeps_its_own(lean: bool) -> None:
+    """In any order, with texts that leave and new ones, paths of any length, and passes of a text alone in between."""
+    chance, generator = random.Random(0), torch.Generator().manual_seed(0)  # noqa: S311
+    texts = [(empty(lean), torch.zeros(LAYERS, 2, 1, HEADS, 0, DIM, dtype=torch.float64)) for _ in range(4)]
+    for _ in range(60):
+        chance.shuffle(texts)
+        if chance.random() < 0.4:
+            texts.pop()
+            started = empty(lean)
+            new = torch.randn(LAYERS, 2, 1, HEADS, 3, DIM, dtype=torch.float64, generator=generator)
+            write(started, new)
+            started.keep(range(3))
+            texts += [(started, new)]
+        joint = beside([cache for cache, _ in texts])
+        new = torch.randn(LAYERS, 2, len(texts), HEADS, 5, DIM, dtype=torch.float64, generator=generator)
+        write(joint, new)
+        for row, (cache, expected) in enumerate(texts):
+            path = sorted(chance.sample(range(5), chance.randrange(1, 5)))
+            cache.keep(path)
+            texts[row] = cache, torch.cat([expected, new[:, :, row : row + 1, :, path]], dim=-2)
+        assert joint.lengths.tolist() == [expected.shape[-2] for _, expected in texts]
+        cache, expected = texts[-1]
+        write(cache, new[:, :, :1])
+        cache.keep([0])
+        texts[-1] = cache, torch.cat([expected, new[:, :, :1, :, :1]], dim=-2)
+        for cache, expected in texts:
+            assert all(torch.equal(kept, own) for kept, own in zip(cache.kept(), expected, strict=True))
+
+
+def test_a_text_that_stays_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nobody comes or goes nothing moves; into the row of one that leaves moves the one that stands there now."""
+    copied, entries = list[Kept](), Cache._entries
+
+    def noted(cache: Cache) -> list[Tensor]:
+        copied.append(cache)
+        return entries(cache)
+
+    monkeypatch.setattr(Cache, "_entries", noted)
+    caches = [empty(True) for _ in range(4)]
+    beside(caches)
+    store = caches[0]._room.tensors[0]
+    for texts, moved in ((caches, []), ([caches[0], caches[3], caches[2]], [caches[3]])):
+        copied.clear()
+        beside(texts)
+        assert set(copied) == set(moved) and caches[0]._room.tensors[0] is store

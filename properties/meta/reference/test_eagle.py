@@ -1,0 +1,201 @@
+"""EAGLE's static tree: its shape, its drafts against an expansion by hand, and the cache that it leaves as it found it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from eagle2_ref.coins import Coins, SeededCoins, executions
+from eagle2_ref.drafters.eagle import PUBLISHED, Eagle, EagleDrafter
+from eagle2_ref.drafters.tree_choices import Slot, cut
+from eagle2_ref.errors import BadInput
+from eagle2_ref.model.target import Target
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
+from harness.implementations import connect
+from harness.pairs import shipped
+from properties.meta.helpers import tiny
+from properties.meta.reference.test_drafter import features
+
+PARAMS: dict[str, SamplingParams] = {
+    "plain": SamplingParams(),
+    "cool": SamplingParams(temperature=0.6, top_k=20),
+    "looking back": SamplingParams(temperature=0.8, repetition_penalty=1.5),
+}
+GREEDY = SamplingParams(temperature=0.0)
+WHOLE = Eagle()
+TEXT = tiny.tokens(40)
+WEIGHTS = torch.randn(64, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64) / 5  # for laws that leave choices
+
+
+def drafter(method: Eagle = WHOLE, vocab_size: int = 64) -> EagleDrafter:
+    return EagleDrafter(tiny.head(vocab_size), lambda features: features @ WEIGHTS[:vocab_size].to(features).T, method)
+
+
+def begun(one: EagleDrafter, params: SamplingParams, coins: Coins, pieces: Sequence[int] = (9,)) -> EagleDrafter:
+    """Told of TEXT, in pieces, with a tree after each piece but the last; the newest token is the one behind them."""
+    one.begin(TEXT[:1], params, coins)
+    end = 0
+    for i, n in enumerate(pieces):
+        one.observe(TEXT[end + 1 : end + n + 1], features(40)[end : end + n])
+        end += n
+        if i + 1 < len(pieces):
+            one.propose(9)
+    return one
+
+
+def places(tree: Tree) -> list[Slot]:
+    """The slot of every node."""
+    found: list[Slot] = [()]
+    for node in range(1, len(tree)):
+        parent = tree.parent(node)
+        found.append((*found[parent], tree.children(parent).index(node)))
+    return found
+
+
+@torch.inference_mode()
+def after(one: EagleDrafter, n: int, path: Sequence[int], params: SamplingParams) -> Tensor:
+    """The head's law [V] behind a path on the first n features: one pass over the whole past a token, no cache, no tree mask."""
+    tokens, known = torch.tensor([*TEXT[1 : n + 1], *path]), features(40)[:n]
+    for i in range(n, n + len(path) + 1):
+        known = torch.cat([known, one.head(tokens[None, :i], known[None], torch.arange(i))[0, -1:]])
+    history = torch.tensor([[*TEXT[: n + 1], *path]])
+    law: Tensor = params.processors()(history, one.lm_head(known[-1:])).softmax(-1)[0]
+    return law
+
+
+def test_the_published_tree() -> None:
+    """25 nodes; 4, 8, 8, 3 and 2 of them in its layers; parents before children, and no child without its earlier siblings."""
+    assert Counter(map(len, PUBLISHED)) == {1: 4, 2: 8, 3: 8, 4: 3, 5: 2}
+    assert Eagle() == Eagle(k=4, depth=5, m=25) and cut(PUBLISHED, 4, 5, 25) == PUBLISHED
+    children = Counter("".join(map(str, slot[:-1])) for slot in PUBLISHED)
+    assert children == {"": 4, "0": 3, "1": 2, "2": 2, "3": 1, "00": 3, "01": 2, "02": 2, "10": 1, "000": 3, "0000": 2}
+    for i, slot in enumerate(PUBLISHED):
+        assert slot[:-1] in [(), *PUBLISHED[:i]]
+        assert slot[-1] == 0 or (*slot[:-1], slot[-1] - 1) in PUBLISHED[:i]
+
+
+@pytest.mark.parametrize(
+    ("k", "depth", "m", "left"),
+    [
+        (1, 5, 25, ["0", "00", "000", "0000", "00000"]),
+        (2, 2, 25, ["0", "1", "00", "01", "10", "11"]),
+        (4, 1, 3, ["0", "1", "2"]),
+        (2, 3, 4, ["0", "1", "00", "01"]),
+    ],
+)
+def test_a_smaller_budget_takes_a_part_of_it(k: int, depth: int, m: int, left: list[str]) -> None:
+    assert ["".join(map(str, slot)) for slot in cut(PUBLISHED, k, depth, m)] == left
+
+
+@pytest.mark.parametrize("pieces", [(9,), (5, 1, 4), (3, 6)], ids=str)
+@pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
+def test_q_is_the_heads_own_law_along_every_path(params: SamplingParams, pieces: tuple[int, ...]) -> None:
+    """At every node that has children, of which each has probability; all slots are filled, with tokens that differ."""
+    one = begun(drafter(), params, SeededCoins(4), pieces)
+    tree = one.propose(9)
+    assert isinstance(tree, SampledTree) and tree.token(ROOT) == TEXT[sum(pieces)]
+    assert places(tree)[1:] == PUBLISHED
+    for node in range(len(tree)):
+        tokens = [tree.token(child) for child in tree.children(node)]
+        if tokens:
+            path = [tree.token(i) for i in tree.path(node)]
+            assert (tree.q[node] - after(one, sum(pieces), path, params)).abs().max() <= 1e-9
+        assert len(set(tokens)) == len(tokens) and all(tree.q[node, token] > 0 for token in tokens)
+
+
+@pytest.mark.parametrize("penalty", [None, 1.5])
+def test_at_temperature_0_the_likeliest_tokens_fill_the_slots(penalty: float | None) -> None:
+    """In order; and values are the products of their confidences."""
+    params = replace(GREEDY, repetition_penalty=penalty)
+    one = begun(drafter(), params, SeededCoins(0))
+    tree = one.propose(9)
+    assert isinstance(tree, DraftTree) and places(tree)[1:] == PUBLISHED
+    for node in range(len(tree)):
+        if children := tree.children(node):
+            law = after(one, 9, [tree.token(i) for i in tree.path(node)], params)
+            assert [tree.token(child) for child in children] == law.topk(len(children)).indices.tolist()
+            for child in children:
+                due = float(tree.values[node]) + float(law[tree.token(child)].log())
+                assert float(tree.values[child]) == pytest.approx(due, rel=1e-6)
+
+
+def test_children_are_drawn_without_replacement() -> None:
+    """Over all draws: q(a) q(b) / (1 - q(a)) for the siblings a, b, and for the child of each what q is behind it."""
+    params, total = SamplingParams(top_k=3), 0.0
+
+    def propose(coins: Coins) -> DraftTree | SampledTree:
+        return begun(drafter(Eagle(2, 2, 3), 6), params, coins).propose(9)
+
+    def of_six(tokens: Sequence[int]) -> list[int]:
+        return [token % 6 for token in tokens]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(f"{__name__}.TEXT", of_six(TEXT))
+        for tree, weight in executions(propose):
+            assert isinstance(tree, SampledTree)
+            a, b, c = tree.tokens[1:].tolist()
+            q, behind, rest = tree.q[0], tree.q[1], torch.arange(6) != a
+            assert weight == pytest.approx(float(q[a] * q[b] / q[rest].sum() * behind[c]))
+            total += weight
+    assert total == pytest.approx(1)
+
+
+def test_what_a_law_cannot_fill_stays_empty() -> None:
+    """Of a law of two tokens there are two children, and nothing below a slot that has none."""
+    tree = begun(drafter(), SamplingParams(top_k=2), SeededCoins(1)).propose(9)
+    assert places(tree)[1:] == [slot for slot in PUBLISHED if max(slot) < 2]
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), GREEDY])
+@pytest.mark.parametrize("room", range(6))
+def test_where_the_text_must_end_soon_the_tree_is_shallower(room: int, params: SamplingParams) -> None:
+    """One pass a layer, none for a bare tree; the cache holds the text alone, whatever was drafted."""
+    one = begun(drafter(), params, SeededCoins(0))
+    tree = one.propose(room)
+    assert places(tree)[1:] == [slot for slot in PUBLISHED if len(slot) <= room]
+    assert one.passes == room and one.cache.length == (9 if room else 0)
+
+
+def test_the_cache_is_left_as_it_was_found() -> None:
+    """The same entries as if no tree had been grown."""
+    grown, plain = (begun(drafter(Eagle(4, depth, 25)), SamplingParams(), SeededCoins(0), (6, 1, 3, 2)) for depth in (5, 1))
+    for one in (grown, plain):
+        one.propose(9)
+    assert (grown.cache.kept() - plain.cache.kept()).abs().max() <= 1e-12
+
+
+def test_shape_does_not_hang_on_what_was_drawn() -> None:
+    """With other coins other tokens, in the same slots."""
+    trees = [begun(drafter(), SamplingParams(), SeededCoins(seed)).propose(9) for seed in range(8)]
+    assert len({tuple(tree.parents.tolist()) for tree in trees}) == 1
+    assert len({tuple(tree.tokens.tolist()) for tree in trees}) > 4
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_texts_share_no_state(temperature: float) -> None:
+    """Those of a batch are what they are alone, drafts and all; and a text that is begun forgets the one before."""
+    alone, together = (connect("ref:drafter=eagle").open(shipped("coin4"), batch=n, dtype="float64") for n in (1, 3))
+    params = [{"temperature": temperature, "max_new_tokens": n} for n in (9, 14, 5, 11)]
+    asked: Any = [[[1, 2], [3], [0, 1, 2, 3], [2, 2]], params, range(4)]
+    assert together.generate(*asked) == alone.generate(*asked) == alone.generate(*asked)
+
+
+@pytest.mark.parametrize("options", [{"k": 0}, {"depth": 0}, {"m": 0}, {"m": 2.5}])
+def test_options_that_are_none_are_refused(options: dict[str, Any]) -> None:
+    pair = shipped("coin4")
+    with pytest.raises(BadInput, match=f"{next(iter(options))} is"):
+        Eagle(**options).drafter(Target.load(pair.target), pair.draft)
+
+
+def test_a_damaged_head_is_told() -> None:
+    one = drafter()
+    one.head.fc[0, 0] = float("nan")
+    with pytest.raises(BadInput, match="the drafter's logits are not numbers"):
+        begun(one, SamplingParams(), SeededCoins(0)).propose(9)

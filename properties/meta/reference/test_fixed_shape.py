@@ -1,0 +1,141 @@
+"""Fixed shapes: the texts, blocks and trees of the plain loop, coin for coin; and each part of a step beside its plain one."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eagle2_ref.coins import ScriptedCoins, SeededCoins, invert
+from eagle2_ref.decode import Decoder, Generation
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.errors import BadInput
+from eagle2_ref.fixed_shape import GRAIN, Static, ancestors, draw, follow, laws
+from eagle2_ref.model.target import Target
+from eagle2_ref.rules import walk
+from eagle2_ref.sampling import SamplingParams, law
+from eagle2_ref.tree import DraftTree
+from properties.meta.helpers import tiny
+from properties.meta.reference.test_target import LEAN, running
+
+PARAMS: list[dict[str, Any]] = [
+    {"temperature": 0.0},
+    {"temperature": 1.0},
+    {"temperature": 0.7, "top_k": 9},
+    {"temperature": 1.3, "top_p": 0.8, "eos_token_id": [3, 7, 20, 33]},
+    {"temperature": 1.0, "min_p": 0.05, "eos_token_id": 5},
+]
+
+
+@cache
+def decoders(kind: str = "llama", k: int = 3, depth: int = 4, m: int = 12, draft: bool = True) -> tuple[Decoder, Static]:
+    model = tiny.target(kind)
+    target = running(model, lean=True)
+    drafter = Eagle2(tiny.fitting(model), target.network.lm_head, Budget(k, depth, m)) if draft else None
+    decoder = Decoder(target, drafter, walk)
+    return decoder, Static(decoder)
+
+
+def same(*made: Generation, depth: int) -> None:
+    """Near the end of a text plain trees are cut short, and blocks may differ; the text never does."""
+    plain, fixed = made
+    assert (plain.tokens, plain.finish) == (fixed.tokens, fixed.finish)
+    logprobs = [[value for block in one.blocks for value in block.logprobs] for one in made]
+    assert logprobs[0] == pytest.approx(logprobs[1], abs=1e-9)
+    start = plain.blocks[0].start
+    for ours, theirs in zip(plain.blocks, fixed.blocks, strict=False):
+        assert (ours.start, theirs.tree.token(0)) == (theirs.start, ours.tree.token(0))
+        if ours.start + depth + 1 > start + len(plain.tokens):
+            break
+        assert (ours.tokens, ours.accepted, ours.path) == (theirs.tokens, theirs.accepted, theirs.path)
+        assert ours.tree.tokens.tolist() == theirs.tree.tokens.tolist()
+        assert ours.tree.parents.tolist() == theirs.tree.parents.tolist()
+        assert isinstance(ours.tree, DraftTree) and isinstance(theirs.tree, DraftTree)
+        assert ours.tree.values.tolist() == pytest.approx(theirs.tree.values.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=str)
+@pytest.mark.parametrize("kind", LEAN)
+@pytest.mark.parametrize("draft", [True, False], ids=["drafted", "control"])
+def test_the_text_is_that_of_the_plain_loop(kind: str, draft: bool, params: dict[str, Any]) -> None:
+    """In float64, for the same coins: prompts of all lengths, one after the other, with ends of text and a full context."""
+    plain, fixed = decoders(kind, draft=draft)
+    for n in (13, 1, 40, 90):
+        asked = SamplingParams.of({**params, "max_new_tokens": 25})
+        same(*(one.generate(tiny.tokens(n, seed=n), asked, SeededCoins(n)) for one in (plain, fixed)), depth=4)
+
+
+@pytest.mark.parametrize(("k", "depth", "m"), [(1, 1, 1), (1, 6, 6), (4, 1, 3), (2, 7, 20), (8, 3, 60), (5, 5, 2)])
+def test_for_every_budget(k: int, depth: int, m: int) -> None:
+    plain, fixed = decoders("llama", k, depth, m)
+    for temperature in (0.0, 1.0):
+        asked = SamplingParams(temperature, max_new_tokens=30)
+        same(*(one.generate(tiny.tokens(9), asked, SeededCoins(4)) for one in (plain, fixed)), depth=depth)
+
+
+def test_a_text_that_needs_more_room_gets_it() -> None:
+    """Capacities come in grains; a longer text is given new caches, and a shorter one after it uses them."""
+    model = tiny.target(max_position_embeddings=3 * GRAIN)
+    target = running(model, lean=True)
+    plain = Decoder(target, Eagle2(tiny.fitting(model), target.network.lm_head, Budget(3, 4, 12)), walk)
+    fixed = Static(plain)
+    for n in (10, GRAIN - 20, 2 * GRAIN, 10):
+        asked = SamplingParams(1.0, max_new_tokens=30)
+        same(*(one.generate(tiny.tokens(n), asked, SeededCoins(n)) for one in (plain, fixed)), depth=4)
+    assert fixed._state is not None and fixed._state.target.capacity == 3 * GRAIN
+
+
+@given(st.data())
+def test_nodes_are_followed_as_walk_follows_them(data: st.DataObject) -> None:
+    """Any tree, any law, any coins: the accepted path, its tokens and the one more are those of the rule."""
+    tokens, parents = [0], [-1]
+    for _ in range(data.draw(st.integers(0, 12))):
+        parent = data.draw(st.integers(0, len(tokens) - 1))
+        free = [x for x in range(4) if x not in (t for t, p in zip(tokens, parents, strict=True) if p == parent)]
+        if free:
+            tokens.append(data.draw(st.sampled_from(free)))
+            parents.append(parent)
+    tree = DraftTree.of(tokens, parents)
+    depth = max(tree.depths) + data.draw(st.integers(0, 2))
+    weights = data.draw(st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=4, max_size=4), min_size=len(tokens)))
+    p = torch.tensor([row if sum(row) else [1.0] * 4 for row in weights[: len(tokens)]], dtype=torch.float64)
+    p = p / p.sum(-1, keepdim=True)
+    u = data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1 - 2**-53]), min_size=depth + 1, max_size=depth + 1))
+    expected = walk(tree, p, ScriptedCoins(u))
+    sees = ancestors(tree.parents, depth)
+    assert torch.equal(sees, tree.ancestors())
+    depths = sees.sum(1) - 1
+    assert depths.tolist() == tree.depths
+    drawn = draw(p, torch.tensor(u, dtype=torch.float64)[depths])
+    path, accepted = follow(tree.tokens, tree.parents, sees, depths, drawn, depth)
+    assert path[1 : int(accepted)].tolist() == expected.path
+    assert drawn[path[: int(accepted)]].tolist() == expected.tokens(tree)
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-30, 0.1, 1.0]), min_size=1, max_size=9).filter(any), st.floats(0, 1, exclude_max=True))
+def test_a_token_is_drawn_as_invert_draws_it(weights: list[float], u: float) -> None:
+    p = torch.tensor([weights], dtype=torch.float64) / sum(weights)
+    assert draw(p, torch.tensor([u], dtype=torch.float64)).tolist() == [invert(p[0], u)]
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=str)
+def test_laws_are_those_of_sampling(params: dict[str, Any]) -> None:
+    asked, logits = SamplingParams.of(params), torch.randn(3, 64, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    tree = DraftTree.of([1, 2, 3], [-1, 0, 0])
+    assert torch.equal(laws(logits, asked)[0], law(logits, tree, [5, 1], asked))
+
+
+def test_what_has_no_fixed_shape_is_refused() -> None:
+    """Models that go through transformers, trees that stop by themselves, penalties: told, not ignored."""
+    plain, fixed = decoders()
+    with pytest.raises(BadInput, match="a repetition penalty looks back"):
+        fixed.generate([1, 2], SamplingParams(1.0, repetition_penalty=1.2), SeededCoins(0))
+    with pytest.raises(BadInput, match="the target is no LLaMA"):
+        Static(Decoder(Target(tiny.target())))
+    head = tiny.fitting(tiny.target())
+    with pytest.raises(BadInput, match="trees have no fixed shape"):
+        Static(Decoder(plain.target, Eagle2(head, plain.target.network.lm_head, Budget(3, 4, 12, layer=0.5)), walk))

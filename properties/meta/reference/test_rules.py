@@ -1,0 +1,174 @@
+"""The rules, coin by coin: what each coin decides, at its boundaries too, and their law in exact arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from fractions import Fraction
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins, SeededCoins, executions, unfold
+from eagle2_ref.rules import RULES, Accepted, reject, walk, without
+from eagle2_ref.tree import DraftTree
+from harness.distributions.induction import departure
+from properties.strategies import trees_with_laws
+
+LAST = math.nextafter(1.0, 0.0)
+# The root has children 1 and 2 (tokens 3 and 1); node 1 has child 3 (token 0).
+TREE = DraftTree.of([2, 3, 1, 0], [-1, 0, 0, 1])
+
+
+def rows(*laws: list[float]) -> Tensor:
+    return torch.tensor(laws, dtype=torch.float64)
+
+
+P = rows([0.125, 0.25, 0.125, 0.5], [0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.25, 0.25, 0.25, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("coins", "path", "token"),
+    [
+        ([0.0, 0.0, 0.0], [1, 3], 0),  # both accepted; bonus drawn after node 3
+        ([math.nextafter(0.5, 0), math.nextafter(0.5, 0), LAST], [1, 3], 3),
+        ([0.0, 0.5, 0.0], [1], 1),  # 0.5 is not below p = 0.5: token 0 is rejected, and the rest of node 1 is token 1
+        ([0.5, 0.0, 0.0], [2], 2),  # token 3 rejected, token 1 accepted; node 2 is a leaf
+        ([0.5, 0.5, 0.0], [], 0),  # both rejected; of {0: 1/8, 2: 1/8} the first
+        ([LAST, LAST, LAST], [], 2),
+        ([0.5, math.nextafter(0.5, 0), 0.0], [2], 2),  # what remains after token 3: token 1 has 0.25 / 0.5
+    ],
+    ids=str,
+)
+def test_reject_asks_one_coin_a_child(coins: list[float], path: list[int], token: int) -> None:
+    """A child is accepted where its coin is strictly below what remains for its token; then one more token is drawn."""
+    script = ScriptedCoins(coins)
+    assert reject(TREE, P, script) == Accepted(path, token)
+    with pytest.raises(StopIteration):
+        script.uniform()
+
+
+@pytest.mark.parametrize(
+    ("coins", "path", "token"),
+    [
+        ([0.0], [], 0),
+        ([0.125, 0.0], [2], 2),
+        ([0.5, 0.0, 0.0], [1, 3], 0),
+        ([LAST, LAST], [1], 1),
+        ([LAST, 0.0, LAST], [1, 3], 3),
+    ],
+    ids=str,
+)
+def test_walk_draws_one_token_a_node(coins: list[float], path: list[int], token: int) -> None:
+    """The draw is followed where a child carries it, and emitted where none does."""
+    script = ScriptedCoins(coins)
+    assert walk(TREE, P, script) == Accepted(path, token)
+    with pytest.raises(StopIteration):
+        script.uniform()
+
+
+@pytest.mark.parametrize("coin", [0.0, LAST])
+def test_a_child_of_probability_zero_is_never_accepted(coin: float) -> None:
+    """Not by a coin of 0 either; and a child of probability one always is."""
+    p = rows([0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0])
+    assert reject(DraftTree.of([2, 0], [-1, 0]), p, ScriptedCoins([coin, coin])) == Accepted([], 3)
+    assert reject(DraftTree.of([2, 3], [-1, 0]), p, ScriptedCoins([coin, coin])) == Accepted([1], 1)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_bare_tree_is_one_step_of_ordinary_decoding(name: str) -> None:
+    """Nothing is accepted, and one token is drawn from p."""
+    found: dict[int, float] = {}
+    for accepted, weight in executions(lambda coins: RULES[name](DraftTree.bare(1), P[:1], coins)):
+        assert accepted.path == []
+        for (token,), share in unfold([accepted.token]):
+            found[token] = found.get(token, 0.0) + weight * share
+    assert found == {0: 0.125, 1: 0.25, 2: 0.125, 3: 0.5}
+
+
+@given(trees_with_laws(), st.integers(0, 1000), st.sampled_from(sorted(RULES)), st.sampled_from([SeededCoins, KeyedCoins]))
+def test_what_is_emitted_is_possible(instance: tuple[DraftTree, Tensor], seed: int, name: str, make: type[SeededCoins]) -> None:
+    """The path is a path of the tree, every token has positive probability where it is emitted, and p is left alone."""
+    tree, p = instance
+    before = p.clone()
+    accepted = RULES[name](tree, p, make(seed))
+    assert accepted.path == tree.path(([0, *accepted.path])[-1])
+    for node, token in zip([0, *accepted.path], accepted.tokens(tree), strict=True):
+        assert p[node, token] > 0
+    if name == "walk":
+        assert tree.child([0, *accepted.path][-1], accepted.token) is None
+    assert torch.equal(p, before)
+
+
+@given(trees_with_laws())
+def test_walk_with_keyed_coins_is_the_drawing_of_positions(instance: tuple[DraftTree, Tensor]) -> None:
+    """With coins keyed by position a tree changes nothing: each token is the winner at its position."""
+    tree, p = instance
+    coins = KeyedCoins(4)
+    coins.seek(20)
+    accepted = walk(tree, p, coins)
+    for depth, (node, token) in enumerate(zip([0, *accepted.path], accepted.tokens(tree), strict=True)):
+        alone = KeyedCoins(4)
+        alone.seek(20 + depth)
+        assert alone.categorical(p[node]) == token
+
+
+def test_without_is_the_law_given_that_the_draw_is_another() -> None:
+    """Zero at the token, the rest in proportion, and the argument as it was."""
+    r = P[0].clone()
+    assert without(r, 3).tolist() == [0.25, 0.5, 0.25, 0.0]
+    assert without(without(r, 3), 1).tolist() == [0.5, 0.0, 0.5, 0.0]
+    assert torch.equal(r, P[0])
+
+
+class Shares(list[Any]):
+    """A law in Fractions, with as much of a tensor's manner as a rule asks for."""
+
+    def clone(self) -> Shares:
+        return Shares(self)
+
+    def sum(self) -> Fraction:
+        return sum(self, Fraction(0))
+
+    def tolist(self) -> list[Any]:
+        return list(self)
+
+    def __truediv__(self, whole: Fraction) -> Shares:
+        return Shares(share / whole for share in self)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_law_in_fractions_is_literally_p(name: str) -> None:
+    """The rules as they are, on exact numbers: at every node Q(reaches it, then emits x) = Q(reaches it) p(x), not rounded."""
+    tree = DraftTree.of([0, 3, 2, 1, 1, 0, 3], [-1, 0, 0, 0, 1, 1, 4])
+    counts = [[1, 2, 0, 4], [3, 1, 0, 1], [1, 1, 1, 1], [0, 0, 5, 0], [2, 3, 5, 7], [1, 0, 0, 0], [9, 1, 1, 2]]
+    p = [Shares(Fraction(n, sum(row)) for n in row) for row in counts]
+    joint: dict[int, list[Fraction]] = defaultdict(lambda: [Fraction(0)] * 4)
+    for accepted, weight in executions(lambda coins: RULES[name](tree, cast(Tensor, p), coins)):
+        for tokens, share in unfold(accepted.tokens(tree)):
+            for node, token in zip([0, *accepted.path], tokens, strict=True):
+                joint[node][token] += weight * share
+    assert len(joint) == 6  # node 2 is refused for certain, for p(2) = 0 at the root
+    assert all(emitted == [sum(emitted) * share for share in p[node]] for node, emitted in joint.items())
+    assert sum(joint[0]) == 1
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_induction_costs_one_execution_a_node(name: str) -> None:
+    """For a real vocabulary and EAGLE-2's largest tree: 60 executions a prefix, and p at every node to rounding."""
+    generator = torch.Generator().manual_seed(3)
+    parents = [-1, *(int(torch.randint(max(0, i - 12), i + 1, (), generator=generator)) for i in range(59))]
+    p = torch.randn(60, 32_000, generator=generator, dtype=torch.float64).mul(4).softmax(-1)
+    tokens = [7, *(int(p[parent].topk(40).indices[i % 40]) for i, parent in enumerate(parents[1:]))]
+    runs = 0
+
+    def counted(tree: DraftTree, p: Tensor, coins: Coins) -> Accepted:
+        nonlocal runs
+        runs += 1
+        return RULES[name](tree, p, coins)
+
+    assert departure(counted, DraftTree.of(tokens, parents), p).distance <= 1e-12 and runs == 60

@@ -1,0 +1,178 @@
+"""Sampling parameters: p is what transformers' `generate` samples from, at every node, as if it had come that way."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from eagle2_ref.errors import BadInput
+from eagle2_ref.sampling import SamplingParams, law
+from eagle2_ref.tree import DraftTree
+from properties.meta.helpers import tiny
+
+TEXT = [*tiny.tokens(9, seed=3), 7]
+TREE = DraftTree.of([7, 1, 2, 7, 1, TEXT[0], 9], [-1, 0, 0, 1, 1, 2, 3])
+COMBINATIONS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.5},
+    {"temperature": 1.7},
+    {"top_k": 1},
+    {"top_k": 5},
+    {"top_k": 1000},
+    {"top_p": 0.3},
+    {"top_p": 0.9},
+    {"top_p": 1.0},
+    {"top_p": 1e-6},
+    {"min_p": 0.0},
+    {"min_p": 0.2},
+    {"min_p": 1.0},
+    {"repetition_penalty": 1.5},
+    {"repetition_penalty": 0.6},
+    {"repetition_penalty": 1.0, "temperature": 0.9},
+    {"temperature": 0.6, "top_k": 20, "top_p": 0.8},
+    {"temperature": 1.4, "top_p": 0.7, "min_p": 0.1},
+    {"temperature": 0.8, "top_k": 7, "top_p": 0.85, "min_p": 0.05, "repetition_penalty": 1.3},
+    {"temperature": 2.0, "top_k": 12, "min_p": 0.3, "repetition_penalty": 0.8},
+]
+
+
+@cache
+def model() -> PreTrainedModel:
+    """In float32, as `generate` samples in float32."""
+    return tiny.target().float()
+
+
+@cache
+def raw() -> Tensor:
+    """Logits [m + 1, V] of TREE's nodes, each by a plain pass over its own prefix."""
+    with torch.inference_mode():
+        return torch.stack([model()(torch.tensor([prefix(node)])).logits[0, -1] for node in range(len(TREE))])
+
+
+def prefix(node: int) -> list[int]:
+    return [*TEXT, *(TREE.token(i) for i in TREE.path(node))]
+
+
+def by_generate(text: list[int], params: dict[str, Any]) -> Tensor:
+    """The law of the next token as `generate` has it: the softmax of the scores that it reports. Off is told explicitly."""
+    off: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    ids = torch.tensor([text])
+    out = model().generate(
+        ids,
+        attention_mask=torch.ones_like(ids),  # or it would take token 0 for padding
+        do_sample=True,
+        max_new_tokens=1,
+        output_scores=True,
+        return_dict_in_generate=True,
+        pad_token_id=0,
+        **{**off, **params},
+    )
+    return torch.as_tensor(out.scores[0][0]).softmax(-1)
+
+
+@pytest.mark.parametrize("params", COMBINATIONS, ids=str)
+def test_the_law_is_that_of_generate(params: dict[str, Any]) -> None:
+    """At every node of a tree p is the law that `generate` reports after the text and the node's path: same order of
+    processors, same support, each node's own history under a repetition penalty."""
+    p = law(raw(), TREE, TEXT, SamplingParams.of(params))
+    for node in range(len(TREE)):
+        theirs = by_generate(prefix(node), params)
+        assert torch.equal(p[node] > 0, theirs > 0), node
+        assert (p[node] - theirs).abs().max() <= 1e-6, node
+
+
+def test_a_nodes_own_history_counts() -> None:
+    """Under a repetition penalty two nodes with equal logits have different laws, for what lies behind them differs."""
+    logits = raw()[:1].expand(len(TREE), -1)
+    plain = law(logits, TREE, TEXT, SamplingParams())
+    penalised = law(logits, TREE, TEXT, SamplingParams(repetition_penalty=1.5))
+    assert (plain == plain[0]).all() and not torch.equal(penalised[1], penalised[2])
+    assert torch.equal(penalised[0], law(logits[:1], DraftTree.bare(7), TEXT, SamplingParams(repetition_penalty=1.5))[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [4, 64, 1000])
+def test_at_temperature_0_the_first_of_equals_has_all_the_mass(dtype: torch.dtype, size: int) -> None:
+    """p is one at the largest logit, and of several at the first, wherever they lie; filters make no difference."""
+    generator = torch.Generator().manual_seed(size)
+    for _ in range(20):
+        logits = torch.randn(size, generator=generator).to(dtype)
+        tied = sorted(torch.randperm(size, generator=generator)[:3].tolist())
+        logits[tied] = logits.max() + 1
+        for params in (SamplingParams(0.0), SamplingParams(0.0, top_k=1, top_p=0.5, min_p=0.9)):
+            p = law(logits[None], DraftTree.bare(0), [0], params)[0]
+            assert p[tied[0]] == 1 and p.sum() == 1
+
+
+def test_the_law_is_as_wide_as_the_logits() -> None:
+    """Sixteen bits become float32, wider stays as it is; each row sums to one."""
+    for dtype, wide in ((torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)):
+        p = law(raw().to(dtype), TREE, TEXT, SamplingParams(0.7, top_k=9, repetition_penalty=1.2))
+        assert p.dtype == wide and p.shape == (len(TREE), 64)
+        assert (p.sum(-1) - 1).abs().max() <= 1e-6
+
+
+def test_the_logits_are_left_alone() -> None:
+    """A law is computed from logits, and does not change them."""
+    before = raw().clone()
+    law(raw(), TREE, TEXT, SamplingParams(0.7, 9, 0.9, 0.1, 1.2))
+    assert torch.equal(raw(), before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("node", "position", "token"), [(0, 9, 7), (2, 10, 2), (6, 12, 9)])
+def test_logits_that_are_no_numbers_are_told_with_their_position(bad: float, node: int, position: int, token: int) -> None:
+    """The error names the first position at which logits are NaN or infinite, and the token before."""
+    logits = raw().clone()
+    logits[node, 5] = bad
+    with pytest.raises(BadInput, match=rf"not numbers at position {position} \(after token {token}\)"):
+        law(logits, TREE, TEXT, SamplingParams())
+    logits[node] = -math.inf
+    with pytest.raises(BadInput, match=f"position {position} "):
+        law(logits, TREE, TEXT, SamplingParams())
+    logits[node, 3] = 0.0
+    assert law(logits, TREE, TEXT, SamplingParams())[node, 3] == 1
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"temperature": -0.1}, "temperature is -0.1\n  temperature must be 0 or more (0 is greedy)"),
+    ({"temperature": math.nan}, "temperature is nan\n  temperature must be 0 or more (0 is greedy)"),
+    ({"top_k": 0}, "top_k is 0\n  top_k must be a whole number of 1 or more"),
+    ({"top_k": 2.5}, "top_k is 2.5\n  top_k must be a whole number of 1 or more"),
+    ({"top_p": 0.0}, "top_p is 0.0\n  top_p must be in (0, 1]"),
+    ({"top_p": 1.1}, "top_p is 1.1\n  top_p must be in (0, 1]"),
+    ({"top_p": math.nan}, "top_p is nan\n  top_p must be in (0, 1]"),
+    ({"min_p": -0.1}, "min_p is -0.1\n  min_p must be in [0, 1]"),
+    ({"min_p": 1.5}, "min_p is 1.5\n  min_p must be in [0, 1]"),
+    ({"repetition_penalty": 0}, "repetition_penalty is 0\n  repetition_penalty must be above 0"),
+    ({"repetition_penalty": -1.0}, "repetition_penalty is -1.0\n  repetition_penalty must be above 0"),
+    ({"max_new_tokens": 0}, "max_new_tokens is 0\n  max_new_tokens must be a whole number of 1 or more"),
+    ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5\n  max_new_tokens must be a whole number of 1 or more"),
+    (
+        {"topk": 5},
+        "unknown sampling parameter topk\n"
+        "  known are eos_token_id, max_new_tokens, min_p, repetition_penalty, temperature, top_k, top_p",
+    ),
+]
+
+
+@pytest.mark.parametrize(("params", "told"), WRONG, ids=[str(params) for params, _ in WRONG])
+def test_a_parameter_out_of_its_range_is_refused(params: dict[str, Any], told: str) -> None:
+    """The error says what was given, and what may be."""
+    with pytest.raises(BadInput) as error:
+        SamplingParams.of(params)
+    assert str(error.value) == told
+
+
+def test_end_of_text_is_one_id_or_several() -> None:
+    """None, an integer, a list as JSON has it: `eos` is a set of them; a parameter that is None is off."""
+    assert SamplingParams().eos == frozenset()
+    assert SamplingParams.of({"eos_token_id": 0}).eos == {0}
+    assert SamplingParams.of({"eos_token_id": [3, 0, 3]}).eos == {0, 3}
+    assert SamplingParams.of({"top_k": None, "temperature": 0.5}) == SamplingParams(0.5)

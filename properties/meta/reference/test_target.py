@@ -1,0 +1,204 @@
+"""The target: for every kind of model, a tree in one pass says what its paths say alone, and the cache is as if read afresh."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+
+from eagle2_ref.coins import SeededCoins
+from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.errors import BadInput
+from eagle2_ref.model.llama import Llama
+from eagle2_ref.model.target import DTYPES, Target
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.tree import DraftTree
+from properties.meta.helpers import tiny
+
+LEAN = ["llama", "llama, tied embedding", "llama, scaled rope"]
+"""Kinds that our own forward pass knows."""
+
+TREE = DraftTree.of([7, 1, 2, 3, 1, 5, 9, 11, 0], [-1, 0, 0, 1, 1, 2, 3, 6, 7])
+TEXT = tiny.tokens(13)
+ROUNDING = dict.fromkeys(tiny.KINDS, 1e-9) | {"gemma2, capped logits": 1e-5}
+"""Gemma 2 has an attention of its own, whose softmax rounds to float32 whatever the dtype."""
+
+
+@torch.inference_mode()
+def plain(model: PreTrainedModel, text: list[int]) -> tuple[Tensor, Tensor]:
+    """Logits and features [n, …] of a text, by one pass of transformers alone."""
+    ids = torch.tensor([text])
+    return model(ids, use_cache=False).logits[0], model.base_model(ids, use_cache=False).last_hidden_state[0]
+
+
+WAYS = [
+    *(pytest.param(kind, False, id=f"{kind}, hosted") for kind in tiny.KINDS),
+    *(pytest.param(kind, True, id=f"{kind}, lean") for kind in LEAN),
+]
+
+
+def running(model: PreTrainedModel, lean: bool) -> Target:
+    """The model in transformers, or its weights in our own forward pass, which takes it apart."""
+    return Target(Llama(deepcopy(model)) if lean else model)
+
+
+@pytest.mark.parametrize(("kind", "lean"), WAYS)
+def test_a_tree_in_one_pass_says_what_its_paths_say(kind: str, lean: bool) -> None:
+    """Logits and features at every node are those of a plain pass over the text and the node's own path, before and after
+    a commit."""
+    model = tiny.target(kind)
+    target, text = running(model, lean), list(TEXT)
+    first = target.prefill(text)
+    logits, features = plain(model, text)
+    assert first.logits.shape == (1, 64) and (first.logits[0] - logits[-1]).abs().max() <= ROUNDING[kind]
+    assert first.features.shape == (13, 16) and (first.features - features).abs().max() <= ROUNDING[kind]
+    for path in ([1, 3, 6, 7], [], [2]):
+        rows = target.verify(TREE)
+        for node in range(len(TREE)):
+            logits, features = plain(model, [*text, TREE.token(0), *(TREE.token(i) for i in TREE.path(node))])
+            assert (rows.logits[node] - logits[-1]).abs().max() <= ROUNDING[kind], (path, node)
+            assert (rows.features[node] - features[-1]).abs().max() <= ROUNDING[kind], (path, node)
+        target.commit(path)
+        text += [TREE.token(node) for node in (0, *path)]
+    assert target.passes == 4 and target.length == len(text)
+
+
+@pytest.mark.parametrize(("kind", "lean"), WAYS)
+@pytest.mark.parametrize("path", [[], [2, 5], [1, 3, 6, 7, 8]], ids=str)
+@torch.inference_mode()
+def test_the_cache_after_a_commit_is_a_fresh_one(kind: str, lean: bool, path: list[int]) -> None:
+    """Keys and values of every layer equal those of a pass over the committed text into an empty cache."""
+    model = tiny.target(kind)
+    target, fresh = running(model, lean), DynamicCache()
+    target.prefill(TEXT)
+    target.verify(TREE)
+    target.commit(path)
+    text = [*TEXT, *(TREE.token(node) for node in (0, *path))]
+    model(torch.tensor([text]), past_key_values=fresh, use_cache=True)
+    assert len(target.cache.kept()) == len(fresh.layers) == 3
+    for ours, theirs in zip(target.cache.kept(), fresh.layers, strict=True):
+        expected = torch.stack([theirs.keys, theirs.values])
+        assert ours.shape == expected.shape and (ours - expected).abs().max() <= ROUNDING[kind]
+
+
+@pytest.mark.parametrize(("kind", "lean"), WAYS)
+@pytest.mark.parametrize("penalty", [None, 1.4])
+def test_greedy_text_is_that_of_generate(kind: str, lean: bool, penalty: float | None) -> None:
+    """Decoding at temperature 0, drafted trees and all, gives the text of transformers' `generate(do_sample=False)`."""
+    model = tiny.target(kind)
+    decoder = Decoder(running(model, lean), Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(3, 3, 8)))
+    options: dict[str, Any] = {} if penalty is None else {"repetition_penalty": penalty}
+    for n in (1, 13):
+        text = tiny.tokens(n, seed=n)
+        ours = decoder.generate(text, SamplingParams(0.0, repetition_penalty=penalty, max_new_tokens=24), SeededCoins(0)).tokens
+        ids = torch.tensor([text])
+        theirs = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24, pad_token_id=0, **options
+        )
+        assert ours == theirs[0, n:].tolist()
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_every_kind_loads_from_disk(tmp_path: Path, kind: str) -> None:
+    """What `save_pretrained` wrote is loaded and says the same."""
+    model = tiny.target(kind)
+    model.save_pretrained(tmp_path)
+    first = Target.load(tmp_path, "float64").prefill(TEXT)
+    assert (first.logits[0] - plain(model, TEXT)[0][-1]).abs().max() <= ROUNDING[kind]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_runs(tmp_path: Path, dtype: str) -> None:
+    """A checkpoint loads in each of the four dtypes, and a tree is verified near the float64 logits."""
+    model = tiny.target()
+    model.save_pretrained(tmp_path)
+    target = Target.load(tmp_path, dtype)
+    assert target.network.embedding.dtype == DTYPES[dtype]
+    target.prefill(TEXT)
+    logits = target.verify(TREE).logits
+    near = {"float64": 1e-9, "float32": 1e-4, "float16": 0.05, "bfloat16": 0.4}[dtype]
+    for node in range(len(TREE)):
+        truth = plain(model, [*TEXT, 7, *(TREE.token(i) for i in TREE.path(node))])[0][-1]
+        assert (logits[node].double() - truth).abs().max() <= near
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "mamba": ({"state_size": 4}, "layers of type linear_attention"),
+    "rwkv": ({"attention_hidden_size": 16}, "takes no positions"),
+    "qwen3_next": ({"head_dim": 4}, "layers of type linear_attention"),
+    "llama4_text": ({"head_dim": 4, "attention_chunk_size": 8}, "layers of type chunked_attention"),
+    "mpt": ({"d_model": 16, "n_layers": 2, "n_heads": 4}, "takes no positions"),
+    "falcon": ({"alibi": True}, "layers of type alibi"),
+    "gpt_neo": (
+        {"num_layers": 2, "num_hidden_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
+        "layers of type local",
+    ),
+    "openai-gpt": ({"n_embd": 16, "n_layer": 2, "n_head": 4}, "cannot be rolled back"),
+    "opt": ({"ffn_dim": 24, "word_embed_proj_dim": 16}, "does not show the features"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_model_that_trees_cannot_be_verified_on_is_refused(kind: str) -> None:
+    """A state that cannot be rolled back, attention that heeds no positions or no tree's mask: an error, not a wrong law."""
+    changes, told = REFUSED[kind]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**tiny.SHAPE, **changes})).double()
+    with pytest.raises(BadInput, match=told):
+        Target(model, "the model").prefill(TEXT)
+
+
+def test_a_checkpoint_that_does_not_match_is_refused(tmp_path: Path) -> None:
+    """transformers gives random weights to what a checkpoint lacks, or has in another shape; here it is an error."""
+    tiny.target().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    tensors = load_file(weights)
+
+    def refused(changed: dict[str, Tensor], told: str) -> None:
+        save_file(changed, weights, metadata={"format": "pt"})
+        with pytest.raises(BadInput, match=told):
+            Target.load(tmp_path)
+
+    refused({name.replace("layers.0.", "layer_0."): t for name, t in tensors.items()}, r"missing tensor model\.layers\.0\.")
+    refused({name: t for name, t in tensors.items() if name != "lm_head.weight"}, r"missing tensor lm_head\.weight")
+    refused({**tensors, "lm_head.weight": torch.ones(3, 16)}, r"tensor lm_head\.weight is \[3, 16\], expected \[64, 16\]")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    assert Target.load(tmp_path).vocab_size == 64
+
+
+@pytest.mark.parametrize("damage", ["no folder", "no weights", "cut off", "config is not JSON", "unknown kind", "encoder"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
+    """What cannot be loaded is told with its folder."""
+    folder = tmp_path / "target"
+    tiny.target().save_pretrained(folder)
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if damage == "no folder":
+        folder = tmp_path / "nowhere"
+    elif damage == "no weights":
+        weights.unlink()
+    elif damage == "cut off":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    else:
+        config.write_text(
+            {"config is not JSON": "{", "unknown kind": '{"model_type": "x"}', "encoder": '{"model_type": "t5"}'}[damage]
+        )
+    with pytest.raises(BadInput, match=str(folder)):
+        Target.load(folder)
+
+
+def test_devices_and_dtypes_that_are_not_there(tmp_path: Path) -> None:
+    """The error says what there is."""
+    tiny.target().save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=r"dtype 'int8' is not known\n  known are float64, float32, bfloat16, float16"):
+        Target.load(tmp_path, "int8")
+    with pytest.raises(BadInput, match=r"device 'gpu' is not known\n  give cpu, cuda, or cuda:N"):
+        Target.load(tmp_path, device="gpu")
+    absent = "cuda:64" if torch.cuda.is_available() else "cuda"
+    with pytest.raises(BadInput, match="asked for, but"):
+        Target.load(tmp_path, device=absent)

@@ -1,0 +1,255 @@
+"""E-processes: a correct stream wins nothing, every component wins on the fault it is for, counts add."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.statistics.eprocess import (
+    EXAMPLES,
+    EXTEND,
+    FAULT,
+    WIDTHS,
+    Array,
+    Counts,
+    Evidence,
+    Strand,
+    average,
+    components,
+    counts,
+    dirichlet,
+    evidence,
+    running,
+    stack,
+    visible,
+)
+from properties.meta.helpers import streams
+from properties.meta.helpers.streams import stream
+
+CAMPAIGNS, LOOKS, TEXTS = 400, 8, 2
+"""Correct campaigns that are simulated, how often each looks at its evidence, and sequences between looks."""
+
+
+@pytest.fixture(scope="module")
+def correct() -> list[Strand]:
+    return stream(11, sequences=CAMPAIGNS * LOOKS * TEXTS)
+
+
+@pytest.fixture(scope="module")
+def campaigns(correct: list[Strand]) -> Counts:
+    """[CAMPAIGNS, LOOKS, ...]"""
+    shards = [counts(correct[i : i + TEXTS]) for i in range(0, len(correct), TEXTS)]
+    return stack([running(shards[i : i + LOOKS]) for i in range(0, len(shards), LOOKS)])
+
+
+def test_a_correct_decoder_seldom_looks_wrong(campaigns: Counts) -> None:
+    """P(E ever reaches 20) <= .05 for every component and for their average, and the expectation of E is at most 1."""
+    each = components(campaigns)
+    for name, log10 in {**each, "average": average(each)}.items():
+        assert log10.shape == (CAMPAIGNS, LOOKS)
+        assert (log10.max(axis=1) >= np.log10(20)).mean() <= 0.05, name
+        assert (10.0 ** log10[:, -1]).mean() <= 1.5, name
+    assert average(each).max() < np.log10(EXTEND)
+
+
+def test_strata_that_depend_on_the_token_convict_a_correct_decoder(correct: list[Strand]) -> None:
+    """The same stream, sorted by accepted or not: what the test above would look like if a stratum were not predictable."""
+    sorted_by_outcome = [replace(s, leaf=s.hit) for s in correct[:200]]
+    assert evidence(counts(sorted_by_outcome)).components["leaf"] > 50
+    assert evidence(counts(correct[:200])).components["leaf"] < 1
+
+
+SHARDS = 12
+"""24,576 tokens in all."""
+
+PLANTED: list[tuple[dict[str, Any], list[str]]] = [
+    ({"fault": streams.bonus_at_wrong_temperature}, ["histogram", "tilt", "leaf"]),
+    ({"fault": streams.leaf_of_the_token_before}, ["leaf", "offset", "histogram"]),
+    ({"fault": streams.children_accepted_less}, ["child", "histogram", "tilt"]),
+    ({"fault": streams.hotter}, ["tilt", "histogram"]),
+    ({"coins": streams.reused, "vocabulary": 64}, ["lag", "block"]),
+    ({"coins": streams.shared}, ["cross"]),
+]
+
+
+def shards(**how: Any) -> Counts:
+    return running([counts(stream(seed, **how)) for seed in range(SHARDS)])
+
+
+@pytest.mark.parametrize(("how", "seen_by"), PLANTED, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_a_planted_fault_is_found_by_the_components_meant_for_it(how: dict[str, Any], seen_by: list[str]) -> None:
+    """Above FAULT within 25,000 tokens, in each of them and in the average, which names one of them."""
+    found = evidence(last(shards(**how)))
+    assert found.fault
+    assert not found.extend
+    assert all(found.components[name] >= np.log10(FAULT) for name in seen_by), found
+    assert found.largest in seen_by
+
+
+def test_the_same_stream_without_a_fault_is_not_found() -> None:
+    each = components(shards())
+    assert all(log10.max() < np.log10(EXTEND) for log10 in [*each.values(), average(each)])
+    assert not evidence(last(shards())).fault
+
+
+def test_a_fault_of_leaves_alone_is_seen_sooner_among_leaves() -> None:
+    sums = shards(fault=streams.leaf_of_the_token_before)
+    each = components(sums)
+    assert each["leaf"][3] > 2 * each["histogram"][3]
+
+
+def test_reused_coins_leave_single_tokens_as_they_should_be() -> None:
+    """Only pairs tell: the histogram has nothing."""
+    each = evidence(last(shards(coins=streams.reused))).components
+    assert each["lag"] >= np.log10(FAULT)
+    assert each["histogram"] < np.log10(EXTEND)
+
+
+def test_a_black_box_bets_on_what_it_shows() -> None:
+    """Without blocks four components keep their 1, and the fault is found by the others; weights stay as they were."""
+    found = evidence(last(shards(fault=streams.hotter, blind=True)))
+    assert [found.components[name] for name in ("leaf", "offset", "block", "child")] == [0, 0, 0, 0]
+    assert found.fault
+    assert found.log10 == pytest.approx(found.components["tilt"] - np.log10(8), abs=0.1)
+
+
+def last(sums: Counts) -> Counts:
+    arrays: dict[str, Any] = {name: array[-1] for name, array in sums.arrays().items()}
+    return Counts(**arrays)
+
+
+def test_shards_add_in_any_order(correct: list[Strand]) -> None:
+    """And to the counts of one shard, but for the pairs across the cut, which no shard has seen."""
+    a, b, whole = counts(correct[:5]), counts(correct[5:12]), counts(correct[:12])
+    assert_same(a + b, b + a)
+    assert_same(a + b, replace(whole, cross=(a + b).cross))
+    assert (a + b).cross.sum() == whole.cross.sum() - 32
+    assert_same(Counts.zero() + a, a)
+    assert_same(counts([]), Counts.zero())
+
+
+def test_counts_are_what_was_put_in(correct: list[Strand]) -> None:
+    sums = counts(correct[:12])
+    assert [int(sums.tokens), int(sums.sequences), int(sums.impossible)] == [12 * 32, 12, 0]
+    assert sums.histogram.sum() == sums.leaf.sum() == sums.offset.sum() == 12 * 32
+    assert sums.lag.sum() == 12 * 31
+    assert sums.cross.sum() == 11 * 32
+    assert sums.block.sum() == sum((s.offset == 0).sum() - 1 for s in correct[:12])
+    assert np.array_equal(sums.leaf.sum(axis=0), sums.histogram)
+    offsets = np.concatenate([s.offset for s in correct[:12]])
+    assert sums.offset.sum(axis=1).tolist() == [
+        (offsets == 0).sum(),
+        (offsets == 1).sum(),
+        (offsets == 2).sum(),
+        (offsets > 2).sum(),
+    ]
+    assert WIDTHS.sum() == pytest.approx(1)
+    assert len(WIDTHS) == 28
+
+
+def test_every_moment_of_many_campaigns_is_the_scalar_formula(campaigns: Counts, correct: list[Strand]) -> None:
+    """The vectorised path is the scalar one: campaign 3 after 5 looks, counted by itself."""
+    start = 3 * LOOKS * TEXTS
+    parts = [counts(correct[i : i + TEXTS]) for i in range(start, start + 5 * TEXTS, TEXTS)]
+    alone = evidence(sum(parts, Counts.zero()))
+    each = components(campaigns)
+    assert alone.log10 == pytest.approx(average(each)[3, 4])
+    assert alone.components == pytest.approx({name: log10[3, 4] for name, log10 in each.items()})
+
+
+def test_through_json_and_back(correct: list[Strand]) -> None:
+    sums = counts([*correct[:3], impossible(correct[3])])
+    back = Counts.from_json(json.loads(json.dumps(sums.to_json())))
+    assert_same(back, sums)
+    assert back.examples == sums.examples == ((3, 4),)
+    assert back.histogram.dtype == np.int64
+
+
+@pytest.mark.parametrize("damage", [{"histogram": [0] * 27}, {"tilt": None}, {"more": 1}])
+def test_counts_of_another_kind_are_refused(damage: dict[str, Any]) -> None:
+    values = {**Counts.zero().to_json(), **damage}
+    with pytest.raises(ValueError, match=r"counts must have|shape"):
+        Counts.from_json({name: value for name, value in values.items() if value is not None})
+
+
+def impossible(strand: Strand) -> Strand:
+    """Token 4 has probability zero."""
+    p = strand.p.copy()
+    p[4] = 0
+    return replace(strand, p=p, u=np.where(p > 0, strand.u, 1.0))
+
+
+def test_one_impossible_token_is_proof_and_no_bet(correct: list[Strand]) -> None:
+    sums = counts([correct[0], impossible(correct[1])])
+    found = evidence(sums)
+    assert found.fault
+    assert found.impossible == 1
+    assert sums.examples == ((1, 4),)
+    assert sums.histogram.sum() == 63
+    assert sums.lag.sum() == 60  # two pairs have it
+    assert not evidence(counts(correct[:2])).fault
+    assert found.log10 < 1
+
+
+def test_examples_are_numbered_through_and_few(correct: list[Strand]) -> None:
+    one = counts([correct[0], impossible(correct[1])])
+    many = sum([one] * 20, Counts.zero())
+    assert many.impossible == 20
+    assert many.examples == tuple((2 * i + 1, 4) for i in range(EXAMPLES))
+
+
+def test_thresholds() -> None:
+    def at(log10: float) -> tuple[bool, bool]:
+        found = Evidence(1, 0, {"lag": log10}, log10)
+        return found.fault, found.extend
+
+    assert [at(x) for x in (2.99, 3.0, 8.99, 9.0)] == [(False, False), (False, True), (False, True), (True, False)]
+
+
+def test_dirichlet_formula_one_token_at_a_time() -> None:
+    """The ratio is the product of what the posterior mean gave each token over what uniform gave it."""
+    rng = np.random.default_rng(0)
+    pi = np.array([0.5, 0.3, 0.2])
+    tokens = rng.integers(0, 3, 60)
+    for i, c in enumerate(10.0 ** np.arange(1, 7)):
+        n, log = np.zeros(3), 0.0
+        for x in tokens:
+            log += np.log((n[x] + c * pi[x]) / (n.sum() + c) / pi[x])
+            n[x] += 1
+        assert dirichlet(n, pi)[i] == pytest.approx(log, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [20_000, 1_000_000])
+def test_what_would_have_been_seen_is_seen(n: int) -> None:
+    """Power .9 at the stated total variation in the worst shape (mass moved between two halves), and hardly any at half of it."""
+    up = np.arange(28) < 10
+    power = {}
+    for share in (1.0, 0.5):
+        d = share * visible(n).value
+        q = np.where(up, WIDTHS * (1 + d / WIDTHS[up].sum()), WIDTHS * (1 - d / WIDTHS[~up].sum()))
+        assert abs(q - WIDTHS).sum() / 2 == pytest.approx(d)
+        seen = np.random.default_rng(3).multinomial(n, q, size=1000)
+        power[share] = (average(components(histograms(seen))) >= np.log10(FAULT)).mean()
+    assert power[1.0] == pytest.approx(0.9, abs=0.04)
+    assert power[0.5] < 0.02
+
+
+def histograms(seen: Array) -> Counts:
+    empty = {name: np.broadcast_to(array, (len(seen), *array.shape)) for name, array in Counts.zero().arrays().items()}
+    arrays: dict[str, Any] = empty | {"histogram": seen}
+    return Counts(**arrays)
+
+
+def test_nothing_is_visible_in_few_tokens() -> None:
+    assert visible(0).value == visible(10).value == 1
+    assert not visible(1000).rigorous
+
+
+def assert_same(one: Counts, two: Counts) -> None:
+    for field in fields(Counts):
+        if field.name != "examples":
+            assert getattr(one, field.name) == pytest.approx(getattr(two, field.name), abs=1e-9), field.name
