@@ -18,8 +18,8 @@ from eagle2_ref.model.target import torch_device
 from harness.bench import record as bench
 from harness.bench.show import machine
 from harness.bench.words import sentence
+from harness.files import write_atomic
 from harness.record.model import read_record
-from harness.report import write_whole
 from harness.report.summary import code, text
 from harness.report.words import seconds
 from harness.verdict import BROKEN, FAULT, PASS
@@ -80,7 +80,7 @@ def run(device: str, out: Path) -> int:
         if part.ended(out) is None:
             console.print(f"eagle2 {' '.join(part.words)}", style="bold", markup=False)
             subprocess.run([sys.executable, "-m", "harness.cli", *part.words], check=False)
-    told = write_whole(out / "summary.md", "\n".join(summary(asked, out)) + "\n")
+    told = write_atomic(out / "summary.md", "\n".join(summary(asked, out)) + "\n")
     console.print(str(told), markup=False)
     codes = [part.ended(out) for part in asked if part.name]
     return FAULT if FAULT in codes else BROKEN if None in codes else max(code for code in codes if code is not None)

@@ -14,11 +14,11 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from harness.bench.counting import added, counted
-from harness.bench.facts import commit
 from harness.bench.record import Counts
+from harness.environment import commit
+from harness.files import write_atomic
 from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.record.model import Value
-from harness.report import write_whole
 
 COUNTS = "counts.json"
 TOLERANCE = 0.02
@@ -100,7 +100,7 @@ def count_again(out: Path) -> Path:
     counts = {f"{t:g}": count(decoder, asked, t, told.tokens) for t in (0.0, 1.0)}
     out.mkdir(parents=True, exist_ok=True)
     written = told.model_copy(update={"prompts": tuple(prompt.id for prompt in asked), "counts": counts})
-    return write_whole(out / COUNTS, written.model_dump_json(indent=2) + "\n")
+    return write_atomic(out / COUNTS, written.model_dump_json(indent=2) + "\n")
 
 
 def committed(path: Path) -> Committed:

@@ -10,7 +10,7 @@ from harness.bench.pictures import pictures
 from harness.bench.record import Record
 from harness.bench.show import Cells
 from harness.bench.words import asked, sentence
-from harness.report import write_whole
+from harness.files import write_atomic
 from harness.report.page import templates
 from harness.report.summary import code, text
 
@@ -26,7 +26,7 @@ def draw(record: Record, out: Path) -> list[Path]:
     texts = {"index.html": page.render(**told)}
     texts |= {f"{name}.svg": picture.render(title=title, plot=plot) for name, title, plot in drawn}
     texts["summary.md"] = "\n".join(_summary(record, tables)) + "\n"
-    return [write_whole(out / name, body) for name, body in texts.items()]
+    return [write_atomic(out / name, body) for name, body in texts.items()]
 
 
 def _summary(record: Record, tables: list[Cells]) -> Iterator[str]:

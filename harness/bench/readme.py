@@ -10,7 +10,7 @@ from harness.bench import show
 from harness.bench.page import markdown
 from harness.bench.record import Record
 from harness.bench.words import asked, together
-from harness.report import write_whole
+from harness.files import write_atomic
 from harness.report.summary import text
 
 SPEED = "speed"
@@ -36,7 +36,7 @@ def write(section: str, mark: str, readme: Path) -> Path:
         whole = readme.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(f"no README at {readme}: {error.strerror}", "run it from the root of the repository") from None
-    return write_whole(readme, put(whole, section, mark, readme))
+    return write_atomic(readme, put(whole, section, mark, readme))
 
 
 def put(whole: str, inner: str, mark: str, readme: Path) -> str:

@@ -43,7 +43,7 @@ from harness.bench.calibrate import FAMILY, calibrated, fitted
 from harness.bench.campaigns import campaigns
 from harness.bench.clock import Clock, clock
 from harness.bench.costs import costs
-from harness.bench.facts import commit, memory, of_machine, of_versions
+from harness.bench.facts import of_machine, of_versions
 from harness.bench.figures import OFF, figures
 from harness.bench.record import (
     RECORD,
@@ -64,6 +64,7 @@ from harness.bench.reliability import reliability
 from harness.bench.settings import Settings, Timing, asked_prompts, label
 from harness.bench.steps import steps, twin
 from harness.bench.tune import PROMPTS, TOKENS, tune
+from harness.environment import commit
 from harness.implementations import connect
 from harness.pairs import Pair, Prompt
 

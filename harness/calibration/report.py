@@ -12,7 +12,7 @@ from harness.calibration.faults import FAULTS, NEVER
 from harness.calibration.figures import BOUNDED, TAIL, Calibration, Detection, quantile
 from harness.calibration.observe import LENGTH
 from harness.calibration.worlds import BUDGETS
-from harness.report import write_whole
+from harness.files import write_atomic
 from harness.report.page import templates
 from harness.report.words import number
 from harness.statistics.eprocess import FAULT
@@ -24,7 +24,7 @@ SAMPLED = SAMPLE * LENGTH
 def render(record: Path, out: Path) -> list[Path]:
     """Write index.html and summary.md into `out`."""
     calibration = Calibration.read(record)
-    return [write_whole(out / "index.html", page(calibration)), write_whole(out / "summary.md", summary(calibration))]
+    return [write_atomic(out / "index.html", page(calibration)), write_atomic(out / "summary.md", summary(calibration))]
 
 
 @dataclass(frozen=True)

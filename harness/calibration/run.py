@@ -25,7 +25,7 @@ from harness.calibration.coverage import CASES, Covered, Promised
 from harness.calibration.faults import FAULTS
 from harness.calibration.figures import Line, whole_lines
 from harness.calibration.worlds import BUDGETS
-from harness.report import write_whole
+from harness.files import write_atomic
 
 Shard = Correct | Broken | Covered | Promised
 
@@ -51,7 +51,7 @@ def calibrate(out: Path, quick: bool = False, jobs: int = 1) -> list[Path]:
             bar.update(task, advance=1, description=line["shard"]["kind"])
     order = {json.dumps(told(shard)): i for i, shard in enumerate(shards)}
     whole = [lines[0], *sorted(lines[1:], key=lambda line: order[json.dumps(line["shard"])])]
-    write_whole(path, "".join(json.dumps(line) + "\n" for line in whole))
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in whole))
     return [path, *report.render(path, out)]
 
 
@@ -120,7 +120,7 @@ def resume(path: Path, expected: Line) -> list[Line]:
         raise BadInput(f"{path} holds a full calibration, which a quick one would replace", "give another --out")
     same = bool(lines) and {name: value for name, value in lines[0].items() if name != "started"} == expected
     lines = lines if same else [{**expected, "started": datetime.now(UTC).isoformat(timespec="seconds")}]
-    write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))
     return lines
 
 

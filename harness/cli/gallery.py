@@ -62,9 +62,9 @@ def unedited(
     from rich.console import Console
 
     from harness.enumeration.third_party import seen, seen_rule
+    from harness.environment import versions
+    from harness.files import write_atomic
     from harness.implementations.published import published_rule
-    from harness.record.recorder import versions
-    from harness.report import write_whole
     from harness.report.unedited import summary
 
     console, found = Console(highlight=False), []
@@ -77,4 +77,4 @@ def unedited(
             console.print(said, soft_wrap=True)
     command = f"eagle2 unedited --new-tokens {new_tokens}" + (f" --published {published.name}" if published else "")
     out.mkdir(parents=True, exist_ok=True)
-    console.print(str(write_whole(out / "summary.md", summary(found, versions(), command))), soft_wrap=True)
+    console.print(str(write_atomic(out / "summary.md", summary(found, versions(), command))), soft_wrap=True)

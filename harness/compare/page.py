@@ -11,7 +11,7 @@ from harness.compare import show
 from harness.compare.pictures import Named, pictures, quoted
 from harness.compare.record import Record
 from harness.compare.words import asked, broken, greedy, left_out, order, sentence
-from harness.report import write_whole
+from harness.files import write_atomic
 from harness.report.page import templates
 from harness.report.summary import code, text
 
@@ -33,7 +33,7 @@ def draw(record: Record, out: Path) -> list[Path]:
     texts = {"index.html": templates().get_template("compare.html").render(**told)}
     texts |= {f"{name}.svg": picture.render(title=title, plot=plot) for name, title, plot in (*drawn, *published)}
     texts["summary.md"] = "\n".join(_summary(record, drawn, published)) + "\n"
-    return [write_whole(out / name, body) for name, body in texts.items()]
+    return [write_atomic(out / name, body) for name, body in texts.items()]
 
 
 def words(record: Record) -> list[str]:

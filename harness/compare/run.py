@@ -18,7 +18,7 @@ from eagle2_ref.sampling import SamplingParams
 from harness.bench.arms import VANILLA, Ours
 from harness.bench.budgets import NODES, one_a_kind, point, with_budget
 from harness.bench.clock import Clock, clock
-from harness.bench.facts import commit, memory, of_machine, of_versions
+from harness.bench.facts import of_machine, of_versions
 from harness.bench.record import RECORD, Asked, Call, Drawn, Point, Reliability, Steps, Writer
 from harness.bench.reliability import reliability
 from harness.bench.run import Report, calls, now, threads, warm_up
@@ -31,6 +31,7 @@ from harness.compare.parting import Heard, parted
 from harness.compare.questions import asked, greedily, is_questions, questions
 from harness.compare.record import Footer, Header, Measured, Record
 from harness.compare.settings import Checkpoints, Settings
+from harness.environment import commit, peak_memory
 from harness.pairs import Pair, Prompt
 
 
@@ -67,7 +68,7 @@ def compare(settings: Settings, pair: Pair, found: Checkpoints, file: Path, out:
         footer = Footer(
             finished=now(),
             seconds=round(time.monotonic() - begun, 1),
-            memory=memory(target.device),
+            memory=peak_memory(target.device),
             figures=figures([line for line in lines if isinstance(line, Call)], {one.id: one.kind for one in prompts}),
         )
         writer.write(footer)

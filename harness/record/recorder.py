@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shlex
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import harness.report
 from harness import known
 from harness.catalogue import catalogue
 from harness.diagnosis import diagnose
+from harness.environment import machine, versions
 from harness.equivalence import false_alarm, statement
 from harness.implementations import Implementation
 from harness.pairs import Pair
@@ -111,37 +109,6 @@ def command(settings: Settings, only: str = "") -> str:
     # A case that is run again is run to be seen: nothing excuses it then.
     excused = ["--known", Path(settings.known).name] if settings.known and not only else []
     return shlex.join([*words, *excused, *(["--only", only] if only else [])])
-
-
-def machine(device: str) -> dict[str, str]:
-    """System, cores, processor, GPU."""
-    found = {"system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count()), "processor": _processor()}
-    if device.startswith("cuda"):
-        import torch
-
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def versions() -> dict[str, str]:
-    """Of python, and of the packages that matter."""
-    packages = ("eagle2-ref", "torch", "transformers", "scipy", "hypothesis")
-    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _now() -> str:

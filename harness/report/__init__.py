@@ -6,9 +6,9 @@ on another machine last year renders to the same bytes.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from harness.files import write_atomic
 from harness.record.model import Record
 from harness.report.junit import junit
 from harness.report.page import page
@@ -25,15 +25,4 @@ def render(record: Record, out: Path) -> list[Path]:
     """
     texts = {"index.html": page(record), "summary.md": summary(record), "junit.xml": junit(record), "badge.json": badge(record)}
     out.mkdir(parents=True, exist_ok=True)
-    return [write_whole(out / name, text) for name, text in texts.items()]
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a file all or nothing."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(text.encode())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return [write_atomic(out / name, text) for name, text in texts.items()]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from harness.files import write_atomic
 from harness.record.model import Record, Result
-from harness.report import write_whole
 from harness.report.page import templates
 from harness.report.summary import text
 from harness.report.words import SIGNS, Sign, seconds
@@ -102,7 +102,7 @@ def render_index(records: Mapping[str, Record], out: Path) -> list[Path]:
     findings = _findings(out.parent / "findings")
     html = templates().get_template("engines.html").render(engines=engines, signs=SIGNS.values(), findings=findings)
     markdown = "\n".join(_markdown(engines, findings)) + "\n"
-    return [write_whole(out / "index.html", html), write_whole(out / "index.md", markdown)]
+    return [write_atomic(out / "index.html", html), write_atomic(out / "index.md", markdown)]
 
 
 def _engines(records: Mapping[str, Record]) -> list[Engine]:

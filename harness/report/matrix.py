@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol
 
+from harness.files import write_atomic
 from harness.record.model import Trial, Verdict
-from harness.report import write_whole
 from harness.report.page import templates
 from harness.report.plots import Label, Plot
 from harness.report.summary import text
@@ -167,7 +167,7 @@ def render_matrix(trials: Sequence[Trial], told: Mapping[str, Told], seconds: fl
     matrix = Matrix.of(trials, told)
     texts = {"index.html": page(matrix, seconds), "summary.md": summary(matrix, seconds)}
     out.mkdir(parents=True, exist_ok=True)
-    return [write_whole(out / name, made) for name, made in texts.items()]
+    return [write_atomic(out / name, made) for name, made in texts.items()]
 
 
 def page(matrix: Matrix, took: float) -> str:

@@ -22,11 +22,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from eagle2_ref.errors import BadInput
 from harness.catalogue import catalogue
 from harness.diagnosis import SIGNATURES, Signatures
+from harness.files import write_atomic
 from harness.mutants import GALLERY, Mutant, find
 from harness.mutants.cases import ONE_LAYER
 from harness.pairs import FIXTURES
 from harness.record.model import LawPicture, Result, Trial
-from harness.report import write_whole
 from harness.report.matrix import Matrix, render_matrix, sentence
 from harness.settings import Settings
 from harness.verdict import FAULT, INCONCLUSIVE, PASS
@@ -115,10 +115,10 @@ def matrix(only: Sequence[str], check: str, quick: bool, out: Path, jobs: int, s
     done.sort(key=lambda trial: order.index(trial.mutant))
     if sign:
         kept = signatures({name: pictures[name] for name in order if name in pictures}, done)
-        write_whole(SIGNATURES, json.dumps(kept, separators=(",", ":")) + "\n")
+        write_atomic(SIGNATURES, json.dumps(kept, separators=(",", ":")) + "\n")
     looks = named(Signatures.read()) if SIGNATURES.exists() else {}
     done = [trial.model_copy(update={"looks_like": looks.get(trial.mutant, "")}) for trial in done]
-    write_whole(out / "trials.jsonl", "".join(trial.model_dump_json() + "\n" for trial in done))
+    write_atomic(out / "trials.jsonl", "".join(trial.model_dump_json() + "\n" for trial in done))
     render_matrix(done, {name: GALLERY[name] for name in chosen}, time.monotonic() - begun, out)
     return conclude(done, out)
 
