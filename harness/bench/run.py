@@ -64,7 +64,7 @@ from harness.bench.reliability import reliability
 from harness.bench.settings import Settings, Timing, asked_prompts, label
 from harness.bench.steps import steps, twin
 from harness.bench.tune import PROMPTS, TOKENS, tune
-from harness.environment import commit
+from harness.environment import commit, peak_memory
 from harness.implementations import connect
 from harness.pairs import Pair, Prompt
 
@@ -101,7 +101,7 @@ def bench(settings: Settings, pair: Pair, prompts: Sequence[Prompt], out: Path, 
         footer = Footer(
             finished=now(),
             seconds=round(time.monotonic() - begun, 1),
-            memory=memory(scene.decoder.target.device),
+            memory=peak_memory(scene.decoder.target.device),
             figures=figures(
                 [line for line in lines if isinstance(line, Call)], [line for line in lines if isinstance(line, Together)]
             ),
