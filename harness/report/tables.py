@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from harness.report.text import code_span, markdown, printable
+from harness.report.text import code_span, escape_markdown, printable
 
 if TYPE_CHECKING:
     import rich.table
@@ -106,7 +106,7 @@ class Table:
 
     def markdown(self, limit: int = 300) -> list[str]:
         """Lines of a Markdown table. Bold rows are bold; title and caption are the caller's to place."""
-        lines = [[markdown(column.heading, 60) for column in self.columns]]
+        lines = [[escape_markdown(column.heading, 60) for column in self.columns]]
         lines.append(["---" if column.align == "left" else "--:" for column in self.columns])
         for i, row in enumerate(self.cells):
             lines.append([_markdown_cell(cell, i in self.bold, limit) for cell in row])
@@ -117,8 +117,9 @@ class Table:
         import rich.table
         from rich.text import Text
 
-        from harness.verdict import TERMINAL_STYLES
+        from harness.verdict import SIGNS
 
+        styles = {sign.style: sign.terminal for sign in SIGNS.values()}
         table = rich.table.Table(box=None, pad_edge=False, header_style="dim", title=self.title or None, title_justify="left")
         for column in self.columns:
             width = column.min_width or None
@@ -126,7 +127,7 @@ class Table:
         for i, row in enumerate(self.cells):
             texts = []
             for cell in row:
-                text = Text(printable(cell.text), style=TERMINAL_STYLES.get(cell.style, ""))
+                text = Text(printable(cell.text), style=styles.get(cell.style, ""))
                 texts.append(text + Text("".join(f"\n{printable(command)}" for command in cell.commands), style="dim"))
             table.add_row(*texts, style="bold" if i in self.bold else None)
         return table
@@ -149,7 +150,7 @@ def facts(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 
 
 def _markdown_cell(cell: Cell, bold: bool, limit: int) -> str:
-    text = markdown(cell.label, limit).strip()
+    text = escape_markdown(" ".join(part for part in (cell.label, *(mark.symbol for mark in cell.marks)) if part), limit).strip()
     text = f"**{text}**" if bold and text else text
     text = f"[{text}]({cell.link})" if cell.link and not cell.link.startswith("#") and text else text
     return " ".join(part for part in (text, *(code_span(command).replace("|", "\\|") for command in cell.commands)) if part)

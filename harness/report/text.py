@@ -1,7 +1,7 @@
 """Text for reports: numbers with units, lists of names, and untrusted text made safe for a terminal, Markdown and HTML.
 
 A record may hold text of an implementation, which is never trusted. `printable` escapes control characters and bounds the
-length; it is enough for a terminal. `markdown` and `code_span` also escape Markdown. In HTML, `printable` is followed by
+length; it is enough for a terminal. `escape_markdown` and `code_span` also escape Markdown. In HTML, `printable` is followed by
 the automatic escaping of jinja2.
 
     >>> number(12345), number(0.031234), seconds(75.2), plural(3, "check"), join_names(["LAW-1", "LAW-3"])
@@ -28,7 +28,7 @@ def token_label(text: str, limit: int = 12) -> str:
     return label if len(label) <= limit else label[: limit - 1] + "…"
 
 
-def markdown(text: str, limit: int = 400) -> str:
+def escape_markdown(text: str, limit: int = 400) -> str:
     """One line of Markdown that shows the text and has no effect: no table cell, tag, link, emphasis or formula."""
     line = printable(text, limit).replace("\n", " ")
     return re.sub(r"([\\`*_\[\]<>|~#$&]|:(?=//)|(?<=www)\.)", r"\\\1", line)
