@@ -208,7 +208,7 @@ class Fault:
         return self.rule.__name__ + (f", {self.processing}" if self.processing != "T=0.7" else "")
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         return (self.rule.__doc__ or "").splitlines()[0]
 
 

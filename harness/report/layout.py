@@ -246,9 +246,9 @@ def _markdown_block(block: Block, level: int) -> Sequence[str]:
 
 
 def _markdown_item(item: Item) -> Iterator[str]:
-    lead = f"**{text.escape_markdown(item.lead, 60)}** " if item.lead else ""
-    lead = f"[{lead.strip()}]({item.link}) " if item.link and not item.link.startswith("#") else lead
-    yield f"- {lead}{text.escape_markdown(item.text, 800)}"
+    lead = f"**{text.escape_markdown(item.lead, 200)}**" if item.lead else ""
+    lead = f"[{lead}]({item.link})" if item.link and not item.link.startswith("#") else lead
+    yield f"- {': '.join(part for part in (lead, text.escape_markdown(item.text, 800)) if part)}"
     yield from (f"  {text.escape_markdown(note, 800)}" for note in item.notes)
     yield from (f"  {text.code_span(command)}" for command in item.commands if command)
 

@@ -27,7 +27,7 @@ from harness.mutants import GALLERY, Mutant, find
 from harness.mutants.cases import ONE_LAYER
 from harness.pairs import FIXTURES
 from harness.record.model import LawPicture, Result, Trial
-from harness.report.matrix import Matrix, render_matrix, sentence
+from harness.report.matrix import Matrix, matrix_sentence, render_matrix
 from harness.settings import Settings
 from harness.verdict import FAULT, INCONCLUSIVE, PASS
 from properties.meta.helpers.mutant_stage import SHOWN, Scene, cases_of, is_dead
@@ -129,11 +129,11 @@ def conclude(done: Sequence[Trial], out: Path) -> int:
     console = Console(highlight=False)
     for row in [*found.survivors, *found.unjudged]:
         told = "survives" if row.survived else "was not judged"
-        console.print(f"[bold red]{row.told.id} {told}[/]  {escape(row.told.fault)}  eagle2 mutants --only {row.told.id}")
-    for row in found.dead:
-        for trial in row.died:
-            console.print(f"[bold red]{row.told.id} dies[/]  {trial.property} {escape(f'[{trial.case}]: {trial.summary}')}")
-    console.print(sentence(found))
+        console.print(f"[bold red]{row.mutant.id} {told}[/]  {escape(row.mutant.fault)}  eagle2 mutants --only {row.mutant.id}")
+    for row in found.dead_controls:
+        for trial in row.false_alarms:
+            console.print(f"[bold red]{row.mutant.id} dies[/]  {trial.property} {escape(f'[{trial.case}]: {trial.summary}')}")
+    console.print(matrix_sentence(found))
     console.print(f"report: {out / 'index.html'}", soft_wrap=True)
     return {"pass": PASS, "fault": FAULT}.get(found.verdict, INCONCLUSIVE)
 
