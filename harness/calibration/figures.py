@@ -14,7 +14,7 @@ from scipy.stats import chi2
 
 from eagle2_ref.errors import BadInput
 from harness.calibration.campaigns import EVIDENCE, FOUND, LEVELS
-from harness.calibration.worlds import BUDGETS
+from harness.calibration.toy_pairs import BUDGETS
 from harness.record.jsonl import read_lines
 from harness.statistics.chisquare import goodness
 from harness.statistics.eprocess import FAULT

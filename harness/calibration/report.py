@@ -11,8 +11,8 @@ from harness.calibration.campaigns import EVIDENCE, LEVELS, LOOKS, SAMPLE, TEXTS
 from harness.calibration.claims import Claim, claims
 from harness.calibration.faults import FAULTS, NEVER
 from harness.calibration.figures import BOUNDED, CONFIDENCE, TAIL, Alarms, Calibration, Detection, PValues, Rate, quantile
-from harness.calibration.observe import LENGTH
-from harness.calibration.worlds import BUDGETS
+from harness.calibration.observations import LENGTH
+from harness.calibration.toy_pairs import BUDGETS
 from harness.report.layout import Command, Facts, Page, Paragraph, Section, write
 from harness.report.plots import NARROW, Axis, Dot, Drawing, Series, dots, lines
 from harness.report.tables import Cell, Table, columns, text_columns
@@ -25,8 +25,8 @@ DECADES = 4  # of evidence and of rates that are drawn
 
 SIMULATION = (
     f"Each campaign is {CAMPAIGN:,} tokens of EAGLE-2 decoding of a toy target whose distribution is a hash of the whole"
-    f" preceding text, with the rules reject and walk and two kinds of sampling parameters in turn. Evidence is examined after every"
-    f" {TEXTS * LENGTH:,} tokens."
+    f" preceding text, with the rules reject and walk and two kinds of sampling parameters in turn. Evidence is examined"
+    f" after every {TEXTS * LENGTH:,} tokens."
 )
 DIAGNOSTICS = (
     f"Each diagnostic on {SAMPLE * LENGTH:,} tokens of a correct decoder. Diagnostics are approximations and decide nothing. The"
@@ -115,7 +115,7 @@ def _alarms(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ...]
     for one in calibration.alarms:
         by_component.setdefault(one.component, []).append(one)
     shown = BOUNDED[:2]
-    rows = [
+    rows: list[tuple[Cell | str, ...]] = [
         (name, *(_rate(one.rate(e), one.rate(e).interval[0] > 1 / e) for one in alarms for e in shown))
         for name, alarms in by_component.items()
     ]
@@ -165,7 +165,7 @@ def _log_log(
 
 def _p_values(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ...]:
     drawings = (p_value_plot([one for one in calibration.p_values if one.vocab == vocab]) for vocab in BUDGETS)
-    rows = []
+    rows: list[tuple[Cell | str, ...]] = []
     for one in sorted(calibration.p_values, key=lambda one: one.test):
         cells = (_rate(one.rate(level), one.rate(level).interval[0] > level) for level in TAIL)
         rows.append((one.test, number(one.vocab), *cells, f"{one.uniform:.2g}"))

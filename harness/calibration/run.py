@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -24,7 +25,7 @@ from harness.calibration.campaigns import RUNS, Broken, Correct
 from harness.calibration.coverage import CASES, Covered, Promised
 from harness.calibration.faults import FAULTS
 from harness.calibration.figures import LINES, Figures, Header, ShardLine
-from harness.calibration.worlds import BUDGETS
+from harness.calibration.toy_pairs import BUDGETS
 from harness.record.jsonl import Writer, read_lines
 
 Shard = Correct | Broken | Covered | Promised
@@ -119,11 +120,12 @@ def resume(path: Path, new: Header) -> tuple[Header, list[ShardLine]]:
     Raises:
         BadInput: a quick run would replace a full one.
     """
-    header, *lines = read_lines(path, LINES, command="eagle2 calibrate") if path.exists() else [new]
+    lines: list[Any] = read_lines(path, LINES, command="eagle2 calibrate") if path.exists() else [new]
+    header, earlier = lines[0], lines[1:]
     if (header.tier, new.tier) == ("full", "quick"):
         raise BadInput(f"{path} holds a full calibration, which a quick one would replace", "give another --out")
     same = header.model_copy(update={"started": new.started}) == new
-    return (header, lines) if same else (new, [])
+    return (header, earlier) if same else (new, [])
 
 
 def _key(shard: Figures) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.files import write_atomic
 from harness.record.model import Record, Result, Verdict
 from harness.report.layout import Block, Facts, Item, Items, Page, Paragraph, Section, html, markdown, verdict_legend
-from harness.report.tables import Cell, Table, text_columns
+from harness.report.tables import Cell, Column, Table, text_columns
 from harness.report.text import facts_line, join_names, plural, printable, seconds
 from harness.verdict import SIGNS, gravest, gravity
 
@@ -116,7 +116,7 @@ def _page(engines: Sequence[Engine], findings: tuple[Item, ...], target: str) ->
     """target: the file of a method's folder that its name links to."""
     methods = [method for engine in engines for method in engine.methods]
     faulty = [method for method in methods if method.record.footer.verdict == "fault"]
-    names = join_names(engine.version for engine in engines if set(engine.methods) & set(faulty)) if faulty else ""
+    names = join_names(e.version for e in engines if any(m.record.footer.verdict == "fault" for m in e.methods))
     answer = f"{len(faulty)} of {plural(len(methods), 'method')} of {plural(len(engines), 'engine')} have a fault"
     links = [Section("Findings", (Items(findings, most=len(findings)),))] if findings else []
     again = Paragraph("`eagle2 engines --out reports/engines`, in the environments that `make engines` installs.")
@@ -145,7 +145,7 @@ def _overview(engines: Sequence[Engine], target: str) -> Table:
             verdict = _verdict_cell(footer.verdict, footer.verdict)
             name = Cell(method.name, link=f"{method.place}/{target}")
             rows.append((engine.version, name, verdict, join_names(red, 8), seconds(footer.seconds)))
-    columns = text_columns("engine", "method", "verdict", "faults in", "time")
+    columns = (*text_columns("engine", "method", "verdict", "faults in"), Column("time"))
     return Table(columns, tuple(rows))
 
 

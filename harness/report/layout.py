@@ -154,7 +154,7 @@ class Page:
 
 def html(page: Page) -> str:
     """The page as one HTML file. It runs no script and fetches nothing, and its policy forbids both."""
-    return _templates().get_template("layout.html").render(page=page, sign=SIGNS[page.verdict], signs=SIGNS)
+    return _templates().get_template("layout.html").render(page=page, sign=SIGNS[page.verdict], signs=SIGNS).lstrip()
 
 
 def markdown(page: Page) -> str:
@@ -167,7 +167,8 @@ def markdown(page: Page) -> str:
     )
     subtitle = f" {text.escape_markdown(page.subtitle, 80)}" if page.subtitle else ""
     lines = [f"## {title}{subtitle}", "", text.escape_markdown(page.answer, 2400)]
-    for line in (page.warning, page.meta):
+    tally = " · ".join(f"{text.number(n)} {verdict}" for verdict, n in page.counts)
+    for line in (page.warning, tally, page.meta):
         lines += ["", text.escape_markdown(line, 1000)] if line else []
     for section in page.sections:
         lines += _markdown_block(section, 3)
@@ -233,7 +234,7 @@ def _markdown_block(block: Block, level: int) -> Sequence[str]:
         case Facts():
             return (
                 "",
-                *(f"- {text.escape_markdown(name, 60)}: {text.escape_markdown(value, 400)}" for name, value in block.pairs),
+                *(f"- {text.escape_markdown(name, 60)}: {text.escape_markdown(value, 1000)}" for name, value in block.pairs),
             )
         case Command():
             return ("", f"Command: {text.code_span(block.text)}")

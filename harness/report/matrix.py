@@ -87,6 +87,9 @@ class MatrixRow:
         return ALIVE if meant else verdict_mark(verdict)
 
 
+UNNAMED = "?"
+"""What a trial has as its diagnosis if no mutant fits."""
+
 KILLED = Mark("✗", "fault")
 KILLED_BY_CHANCE = Mark("✗", "fault weak")
 ALIVE = Mark("!", "open alive")
@@ -227,8 +230,10 @@ def _legend() -> Legend:
 
 def _diagnosis(matrix: Matrix) -> Section:
     """The faults that the diagnosis took for another."""
-    items = tuple(Item(f"{printable(row.mutant.id, 40)} for {printable(row.diagnosed_as, 40)}") for row in matrix.mistaken)
-    return Section("Faults taken for another by the diagnosis", (Items(items),) if items else (), id="diagnosis")
+    named = {UNNAMED: "no mutant was named"}
+    pairs = [(row.mutant.id, named.get(row.diagnosed_as, row.diagnosed_as)) for row in matrix.mistaken]
+    items = tuple(Item(f"{printable(mutant, 40)} → {printable(name, 40)}") for mutant, name in pairs)
+    return Section("Faults that the diagnosis does not name", (Items(items),) if items else (), id="diagnosis")
 
 
 def _gallery(matrix: Matrix) -> Section:
@@ -241,7 +246,7 @@ def _gallery(matrix: Matrix) -> Section:
             cell = Cell(outcome, "fault" if notes else "", notes=tuple(notes))
         else:
             notes = [_attempt(trial) for trial in row.meant]
-            notes += [f"looks like {printable(row.diagnosed_as, 40)}"] if row.diagnosed_as else []
+            notes += [f"diagnosis: {printable(row.diagnosed_as, 40)}"] if row.diagnosed_as else []
             cell = Cell(_end(row), "" if row.killer else "open", notes=tuple(notes))
         kind = "control" if mutant.control else mutant.part
         about = Cell(printable(mutant.fault, 400), notes=(printable(mutant.source, 200),))

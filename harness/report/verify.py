@@ -26,6 +26,7 @@ from harness.report.layout import (
     markdown,
     verdict_legend,
     verdict_mark,
+    write,
 )
 from harness.report.sentences import (
     LIKENESSES,
@@ -38,7 +39,7 @@ from harness.report.sentences import (
     witness_sentence,
 )
 from harness.report.tables import Cell, Column, Table, text_columns
-from harness.report.text import date_and_time, number, plural, printable, seconds
+from harness.report.text import date_and_time, join_names, number, plural, printable, seconds
 from harness.report.trees import tree
 from harness.verdict import SIGNS
 
@@ -61,6 +62,11 @@ def render(record: Record, out: Path) -> list[Path]:
     }
     out.mkdir(parents=True, exist_ok=True)
     return [write_atomic(out / name, text) for name, text in texts.items()]
+
+
+def render_page(record: Record, out: Path) -> list[Path]:
+    """Write index.html and summary.md alone into `out`, for a record among others."""
+    return write(verify_page(record), out, summary=verify_summary(record))
 
 
 def verify_page(record: Record) -> Page:
@@ -91,7 +97,7 @@ def verify_summary(record: Record) -> Page:
     known = [case for case in cases(record) if case.result.verdict == "known"]
     silent = [case for case in cases(record) if case.result.verdict == "inconclusive"]
     found = [case for case in cases(record) if case.result.verdict == "fault"]
-    likenesses = [Item(likeness_sentence(one)) for one in record.footer.likenesses[:LIKENESSES]]
+    likenesses = [Item(likeness_sentence(one), "Diagnosis") for one in record.footer.likenesses[:LIKENESSES]]
     sections = (
         Section("Results", (Table(columns, tuple(rows)),)),
         Section("Faults", (Items((*map(_item, found),)), Items(tuple(likenesses)))),
@@ -138,7 +144,7 @@ def _faults(record: Record, judged: Sequence[JudgedProperty]) -> Section:
     items = [_item(case, witness=False) for case in faults[:FAULTS]]
     if more := len(faults) - len(items):
         items.append(Item(f"And {plural(more, 'more fault')}: see the red marks below.", style="fault"))
-    items += [Item(likeness_sentence(one)) for one in record.footer.likenesses[:LIKENESSES]]
+    items += [Item(likeness_sentence(one), "Diagnosis") for one in record.footer.likenesses[:LIKENESSES]]
     return Section("Faults", (Items(tuple(items)),) if items else (), id="faults")
 
 
@@ -206,7 +212,7 @@ def _evidence(one: JudgedProperty) -> Section:
     """All cases of a property, with its first pictures."""
     blocks: list[Block] = [Paragraph(one.claim.requirement, "requirement")]
     if one.claim.needs:
-        blocks.append(Paragraph(f"Judged only if {', '.join(printable(n, 60) for n in one.claim.needs)} hold.", "note"))
+        blocks.append(Paragraph(f"Needs {join_names(printable(name, 60) for name in one.claim.needs)}.", "note"))
     if not one.cases:
         blocks.append(Paragraph("No case was run.", "note"))
     blocks += [_cases(one.unfolded)] if one.unfolded else []
@@ -239,7 +245,8 @@ def _cases(many: Sequence[Case]) -> Table:
 
 
 def _draw(name: str, case: Case, picture: Picture) -> plots.Drawing:
-    title = " · ".join(part for part in (printable(picture.title, 120), printable(case.result.case, 120)) if part)
+    title, name_of_case = printable(picture.title, 120), printable(case.result.case, 120)
+    title = title if name_of_case in title else f"{title} · {name_of_case}"
     if isinstance(picture, LawPicture):
         return plots.law(name, title, picture.outcomes, picture.expected, picture.observed, picture.n)
     if isinstance(picture, CountPicture):

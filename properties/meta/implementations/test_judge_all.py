@@ -29,7 +29,7 @@ def test_a_run_a_method_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     page, markdown = ((tmp_path / "engines" / name).read_text() for name in ("index.html", "index.md"))
     for drawn in (page, markdown):
         assert "right" in drawn and "wrong" in drawn and "LAW-2" in drawn
-    assert "✗ **fault**" in markdown and "✓ **pass**" in markdown
+    assert "✗ fault" in markdown and "✓ pass" in markdown
     (record,) = (tmp_path / "engines").glob("*/right/record.jsonl")
     assert sorted(path.name for path in record.parent.iterdir()) == ["index.html", "record.jsonl", "summary.md"]
 
