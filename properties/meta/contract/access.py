@@ -136,7 +136,7 @@ def run(words: Sequence[str], folder: Path, timeout: float = 120.0) -> subproces
 
 
 def collect(folder: Path, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
-    """Collect the chapters of `properties`, and print a JSON object: property id -> [[case id, whether only tier full has it]]."""
+    """Collect the chapters of `properties`, and print property id -> [[case id, whether only tier full has it]] as JSON."""
     return _fork(_run_collection, [], folder, timeout)
 
 
