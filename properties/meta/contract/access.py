@@ -141,7 +141,8 @@ def collect(folder: Path, timeout: float = 120.0) -> subprocess.CompletedProcess
 
 
 def normalise(text: str, *folders: Path) -> str:
-    """Replace what differs from machine to machine and run to run: folders, process times and trailing spaces."""
+    """Remove terminal codes and trailing spaces, and replace folders, which differ from machine to machine."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     for folder in folders:
         text = text.replace(f"{folder}", "FOLDER")
     text = text.replace(f"{ROOT}", "ROOT")
