@@ -22,7 +22,7 @@ from harness.statistics.bounds import edge_distance, inversion, rank_cdf
 from harness.statistics.budget import EVIDENCE, REPLICATES, TWO_STAGES, confirm, share
 from harness.statistics.chisquare import ChiSquare, chi_square
 from harness.statistics.diagnostics import diagnose
-from harness.statistics.eprocess import WIDTHS, Evidence, counts, evidence, visible
+from harness.statistics.eprocess import WIDTHS, Counts, Evidence, detectable_deviation
 from harness.statistics.mmd import Permuted, first_tokens, prefix_mmd
 from properties.cells import CAMPAIGNS, JOINING, SAMPLED, SETTINGS, TOY, Campaign, Cell, needs, parametrize
 from properties.pictures import law_picture
@@ -60,7 +60,7 @@ def test_first_tokens_of_samples(cell: Cell, judge: Judge, subject: Subject) -> 
         )
         return first_tokens(engine_texts, control_texts, params["max_new_tokens"])
 
-    _fit(judge, cell, expected, counts, first, second, against_control if subject.rough else None)
+    _fit(judge, cell, expected, first, second, against_control if subject.rough else None)
 
 
 def _sample(engine: Engine, prompt: list[int], params: dict[str, Any], n: int, seed: int) -> Counter[tuple[int, ...]]:
@@ -85,7 +85,7 @@ def _fit(
     evidence: dict[str, Any] = {
         "p_value": first.p,
         "false_alarm": share(TWO_STAGES),
-        "sensitivity": f"total variation of {first.visible(FIRST):.3f} or more on {first.df + 1} cells (power 0.9)",
+        "sensitivity": f"total variation of {first.detectable_deviation(FIRST):.3f} or more on {first.df + 1} cells (power 0.9)",
         "measured": {
             "chi-square": first.statistic,
             "degrees of freedom": first.df,
@@ -190,7 +190,7 @@ def _witness(engine: Engine, run: Bet, options: dict[str, Any]) -> Witness | Non
     if run.sums.examples:
         text, position = run.sums.examples[0]
     else:
-        best = max(range(len(run.strands)), key=lambda i: evidence(counts([run.strands[i]])).log10)
+        best = max(range(len(run.strands)), key=lambda i: Evidence.of(Counts.of([run.strands[i]])).log10)
         text = int(run.sums.sequences) - len(run.strands) + best
         position = int(run.strands[best].p.argmin())
     prompt, params = run.plan.asked(text)
@@ -214,7 +214,7 @@ def _witness(engine: Engine, run: Bet, options: dict[str, Any]) -> Witness | Non
 def _evidence(run: Bet, found: Evidence) -> dict[str, Any]:
     """The fields of a result that tell what was measured and what would have been seen."""
     ranks = run.sums.histogram
-    smallest = visible(found.tokens).value
+    smallest = detectable_deviation(found.tokens).value
     cdf, tv = rank_cdf(edge_distance(ranks, WIDTHS), found.tokens), inversion(ranks, WIDTHS)
     return {
         "false_alarm": EVIDENCE,

@@ -10,7 +10,7 @@ import numpy as np
 from harness.calibration.observe import zero
 from harness.calibration.worlds import Floats
 from harness.statistics.bounds import edge_distance, inversion, rank_cdf, support, weissman
-from harness.statistics.eprocess import FAULT, WIDTHS, average, components, visible
+from harness.statistics.eprocess import FAULT, WIDTHS, detectable_deviation, log10_average, log10_components
 
 LEVEL = 0.98
 """At which the bounds are asked for here: a level whose misses can be counted."""
@@ -105,15 +105,15 @@ CASES = (
 
 @dataclass(frozen=True)
 class Promised:
-    """How often a decoder that deviates by what `visible` promises to see is convicted, in n tokens."""
+    """How often a decoder that deviates by what `detectable_deviation` promises to see is convicted, in n tokens."""
 
     n: int
     times: int
 
     def run(self) -> dict[str, Any]:
-        deviation = visible(self.n).value
+        deviation = detectable_deviation(self.n).value
         rng = np.random.default_rng([4, self.n])
         histograms = rng.multinomial(self.n, deviating(WIDTHS, deviation), self.times)
         sums = replace(zero(self.times), histogram=histograms)
-        convicted = int((average(components(sums)) >= np.log10(FAULT)).sum())
+        convicted = int((log10_average(log10_components(sums)) >= np.log10(FAULT)).sum())
         return vars(self) | {"deviation": deviation, "convicted": convicted, "power": 0.9}

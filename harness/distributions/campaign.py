@@ -12,8 +12,8 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT
 from harness.distributions.oracle import Oracle
 from harness.implementations.engine import BlockTrace, Engine, Output
-from harness.statistics.eprocess import Counts, Evidence, Strand, counts, evidence
-from harness.statistics.pit import strand
+from harness.statistics.eprocess import Counts, Evidence, PitSequence
+from harness.statistics.pit import pit_sequence
 
 PER_CALL = 32
 """Prompts in one call: of several lengths and, where the plan has several, of several parameters."""
@@ -59,7 +59,7 @@ class Bet:
     seed: int
     budget: int
     sums: Counts = field(default_factory=Counts.zero)
-    strands: list[Strand] = field(default_factory=list)
+    strands: list[PitSequence] = field(default_factory=list)
 
     def sample(self, engine: Engine, kept: Counts | None = None) -> Evidence:
         """Evidence of this run, on top of what was kept of earlier ones. Where there is some, the budget grows fourfold."""
@@ -69,20 +69,20 @@ class Bet:
             done = int(self.sums.sequences)
             fresh = shard(engine, self.oracle, self.plan, self.seed, range(done, done + ROUND))
             self.strands += fresh
-            self.sums += counts(fresh)
-            found = evidence(self.sums)
+            self.sums += Counts.of(fresh)
+            found = Evidence.of(self.sums)
             if found.extend and not extended:
                 limit, extended = limit + 3 * self.budget, True
             if found.fault or found.tokens >= limit:
                 return found
 
 
-def shard(engine: Engine, oracle: Oracle, plan: Plan, seed: int, texts: range) -> list[Strand]:
+def shard(engine: Engine, oracle: Oracle, plan: Plan, seed: int, texts: range) -> list[PitSequence]:
     """Some texts of a plan, to be counted; text i is sampled with seed + i, and judged with a coin that only we know."""
     return [one for i in range(texts.start, texts.stop, PER_CALL) for one in _call(engine, oracle, plan, seed, texts, i)]
 
 
-def _call(engine: Engine, oracle: Oracle, plan: Plan, seed: int, texts: range, start: int) -> Iterator[Strand]:
+def _call(engine: Engine, oracle: Oracle, plan: Plan, seed: int, texts: range, start: int) -> Iterator[PitSequence]:
     numbers = range(start, min(start + PER_CALL, texts.stop))
     prompts, params = zip(*(plan.asked(i) for i in numbers), strict=True)
     outputs = engine.generate(prompts, params, [seed + i for i in numbers])
@@ -91,7 +91,7 @@ def _call(engine: Engine, oracle: Oracle, plan: Plan, seed: int, texts: range, s
     for i, output, p in zip(numbers, outputs, laws, strict=True):
         v = np.random.default_rng([seed, i]).random(len(output.tokens))
         offsets, leaves, children = placed(output)
-        yield strand(p, np.array(output.tokens), v, offsets, leaves, children if chosen else None)
+        yield pit_sequence(p, np.array(output.tokens), v, offsets, leaves, children if chosen else None)
 
 
 def placed(output: Output) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None, list[list[int] | None] | None]:

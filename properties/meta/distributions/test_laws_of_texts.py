@@ -24,8 +24,8 @@ from harness.distributions.teacher import load_plain
 from harness.implementations import connect
 from harness.implementations.engine import BlockTrace, Engine, Output
 from harness.pairs import shipped
-from harness.statistics.eprocess import Counts, counts, evidence
-from harness.statistics.pit import strand
+from harness.statistics.eprocess import Counts, Evidence
+from harness.statistics.pit import pit_sequence
 from properties.meta.helpers import tiny
 
 # --- the oracle ----------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_a_token_by_a_hair_convicts_nobody() -> None:
 
     def found(noise: float) -> Any:
         (laws,) = Oracle(constant(p), noise).laws([[0]], [text], [SamplingParams.of(params)])
-        return evidence(counts([strand(laws, np.array(text), rng.random(len(text)))]))
+        return Evidence.of(Counts.of([pit_sequence(laws, np.array(text), rng.random(len(text)))]))
 
     assert not found(HAIR).fault and found(HAIR).log10 < 1
     assert found(0.0).impossible == 1 and found(0.0).fault
@@ -245,16 +245,16 @@ def the_same(a: Counts, b: Counts, but: str = "") -> bool:
 def test_shards_add_to_the_whole() -> None:
     """But for pairs of neighbouring texts, of which those across the border are in no shard."""
     count = partial(shard, engine(), truth(), PLAN, 5)
-    whole, parts = counts(count(range(40))), [counts(count(texts)) for texts in (range(25), range(25, 40))]
+    whole, parts = Counts.of(count(range(40))), [Counts.of(count(texts)) for texts in (range(25), range(25, 40))]
     assert the_same(whole, parts[0] + parts[1], but="cross")
     assert int(whole.cross.sum()) > int((parts[0] + parts[1]).cross.sum())
     assert int(whole.sequences) == 40 and int(whole.tokens) == sum(PLAN.asked(i)[1]["max_new_tokens"] for i in range(40))
 
 
 def test_the_same_seed_counts_the_same() -> None:
-    first, again = (counts(shard(engine(), truth(), PLAN, 5, range(8))) for _ in range(2))
+    first, again = (Counts.of(shard(engine(), truth(), PLAN, 5, range(8))) for _ in range(2))
     assert the_same(first, again)
-    assert not the_same(first, counts(shard(engine(), truth(), PLAN, 6, range(8))))
+    assert not the_same(first, Counts.of(shard(engine(), truth(), PLAN, 6, range(8))))
 
 
 def test_every_prompt_meets_every_parameter() -> None:
@@ -264,8 +264,8 @@ def test_every_prompt_meets_every_parameter() -> None:
 
 def test_a_campaign_is_green_for_the_reference_and_red_out_of_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """The laws of the tokens before them are not those that tokens were drawn from."""
-    right = evidence(counts(shard(engine(), truth(), PLAN, 1, range(96))))
+    right = Evidence.of(Counts.of(shard(engine(), truth(), PLAN, 1, range(96))))
     assert right.log10 < 3 and not right.impossible
     logits = Oracle.logits
     monkeypatch.setattr(Oracle, "logits", lambda *asked: [rows.roll(1, 0) for rows in logits(*asked)])
-    assert evidence(counts(shard(engine(), truth(), PLAN, 1, range(96)))).fault
+    assert Evidence.of(Counts.of(shard(engine(), truth(), PLAN, 1, range(96)))).fault
