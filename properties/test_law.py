@@ -17,7 +17,7 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import Law, first_departure, target_law, total_variation
 from harness.distributions.induction import Departure, departure
-from harness.distributions.teacher import Divergence
+from harness.distributions.scoring import Divergence
 from harness.enumeration.boundary import BoundaryCoins
 from harness.implementations.engine import Engine, Output
 from harness.pairs import shipped
@@ -226,7 +226,7 @@ def test_coupled_with_ordinary_sampling(cell: Cell, judge: Judge, subject: Subje
     """LAW-3: With coins keyed by position, the `walk` rule emits ordinary sampling's text, token for token, whatever the tree."""
     subject.impl.require("coins", "rules", "budget")
     options = subject.sampling(subject.pair, rule="walk", dtype="float64", **cell.budget)
-    engine, truth = subject.open(subject.pair, **options), subject.teacher(subject.pair, "float64")
+    engine, truth = subject.open(subject.pair, **options), subject.scorer(subject.pair)
     prompts = [prompt.tokens for prompt in subject.some(6)]
     params = {**cell.params, "max_new_tokens": 48}
     seeds = [judge.seed(i) for i in range(len(prompts))]

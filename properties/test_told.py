@@ -87,7 +87,7 @@ def _told(call: Call, subject: Subject, speculate: bool = True) -> Tellings:
     if silent := [row for row, output in enumerate(outputs) if output.logprobs is None]:
         raise AdapterError(f"the capability 'logprobs' is declared, but of text {silent[0]} none were told")
     dtype, kind = subject.asked.dtype, subject.impl.logprobs
-    logits = subject.teacher(subject.pair, dtype).logits(prompts, [output.tokens for output in outputs])
+    logits = subject.scorer(subject.pair).logits(prompts, [output.tokens for output in outputs])
     noise, rows = subject.noise(subject.pair, dtype), zip(prompts, outputs, params, logits, strict=True)
     return Tellings([telling(noise, prompt, output, SamplingParams.of(p), kind, along) for prompt, output, p, along in rows])
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.sampling import SamplingParams
-from harness.distributions.forcing import processed
-from harness.distributions.teacher import Noise
+from harness.distributions.noise import Noise
+from harness.distributions.scoring import process_logits
 from harness.implementations.engine import Output
 
 KINDS = {"processed": "the law after sampling parameters", "raw": "the model before sampling parameters"}
@@ -132,7 +132,7 @@ def due(noise: Noise, text: Sequence[int], start: int, params: SamplingParams, l
         edges = (params.top_p * math.exp(-reach), min(1.0, params.top_p * math.exp(reach)))
         moved += [replace(params, top_p=edge) for edge in edges]
     whole = torch.tensor([list(text)], device=logits.device)
-    scores = (processed(logits, whole, start, each) for each in moved)
+    scores = (process_logits(logits, whole, start, each) for each in moved)
     logs = torch.stack([row.log_softmax(-1).gather(-1, whole[0, start:, None])[:, 0].cpu() for row in scores])
     possible = logs.nan_to_num(neginf=math.inf)
     slack = reach + ROUNDED

@@ -13,7 +13,7 @@ from torch import Tensor
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.distributions.exact import target_law, total_variation
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
 from harness.enumeration.exact_law import Progress, enumerate_law, rule_departure
 from harness.implementations import connect
 from harness.implementations.engine import Engine
@@ -58,7 +58,7 @@ class Seen:
 def seen(new_tokens: int = 2, progress: Progress | None = None) -> Iterator[Seen]:
     """Enumerate modes on a model of four tokens, in float32, which transformers' assisted generation computes in."""
     pair, params = shipped(PAIR), {"temperature": 1.0, "max_new_tokens": new_tokens}
-    expected = target_law(load_plain(pair, "float64"), PROMPT, SamplingParams.of(params))
+    expected = target_law(load_target(pair, "float64"), PROMPT, SamplingParams.of(params))
     for mode in MODES:
         implementation = connect(f"transformers:{mode.options}")
         engine = implementation.open(pair, speculate=mode.speculate)
