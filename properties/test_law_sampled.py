@@ -18,12 +18,12 @@ from harness.pairs import Pair, shipped
 from harness.pytest_plugin import Judge
 from harness.record.ledger import Ledger
 from harness.record.model import Witness
-from harness.statistics.bounds import edge_distance, inversion, rank_cdf
+from harness.statistics.bounds import chi_square_bound, dkw_bound, edge_distance
 from harness.statistics.budget import EVIDENCE, REPLICATES, TWO_STAGES, confirm, share
 from harness.statistics.chisquare import ChiSquare, chi_square
 from harness.statistics.diagnostics import diagnose
 from harness.statistics.eprocess import WIDTHS, Counts, Evidence, detectable_deviation
-from harness.statistics.mmd import Permuted, first_tokens, prefix_mmd
+from harness.statistics.mmd import PermutationTest, first_tokens_test, prefix_mmd
 from properties.cells import CAMPAIGNS, JOINING, SAMPLED, SETTINGS, TOY, Campaign, Cell, needs, parametrize
 from properties.pictures import law_picture
 from properties.subject import Subject
@@ -58,7 +58,7 @@ def test_first_tokens_of_samples(cell: Cell, judge: Judge, subject: Subject) -> 
         engine_texts, control_texts = (
             [list(arm.elements())] for arm in (_sample(engine, prompt, params, 4 * n, judge.seed(3)), control)
         )
-        return first_tokens(engine_texts, control_texts, params["max_new_tokens"])
+        return first_tokens_test(engine_texts, control_texts, params["max_new_tokens"])
 
     _fit(judge, cell, expected, counts, first, second, against_control if subject.rough else None)
 
@@ -118,7 +118,7 @@ def test_speculation_against_its_control(window: int, judge: Judge, subject: Sub
     params = {"temperature": 1.0, "max_new_tokens": window}
     options = subject.sampling(subject.pair)
     arms = [subject.open(subject.pair, speculate=speculate, **options) for speculate in (True, False)]
-    found: list[Permuted] = []
+    found: list[PermutationTest] = []
 
     def p_of(stage: int, size: int) -> float:
         # The arms have seeds of their own: coupled ones would be alike for another reason.
@@ -215,7 +215,7 @@ def _evidence(test: SequentialTest, found: Evidence) -> dict[str, Any]:
     """The fields of a result that tell what was measured and what would have been seen."""
     ranks = test.counts.histogram
     smallest = detectable_deviation(found.tokens).value
-    cdf, tv = rank_cdf(edge_distance(ranks, WIDTHS), found.tokens), inversion(ranks, WIDTHS)
+    cdf, tv = dkw_bound(edge_distance(ranks, WIDTHS), found.tokens), chi_square_bound(ranks, WIDTHS)
     return {
         "false_alarm": EVIDENCE,
         "diagnostics": diagnose(test.sequences),

@@ -201,7 +201,7 @@ def test_an_impossible_token_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -
 def test_a_bound_that_is_too_small_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Covered("rank CDF", 1, 2000, 0.03, 100)
     assert report.bounds(calibration(case)).held
-    monkeypatch.setattr(coverage, "rank_cdf", lambda distance, *_: Bound(0.9 * distance, True, ""))
+    monkeypatch.setattr(coverage, "dkw_bound", lambda distance, *_: Bound(0.9 * distance, True, ""))
     assert not report.bounds(calibration(case)).held
 
 
