@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eagle2_ref.sampling import SamplingParams
-from harness.distributions.exact import first_departure, target_law, total_variation
+from harness.distributions.exact import first_deviation, target_law, total_variation
 from harness.enumeration.exact_law import Enumeration, enumerate_law
 from harness.enumeration.intercept import NotEnumerable
 from harness.implementations.engine import Engine
@@ -73,7 +73,7 @@ def test_generate_itself(cell: Cell, judge: Judge, subject: Subject) -> None:
         "pictures": (law_picture(f"{cell.id}: law of generate()", expected, found.law),),
     }
     if distance > rounding:
-        first = first_departure(found.law, expected)
+        first = first_deviation(found.law, expected)
         seen = f"after {list(first.prefix)} token {first.token} has probability {first.q:.6g}, the target gives {first.p:.6g}"
         judge("fault", f"total variation {distance:.3g}; {seen}", **evidence)
     elif found.unfinished:
