@@ -102,7 +102,7 @@ def _enumerate(run: Callable[[], tuple[int, ...]], seconds: float) -> Enumeratio
     a_call = time.monotonic() - begun
     found = enumerate_law(run, most=max(LEAST, int(seconds / a_call)), window=WINDOW)
     if found.executions <= 2 and len({run() for _ in range(8)}) > 1:
-        raise NotEnumerable("it draws from its seed, out of our sight")
+        raise NotEnumerable("hidden randomness: the text depends on the seed")
     return found
 
 
@@ -116,4 +116,4 @@ def _enumerate_again(run: Callable[[], tuple[int, ...]], found: Enumeration, sec
         if again and time.monotonic() - begun > seconds:
             return
         if total_variation(enumerate_law(run, most=found.executions, window=WINDOW).law, found.law) > EXACT:
-            raise NotEnumerable("with other seeds it comes to another law: something is drawn out of our sight")
+            raise NotEnumerable("hidden randomness: other seeds give another law")
