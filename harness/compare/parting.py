@@ -17,7 +17,7 @@ from harness.pairs import Prompt
 Text = tuple[int, ...]
 
 BOTH_ERR = 3
-"""Two orders of arithmetic, each off by as much as was seen and half as much again, as laws/teacher.py has it."""
+"""Two orders of arithmetic, each off by as much as was seen and half as much again, as distributions/noise.py has it."""
 
 
 @dataclass

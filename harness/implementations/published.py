@@ -75,7 +75,7 @@ class PublishedRule:
         return path, _drawn(following, coins)
 
     def on(self, tree: DraftTree, p: Tensor) -> tuple[list[int], int]:
-        """The rule as `enumeration.rule_departure` calls one."""
+        """The rule as `enumeration.exact_law.enumerate_rule` calls one."""
         return self(tree.tokens.tolist(), tree.parents.tolist(), p)
 
     def _layout(self, tokens: Sequence[int], parents: Sequence[int], p: Tensor) -> Layout:
