@@ -41,7 +41,7 @@ def test_generate_itself(cell: Cell, judge: Judge, subject: Subject) -> None:
     cannot be enumerated, and is told as n/a with the call's name where there is one.
     """
     subject.impl.require(*needs(cell.params))
-    if subject.impl.apart:
+    if subject.impl.remote:
         judge("n/a", "what it draws is out of sight: it is a trace, or runs in a process of its own")
     pair, prompt = shipped(cell.pair), [2, 3, 2]
     options: dict[str, Any] = dict(cell.budget) if "budget" in subject.impl.capabilities else {}

@@ -299,5 +299,5 @@ def test_a_trace_tells_the_same(tmp_path: Path) -> None:
     assert {r.verdict for r in first} == {"pass"} and again.budget == recorded.budget
 
     tape.write_text("".join(line for line in tape.read_text().splitlines(keepends=True) if '"call"' not in line))
-    with pytest.raises(Missing, match="lacks what was counted"):
+    with pytest.raises(Missing, match="lacks"):
         heard("TOLD-2", connect(f"trace:{tape}"), texts=SHORT, temperature=0.0)

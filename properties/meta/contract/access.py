@@ -49,10 +49,10 @@ def open_engine(connectable: str, pair: str, **options: Any) -> Any:
 
 def connectable_prefixes() -> list[str]:
     """The words that may stand before the first colon of a connectable string."""
-    from harness.implementations import CONNECTIONS
+    from harness.implementations import CONNECTORS
     from harness.implementations.ready import READY
 
-    return [*CONNECTIONS, *READY]
+    return [*CONNECTORS, *READY]
 
 
 def methods() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import Law, total_variation
 from harness.enumeration.exact_law import enumerate_law, enumerate_rule
 from harness.enumeration.induction import rule_deviation
-from harness.enumeration.intercept import NotEnumerable
+from harness.global_generators import GeneratorUsedError
 from harness.implementations.published import PublishedRule, published_rule
 from properties.meta.helpers import published
 from properties.strategies import trees_with_laws
@@ -179,7 +179,7 @@ def test_seeded_coins_repeat_a_published_function() -> None:
 
 
 def test_a_published_function_that_draws_past_our_coins_is_refused() -> None:
-    with pytest.raises(NotEnumerable, match="torch"):
+    with pytest.raises(GeneratorUsedError, match="torch"):
         rule_deviation(with_coins(published_rule(FILE, "draws_from_torch")), TREE, P)
 
 
