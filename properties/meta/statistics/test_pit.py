@@ -122,9 +122,9 @@ GOOD = np.full((2, 4), 0.25)
         (GOOD + np.array([0.5, -0.5, 0, 0]), [0, 1], [0, 0], "non-negative"),
         (GOOD, [0, 4], [0, 0], "tokens"),
         (GOOD, [0, -1], [0, 0], "tokens"),
-        (GOOD, [0, 1], [0, 1], "coins"),
-        (GOOD, [0, 1], [0, np.nan], "coins"),
-        (GOOD, [0, 1, 2], [0, 0], "2 laws"),
+        (GOOD, [0, 1], [0, 1], "uniform numbers"),
+        (GOOD, [0, 1], [0, np.nan], "uniform numbers"),
+        (GOOD, [0, 1, 2], [0, 0], "2 rows"),
     ],
 )
 def test_what_is_no_law_or_no_token_is_refused(p: Array, tokens: list[int], v: list[float], told: str) -> None:

@@ -7,12 +7,12 @@ import pytest
 
 from harness.statistics.budget import (
     ALLOWED,
-    EVIDENCE,
+    E_PROCESS_SHARE,
     REPLICATES,
     TWO_STAGES,
     confirm,
     error_budget,
-    share,
+    false_alarm,
 )
 from harness.statistics.mmd import Texts, first_tokens_test, prefix_mmd
 
@@ -149,9 +149,9 @@ def test_no_p_value_is_no_pass(p: float) -> None:
 
 
 def test_every_rule_has_a_share_of_one_in_a_thousand_million() -> None:
-    assert share(TWO_STAGES) == pytest.approx(1e-9)
-    assert share(REPLICATES) == pytest.approx(1e-9)
-    assert pytest.approx(1e-9) == EVIDENCE
+    assert false_alarm(TWO_STAGES) == pytest.approx(1e-9)
+    assert false_alarm(REPLICATES) == pytest.approx(1e-9)
+    assert pytest.approx(1e-9) == E_PROCESS_SHARE
 
 
 def test_the_budget_is_kept_by_200_checks_and_not_by_600() -> None:
