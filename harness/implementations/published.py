@@ -18,7 +18,7 @@ from torch import Tensor
 from eagle2_ref.coins import Coins
 from eagle2_ref.errors import BadInput
 from eagle2_ref.tree import ROOT, DraftTree
-from harness.enumeration.intercept.leak_guards import Untouched
+from harness.enumeration.intercept.leak_guards import GeneratorGuard
 
 PAD = -1
 
@@ -133,7 +133,7 @@ def _as_they_are(_texts: Any, logits: Tensor) -> Tensor:
 def _drawing_from(coins: Coins) -> Iterator[None]:
     """random.random is a coin; other global generators must not be touched."""
     before = random.random
-    with Untouched():
+    with GeneratorGuard():
         random.random = coins.uniform  # type: ignore[assignment]
         try:
             yield
