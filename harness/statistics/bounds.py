@@ -65,10 +65,10 @@ def weissman_bound(observed: Array, law: Array, level: float = LEVEL) -> Bound:
         level: confidence.
     """
     n, cells = observed.sum(), len(observed)
-    seen = abs(observed / n - law).sum() / 2
+    distance = abs(observed / n - law).sum() / 2
     subsets = cells * np.log(2) + np.log1p(-(2.0 ** (1 - cells)))
     radius = np.sqrt(2 * (subsets - np.log(1 - level)) / n) / 2
-    return Bound(min(1.0, float(seen + radius)), True, "samples independent, their number fixed")
+    return Bound(min(1.0, float(distance + radius)), True, "samples independent, their number fixed")
 
 
 def chi_square_bound(observed: Array, law: Array, level: float = LEVEL) -> Bound:

@@ -123,8 +123,8 @@ class NumpyGenerator:
 
     def multinomial(self, n: int, pvals: Any, size: Any = None) -> Any:
         def one() -> Any:
-            drawn = [int(self.choice(len(pvals), p=pvals)) for _ in range(n)]
-            return np.bincount(drawn, minlength=len(pvals))
+            sampled = [int(self.choice(len(pvals), p=pvals)) for _ in range(n)]
+            return np.bincount(sampled, minlength=len(pvals))
 
         return one() if size is None else np.stack([one() for _ in range(int(size))])
 
@@ -141,11 +141,11 @@ class NumpyGenerator:
     def _array(self, size: Any, one: Callable[[], Any]) -> Any:
         if size is None:
             return one()
-        drawn = np.empty(size, dtype=object)
-        for i in range(drawn.size):
-            drawn.reshape(-1)[i] = one()
-        decided = all(not isinstance(value, SymbolicFloat | SymbolicInt | SymbolicSeed) for value in drawn.reshape(-1))
-        return np.array(drawn.tolist()) if decided else drawn
+        sampled = np.empty(size, dtype=object)
+        for i in range(sampled.size):
+            sampled.reshape(-1)[i] = one()
+        decided = all(not isinstance(value, SymbolicFloat | SymbolicInt | SymbolicSeed) for value in sampled.reshape(-1))
+        return np.array(sampled.tolist()) if decided else sampled
 
 
 def _class_of_one(instance: object, plain: type, make: Callable[..., Any]) -> type:

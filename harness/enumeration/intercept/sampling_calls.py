@@ -53,8 +53,8 @@ def multinomial(
     if not bool((weights.sum(-1) > 0).all()):
         raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
     found = [mode.variables.register(token) for row in weights for token in _sample_row(mode, row, num_samples, replacement)]
-    drawn = mode.new_integers(found, (*p.shape[:-1], num_samples), device=p.device)
-    return drawn if out is None else mode.assign(out, drawn)
+    sampled = mode.new_integers(found, (*p.shape[:-1], num_samples), device=p.device)
+    return sampled if out is None else mode.assign(out, sampled)
 
 
 def _sample_row(mode: InterceptMode, weights: Tensor, n: int, replacement: bool) -> list[SymbolicInt]:
@@ -73,11 +73,11 @@ def _sample_row(mode: InterceptMode, weights: Tensor, n: int, replacement: bool)
 @handles(SAMPLING, "bernoulli bernoulli_")
 def bernoulli(mode: InterceptMode, func: Function, x: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
     in_place = func.__name__.endswith("_")
-    chances = mode.require_plain(0.5 if in_place and p is None else x if p is None else p).expand(x.shape).reshape(-1)
-    if not bool(((chances >= 0) & (chances <= 1)).all()):
+    probabilities = mode.require_plain(0.5 if in_place and p is None else x if p is None else p).expand(x.shape).reshape(-1)
+    if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
         raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
-    drawn = [int(mode.variables.sample_integer(torch.stack([1 - share, share]))) for share in chances]
-    result = torch.tensor(drawn).reshape(x.shape).to(x)
+    sampled = [int(mode.variables.sample_integer(torch.stack([1 - one, one]))) for one in probabilities]
+    result = torch.tensor(sampled).reshape(x.shape).to(x)
     return mode.assign(x, result) if in_place else result if out is None else mode.assign(out, result)
 
 

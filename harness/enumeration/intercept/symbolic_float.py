@@ -23,8 +23,8 @@ class SymbolicFloat:
         self.variables, self.lazy = variables, lazy
 
     @classmethod
-    def sample(cls, variables: RandomVariables, kind: Transform = UNIFORM) -> SymbolicFloat:
-        return cls(variables, LazyTensor(kind, variables.new_ids(1)[0], ZERO, ONE))
+    def sample(cls, variables: RandomVariables, transform: Transform = UNIFORM) -> SymbolicFloat:
+        return cls(variables, LazyTensor(transform, variables.new_ids(1)[0], ZERO, ONE))
 
     def item(self) -> SymbolicFloat:
         return self

@@ -41,9 +41,9 @@ OLD_GENERATOR = np.random.default_rng(0)
 
 def law(snippet: Callable[[], Any], **options: Any) -> Law:
     def run() -> Sequence[int]:
-        drawn = snippet()
-        drawn = drawn.tolist() if isinstance(drawn, Tensor | np.ndarray) else drawn
-        return drawn if isinstance(drawn, list | tuple) else [drawn]
+        outcome = snippet()
+        outcome = outcome.tolist() if isinstance(outcome, Tensor | np.ndarray) else outcome
+        return outcome if isinstance(outcome, list | tuple) else [outcome]
 
     return enumerate_law(run, **options).law
 

@@ -35,14 +35,16 @@ def coverage(bound: Callable[[Array], Bound], q: Array, n: int, true: float) -> 
 def test_total_variation_bounds_cover_the_truth(d: float, n: int) -> None:
     """The rigorous bound is wide, the asymptotic one close to its level."""
     q = shifted(d)
-    assert coverage(lambda seen: weissman_bound(seen, LAW, LEVEL), q, n, d) >= LEVEL
-    assert coverage(lambda seen: chi_square_bound(seen, LAW, LEVEL), q, n, d) >= LEVEL - 0.03
+    assert coverage(lambda observed: weissman_bound(observed, LAW, LEVEL), q, n, d) >= LEVEL
+    assert coverage(lambda observed: chi_square_bound(observed, LAW, LEVEL), q, n, d) >= LEVEL - 0.03
 
 
 def test_smaller_bound_does_not_cover() -> None:
     """Two thirds of the asymptotic bound, at a deviation it can detect: the test above is not vacuous."""
     q = shifted(0.05)
-    assert coverage(lambda seen: Bound(2 / 3 * chi_square_bound(seen, LAW, LEVEL).value, False, ""), q, 10_000, 0.05) < 0.6
+    assert (
+        coverage(lambda observed: Bound(2 / 3 * chi_square_bound(observed, LAW, LEVEL).value, False, ""), q, 10_000, 0.05) < 0.6
+    )
 
 
 def test_dkw_bound_covers_the_distance() -> None:
@@ -60,10 +62,10 @@ def test_dkw_bound_covers_the_distance() -> None:
 def test_dkw_radius_is_tight() -> None:
     """For uniform F, |F_n - F| <= radius is covered at the level itself; half the radius is not."""
     rng = np.random.default_rng(7)
-    seen = np.array([kstest(rng.random(500), "uniform").statistic for _ in range(500)])
+    observed = np.array([kstest(rng.random(500), "uniform").statistic for _ in range(500)])
     radius = dkw_bound(0, 500, LEVEL).value
-    assert np.mean(seen <= radius) == pytest.approx(LEVEL, abs=0.05)
-    assert np.mean(seen <= radius / 2) < 0.2
+    assert np.mean(observed <= radius) == pytest.approx(LEVEL, abs=0.05)
+    assert np.mean(observed <= radius / 2) < 0.2
 
 
 def test_edge_distance_is_at_most_the_kolmogorov_distance() -> None:
@@ -87,16 +89,16 @@ def test_uninformative_samples_bound_nothing() -> None:
 
 def test_bounds_of_a_million_samples_have_the_expected_size() -> None:
     """At 99.9 %, for samples of the distribution itself over 8 outcomes."""
-    seen = np.random.default_rng(9).multinomial(10**6, LAW)
-    assert 0.0025 < weissman_bound(seen, LAW).value < 0.0045
-    assert 0.0015 < chi_square_bound(seen, LAW).value < 0.003
-    assert weissman_bound(seen, LAW).rigorous
-    assert not chi_square_bound(seen, LAW).rigorous
+    observed = np.random.default_rng(9).multinomial(10**6, LAW)
+    assert 0.0025 < weissman_bound(observed, LAW).value < 0.0045
+    assert 0.0015 < chi_square_bound(observed, LAW).value < 0.003
+    assert weissman_bound(observed, LAW).rigorous
+    assert not chi_square_bound(observed, LAW).rigorous
 
 
 def test_chi_square_of_mappings_and_of_arrays_agree() -> None:
-    seen = np.random.default_rng(10).multinomial(500, LAW)
-    statistic, df = goodness(seen, 500 * LAW)
-    test = chi_square(dict(enumerate(seen.tolist())), dict(enumerate(LAW.tolist())))
+    observed = np.random.default_rng(10).multinomial(500, LAW)
+    statistic, df = goodness(observed, 500 * LAW)
+    test = chi_square(dict(enumerate(observed.tolist())), dict(enumerate(LAW.tolist())))
     assert [test.statistic, test.df] == pytest.approx([statistic, df])
-    assert list(goodness(seen[::-1], 500 * LAW[::-1])) == pytest.approx([statistic, df])
+    assert list(goodness(observed[::-1], 500 * LAW[::-1])) == pytest.approx([statistic, df])

@@ -240,15 +240,15 @@ def test_detectable_deviation_is_detected_with_the_stated_power(n: int) -> None:
         d = share * detectable_deviation(n).value
         q = np.where(up, WIDTHS * (1 + d / WIDTHS[up].sum()), WIDTHS * (1 - d / WIDTHS[~up].sum()))
         assert abs(q - WIDTHS).sum() / 2 == pytest.approx(d)
-        seen = np.random.default_rng(3).multinomial(n, q, size=1000)
-        power[share] = (log10_average(log10_components(histograms(seen))) >= np.log10(FAULT)).mean()
+        observed = np.random.default_rng(3).multinomial(n, q, size=1000)
+        power[share] = (log10_average(log10_components(histograms(observed))) >= np.log10(FAULT)).mean()
     assert power[1.0] == pytest.approx(0.9, abs=0.04)
     assert power[0.5] < 0.02
 
 
-def histograms(seen: Array) -> Counts:
-    empty = {name: np.broadcast_to(array, (len(seen), *array.shape)) for name, array in Counts.zero().arrays().items()}
-    arrays: dict[str, Any] = empty | {"histogram": seen}
+def histograms(observed: Array) -> Counts:
+    empty = {name: np.broadcast_to(array, (len(observed), *array.shape)) for name, array in Counts.zero().arrays().items()}
+    arrays: dict[str, Any] = empty | {"histogram": observed}
     return Counts(**arrays)
 
 
