@@ -6,17 +6,14 @@ A rigorous bound holds at its level for every number of samples; an asymptotic b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import ncx2
 
+from harness.statistics import Array
 from harness.statistics.chisquare import goodness
 from harness.statistics.intervals import clopper_pearson_upper
-
-Array: TypeAlias = NDArray[Any]
 
 LEVEL = 0.999
 """Default confidence of a bound."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import chi2, ncx2
+
+from harness.statistics import Array
 
 T = TypeVar("T", bound=Hashable)
 
@@ -68,23 +70,23 @@ def chi_square(counts: Mapping[T, int], law: Mapping[T, float], pool: float = PO
     return ChiSquare(statistic, df, p, n, impossible, distance, mean)
 
 
-def goodness(observed: NDArray[Any], expected: NDArray[Any], pool: float = POOL) -> tuple[float, int]:
+def goodness(observed: Array, expected: Array, pool: float = POOL) -> tuple[float, int]:
     """Statistic and degrees of freedom of counts [K] against expectations [K]; outcomes of expectation 0 are left out."""
     return _statistic(*_pool(observed, expected, pool))
 
 
-def _statistic(o: NDArray[Any], e: NDArray[Any]) -> tuple[float, int]:
+def _statistic(o: Array, e: Array) -> tuple[float, int]:
     return float(((o - e) ** 2 / e).sum()), len(e) - 1
 
 
-def _pool(observed: NDArray[Any], expected: NDArray[Any], pool: float) -> tuple[NDArray[Any], NDArray[Any]]:
+def _pool(observed: Array, expected: Array, pool: float) -> tuple[Array, Array]:
     """Observed and expected counts of the pooled cells."""
     order = np.argsort(-expected, kind="stable")[: np.count_nonzero(expected)]
     cells = _cell_numbers(expected[order], pool)
     return np.bincount(cells, observed[order]), np.bincount(cells, expected[order])
 
 
-def _cell_numbers(expected: NDArray[Any], pool: float) -> NDArray[np.intp]:
+def _cell_numbers(expected: Array, pool: float) -> NDArray[np.intp]:
     """Cell number of each outcome, given expectations in descending order.
 
     An outcome joins the cell of its predecessor while that is below `pool`. A last cell that stays below is merged into the

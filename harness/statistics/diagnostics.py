@@ -7,17 +7,14 @@ e-processes, which may be looked at any time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import eval_legendre
 from scipy.stats import chi2, kstest, norm
 
+from harness.statistics import Array
 from harness.statistics.chisquare import POOL, goodness
 from harness.statistics.eprocess import WIDTHS, Counts, PitSequence
-
-Array: TypeAlias = NDArray[Any]
 
 OFFSET_NAMES = ("0", "1", "2", "3 or more")
 

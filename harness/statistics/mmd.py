@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.stats import chi2
 
+from harness.statistics import Array
 from harness.statistics.chisquare import goodness
-
-Array: TypeAlias = NDArray[Any]
 
 Texts: TypeAlias = Sequence[Sequence[Sequence[int]]]
 """New tokens by prompt and sample. The samples of one prompt are independent."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.statistics.eprocess import TILTS, Array, PitSequence
+from harness.statistics import Array
+from harness.statistics.eprocess import TILTS, PitSequence
 
 CELLS = 2**16
 """Probabilities processed at once, so that intermediate results stay in the processor's cache."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.statistics.eprocess import Array, PitSequence
+from harness.statistics import Array
+from harness.statistics.eprocess import PitSequence
 from harness.statistics.pit import pit_sequence
 
 DEPTH, CHILDREN = 3, 3

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom, kstest
 
+from harness.statistics import Array
 from harness.statistics.bounds import Bound, chi_square_bound, dkw_bound, edge_distance, impossible_token_bound, weissman_bound
 from harness.statistics.chisquare import chi_square, goodness
-from harness.statistics.eprocess import WIDTHS, Array
+from harness.statistics.eprocess import WIDTHS
 
 LAW = np.array([0.4, 0.2, 0.15, 0.1, 0.08, 0.04, 0.02, 0.01])
 LEVEL = 0.9

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.statistics import Array
 from harness.statistics.eprocess import (
     EXAMPLES,
     EXTEND,
     FAULT,
     WIDTHS,
-    Array,
     Counts,
     Evidence,
     PitSequence,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from harness.statistics.eprocess import ODDS, TILTS, Array, child_factors
+from harness.statistics import Array
+from harness.statistics.eprocess import ODDS, TILTS, child_factors
 from harness.statistics.pit import CELLS, pit_sequence
 
 
