@@ -14,7 +14,7 @@ from rich.tree import Tree as DrawnTree
 
 from eagle2_ref.drafters.base import Method
 from eagle2_ref.errors import BadInput
-from eagle2_ref.methods import Family
+from eagle2_ref.methods import MethodSpec
 from eagle2_ref.rules import Rule
 from eagle2_ref.sampling import SamplingParams
 from harness.pairs import Pair
@@ -42,7 +42,7 @@ LATEST = Path("reports/latest")
 class Drafting:
     """A drafting method with its options and its acceptance rule."""
 
-    family: Family
+    family: MethodSpec
     method: Method
     rule: Rule
 
@@ -88,18 +88,18 @@ def show_generation(
 
     console.print(Text(prompt, style="dim"), end="")
     pieces = TokenSpeller(tokenizer)
-    blocks: list[Block] = []
-    for block in decoder.stream(tokens, params, SeededCoins(seed)):
-        blocks.append(block)
+    sequence = decoder.start(tokens, params, SeededCoins(seed))
+    blocks = sequence.blocks
+    for block in decoder.blocks(sequence):
         for i, token in enumerate(block.tokens):
             for piece in pieces.spell(token):
                 console.print(Text(piece, style=ACCEPTED if i < block.accepted else SAMPLED), end="")
     console.print()
     emitted, passes = sum(len(b.tokens) for b in blocks[1:]), len(blocks) - 1
     tau = f"tau {emitted / passes:.2f}: {emitted} tokens in {passes} target passes" if passes else "no draft was verified"
-    draft_passes = f"{decoder.drafter.passes if decoder.drafter else 0} passes of the draft model"
+    draft_passes = f"{sequence.generation().draft_passes} passes of the draft model"
     colours = f"[{ACCEPTED}]accepted[/] [{SAMPLED}]sampled from the target[/]"
-    console.print(f"\n{colours}   {tau}, {draft_passes}; ended by {decoder.finish}")
+    console.print(f"\n{colours}   {tau}, {draft_passes}; ended by {sequence.finish}")
     if step is not None:
         if not 1 <= step < len(blocks):
             raise BadInput(f"there is no step {step}", f"this text took {len(blocks) - 1} steps after the prompt's")

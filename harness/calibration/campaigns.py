@@ -15,7 +15,7 @@ from harness.calibration.faults import FAULTS
 from harness.calibration.observations import LENGTH, Scorer, concatenate, count_campaigns, cumulative, no_counts, sample
 from harness.calibration.toy_pairs import PROCESSING, Floats, ToyPair
 from harness.statistics.diagnostics import child, ks, neyman, score, tails
-from harness.statistics.eprocess import FAULT, Counts, Strand, average, components
+from harness.statistics.eprocess import FAULT, Counts, PitSequence, log10_average, log10_components
 
 CAMPAIGNS, LOOKS, TEXTS = 64, 32, 8
 """Of a shard of correct decoders: campaigns, examinations of the evidence in each, texts between two examinations."""
@@ -48,17 +48,17 @@ class Correct:
         rule, processing = (Reject, Walk)[self.number % 2], list(PROCESSING)[self.number // 2 % 2]
         scorer = Scorer.of(ToyPair.build(self.vocab, processing, self.number))
         rng = np.random.default_rng([1, self.vocab, self.number])
-        strands = sample(scorer, rule(), CAMPAIGNS * LOOKS * TEXTS, rng)
-        sums = cumulative(count_campaigns(strands, CAMPAIGNS, LOOKS))
-        each = components(sums)
-        highest = {name: log10.max(axis=1) for name, log10 in (each | {"average": average(each)}).items()}
+        sequences = sample(scorer, rule(), CAMPAIGNS * LOOKS * TEXTS, rng)
+        sums = cumulative(count_campaigns(sequences, CAMPAIGNS, LOOKS))
+        each = log10_components(sums)
+        highest = {name: log10.max(axis=1) for name, log10 in (each | {"average": log10_average(each)}).items()}
         return {
             "campaigns": CAMPAIGNS,
             "tokens": CAMPAIGNS * LOOKS * TEXTS * LENGTH,
-            "blocks": int((strands.offset == 0).sum()),
+            "blocks": int((sequences.offset == 0).sum()),
             "impossible": int(sums.impossible[:, -1].sum()),
             "reached": {name: at_least(values, np.log10(EVIDENCE)) for name, values in highest.items()},
-            "p_values": {name: at_least(-np.array(values), -np.array(LEVELS)) for name, values in p_values(strands).items()},
+            "p_values": {name: at_least(-np.array(values), -np.array(LEVELS)) for name, values in p_values(sequences).items()},
         }
 
 
@@ -67,15 +67,15 @@ def at_least(values: Floats, thresholds: Any) -> list[int]:
     return [int(n) for n in (values[:, None] >= np.asarray(thresholds)).sum(axis=0)]
 
 
-def p_values(strands: Strand) -> dict[str, list[float]]:
+def p_values(sequences: PitSequence) -> dict[str, list[float]]:
     """p-values of every diagnostic, one for every SAMPLE texts."""
-    samples = len(strands.u) // SAMPLE
-    sums = count_campaigns(strands, samples, 1)
+    samples = len(sequences.u) // SAMPLE
+    sums = count_campaigns(sequences, samples, 1)
     found: dict[str, list[float]] = {}
     for i in range(samples):
-        one = Strand(**{f.name: getattr(strands, f.name)[i * SAMPLE : (i + 1) * SAMPLE] for f in fields(Strand)})
+        one = PitSequence(**{f.name: getattr(sequences, f.name)[i * SAMPLE : (i + 1) * SAMPLE] for f in fields(PitSequence)})
         own = Counts(**{name: array[i, 0] for name, array in sums.arrays().items()})
-        u, hit, mass = one.u.ravel(), one.hit.ravel(), one.mass.ravel()
+        u, hit, mass = one.u.ravel(), one.is_child.ravel(), one.child_mass.ravel()
         each = {"Kolmogorov-Smirnov": ks(u), "Neyman": neyman(u), "score": score(own), "child": child(hit, mass)} | tails(own)
         for name, p_value in each.items():
             found.setdefault(name, []).extend([p_value] if p_value is not None else [])
@@ -98,8 +98,8 @@ class Broken:
         state = Runs.of(self.runs)
         while state.texts < self.limit and not state.over:
             looks, texts = self.next_looks(state.texts)
-            strands = concatenate([sample(o, fault.rule(), self.runs // PAIRS * looks * texts, rng) for o in scorers])
-            state.advance(count_campaigns(strands, self.runs, looks), texts)
+            sequences = concatenate([sample(o, fault.rule(), self.runs // PAIRS * looks * texts, rng) for o in scorers])
+            state.advance(count_campaigns(sequences, self.runs, looks), texts)
         return {"fault": fault.name, "runs": self.runs, "spent": state.texts * LENGTH, **state.figures()}
 
     def next_looks(self, done: int) -> tuple[int, int]:
@@ -138,7 +138,7 @@ class Runs:
         """Add the counts [runs, looks] of further texts, and record which runs reached which evidence."""
         after = cumulative(new)
         sums = replace(after, **{name: array + self.sums.arrays()[name] for name, array in after.arrays().items()})
-        each = components(sums) | {"support": np.where(sums.impossible > 0, np.inf, -np.inf)}
+        each = log10_components(sums) | {"support": np.where(sums.impossible > 0, np.inf, -np.inf)}
         black_box = {name: np.zeros_like(log10) if name in TRACED else log10 for name, log10 in each.items()}
         evidence = {"traced": combined(each), "black box": combined(black_box)}
         for look in range(new.tokens.shape[1]):
@@ -160,4 +160,4 @@ class Runs:
 def combined(each: dict[str, Floats]) -> Floats:
     """Evidence of the verdict: the average of the e-processes, or infinite after an impossible token."""
     bets = {name: log10 for name, log10 in each.items() if name != "support"}
-    return np.maximum(average(bets), each["support"])
+    return np.maximum(log10_average(bets), each["support"])

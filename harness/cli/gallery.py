@@ -61,17 +61,19 @@ def unedited(
     """Enumerate decoders that are not ours, as they are installed: transformers' ways of generating, and a published rule."""
     from rich.console import Console
 
-    from harness.enumeration.third_party import seen, seen_rule
+    from harness.enumeration.third_party import enumerate_modes, enumerate_rule_sizes
     from harness.environment import versions
     from harness.files import write_atomic
     from harness.implementations.published import published_rule
     from harness.report.unedited import unedited_summary
 
     console, found = Console(highlight=False), []
-    rule = seen_rule(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
+    rule = enumerate_rule_sizes(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
     with console.status("enumerating") as status:
-        told = seen(new_tokens=new_tokens, progress=lambda n, mass: status.update(f"{n} executions, {mass:.0%} of the law"))
-        for one in itertools.chain(told, rule):
+        modes = enumerate_modes(
+            new_tokens=new_tokens, progress=lambda n, mass: status.update(f"{n} executions, {mass:.0%} of the law")
+        )
+        for one in itertools.chain(modes, rule):
             found.append(one)
             said = f"{one.mode}: {one.executions} executions, total variation {one.distance:.2g}, {one.seconds:.1f} s"
             console.print(said, soft_wrap=True)

@@ -27,7 +27,7 @@ from harness.calibration.toy_pairs import BUDGETS, Floats, Texts, ToyPair, follo
 from harness.statistics import pit
 from harness.statistics.bounds import Bound
 from harness.statistics.chisquare import goodness
-from harness.statistics.eprocess import WIDTHS, Counts, Strand, counts, visible
+from harness.statistics.eprocess import WIDTHS, Counts, PitSequence, detectable_deviation
 
 COMMITTED = Path(__file__).parents[3] / "reports" / "calibration"
 
@@ -133,11 +133,11 @@ def test_distributions_range_from_flat_to_peaked() -> None:
 
 def test_vectorised_counts_equal_those_of_single_texts() -> None:
     """Some of the tokens are impossible."""
-    strands = sample(Scorer.of(pair(8, "top_p=0.9")), RawBonus(), 24, np.random.default_rng(0))
-    sums = count_campaigns(strands, 2, 3)
+    sequences = sample(Scorer.of(pair(8, "top_p=0.9")), RawBonus(), 24, np.random.default_rng(0))
+    sums = count_campaigns(sequences, 2, 3)
     assert sums.impossible.sum() > 0
     for group in range(6):
-        own = counts([row(strands, 4 * group + i) for i in range(4)]).arrays()
+        own = Counts.of([row(sequences, 4 * group + i) for i in range(4)]).arrays()
         for name, array in sums.arrays().items():
             np.testing.assert_allclose(array[group // 3, group % 3], own[name], err_msg=name)
 
@@ -145,18 +145,18 @@ def test_vectorised_counts_equal_those_of_single_texts() -> None:
 def test_vectorised_strands_equal_those_of_single_texts() -> None:
     here = pair(64, "top_p=0.9")
     written = decode(here, Reject(), texts(3), LENGTH, np.random.default_rng(5))
-    strands, v = Scorer.of(here).strands(written, np.random.default_rng(7)), np.random.default_rng(7).random((3, LENGTH))
+    sequences, v = Scorer.of(here).sequences(written, np.random.default_rng(7)), np.random.default_rng(7).random((3, LENGTH))
     for i in range(3):
         p = here.p(written.texts[i, :, None], np.arange(64)[None])
         children = [[int(x) for x in offered if x != NONE] for offered in written.children[i]]
         leaves = np.array([not offered for offered in children])
-        own = pit.strand(p, written.tokens[i], v[i], written.offset[i], leaves, children)
+        own = pit.pit_sequence(p, written.tokens[i], v[i], written.offset[i], leaves, children)
         for name, array in vars(own).items():
-            np.testing.assert_allclose(getattr(strands, name)[i], array, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(getattr(sequences, name)[i], array, atol=1e-9, err_msg=name)
 
 
-def row(strands: Strand, i: int) -> Strand:
-    return Strand(**{f.name: getattr(strands, f.name)[i] for f in fields(Strand)})
+def row(sequences: PitSequence, i: int) -> PitSequence:
+    return PitSequence(**{f.name: getattr(sequences, f.name)[i] for f in fields(PitSequence)})
 
 
 # --- promises can fail ------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_evidence_fitted_to_its_data_breaks_the_promise(monkeypatch: pytest.Monk
         ratio = np.log(np.where(n > 0, n, 1) / np.where(n > 0, total * WIDTHS, 1))
         return {"histogram": (n * ratio).sum(axis=-1) / np.log(10)}
 
-    monkeypatch.setattr(campaigns, "components", fitted)
+    monkeypatch.setattr(campaigns, "log10_components", fitted)
     figures = calibration(Correct(8, 0))
     assert not claims.false_alarms(figures, 20.0).held
     assert not claims.false_alarms(figures, 100.0).held
@@ -202,15 +202,15 @@ def test_impossible_token_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> N
 def test_bound_that_is_too_small_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Covered("rank CDF", 1, 2000, 0.03, 100)
     assert claims.bounds(calibration(case)).held
-    monkeypatch.setattr(coverage, "rank_cdf", lambda distance, *_: Bound(0.9 * distance, True, ""))
+    monkeypatch.setattr(coverage, "dkw_bound", lambda distance, *_: Bound(0.9 * distance, True, ""))
     assert not claims.bounds(calibration(case)).held
 
 
 def test_overstated_power_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Promised(8192, 400)
     assert claims.stated_power(calibration(case)).held
-    seen = visible(8192).value
-    monkeypatch.setattr(coverage, "visible", lambda _n: Bound(0.8 * seen, False, ""))
+    seen = detectable_deviation(8192).value
+    monkeypatch.setattr(coverage, "detectable_deviation", lambda _n: Bound(0.8 * seen, False, ""))
     assert not claims.stated_power(calibration(case)).held
 
 

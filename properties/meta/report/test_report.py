@@ -281,7 +281,7 @@ def test_witness_sentences(snapshot: SnapshotAssertion) -> None:
 def test_error_budget_is_stated_in_years(probability: float, years: str) -> None:
     sentence = sentences.false_alarm_sentence(probability)
     assert f"once in {years} years" in sentence and f"{probability:g}" in sentence
-    assert sentences.RUNS_PER_DAY == budget.RUNS_A_DAY
+    assert sentences.RUNS_PER_DAY == budget.RUNS_PER_DAY
 
 
 def test_anchor_of_the_page_finds_its_result() -> None:
