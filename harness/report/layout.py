@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias, Union
 from harness.files import write_atomic
 from harness.record.model import Verdict
 from harness.report import text
-from harness.report.plots import Drawing
+from harness.report.plots import COLOURS, Drawing
 from harness.report.tables import Mark, Table
 from harness.verdict import SIGNS
 
@@ -154,7 +154,8 @@ class Page:
 
 def html(page: Page) -> str:
     """The page as one HTML file. It runs no script and fetches nothing, and its policy forbids both."""
-    return _templates().get_template("layout.html").render(page=page, sign=SIGNS[page.verdict], signs=SIGNS).lstrip()
+    template = _templates().get_template("layout.html")
+    return template.render(page=page, sign=SIGNS[page.verdict], signs=SIGNS, colours=COLOURS).lstrip()
 
 
 def markdown(page: Page) -> str:

@@ -6,7 +6,7 @@
     )
     drawing.standalone()    # the text of a file `passes.svg`; for a page, put `drawing` into a `layout.Section`
 
-Colours are roles of the stylesheet (`COLOURS`), so that a plot follows light and dark mode. The same input gives the same
+Colours are roles (`COLOURS`) that a page defines, so that a plot follows light and dark mode. The same input gives the same
 bytes: no identifiers, no dates, fixed metrics of text. matplotlib is imported in `_canvas` only; it takes half a second.
 """
 
@@ -25,28 +25,25 @@ from xml.etree import ElementTree
 
 from harness.report.svg_paths import Label as Label  # for the pages that are not drawn by this module yet
 from harness.report.svg_paths import Plot as Plot
-from harness.report.svg_paths import ceiling as ceiling
 from harness.report.svg_paths import count as count
 from harness.report.text import number, printable, token_label
+from harness.verdict import SIGNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+DARK = ("#f08a7f", "#e6bb66", "#b9a9e0", "#d9a08c", "#8fbde8", "#7cc6a0", "#9aa4a9")
+"""Colours of the verdicts in dark mode, in their order."""
+
 COLOURS = {
     "ink": ("#20262a", "#e5e2da"),
     "muted": ("#5c676e", "#9aa4a9"),
-    "line": ("#c9c4b8", "#4a5358"),
+    "line": ("#d9d4c9", "#3a4348"),
     "paper": ("#ffffff", "#1c2124"),
-    "tie": ("#2a6299", "#8fbde8"),
-    "open": ("#8a5a00", "#e6bb66"),
-    "pass": ("#24704d", "#7cc6a0"),
-    "blocked": ("#65558f", "#b9a9e0"),
-    "known": ("#8f4f3a", "#d9a08c"),
-    "na": ("#626b71", "#9aa4a8"),
-    "fault": ("#b3261e", "#f08a7f"),
+    **{sign.style: (f"#{sign.colour}", dark) for sign, dark in zip(SIGNS.values(), DARK, strict=True)},
 }
-"""Roles and their colours in light and in dark mode. In an inline plot a role is the CSS variable of that name."""
+"""Roles and their colours in light and in dark mode. Pages define a CSS variable for each; every verdict is a role."""
 
 Align = Literal["left", "center", "right"]
 
@@ -544,7 +541,7 @@ def _canvas(width: float, height: float) -> Iterator[Canvas]:
         figure = Figure(figsize=(width / 96, height / 96), dpi=72)
         FigureCanvasSVG(figure)
         axes = figure.add_axes((0, 0, 1, 1))
-        axes.tick_params(length=0, which="both", labelsize=FONT_SIZE)
+        axes.tick_params(length=0, which="both", labelsize=FONT_SIZE, pad=6)
         yield Canvas(figure, axes)
 
 
@@ -610,6 +607,15 @@ def _scale(axes: Axes, x: Axis, y: Axis, series: Sequence[Series]) -> None:
         axis.set_ticks([], minor=True)
     axes.set_xlabel(_label(x.label), parse_math=False)
     axes.text(0, 1.04, _label(y.label), transform=axes.transAxes, ha="left", color=COLOURS["muted"][0], parse_math=False)
+
+
+def ceiling(values: Iterable[float]) -> float:
+    """The end of an axis: the largest value, rounded up to 1, 2, 3, 5 or 8 times a power of ten."""
+    largest = max(values, default=0.0)
+    if not largest > 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(largest))
+    return float(next(f"{f * power:.6g}" for f in (1, 2, 3, 5, 8, 10, 20) if f * power >= largest * (1 - 1e-9)))
 
 
 def _label(text: str) -> str:
