@@ -15,16 +15,18 @@ from transformers import DynamicCache
 
 from eagle2_ref.model.network import Rows
 from eagle2_ref.model.target import Target
+from harness import context
+from harness.context import Context
 from harness.distributions import teacher
 from harness.distributions.teacher import WAY, Noise, Teacher, load_plain
 from harness.implementations import Implementation, connect
 from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.record.model import Result
 from harness.settings import Settings
-from properties import subject, test_greedy
-from properties.meta.helpers.run_check import heard
-from properties.subject import Subject
-from properties.test_greedy import CROWD
+from properties import test_greedy
+from properties.meta.helpers.checks import result_of
+from properties.test_greedy import TOO_MANY_TIES, greedy_on_code
+from properties.test_tree import laws_in_own_dtype
 
 TEXT = [(3 * i + i // 5) % 4 for i in range(23)]
 """It nearly fills the context of coin4, with room for two trees."""
@@ -111,9 +113,9 @@ def test_noise_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_noise_is_measured_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process of the run reads what the first has written; of another dtype or pair nothing is known yet."""
 
-    def process(pair: str = "coin4") -> Subject:
-        subject._teacher.cache_clear()
-        return Subject.of(Settings(), connect("ref"), shipped(pair), tmp_path)
+    def process(pair: str = "coin4") -> Context:
+        context._scorer.cache_clear()
+        return Context.of(Settings(), connect("ref"), shipped(pair), tmp_path)
 
     first = process().noise(shipped("coin4"), "float32")
     measured = Mock(side_effect=AssertionError("measured again"))
@@ -130,7 +132,7 @@ def test_noise_is_measured_once_a_run(tmp_path: Path, monkeypatch: pytest.Monkey
 )
 def test_a_crowd_of_ties_is_no_noise(flips: int, ties: int, many: bool) -> None:
     """Of 1,000 tokens, after a calibration on 1,000 positions: 30 % are a crowd, as many as flipped there are none."""
-    assert (Noise(0.1, flips, 1000).too_many(ties, 1000) < CROWD) == many
+    assert (Noise(0.1, flips, 1000).too_many(ties, 1000) < TOO_MANY_TIES) == many
 
 
 def test_without_ties_there_is_no_crowd() -> None:
@@ -152,10 +154,10 @@ def learnt() -> tuple[Pair, list[Prompt]]:
 
 
 def greedy(implementation: Implementation, monkeypatch: pytest.MonkeyPatch, new: int = 64) -> Result:
-    monkeypatch.setattr(test_greedy, "NEW", new)
-    monkeypatch.setattr(subject, "CALIBRATION", 64)
+    monkeypatch.setattr(test_greedy, "NEW_TOKENS", new)
+    monkeypatch.setattr(context, "NOISE_TOKENS", 64)
     pair, texts = learnt()
-    return heard("GREEDY-1", implementation, pair, texts, LOW, penalty=None)
+    return result_of(greedy_on_code, implementation, None, pair=pair, prompts=texts, settings=LOW)
 
 
 def test_the_reference_is_greedy_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,8 +185,9 @@ def test_a_planted_fault_is_one_in_bfloat16_too(mutant: str, monkeypatch: pytest
 @pytest.mark.parametrize(("connectable", "verdict"), [("ref", "pass"), ("mutant:M40", "fault"), ("mutant:M42", "fault")])
 def test_laws_of_a_verification_in_bfloat16(connectable: str, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the dtype allows is far from everything: no law is further than 1 from another."""
-    monkeypatch.setattr(subject, "CALIBRATION", 64)
-    result = heard("TREE-5", connect(connectable), *learnt(), LOW)
+    monkeypatch.setattr(context, "NOISE_TOKENS", 64)
+    pair, texts = learnt()
+    result = result_of(laws_in_own_dtype, connect(connectable), pair=pair, prompts=texts, settings=LOW)
     assert result.verdict == verdict, result.summary
     assert float(result.measured["allowed"]) < 0.5
 
