@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 class Reduction:
     """Divisors of sample sizes: the kill matrix and the tests of checks look for large faults, which few samples show.
 
-    samples: of LAW-4. tokens: of LAW-7. instances: random trees and laws of LAW-2 and LAW-5.
+    samples: of LAW-4. tokens: of LAW-7. instances: random trees and laws of LAW-2.
     """
 
     samples: int = 1

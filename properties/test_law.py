@@ -143,7 +143,7 @@ def rule_at_boundary_numbers(context: Context) -> Result:
     found: list[tuple[str, Witness]] = []
 
     @hypothesis.seed(5)
-    @hypothesis_settings(max_examples=INSTANCES // context.reduction.instances // 2, report_multiple_bugs=False)
+    @hypothesis_settings(max_examples=INSTANCES // 2, report_multiple_bugs=False)
     @given(trees_with_laws(most=4))
     def accept(instance: tuple[DraftTree, Tensor]) -> None:
         nonlocal instances, runs
