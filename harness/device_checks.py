@@ -20,8 +20,7 @@ from harness.bench.show import machine
 from harness.bench.words import sentence
 from harness.files import write_atomic
 from harness.record.model import read_record
-from harness.report.summary import code, text
-from harness.report.words import seconds
+from harness.report.text import code_span, escape_markdown, seconds
 from harness.verdict import BROKEN, FAULT, PASS
 
 LARGE = Path("fixtures/work/large")
@@ -93,10 +92,16 @@ def summary(asked: Sequence[Part], out: Path) -> Iterator[str]:
     for part in (part for part in whole if part.words[0] == "verify"):
         found = read_record(out / part.name / "record.jsonl")
         told, end = found.header, found.footer
-        cells = (code(told.implementation), told.settings["dtype"], f"**{end.verdict}**", str(end.results), seconds(end.seconds))
+        cells = (
+            code_span(told.implementation),
+            told.settings["dtype"],
+            f"**{end.verdict}**",
+            str(end.results),
+            seconds(end.seconds),
+        )
         yield f"| {' | '.join(cells)} | [{part.name}]({part.name}/summary.md) |"
     for part in (part for part in whole if part.words[0] == "bench"):
         timed = bench.read(out / part.name)
-        said, where = text(sentence(timed), 1200), text(machine(timed.header), 600)
+        said, where = escape_markdown(sentence(timed), 1200), escape_markdown(machine(timed.header), 600)
         yield from ("", f"{said} [{part.name}]({part.name}/summary.md)", "", where)
-    yield from ("", f"Again: {code('eagle2 gpu')}")
+    yield from ("", f"Again: {code_span('eagle2 gpu')}")

@@ -22,9 +22,10 @@ from harness.implementations.protocol import schema
 from harness.implementations.ready import READY
 from harness.pairs import FIXTURES, Pair, shipped
 from harness.verdict import BROKEN
-from properties.cells import SAMPLED
+from properties.cases import SAMPLED
+from properties.meta.helpers.checks import result_of
 from properties.meta.helpers.command import eagle2
-from properties.meta.helpers.run_check import heard
+from properties.test_law_sampled import first_tokens_of_samples
 
 COIN4 = shipped("coin4")
 ASKED = {"temperature": 1.0, "max_new_tokens": 3}
@@ -206,7 +207,7 @@ def test_a_right_engine_passes_and_a_wrong_one_is_seen() -> None:
     verdicts = []
     for name in ("Outsider", "TooCold"):
         implementation = connect(f"cmd:{sys.executable} -P {SERVE} properties.meta.helpers.fake_engines:{name}")
-        verdicts.append(heard("LAW-4", implementation, cell=SAMPLED[1]).verdict)
+        verdicts.append(result_of(first_tokens_of_samples, implementation, SAMPLED[1]).verdict)
     assert verdicts == ["pass", "fault"]
 
 
