@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from torch import Tensor
 
-from eagle2_ref.coins import EnumeratedCoins, KeyedCoins, Unrepeatable, executions, undecided, unfold
+from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.methods import METHODS
 from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
@@ -18,6 +18,7 @@ from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import Law, first_deviation, target_law, total_variation
 from harness.distributions.scoring import Divergence
 from harness.enumeration.boundary import BoundaryCoins
+from harness.enumeration.coins import EnumeratedCoins, Unrepeatable, executions, undecided, unfold
 from harness.enumeration.induction import RuleDeviation, rule_deviation
 from harness.implementations.engine import Engine, Output
 from harness.pairs import shipped

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from eagle2_ref.coins import Trail
+from harness.enumeration.coins import Trail
 from harness.enumeration.intercept import arithmetic, observations, sampling_calls
 from harness.enumeration.intercept.dispatch import InterceptMode
 from harness.enumeration.intercept.leak_guards import AtenGuard, GeneratorGuard, RefusalGuard

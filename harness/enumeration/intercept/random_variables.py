@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eagle2_ref.coins import LazyToken, Trail
+from harness.enumeration.coins import LazyToken, Trail
 
 MAX_BRANCHES = 1 << 16
 """Integers with more values than this are not branched on: they can only serve as seeds."""
