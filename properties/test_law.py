@@ -18,7 +18,7 @@ from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import Law, first_deviation, target_law, total_variation
 from harness.distributions.scoring import Divergence
 from harness.enumeration.boundary import BoundaryCoins
-from harness.enumeration.coins import EnumeratedCoins, Unrepeatable, executions, undecided, unfold
+from harness.enumeration.coins import EnumeratedCoins, Unrepeatable, executions, is_symbolic, unfold
 from harness.enumeration.induction import RuleDeviation, rule_deviation
 from harness.implementations.engine import Engine, Output
 from harness.pairs import shipped
@@ -106,7 +106,7 @@ def emitted_law(
     for (output, coins), weight in executions(run):
         if len(executed) == most:
             raise TooManyError
-        executed.append((tuple(int(token) for token in output.tokens if not undecided(token)), coins.choices))
+        executed.append((tuple(int(token) for token in output.tokens if not is_symbolic(token)), coins.choices))
         for text, share in unfold(output.tokens):
             law[text] += weight * share
     return law, executed

@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from harness.enumeration.coins import Trail, Unrepeatable, Weights, undecided
+from harness.enumeration.coins import ChoiceTrail, Unrepeatable, Weights, is_symbolic
 from harness.report.words import number
 
 
-class Recorded(Trail):
+class Recorded(ChoiceTrail):
     """A trail that takes the recorded choices, as far as they are still there to be taken."""
 
     def __init__(self, choices: Sequence[int]) -> None:
@@ -49,7 +49,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Draw:
-    """A token was drawn from probabilities p [V]; it may stay undecided until it is looked at."""
+    """A token was drawn from probabilities p [V]; it stays symbolic until it is read."""
 
     position: int
     p: Tensor
@@ -60,7 +60,7 @@ class Draw:
         return True
 
     def said(self, token: int) -> str:
-        came = "" if undecided(self.token) else f"; {int(self.token)} came"
+        came = "" if is_symbolic(self.token) else f"; {int(self.token)} came"
         return f"a draw in which token {token} has probability {number(float(self.p[token]))}{came}"
 
 

@@ -17,7 +17,7 @@ from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import Rule, reject, walk
 from eagle2_ref.tree import DraftTree
-from harness.enumeration.coins import EnumeratedCoins, Trail, Unrepeatable, executions
+from harness.enumeration.coins import ChoiceTrail, EnumeratedCoins, Unrepeatable, executions
 from harness.implementations import connect
 from harness.implementations.reference import Engine
 from harness.pairs import Pair, shipped
@@ -303,7 +303,7 @@ def test_coins_tell_what_they_were_asked() -> None:
 
 
 def test_a_uniform_number_that_is_asked_twice_tells_what_was_known() -> None:
-    coins = TellingCoins(EnumeratedCoins(Trail([(0, None), (1, None)])))
+    coins = TellingCoins(EnumeratedCoins(ChoiceTrail([(0, None), (1, None)])))
     coin = coins.uniform()
     assert coin < 0.5 and coin >= 0.25 and coin > 0.25 and not coin <= 0.25
     assert [(c.low, c.high, c.sign, c.threshold) for c in coins.told if isinstance(c, Comparison)] == [
