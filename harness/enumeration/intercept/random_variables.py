@@ -111,7 +111,7 @@ class RandomVariables:
     def uniform(self, number: int) -> UniformVariable:
         """The uniform variable of an id, to be compared."""
         if self._states[number] == self.CONSUMED:
-            raise NotEnumerable("the noise of a race is used a second time")
+            raise NotEnumerable("a random number is used in a race and again elsewhere")
         self._states[number] = self.OPEN
         return self._uniforms.setdefault(number, UniformVariable(self.trail))
 
@@ -129,7 +129,7 @@ class RandomVariables:
         """Mark ids as used up by a race. Each must be unused and occur once, or the racers would not be independent."""
         ids = numbers.numpy()
         if self._states[ids].any() or len(np.unique(ids)) != len(ids):
-            raise NotEnumerable("the noise of a race is used a second time")
+            raise NotEnumerable("a random number is used in a race and again elsewhere")
         self._states[ids] = self.CONSUMED
 
     def race_pair(self, mine: int, my_rate: float, other: int, other_rate: float) -> bool:
