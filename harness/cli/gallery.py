@@ -30,9 +30,9 @@ def mutants(
     sign: Annotated[bool, typer.Option("--sign", help="Keep what every mutant does for the diagnosis of faults.")] = False,
 ) -> None:
     """Put every mutant and every control before the properties. Exit code 1 if a mutant survives or a control dies."""
-    from properties.meta.helpers.matrix import matrix
+    from harness.kill_matrix.matrix import run_matrix
 
-    raise typer.Exit(matrix([name for name in only.split(",") if name], check, quick, out, jobs or os.cpu_count() or 1, sign))
+    raise typer.Exit(run_matrix([name for name in only.split(",") if name], check, quick, out, jobs or os.cpu_count() or 1, sign))
 
 
 @app.command(

@@ -12,7 +12,7 @@ from typing import Any
 from harness.enumeration.coins import ChoiceTrail
 from harness.enumeration.intercept import arithmetic, observations, sampling_calls
 from harness.enumeration.intercept.dispatch import InterceptMode
-from harness.enumeration.intercept.leak_guards import AtenGuard, GeneratorGuard, RefusalGuard
+from harness.enumeration.intercept.leak_guards import AtenGuard, RefusalGuard, generator_guard
 from harness.enumeration.intercept.python_random import patches
 from harness.enumeration.intercept.random_variables import NotEnumerable, RandomVariables
 
@@ -29,7 +29,7 @@ def intercepted(trail: ChoiceTrail) -> Iterator[None]:
     mode = InterceptMode(variables)
     with contextlib.ExitStack() as stack:
         stack.enter_context(RefusalGuard())
-        stack.enter_context(GeneratorGuard())
+        stack.enter_context(generator_guard())
         stack.enter_context(_patched(patches(variables)))
         stack.enter_context(AtenGuard(mode))
         stack.enter_context(mode)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import random
+import contextlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.enumeration.intercept.dispatch import InterceptMode
 from harness.enumeration.intercept.random_variables import NotEnumerable
+from harness.global_generators import GeneratorUsedError, unchanged_generators
 
 
 class AtenGuard(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -64,31 +64,11 @@ class RefusalGuard:
             raise NotEnumerable.raised[0] from error
 
 
-class GeneratorGuard:
+@contextlib.contextmanager
+def generator_guard() -> Iterator[None]:
     """Global generators must not change: intercepted code never draws from them, so a change is a draw that was missed."""
-
-    def __enter__(self) -> None:
-        self._before = _states()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        after = _states()
-        moved = [name for name, state in after.items() if not _same(state, self._before[name])]
-        if moved:
-            torch.set_rng_state(self._before["torch"])
-            random.setstate(self._before["random"])
-            np.random.set_state(self._before["numpy.random"])
-            if kind is None:
-                raise NotEnumerable(f"the global generator of {' and '.join(moved)} was used by a call that was not intercepted")
-
-
-def _states() -> dict[str, Any]:
-    states = {"torch": torch.get_rng_state(), "random": random.getstate(), "numpy.random": np.random.get_state()}
-    if torch.cuda.is_available():
-        states["torch.cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    try:
+        with unchanged_generators():
+            yield
+    except GeneratorUsedError as error:
+        raise NotEnumerable(f"{error}, by a call that was not intercepted") from None

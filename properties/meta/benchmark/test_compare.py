@@ -271,9 +271,11 @@ def test_the_section_of_the_readme(ran: Path, tmp_path: Path) -> None:
 
 def test_the_section_of_the_readme_is_that_of_the_committed_record() -> None:
     """And without a record there are no figures in it."""
-    whole, committed = (ROOT / "README.md").read_text(encoding="utf-8"), ROOT / "reports" / "compare"
+    whole, committed = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"), ROOT / "reports" / "compare"
     inner = readme.section(read(committed, whole=True)) if committed.is_dir() else ""
-    assert put(whole, inner, readme.FAMILY, ROOT / "README.md") == whole, "run `eagle2 compare --readme reports/compare`"
+    assert put(whole, inner, readme.FAMILY, ROOT / "docs" / "benchmarks.md") == whole, (
+        "run `eagle2 compare --readme reports/compare`"
+    )
 
 
 def test_no_folder_of_this_machine_is_told(ran: Path, pair: Pair) -> None:

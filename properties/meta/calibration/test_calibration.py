@@ -286,4 +286,3 @@ def test_the_committed_calibration_keeps_every_promise() -> None:
 def test_the_committed_summary_is_that_of_the_record() -> None:
     committed = Calibration.read(COMMITTED / run.RECORD)
     assert (COMMITTED / "summary.md").read_text(encoding="utf-8") == report.summary(committed)
-    assert (COMMITTED / "index.html").exists()

@@ -20,7 +20,7 @@ from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import Law, total_variation
 from harness.enumeration.exact_law import enumerate_law, enumerate_rule
 from harness.enumeration.induction import rule_deviation
-from harness.enumeration.intercept import NotEnumerable
+from harness.global_generators import GeneratorUsedError
 from harness.implementations.published import PublishedRule, published_rule
 from properties.meta.helpers import published
 from properties.strategies import trees_with_laws
@@ -178,7 +178,7 @@ def test_published_rule_repeats_with_seeded_coins() -> None:
 
 
 def test_published_rule_that_bypasses_the_coins_is_refused() -> None:
-    with pytest.raises(NotEnumerable, match="torch"):
+    with pytest.raises(GeneratorUsedError, match="torch"):
         rule_deviation(with_coins(published_rule(FILE, "draws_from_torch")), TREE, P)
 
 
