@@ -49,10 +49,9 @@ def open_engine(connectable: str, pair: str, **options: Any) -> Any:
 
 def connectable_prefixes() -> list[str]:
     """The words that may stand before the first colon of a connectable string."""
-    from harness.implementations import CONNECTIONS
-    from harness.implementations.ready import READY
+    from harness.implementations import CONNECTORS
 
-    return [*CONNECTIONS, *READY]
+    return [*CONNECTORS]
 
 
 def methods() -> dict[str, Any]:
@@ -74,7 +73,7 @@ def read_any_record(path: Path) -> Any:
     from harness.bench.record import read as read_bench
     from harness.calibration.figures import Calibration
     from harness.compare.record import read as read_comparison
-    from harness.evidence import Trial, read_record
+    from harness.record.model import Trial, read_record
 
     if path.name == "trials.jsonl":
         return [Trial.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -104,7 +103,7 @@ def render_kill_matrix(trials: Path, mutants: Sequence[str], out: Path) -> None:
 
 def show_verdicts(record: Path, report: Path) -> None:
     """Print what `eagle2 verify` prints after a run."""
-    from harness.evidence import read_record
+    from harness.record.model import read_record
     from harness.terminal import show_record
 
     show_record(read_record(record), report)
