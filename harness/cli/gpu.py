@@ -1,0 +1,24 @@
+"""`eagle2 gpu`: the checks that need a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import Device, examples, report_user_errors
+
+app = typer.Typer()
+
+
+@app.command(epilog=examples("eagle2 gpu", "eagle2 gpu --device cuda:1 --out /tmp/gpu"))
+@report_user_errors
+def gpu(
+    device: Device = "cuda",
+    out: Annotated[Path, typer.Option("--out", help="Directory of the records.")] = Path("reports/gpu"),
+) -> None:
+    """Judge ref and static: on a GPU in every dtype, train a large pair, and time it. Finished parts are not repeated."""
+    from harness.device_checks import run_all
+
+    raise typer.Exit(run_all(device, out))
