@@ -1,8 +1,8 @@
-# `make verify` judges the reference, `make test` passes the tests; both set up all they need in .venv.
+# `make verify` judges the reference, `make test` runs the tests. Both create .venv first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# One thread a process: the models are small, and the processes are as many as the cores.
+# One thread per process: the models are small, and there are as many processes as cores.
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: install verify test lint engines gpu clean
@@ -26,7 +26,7 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Every engine lives in an environment of its own, .engines/NAME, made from requirements/NAME.txt; what cannot be had is skipped.
+# Every engine has an environment of its own, .engines/NAME, from requirements/NAME.txt. Engines that fail to install are skipped.
 ENGINES := $(basename $(notdir $(filter-out %.no-deps.txt,$(wildcard requirements/*.txt))))
 
 engines: install
@@ -44,7 +44,7 @@ engines: install
 	.engines/$*/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# On a machine with a CUDA device, half an hour by arithmetic; what is there already is not made again.
+# Needs a CUDA device; estimated at half an hour. Finished parts are not repeated.
 gpu: install
 	$(BIN)/eagle2 gpu
 
