@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Dtype, Tier, examples, report_user_errors
+from harness.cli.from_settings import options_from
+from harness.cli.options import examples, report_user_errors
+from harness.settings import Settings
 
 app = typer.Typer()
 
@@ -21,16 +23,17 @@ app = typer.Typer()
     )
 )
 @report_user_errors
+@options_from(Settings, only=("tier", "dtype"))
 def engines(
+    settings: Settings,
     only: Annotated[str, typer.Option(help="Engines, or engine/method, separated by commas; ref is the reference.")] = "",
     out: Annotated[Path, typer.Option("--out", help="Directory of the reports.")] = Path("reports/latest/engines"),
     check: Annotated[str, typer.Option(help="A chapter (LAW) or a property (LAW-4).")] = "",
-    tier: Tier = "quick",
-    dtype: Dtype = "float32",
     jobs: Annotated[int, typer.Option("--jobs", "-n", help="Number of methods judged at the same time.")] = 2,
     draw: Annotated[bool, typer.Option("--draw", help="Judge nothing; draw the page from the stored records.")] = False,
 ) -> None:
     """Judge every installed engine with every method that it offers, and draw one page of the results."""
     from harness.engines.judge_all import judge_all
 
-    raise typer.Exit(judge_all([name for name in only.split(",") if name], out, check, tier, jobs, draw, dtype))
+    names = [name for name in only.split(",") if name]
+    raise typer.Exit(judge_all(names, out, check, settings.tier, jobs, draw, settings.dtype))

@@ -68,6 +68,7 @@ def _fields(model: type) -> dict[str, FieldInfo]:
     """The fields of a model by name; those of a dataclass become fields of pydantic."""
     if issubclass(model, BaseModel):
         return model.model_fields
+    assert dataclasses.is_dataclass(model)
     types, found = get_type_hints(model), {}
     for field in dataclasses.fields(model):
         extra = {name: value for name, value in field.metadata.items() if name != "description"}

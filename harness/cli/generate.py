@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Device, DraftDir, Dtype, PairName, Seed, TargetDir, examples, report_user_errors
+from harness.cli.from_settings import options_from
+from harness.cli.options import PAIR, examples, report_user_errors
+from harness.settings import Settings
 
 app = typer.Typer()
 
@@ -20,11 +22,10 @@ app = typer.Typer()
     )
 )
 @report_user_errors
+@options_from(Settings, only=(*PAIR, "seed", "device", "dtype"))
 def generate(
+    settings: Settings,
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads standard input.")],
-    pair: PairName = "stdlib",
-    target: TargetDir = "",
-    draft: DraftDir = "",
     max_new_tokens: Annotated[int, typer.Option(help="Number of new tokens.")] = 200,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
     top_k: Annotated[int | None, typer.Option(help="Keep the k most likely tokens.")] = None,
@@ -36,9 +37,6 @@ def generate(
     k: Annotated[int | None, typer.Option(help="Nodes expanded per layer, if the method has this option.")] = None,
     depth: Annotated[int | None, typer.Option(help="Layers of the draft tree.")] = None,
     m: Annotated[int | None, typer.Option(help="Draft tokens verified per target pass.")] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
     show_tree: Annotated[bool, typer.Option("--show-tree", help="Draw the draft tree of one step.")] = False,
     step: Annotated[int, typer.Option(help="The step that --show-tree draws.")] = 2,
 ) -> None:
@@ -49,9 +47,10 @@ def generate(
     from harness.terminal import Drafting, show_generation
 
     params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens)
-    found = find_pair(pair, target or None, draft or None)
+    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
     text = sys.stdin.read() if prompt == "-" else prompt
     family = method(drafter)
     options = {name: value for name, value in (("k", k), ("depth", depth), ("m", m)) if value is not None}
     drafting = Drafting(family, family.options(**options), family.rule_of(rule))
-    show_generation(found, text, params, drafting, seed, device, dtype, step if show_tree else None)
+    device, dtype = settings.device, settings.dtype
+    show_generation(pair, text, params, drafting, settings.seed, device, dtype, step if show_tree else None)

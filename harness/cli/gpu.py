@@ -7,18 +7,21 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Device, examples, report_user_errors
+from harness.cli.from_settings import options_from
+from harness.cli.options import examples, report_user_errors
+from harness.settings import Settings
 
 app = typer.Typer()
 
 
 @app.command(epilog=examples("eagle2 gpu", "eagle2 gpu --device cuda:1 --out /tmp/gpu"))
 @report_user_errors
+@options_from(Settings, only=("device",), device="cuda")
 def gpu(
-    device: Device = "cuda",
+    settings: Settings,
     out: Annotated[Path, typer.Option("--out", help="Directory of the records.")] = Path("reports/gpu"),
 ) -> None:
     """Judge ref and static: on a GPU in every dtype, train a large pair, and time it. Finished parts are not repeated."""
     from harness.device_checks import run_all
 
-    raise typer.Exit(run_all(device, out))
+    raise typer.Exit(run_all(settings.device, out))

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import DraftDir, TargetDir, examples, report_user_errors
+from harness.cli.from_settings import options_from
+from harness.cli.options import examples, report_user_errors
 from harness.settings import Settings
 
 app = typer.Typer()
@@ -30,11 +31,11 @@ def report(
 
 @app.command(epilog=examples("eagle2 replay LAW-1.3", "eagle2 replay GREEDY-1.1 --record /tmp/run/record.jsonl"))
 @report_user_errors
+@options_from(Settings, only=("target", "draft"))
 def replay(
+    settings: Settings,
     fault: Annotated[str, typer.Argument(help="Id of a fault in the report, such as LAW-1.3.")],
     record: Annotated[Path, typer.Option(help="The record that contains the fault.")] = Path("reports/latest/record.jsonl"),
-    target: TargetDir = "",
-    draft: DraftDir = "",
 ) -> None:
     """Reproduce a fault, and show the step that emitted the wrong token: the draft tree, the node, the coin, p and q."""
     from rich.console import Console
@@ -47,5 +48,5 @@ def replay(
     def rerun(settings: Settings) -> int:
         return run_checks(replace(settings, out=str(record.parent / "replay")), "0")
 
-    pair = find_pair("", target, draft) if target or draft else None
+    pair = find_pair("", settings.target, settings.draft) if settings.target or settings.draft else None
     raise typer.Exit(replay(read_record(record), fault, Console(highlight=False), rerun, pair))
