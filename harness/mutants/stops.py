@@ -1,4 +1,4 @@
-"""Faults of where a text ends: end-of-text tokens inside a block, lengths, the context."""
+"""Faults of stopping: end-of-text tokens inside a block, maximum length, end of the context."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Blocks = Callable[..., Iterator[Block]]
 
 @mutant("M63", part="stop", source="huggingface/transformers issue 47912", killers={"STOP-2": "", "STOP-3": "", "LAW-1": ENDS})
 class EndSeenLast(PlantedCut):
-    """End of text is looked for only at the end of a block."""
+    """End of text is detected only at the end of a block."""
 
 
 @mutant("M64", part="stop", source="LostRuins/koboldcpp issue 1276", killers={"STOP-2": "", "STOP-3": "", "LAW-1": ENDS})
 class BlockKeptWhole(PlantedCut, PlantedStream):
-    """A block with an end of text in it is emitted whole."""
+    """A block that contains an end of text is emitted in full."""
 
     def stream(self, blocks: Blocks, prompt: list[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
         for block in blocks(prompt, params, coins):
@@ -34,7 +34,7 @@ class BlockKeptWhole(PlantedCut, PlantedStream):
 
 @mutant("M65", part="length", source="openvinotoolkit/openvino.genai issue 4190", killers={"STOP-1": ""})
 class LastReplaced(PlantedStream):
-    """Where max_new_tokens cuts a block, drafts are dropped and the block's last token kept."""
+    """Where max_new_tokens cuts a block, draft tokens are dropped and the block's last token is kept."""
 
     def stream(self, blocks: Blocks, prompt: list[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
         room = params.max_new_tokens
@@ -48,7 +48,7 @@ class LastReplaced(PlantedStream):
 
 @mutant("M66", part="length", source="vllm-project/vllm PR 38711", killers={"STOP-4": ""})
 class StopsBeforeContext(PlantedStream):
-    """The last position of the context is left empty."""
+    """The last position of the context is not used."""
 
     def stream(self, blocks: Blocks, prompt: list[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
         room = self.decoder.target.context - 1 - len(prompt)
@@ -57,7 +57,7 @@ class StopsBeforeContext(PlantedStream):
 
 @mutant("M67", part="stop", source="openvinotoolkit/openvino.genai PR 3293", killers={"LAW-1": ENDS})
 class DraftedEndEnds(PlantedBlock):
-    """A drafted end of text ends the text although the target refused it."""
+    """A drafted end of text ends the text although the target rejected it."""
 
     def block(self, block: Block, asked: Asked, coins: Coins) -> Block:  # noqa: ARG002
         refused = asked.tree.children(block.path[-1] if block.path else ROOT)
@@ -67,7 +67,7 @@ class DraftedEndEnds(PlantedBlock):
 
 @mutant("M68", part="stop", source="sgl-project/sglang issue 31599", killers={"LAW-1": ENDS})
 class LengthBeforeEnd(PlantedCut, PlantedStream):
-    """In the block that reaches max_new_tokens, length is looked at first, and an end of text inside it is not seen."""
+    """In the block that reaches max_new_tokens, length is checked first, and an end of text inside it is not detected."""
 
     end = 0
 
@@ -85,7 +85,7 @@ class LengthBeforeEnd(PlantedCut, PlantedStream):
 
 @mutant("M69", part="length", source="flashinfer-ai/flashinfer issue 879", killers={"SMOKE-1": ""})
 class Overshoots(PlantedStream):
-    """Length is looked at between blocks only, so that a text may have more tokens than were asked for."""
+    """Length is checked between blocks only, so that a text can exceed max_new_tokens."""
 
     def stream(self, blocks: Blocks, prompt: list[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
         left = params.max_new_tokens
