@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.record.model import Number, Result, Statement
 from harness.statistics.bounds import LEVEL
-from harness.statistics.budget import family
+from harness.statistics.budget import error_budget
 from harness.verdict import JUDGED
 
 
@@ -23,7 +23,7 @@ def statement(results: Sequence[Result]) -> Statement:
 
 def false_alarm(results: Iterable[Result]) -> float:
     """At most how probable it is that a run calls a correct implementation a fault: the sum over its checks."""
-    return family(result.false_alarm for result in results).false_alarm
+    return error_budget(result.false_alarm for result in results).false_alarm
 
 
 def _exact(decoders: list[Result], rules: list[Result]) -> str:

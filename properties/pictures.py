@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.distributions.exact import Law
-from harness.distributions.teacher import Divergence
+from harness.distributions.scoring import Divergence
 from harness.record.model import LawPicture, Witness
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from harness.distributions.teacher import Noise, Teacher, load_plain
+from harness.distributions.noise import Noise, measure_noise
+from harness.distributions.scoring import TargetScorer, load_target
 from harness.implementations import SHAPE, Implementation
 from harness.implementations.engine import AdapterError, Engine, NotApplicable
 from harness.pairs import Pair, Prompt, prompts, shipped
@@ -84,9 +85,9 @@ class Subject:
         """n prompts, evenly spread; all of them in the full tier."""
         return self.texts if self.asked.tier == "full" else self.texts[:: max(1, len(self.texts) // n)][:n]
 
-    def teacher(self, pair: Pair, dtype: str) -> Teacher:
-        """What the target says of a text."""
-        return _teacher(pair, dtype, self.asked.device)
+    def scorer(self, pair: Pair) -> TargetScorer:
+        """Scores texts with the target in float64."""
+        return _scorer(pair, self.asked.device)
 
     def noise(self, pair: Pair, dtype: str) -> Noise:
         """What a dtype does to the target's logits, on texts that depend on the pair alone: the same for every check of a run.
@@ -107,8 +108,8 @@ class Subject:
     def _measured(self, pair: Pair, dtype: str) -> Noise:
         room = min(CALIBRATION, pair.context - 1)
         texts = [prompt.tokens for prompt in self.texts[:3]] if pair == self.pair else TOYS
-        filled = [[token % pair.vocab_size for token in (text * room)[:room]] for text in texts]
-        return self.teacher(pair, dtype).noise(filled)
+        filled = tuple(tuple(token % pair.vocab_size for token in (text * room)[:room]) for text in texts)
+        return _noise(pair, dtype, self.asked.device, filled)
 
     def plain(self, pair: Pair, dtype: str) -> PreTrainedModel:
         """The target through transformers alone."""
@@ -116,10 +117,17 @@ class Subject:
 
 
 @cache
-def _teacher(pair: Pair, dtype: str, device: str) -> Teacher:
-    return Teacher(pair, dtype, device, _plain(pair, "float64", device))
+def _scorer(pair: Pair, device: str) -> TargetScorer:
+    return TargetScorer(_plain(pair, "float64", device))
+
+
+@cache
+def _noise(pair: Pair, dtype: str, device: str, texts: tuple[tuple[int, ...], ...]) -> Noise:
+    high = _plain(pair, "float64", device)
+    low = high if dtype == "float64" else load_target(pair, dtype, device)
+    return measure_noise(low, high, texts)
 
 
 @cache
 def _plain(pair: Pair, dtype: str, device: str) -> PreTrainedModel:
-    return load_plain(pair, dtype, device)
+    return load_target(pair, dtype, device)

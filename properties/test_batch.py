@@ -98,7 +98,7 @@ def _is_tie(subject: Subject, asked: Asked, row: int, *outputs: Output) -> bool:
     prompt, params = asked[0][row], asked[1][row]
     if params["temperature"] > 0:
         return False
-    truth, law = subject.teacher(subject.pair, subject.asked.dtype), SamplingParams.of(params)
+    truth, law = subject.scorer(subject.pair), SamplingParams.of(params)
     tolerance = subject.noise(subject.pair, subject.asked.dtype).tolerance
     found = truth.greedy_divergences([prompt] * len(outputs), [output.tokens for output in outputs], law)
     margins = [divergence.margin for text in found for divergence in text]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eagle2_ref.sampling import SamplingParams
-from harness.distributions.teacher import Divergence, Teacher
+from harness.distributions.scoring import Divergence, TargetScorer
 from harness.implementations.engine import Engine
 from harness.pairs import Pair, shipped
 from harness.pytest_plugin import Judge
@@ -79,7 +79,7 @@ def test_mixed_calls(judge: Judge, subject: Subject) -> None:
     if not wrong:
         judge("pass", f"{len(rows)} greedy rows among sampled ones are what they are alone", measured=measured)
         return
-    truth = subject.teacher(subject.pair, subject.asked.dtype)
+    truth = subject.scorer(subject.pair)
     tolerance = subject.noise(subject.pair, subject.asked.dtype).tolerance
     law = SamplingParams(temperature=0.0)
     found = truth.greedy_divergences([prompts[row] for row in wrong], [together[row].tokens for row in wrong], law)
@@ -97,7 +97,7 @@ def _judge_greedy(
     judge: Judge, subject: Subject, pair: Pair, prompts: list[list[int]], params: dict[str, Any], dtype: str, **budget: int
 ) -> None:
     options: dict[str, Any] = subject.sampling(pair, **budget, dtype=dtype) if budget else {}
-    truth = subject.teacher(pair, dtype)
+    truth = subject.scorer(pair)
     noise = subject.noise(pair, dtype)
     found, tokens = _divergences(subject.open(pair, **options), truth, prompts, params)
     faults = [(i, d) for i, d in found if d.margin > noise.tolerance]
@@ -134,7 +134,7 @@ def _judge_greedy(
 
 
 def _divergences(
-    engine: Engine, truth: Teacher, prompts: list[list[int]], params: dict[str, Any]
+    engine: Engine, truth: TargetScorer, prompts: list[list[int]], params: dict[str, Any]
 ) -> tuple[list[tuple[int, Divergence]], int]:
     """Every divergence with the number of its prompt, which is its seed too; and how many tokens there were."""
     outputs = engine.generate(prompts, [params] * len(prompts), range(len(prompts)))

@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from torch import Tensor
 
-from eagle2_ref.coins import EnumeratedCoins, KeyedCoins, Unrepeatable, executions, undecided, unfold
+from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.methods import METHODS
 from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree
-from harness.distributions.exact import Law, first_departure, target_law, total_variation
-from harness.distributions.induction import Departure, departure
-from harness.distributions.teacher import Divergence
+from harness.distributions.exact import Law, first_deviation, target_law, total_variation
+from harness.distributions.scoring import Divergence
 from harness.enumeration.boundary import BoundaryCoins
+from harness.enumeration.coins import EnumeratedCoins, Unrepeatable, executions, undecided, unfold
+from harness.enumeration.induction import RuleDeviation, rule_deviation
 from harness.implementations.engine import Engine, Output
 from harness.pairs import shipped
 from harness.pytest_plugin import Judge
@@ -75,7 +76,7 @@ def test_whole_continuations(cell: Cell, judge: Judge, subject: Subject) -> None
     if distance <= ROUNDING:
         judge("pass", f"{len(choices)} executions add up to the target's law, to {distance:.1e}", **evidence)
         return
-    first = first_departure(emitted, expected)
+    first = first_deviation(emitted, expected)
     text = (*first.prefix, first.token)
     witness = Witness(
         options=options,
@@ -124,7 +125,7 @@ def test_every_tree_and_every_law(judge: Judge, subject: Subject) -> None:
     def check(instance: tuple[DraftTree, Tensor]) -> None:
         nonlocal instances
         instances += 1
-        found = departure(rule, *instance)
+        found = rule_deviation(rule, *instance)
         worst.note(found, *instance)
         assert found.distance <= ROUNDING
 
@@ -189,10 +190,10 @@ class Worst:
     """The instance that departs most of those that were tried."""
 
     distance: float = 0.0
-    found: Departure | None = None
+    found: RuleDeviation | None = None
     instance: tuple[DraftTree, Tensor] | None = None
 
-    def note(self, found: Departure, tree: DraftTree, p: Tensor) -> None:
+    def note(self, found: RuleDeviation, tree: DraftTree, p: Tensor) -> None:
         if found.distance > self.distance:
             self.distance, self.found, self.instance = found.distance, found, (tree, p)
 
@@ -226,7 +227,7 @@ def test_coupled_with_ordinary_sampling(cell: Cell, judge: Judge, subject: Subje
     """LAW-3: With coins keyed by position, the `walk` rule emits ordinary sampling's text, token for token, whatever the tree."""
     subject.impl.require("coins", "rules", "budget")
     options = subject.sampling(subject.pair, rule="walk", dtype="float64", **cell.budget)
-    engine, truth = subject.open(subject.pair, **options), subject.teacher(subject.pair, "float64")
+    engine, truth = subject.open(subject.pair, **options), subject.scorer(subject.pair)
     prompts = [prompt.tokens for prompt in subject.some(6)]
     params = {**cell.params, "max_new_tokens": 48}
     seeds = [judge.seed(i) for i in range(len(prompts))]

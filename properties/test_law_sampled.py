@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 
 from eagle2_ref.sampling import SamplingParams
-from harness.distributions.campaign import Bet, Plan, starts
+from harness.distributions.campaign import Plan, SequentialTest, short_prompts
 from harness.distributions.exact import Law, target_law
-from harness.distributions.oracle import Oracle
+from harness.distributions.scoring import TargetScorer
 from harness.implementations.engine import AdapterError, Engine
 from harness.pairs import Pair, shipped
 from harness.pytest_plugin import Judge
 from harness.record.ledger import Ledger
 from harness.record.model import Witness
-from harness.statistics.bounds import edge_distance, inversion, rank_cdf
+from harness.statistics.bounds import chi_square_bound, dkw_bound, edge_distance
 from harness.statistics.budget import EVIDENCE, REPLICATES, TWO_STAGES, confirm, share
 from harness.statistics.chisquare import ChiSquare, chi_square
 from harness.statistics.diagnostics import diagnose
-from harness.statistics.eprocess import WIDTHS, Evidence, counts, evidence, visible
-from harness.statistics.mmd import Permuted, first_tokens, prefix_mmd
+from harness.statistics.eprocess import WIDTHS, Counts, Evidence, detectable_deviation
+from harness.statistics.mmd import PermutationTest, first_tokens_test, prefix_mmd
 from properties.cells import CAMPAIGNS, JOINING, SAMPLED, SETTINGS, TOY, Campaign, Cell, needs, parametrize
 from properties.pictures import law_picture
 from properties.subject import Subject
@@ -58,7 +58,7 @@ def test_first_tokens_of_samples(cell: Cell, judge: Judge, subject: Subject) -> 
         engine_texts, control_texts = (
             [list(arm.elements())] for arm in (_sample(engine, prompt, params, 4 * n, judge.seed(3)), control)
         )
-        return first_tokens(engine_texts, control_texts, params["max_new_tokens"])
+        return first_tokens_test(engine_texts, control_texts, params["max_new_tokens"])
 
     _fit(judge, cell, expected, counts, first, second, against_control if subject.rough else None)
 
@@ -85,7 +85,7 @@ def _fit(
     evidence: dict[str, Any] = {
         "p_value": first.p,
         "false_alarm": share(TWO_STAGES),
-        "sensitivity": f"total variation of {first.visible(FIRST):.3f} or more on {first.df + 1} cells (power 0.9)",
+        "sensitivity": f"total variation of {first.detectable_deviation(FIRST):.3f} or more on {first.df + 1} cells (power 0.9)",
         "measured": {
             "chi-square": first.statistic,
             "degrees of freedom": first.df,
@@ -118,7 +118,7 @@ def test_speculation_against_its_control(window: int, judge: Judge, subject: Sub
     params = {"temperature": 1.0, "max_new_tokens": window}
     options = subject.sampling(subject.pair)
     arms = [subject.open(subject.pair, speculate=speculate, **options) for speculate in (True, False)]
-    found: list[Permuted] = []
+    found: list[PermutationTest] = []
 
     def p_of(stage: int, size: int) -> float:
         # The arms have seeds of their own: coupled ones would be alike for another reason.
@@ -157,68 +157,68 @@ def test_streams_of_tokens(campaign: Campaign, judge: Judge, subject: Subject) -
     options = subject.sampling(pair, **(campaign.budget if "budget" in subject.impl.capabilities else {}))
     engine, plan = subject.open(pair, **options), _plan(subject, pair, campaign)
     _must_open(engine, judge)
-    oracle = Oracle(subject.plain(pair, subject.asked.oracle), subject.noise(pair, subject.asked.dtype).tolerance / 2)
+    scorer = TargetScorer(subject.plain(pair, subject.asked.oracle), subject.noise(pair, subject.asked.dtype).tolerance / 2)
     going_on = subject.asked.evidence and not subject.impl.name.startswith("trace:")  # a trace tells the same again
     folder = Path(subject.asked.evidence) if going_on else None
     asked = {name: getattr(subject.asked, name) for name in ("dtype", "oracle", "seed")}
     asked |= {"campaign": campaign.name, "params": campaign.params, "pair": pair.checksums()}
     ledger = Ledger(folder, subject.impl, asked)
     budget = campaign.tokens * (10 if subject.asked.tier == "full" else 1)
-    run = Bet(oracle, plan, judge.seed(), budget)
-    found = run.sample(engine, ledger.read())
-    ledger.write(run.sums)
+    test = SequentialTest(scorer, plan, judge.seed(), budget)
+    found = test.run(engine, ledger.read())
+    ledger.write(test.counts)
     told = f"the bet on {found.largest} has won 10^{found.components[found.largest]:.1f} after {found.tokens} tokens"
     if found.impossible:
         told = f"{found.impossible} of {found.tokens} tokens have probability zero"
     if found.fault:
-        control = Bet(oracle, plan, run.seed, found.tokens).sample(subject.open(pair, speculate=False, **options))
+        control = SequentialTest(scorer, plan, test.seed, found.tokens).run(subject.open(pair, speculate=False, **options))
         if control.fault:
-            judge("n/a" if subject.rough else "inconclusive", f"{told}; {_NOT_THIS_TARGET}", **_evidence(run, found))
+            judge("n/a" if subject.rough else "inconclusive", f"{told}; {_NOT_THIS_TARGET}", **_evidence(test, found))
         arm = f"{told}; all bets on the control arm together have won 10^{control.log10:.1f}"
-        judge("fault", arm, witness=_witness(engine, run, options), **_evidence(run, found))
+        judge("fault", arm, witness=_witness(engine, test, options), **_evidence(test, found))
     elif found.extend:
-        judge("inconclusive", f"{told}: too much to pass, too little to convict; --tier full takes more", **_evidence(run, found))
+        judge("inconclusive", f"{told}: between a pass and a fault; --tier full takes more", **_evidence(test, found))
     else:
-        judge("pass", f"{found.tokens} tokens: all bets together have won 10^{found.log10:.1f}", **_evidence(run, found))
+        judge("pass", f"{found.tokens} tokens: all bets together have won 10^{found.log10:.1f}", **_evidence(test, found))
 
 
 _NOT_THIS_TARGET = "so have those on the control arm: its target, in its arithmetic, is not this target; LAW-8 compares the arms"
 
 
-def _witness(engine: Engine, run: Bet, options: dict[str, Any]) -> Witness | None:
+def _witness(engine: Engine, test: SequentialTest, options: dict[str, Any]) -> Witness | None:
     """A token of probability zero if there is one; else the least likely token of the text in which the bets won most."""
-    if run.sums.examples:
-        text, position = run.sums.examples[0]
+    if test.counts.examples:
+        text, position = test.counts.examples[0]
     else:
-        best = max(range(len(run.strands)), key=lambda i: evidence(counts([run.strands[i]])).log10)
-        text = int(run.sums.sequences) - len(run.strands) + best
-        position = int(run.strands[best].p.argmin())
-    prompt, params = run.plan.asked(text)
-    (output,) = engine.generate([prompt], [params], [run.seed + text])
+        best = max(range(len(test.sequences)), key=lambda i: Evidence.of(Counts.of([test.sequences[i]])).log10)
+        text = int(test.counts.sequences) - len(test.sequences) + best
+        position = int(test.sequences[best].p.argmin())
+    prompt, params = test.plan.request(text)
+    (output,) = engine.generate([prompt], [params], [test.seed + text])
     if position >= len(output.tokens):
         return None  # alone it does not emit what it emitted among others
-    (p,) = run.oracle.laws([prompt], [output.tokens], [SamplingParams.of(params)])
+    (p,) = test.scorer.laws([prompt], [output.tokens], [SamplingParams.of(params)])
     emitted = output.tokens[position]
     return Witness(
         options=options,
         pair=engine.pair.name,
         prompt=tuple(prompt),
         params=params,
-        seed=run.seed + text,
+        seed=test.seed + text,
         position=position,
         emitted=emitted,
         p=float(p[position, emitted]),
     )
 
 
-def _evidence(run: Bet, found: Evidence) -> dict[str, Any]:
+def _evidence(test: SequentialTest, found: Evidence) -> dict[str, Any]:
     """The fields of a result that tell what was measured and what would have been seen."""
-    ranks = run.sums.histogram
-    smallest = visible(found.tokens).value
-    cdf, tv = rank_cdf(edge_distance(ranks, WIDTHS), found.tokens), inversion(ranks, WIDTHS)
+    ranks = test.counts.histogram
+    smallest = detectable_deviation(found.tokens).value
+    cdf, tv = dkw_bound(edge_distance(ranks, WIDTHS), found.tokens), chi_square_bound(ranks, WIDTHS)
     return {
         "false_alarm": EVIDENCE,
-        "diagnostics": diagnose(run.strands),
+        "diagnostics": diagnose(test.sequences),
         "sensitivity": f"a total variation of {smallest:.3f} or more of tokens' ranks from uniform (power 0.9, asymptotic)",
         "measured": {
             "tokens": found.tokens,
@@ -232,7 +232,7 @@ def _evidence(run: Bet, found: Evidence) -> dict[str, Any]:
 
 def _plan(subject: Subject, pair: Pair, campaign: Campaign) -> Plan:
     """The run's own prompts; of a toy, every start."""
-    prompts = starts(pair.vocab_size) if campaign.pair else [prompt.tokens for prompt in subject.texts]
+    prompts = short_prompts(pair.vocab_size) if campaign.pair else [prompt.tokens for prompt in subject.texts]
     return Plan.of(prompts, campaign.params)
 
 

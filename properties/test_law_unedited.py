@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eagle2_ref.sampling import SamplingParams
-from harness.distributions.exact import first_departure, target_law, total_variation
+from harness.distributions.exact import first_deviation, target_law, total_variation
 from harness.enumeration.exact_law import Enumeration, enumerate_law
 from harness.enumeration.intercept import NotEnumerable
 from harness.implementations.engine import Engine
@@ -73,7 +73,7 @@ def test_generate_itself(cell: Cell, judge: Judge, subject: Subject) -> None:
         "pictures": (law_picture(f"{cell.id}: law of generate()", expected, found.law),),
     }
     if distance > rounding:
-        first = first_departure(found.law, expected)
+        first = first_deviation(found.law, expected)
         seen = f"after {list(first.prefix)} token {first.token} has probability {first.q:.6g}, the target gives {first.p:.6g}"
         judge("fault", f"total variation {distance:.3g}; {seen}", **evidence)
     elif found.unfinished:
@@ -102,7 +102,7 @@ def _enumerate(run: Callable[[], tuple[int, ...]], seconds: float) -> Enumeratio
     a_call = time.monotonic() - begun
     found = enumerate_law(run, most=max(LEAST, int(seconds / a_call)), window=WINDOW)
     if found.executions <= 2 and len({run() for _ in range(8)}) > 1:
-        raise NotEnumerable("it draws from its seed, out of our sight")
+        raise NotEnumerable("hidden randomness: the text depends on the seed")
     return found
 
 
@@ -116,4 +116,4 @@ def _enumerate_again(run: Callable[[], tuple[int, ...]], found: Enumeration, sec
         if again and time.monotonic() - begun > seconds:
             return
         if total_variation(enumerate_law(run, most=found.executions, window=WINDOW).law, found.law) > EXACT:
-            raise NotEnumerable("with other seeds it comes to another law: something is drawn out of our sight")
+            raise NotEnumerable("hidden randomness: other seeds give another law")

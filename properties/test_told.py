@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eagle2_ref.sampling import SamplingParams
-from harness.distributions.logprobs import KINDS, Tellings, telling
+from harness.distributions.logprobs import KINDS, LogprobComparison, compare_logprobs
 from harness.implementations.engine import AdapterError, Counters, Engine, Output
 from harness.pytest_plugin import Judge
 from harness.record.model import Verdict
@@ -62,34 +62,36 @@ def test_log_probabilities(call: Call, judge: Judge, subject: Subject) -> None:
     """
     subject.impl.require("logprobs", *sorted(call.needs))
     told = _told(call, subject)
-    kind, off = KINDS[subject.impl.logprobs], told.off
-    measured = {"tokens": told.tokens, "off": len(off), "largest": told.largest, "allowed": told.allowed}
+    kind, off = KINDS[subject.impl.logprobs], told.errors
+    measured = {"tokens": told.tokens, "off": len(off), "largest": told.largest, "allowed": told.tolerance}
     if not off and not told.point_masses:
         same = f"{told.tokens} log-probabilities are those of {kind}"
-        judge("pass", same, measured=measured, sensitivity=f"a log-probability off by {told.allowed:.1g} nats")
+        judge("pass", same, measured=measured, sensitivity=f"a log-probability off by {told.tolerance:.1g} nats")
         return
     control = _told(call, subject, speculate=False)
     if not off and control.point_masses:
         judge("n/a", "at temperature 0 it tells the point mass that greedy decoding is: there is nothing to compare")
         return
-    slight = bool(control.off) and max(told.largest, control.largest) < COARSE
-    whose = f"{len(control.off)} of the control arm's are off too, by up to {control.largest:.2g} nats"
+    slight = bool(control.errors) and max(told.largest, control.largest) < COARSE
+    whose = f"{len(control.errors)} of the control arm's are off too, by up to {control.largest:.2g} nats"
     whose += ": arithmetic of another kind may do as much" if slight else ": it is not speculation"
     verdict: Verdict = "n/a" if slight else "fault"
-    seen = f"{len(off) or told.tokens} of {told.tokens} log-probabilities are not those of {kind}: {told.first()}"
-    judge(verdict, f"{seen}; {whose if control.off else 'the control arm tells otherwise'}", measured=measured)
+    seen = f"{len(off) or told.tokens} of {told.tokens} log-probabilities are not those of {kind}: {told.first_error()}"
+    judge(verdict, f"{seen}; {whose if control.errors else 'the control arm tells otherwise'}", measured=measured)
 
 
-def _told(call: Call, subject: Subject, speculate: bool = True) -> Tellings:
+def _told(call: Call, subject: Subject, speculate: bool = True) -> LogprobComparison:
     """What one arm of the implementation tells in a call."""
     prompts, params = call.asked(subject)
     outputs = subject.open(subject.pair, speculate).generate(prompts, params, range(len(prompts)))
     if silent := [row for row, output in enumerate(outputs) if output.logprobs is None]:
         raise AdapterError(f"the capability 'logprobs' is declared, but of text {silent[0]} none were told")
     dtype, kind = subject.asked.dtype, subject.impl.logprobs
-    logits = subject.teacher(subject.pair, dtype).logits(prompts, [output.tokens for output in outputs])
+    logits = subject.scorer(subject.pair).logits(prompts, [output.tokens for output in outputs])
     noise, rows = subject.noise(subject.pair, dtype), zip(prompts, outputs, params, logits, strict=True)
-    return Tellings([telling(noise, prompt, output, SamplingParams.of(p), kind, along) for prompt, output, p, along in rows])
+    return LogprobComparison(
+        [compare_logprobs(noise, prompt, output, SamplingParams.of(p), kind, along) for prompt, output, p, along in rows]
+    )
 
 
 # --- counters ------------------------------------------------------------------------------------------------------

@@ -57,7 +57,9 @@ def bench(
     out: Annotated[Path | None, typer.Option("--out", help="Directory of record and page; reports/latest/bench.")] = None,
     seed: Seed = 0,
     draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this directory again.")] = None,
-    readme: Annotated[Path | None, typer.Option(help="Measure nothing: write README's section from this record.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Measure nothing: write the section of docs/benchmarks.md from this record.")
+    ] = None,
     counts: Annotated[bool, typer.Option("--counts", help="Count only, and write reports/bench/counts.json anew.")] = False,
 ) -> None:
     """Time decoding with and without the head, and transformers' generate, interleaved in one process; count what is spent."""
@@ -71,7 +73,7 @@ def bench(
         from harness.bench.readme import SPEED, section, write
         from harness.bench.record import read
 
-        typer.echo(write(section(read(readme, whole=True)), SPEED, Path("README.md")))
+        typer.echo(write(section(read(readme, whole=True)), SPEED, Path("docs/benchmarks.md")))
     elif draw:
         from harness.bench.record import read
 

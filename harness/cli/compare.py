@@ -48,7 +48,9 @@ def compare(
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Directory of record and page; reports/latest/compare.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this directory again.")] = None,
-    readme: Annotated[Path | None, typer.Option(help="Measure nothing: write README's section from this record.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Measure nothing: write the section of docs/benchmarks.md from this record.")
+    ] = None,
 ) -> None:
     """Compare every method on the very same network and prompts: tokens per pass, what drafting costs, times as fast."""
     from harness.compare.record import read
@@ -59,7 +61,7 @@ def compare(
         from harness.bench.readme import write
         from harness.compare.readme import FAMILY, section
 
-        typer.echo(write(section(read(readme, whole=True)), FAMILY, Path("README.md")))
+        typer.echo(write(section(read(readme, whole=True)), FAMILY, Path("docs/benchmarks.md")))
         return
     if draw:
         raise typer.Exit(_tell(read(draw), draw))

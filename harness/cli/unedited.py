@@ -23,17 +23,19 @@ def unedited(
     """Enumerate installed third-party decoders without editing them: transformers' methods, and a published acceptance rule."""
     from rich.console import Console
 
-    from harness.enumeration.third_party import seen, seen_rule
+    from harness.enumeration.third_party import enumerate_modes, enumerate_rule_sizes
     from harness.environment import versions
     from harness.files import write_atomic
     from harness.implementations.published import published_rule
     from harness.report.unedited import summary
 
     console, results = Console(highlight=False), []
-    rule = seen_rule(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
+    rule = enumerate_rule_sizes(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
     with console.status("enumerating") as status:
-        decoders = seen(new_tokens=new_tokens, progress=lambda n, mass: status.update(f"{n} executions, {mass:.0%} of the law"))
-        for one in itertools.chain(decoders, rule):
+        modes = enumerate_modes(
+            new_tokens=new_tokens, progress=lambda n, mass: status.update(f"{n} executions, {mass:.0%} of the law")
+        )
+        for one in itertools.chain(modes, rule):
             results.append(one)
             line = f"{one.mode}: {one.executions} executions, total variation {one.distance:.2g}, {one.seconds:.1f} s"
             console.print(line, soft_wrap=True)

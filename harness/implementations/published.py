@@ -75,7 +75,7 @@ class PublishedRule:
         return path, int(following.argmax()) if layout.greedy else _sample(following, coins)
 
     def on(self, tree: DraftTree, p: Tensor) -> tuple[list[int], int]:
-        """The rule with the signature that `enumeration.rule_departure` calls."""
+        """The rule as `enumeration.exact_law.enumerate_rule` calls one."""
         return self(tree.tokens.tolist(), tree.parents.tolist(), p)
 
     def _layout(self, tokens: Sequence[int], parents: Sequence[int], p: Tensor) -> Layout:

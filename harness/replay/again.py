@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eagle2_ref.coins import EnumeratedCoins, KeyedCoins, LazyToken, Unrepeatable, executions, undecided, unfold
+from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import next_token_law
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
 from harness.enumeration.boundary import BoundaryCoins
+from harness.enumeration.coins import EnumeratedCoins, LazyToken, Unrepeatable, executions, undecided, unfold
 from harness.implementations import Implementation
 from harness.implementations.engine import AdapterError, BlockTrace, Engine, Missing, Output
 from harness.pairs import Pair, shipped
@@ -126,7 +127,7 @@ def _decoded(engine: Engine, seen: Witness) -> tuple[Output, list[Coin]]:
 @torch.inference_mode()
 def _due(params: SamplingParams, prompt: Sequence[int], before: tuple[int, ...], pair: Pair) -> Tensor:
     """p [V] after the prompt and the tokens before; all zero where the text has ended already."""
-    p = next_token_law(load_plain(pair, "float64"), torch.tensor([[*prompt, *before]]), params)[0]
+    p = next_token_law(load_target(pair, "float64"), torch.tensor([[*prompt, *before]]), params)[0]
     return p * 0 if any(params.ends(token) for token in before) else p
 
 

@@ -31,7 +31,7 @@ class Bound:
     assumption: str
 
 
-def rank_cdf(distance: float, n: int, level: float = LEVEL) -> Bound:
+def dkw_bound(distance: float, n: int, level: float = LEVEL) -> Bound:
     """sup |F - u| over u, F the distribution of the decoder's PIT values, which the n seen miss by `distance` (Kolmogorov).
 
     Dvoretzky-Kiefer-Wolfowitz, with Massart's constant. It bounds only events of the kind "a token among the likeliest that
@@ -48,7 +48,7 @@ def edge_distance(histogram: Array, widths: Array) -> float:
     return float(abs(np.cumsum(histogram / histogram.sum() - widths)).max())
 
 
-def weissman(observed: Array, law: Array, level: float = LEVEL) -> Bound:
+def weissman_bound(observed: Array, law: Array, level: float = LEVEL) -> Bound:
     """Total variation from a known law [K], given independent samples counted by outcome [K], over the whole alphabet.
 
     Weissman et al. 2003: P(|empirical - true| >= e in L1) <= (2^K - 2) exp(-n e^2 / 2).
@@ -60,7 +60,7 @@ def weissman(observed: Array, law: Array, level: float = LEVEL) -> Bound:
     return Bound(min(1.0, float(seen + radius)), True, "samples independent, their number fixed")
 
 
-def inversion(observed: Array, law: Array, level: float = LEVEL) -> Bound:
+def chi_square_bound(observed: Array, law: Array, level: float = LEVEL) -> Bound:
     """Total variation on cells pooled to an expectation of 20, by inverting the test: the largest noncentrality that would
     give a chi-square as small as the one seen with probability 1 - level. A law at total variation d has at least 4 n d^2.
 
@@ -77,7 +77,7 @@ def inversion(observed: Array, law: Array, level: float = LEVEL) -> Bound:
     )
 
 
-def support(impossible: int, n: int, level: float = LEVEL) -> Bound:
+def impossible_token_bound(impossible: int, n: int, level: float = LEVEL) -> Bound:
     """Probability, a token, of one that the target gives probability zero (Clopper and Pearson)."""
     return Bound(clopper_pearson_upper(impossible, n, level), True, "the same probability at every token, and their number fixed")
 

@@ -23,28 +23,28 @@ EVIDENCE = 1 / FAULT
 
 
 @dataclass(frozen=True)
-class Family:
+class ErrorBudget:
     """The checks of one run, as one."""
 
     checks: int
     false_alarm: float
 
     @property
-    def a_century(self) -> float:
+    def per_century(self) -> float:
         """False alarms in a century of RUNS_A_DAY."""
         return self.false_alarm / ALLOWED * ALARMS_A_CENTURY
 
     @property
-    def kept(self) -> bool:
+    def within_limit(self) -> bool:
         return self.false_alarm < ALLOWED
 
 
-def family(shares: Iterable[float]) -> Family:
+def error_budget(shares: Iterable[float]) -> ErrorBudget:
     """Sum the shares of a run's checks; 0 is the share of a check that no chance can turn red."""
     allotted = tuple(shares)
     if wrong := [share for share in allotted if not 0 <= share <= 1]:
         raise ValueError(f"a share is a probability, not {wrong[0]}")
-    return Family(len(allotted), sum(allotted))
+    return ErrorBudget(len(allotted), sum(allotted))
 
 
 @dataclass(frozen=True)

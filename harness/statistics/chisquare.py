@@ -33,7 +33,7 @@ class ChiSquare:
     distance: float = 0.0
     due: float = 0.0
 
-    def visible(self, alpha: float, power: float = 0.9) -> float:
+    def detectable_deviation(self, alpha: float, power: float = 0.9) -> float:
         """The smallest total variation (on the pooled cells) that this test rejects with the given power at level alpha.
 
         The chi-square distance of a law at total variation d is at least 4 d^2 (Cauchy-Schwarz), so that n samples put a

@@ -14,17 +14,17 @@ from scipy.special import eval_legendre
 from scipy.stats import chi2, kstest, norm
 
 from harness.statistics.chisquare import POOL, goodness
-from harness.statistics.eprocess import WIDTHS, Counts, Strand, counts
+from harness.statistics.eprocess import WIDTHS, Counts, PitSequence
 
 Array: TypeAlias = NDArray[Any]
 
 OFFSET_NAMES = ("0", "1", "2", "3 or more")
 
 
-def diagnose(strands: Sequence[Strand]) -> dict[str, float]:
+def diagnose(strands: Sequence[PitSequence]) -> dict[str, float]:
     """p-values by name. A test that has no data is left out: it has said nothing."""
-    sums = counts(strands)
-    u, p, hit, mass = (np.concatenate([getattr(s, name) for s in strands]) for name in ("u", "p", "hit", "mass"))
+    sums = Counts.of(strands)
+    u, p, hit, mass = (np.concatenate([getattr(s, name) for s in strands]) for name in ("u", "p", "is_child", "child_mass"))
     u, hit, mass = (column[p > 0] for column in (u, hit, mass))
     known = ~np.isnan(mass)
     found = {"Kolmogorov-Smirnov": ks(u), "Neyman": neyman(u), "score": score(sums), "child": child(hit[known], mass[known])}

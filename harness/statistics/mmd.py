@@ -29,7 +29,7 @@ AT_A_TIME = 100
 
 
 @dataclass(frozen=True)
-class Permuted:
+class PermutationTest:
     """statistic: mean over prompts of MMD^2. p: exact for every sample size, in steps of `resolution` and never below it."""
 
     statistic: float
@@ -37,7 +37,7 @@ class Permuted:
     resolution: float
 
 
-def prefix_mmd(engine: Texts, control: Texts, window: int, seed: int, permutations: int = PERMUTATIONS) -> Permuted:
+def prefix_mmd(engine: Texts, control: Texts, window: int, seed: int, permutations: int = PERMUTATIONS) -> PermutationTest:
     """Maximum mean discrepancy, the kernel of two texts being the share of the first `window` prefixes they have in common.
 
     Under the null hypothesis engine and control may swap samples within a prompt: p is the rank of what was seen among swaps.
@@ -53,10 +53,10 @@ def prefix_mmd(engine: Texts, control: Texts, window: int, seed: int, permutatio
             part += _discrepancy(rng.permuted(np.tile(arms, (len(part), 1)), axis=1), prefixes) / window
     # Statistics that are equal differ in their last bits: such a swap counts as no smaller.
     at_least = int(np.count_nonzero(swapped >= seen * (1 - 1e-9)))
-    return Permuted(seen / len(engine), (1 + at_least) / (1 + permutations), 1 / (1 + permutations))
+    return PermutationTest(seen / len(engine), (1 + at_least) / (1 + permutations), 1 / (1 + permutations))
 
 
-def first_tokens(engine: Texts, control: Texts, window: int) -> float | None:
+def first_tokens_test(engine: Texts, control: Texts, window: int) -> float | None:
     """p-value of the chi-square of homogeneity of the first `window` tokens taken jointly, summed over prompts.
 
     Cells are pooled to an expectation of 20 in the smaller arm. What one arm has too much the other lacks, so that one arm's

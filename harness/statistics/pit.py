@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.statistics.eprocess import TILTS, Array, Strand
+from harness.statistics.eprocess import TILTS, Array, PitSequence
 
 CELLS = 2**16
 """Probabilities handled at a time: a few rows, so that what is computed from them stays in the processor's cache."""
@@ -14,14 +14,14 @@ ROUNDING = 1e-4
 """A row may miss 1 by this much (float32 rounding over a large vocabulary) and is scaled; by more, it is no law."""
 
 
-def strand(
+def pit_sequence(
     p: Array,
     tokens: Array,
     v: Array,
     offsets: Array | None = None,
     leaves: Array | None = None,
     children: Sequence[Sequence[int] | Array | None] | None = None,
-) -> Strand:
+) -> PitSequence:
     """The strand of one sequence.
 
     p [n, V] the processed target's law at every position, tokens [n], v [n] uniform numbers from the harness's own generator,
@@ -40,7 +40,7 @@ def strand(
     parts = [_measure(p[i : i + step], tokens[i : i + step]) for i in range(0, max(n, 1), step)]
     above, px, tilt, score, variance = (np.concatenate(column) for column in zip(*parts, strict=True))
     hit, mass = _children(p, tokens, children)
-    return Strand(
+    return PitSequence(
         u=np.clip(above + v * px, 0, 1),
         p=px,
         tilt=tilt,
@@ -48,8 +48,8 @@ def strand(
         variance=variance,
         offset=offsets,
         leaf=leaves,
-        hit=hit,
-        mass=mass,
+        is_child=hit,
+        child_mass=mass,
     )
 
 

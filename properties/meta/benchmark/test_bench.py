@@ -214,9 +214,9 @@ def test_what_cannot_be_compared_is_told_before_it_is_run(
 
 def test_the_section_of_the_readme_is_that_of_the_committed_record() -> None:
     """Seen red by `readme.put` of another text, below."""
-    whole = (ROOT / "README.md").read_text(encoding="utf-8")
+    whole = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     record = read(ROOT / "reports" / "bench", whole=True)
-    again = readme.put(whole, readme.section(record), readme.SPEED, ROOT / "README.md")
+    again = readme.put(whole, readme.section(record), readme.SPEED, ROOT / "docs" / "benchmarks.md")
     assert again == whole, "run `eagle2 bench --readme reports/bench`"
 
 

@@ -109,7 +109,7 @@ UNEDITED = Cell("coin4", {"temperature": 1.3}, 2, 2, 4)
         (TooCold, "fault", "total variation 0."),
         (TransformersTooCold, "fault", "total variation 0."),
         (NormalNoise, "n/a", "randn"),
-        (HashedSeed, "n/a", "out of our sight"),
+        (HashedSeed, "n/a", "hidden randomness"),
     ],
 )
 def test_unedited_code(engine: type[Outsider], verdict: Verdict, told: str) -> None:
@@ -123,7 +123,7 @@ def test_unedited_code(engine: type[Outsider], verdict: Verdict, told: str) -> N
 def test_a_last_token_drawn_out_of_sight_is_no_fault(temperature: float) -> None:
     """No choice follows on it that could have other odds; sharp laws hide it even when an execution is run twice."""
     result = heard("LAW-6", implementation(HiddenLast), cell=replace(UNEDITED, params={"temperature": temperature}))
-    assert result.verdict == "n/a" and "out of our sight" in result.summary, result.summary
+    assert result.verdict == "n/a" and "hidden randomness" in result.summary, result.summary
 
 
 # --- LAW-7: streams ------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_what_more_tokens_do_not_settle_is_no_pass(tmp_path: Path) -> None:
     """It is said, and the next run goes on from there."""
     asked = Settings(evidence=str(tmp_path))
     result = streamed(Tepid, LONGER, asked)
-    assert result.verdict == "inconclusive" and "too much to pass, too little to convict" in result.summary, result.summary
+    assert result.verdict == "inconclusive" and "--tier full" in result.summary, result.summary
     assert 3 < float(result.measured["log10 E"]) < 9 and int(result.measured["tokens"]) > 4 * 800
     again = streamed(Tepid, LONGER, asked)
     assert again.verdict == "fault" and int(again.measured["tokens"]) > int(result.measured["tokens"])

@@ -100,12 +100,12 @@ TWIN, SPECULATION = "log-probabilities are those of the law", "the control arm t
         (teller(each(lambda x: x + 0.01), both=True), "T=1", "n/a", "arithmetic of another kind"),
         (teller(each(lambda x: x + 0.2), both=True), "T=1", "fault", "it is not speculation"),
         (teller(each(lambda x: x + 1e-5)), "T=1", "pass", TWIN),
-        (teller(each(lambda _: -math.inf)), "T=1", "fault", "told -inf"),
+        (teller(each(lambda _: -math.inf)), "T=1", "fault", "reported -inf"),
         (teller(each(lambda x: -x)), "T=1", "fault", SPECULATION),
-        (teller(late), "T=1", "fault", "they are those of the tokens before"),
+        (teller(late), "T=1", "fault", "the values are those of the previous tokens"),
         (teller(lambda told: told[::-1]), "T=1", "fault", SPECULATION),
         (Raw, "T=1", "pass", TWIN),
-        (Raw, "mixed temperatures", "fault", "they are those of the model before sampling parameters; "),
+        (Raw, "mixed temperatures", "fault", "the values are those of the model before sampling parameters; "),
     ],
 )
 def test_what_is_told_of_tokens(engine: type[Outsider], call: str, verdict: Verdict, told: str) -> None:
@@ -124,7 +124,7 @@ def test_what_is_called_raw_must_be_raw() -> None:
         for engine in (Raw, Telling)
     ]
     assert [result.verdict for result in told] == ["pass", "fault"]
-    assert "not those of the model before" in told[1].summary and "they are those of the law after" in told[1].summary
+    assert "not those of the model before" in told[1].summary and "the values are those of the law after" in told[1].summary
 
 
 def test_nothing_told_is_no_pass() -> None:

@@ -16,16 +16,15 @@ from transformers import PreTrainedModel
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT
-from harness.distributions import forcing
-from harness.distributions.campaign import Plan, placed, shard
+from harness.distributions import scoring
+from harness.distributions.campaign import Plan, sample_shard, token_places
 from harness.distributions.exact import next_token_law
-from harness.distributions.oracle import Laws, Oracle
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import Laws, TargetScorer, load_target
 from harness.implementations import connect
 from harness.implementations.engine import BlockTrace, Engine, Output
 from harness.pairs import shipped
-from harness.statistics.eprocess import Counts, counts, evidence
-from harness.statistics.pit import strand
+from harness.statistics.eprocess import Counts, Evidence
+from harness.statistics.pit import pit_sequence
 from properties.meta.helpers import tiny
 
 # --- the oracle ----------------------------------------------------------------------------------------------------
@@ -64,45 +63,45 @@ def farthest(found: Sequence[Laws]) -> float:
 
 
 def in_one_batch() -> list[Laws]:
-    return Oracle(model(), 0.0).laws(PROMPTS, TEXTS, PARAMS)
+    return TargetScorer(model()).laws(PROMPTS, TEXTS, PARAMS)
 
 
 @torch.no_grad()
 def test_the_oracles_laws_are_those_of_ordinary_sampling() -> None:
     """For texts of several lengths and parameters, in one pass, text by text, or as many in a pass as there is room for."""
     assert farthest(in_one_batch()) <= 1e-12
-    alone = [Oracle(model(), 0.0).laws([a], [b], [c])[0] for a, b, c in zip(PROMPTS, TEXTS, PARAMS, strict=True)]
+    alone = [TargetScorer(model()).laws([a], [b], [c])[0] for a, b, c in zip(PROMPTS, TEXTS, PARAMS, strict=True)]
     assert farthest(alone) <= 1e-12
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("limit", "most"), [("TOKENS", 68), ("CELLS", 68 * 64)])
+@pytest.mark.parametrize(("limit", "most"), [("MAX_TOKENS", 68), ("MAX_LOGITS", 68 * 64)])
 def test_what_does_not_fit_into_a_pass_takes_several(limit: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts of like length share one; what they are filled up with counts too."""
     lengths: list[list[int]] = []
-    share = forcing.shared
+    share = scoring.batches
 
     def watched(whole: Sequence[int], most: int) -> list[list[int]]:
         passes = list(share(whole, most))
         lengths.extend([whole[row] for row in rows] for rows in passes)
         return passes
 
-    monkeypatch.setattr(forcing, "shared", watched)
-    monkeypatch.setattr(forcing, limit, most)
+    monkeypatch.setattr(scoring, "batches", watched)
+    monkeypatch.setattr(scoring, limit, most)
     assert farthest(in_one_batch()) <= 1e-12
     assert lengths == [[3, 6, 8, 13], [15, 32], [34]]
 
 
 def test_a_text_that_fits_into_no_pass_has_one_of_its_own() -> None:
-    assert list(forcing.shared([9, 1, 9, 2], 4)) == [[1, 3], [0], [2]]
-    assert list(forcing.shared([], 4)) == []
+    assert list(scoring.batches([9, 1, 9, 2], 4)) == [[1, 3], [0], [2]]
+    assert list(scoring.batches([], 4)) == []
 
 
 @torch.no_grad()
 def test_a_row_too_early_or_too_late_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = Oracle.logits
+    logits = TargetScorer.logits
     for shift in (1, -1):
-        monkeypatch.setattr(Oracle, "logits", lambda *asked, by=shift: [rows.roll(by, 0) for rows in logits(*asked)])
+        monkeypatch.setattr(TargetScorer, "logits", lambda *asked, by=shift: [rows.roll(by, 0) for rows in logits(*asked)])
         assert farthest(in_one_batch()) > 0.1
 
 
@@ -136,7 +135,7 @@ def test_a_token_left_out_by_a_hair_is_not_impossible(params: dict[str, Any], p:
     """With the noise that other arithmetic may have it enters, by a law that is one; without it, it is out."""
 
     def law(noise: float, token: int) -> Laws:
-        (found,) = Oracle(constant(p), noise).laws([[0]], [[0, token, 1]], [SamplingParams.of(params)])
+        (found,) = TargetScorer(constant(p), noise).laws([[0]], [[0, token, 1]], [SamplingParams.of(params)])
         return found
 
     assert law(HAIR, 2)[1, 2] > 1e-4
@@ -153,8 +152,8 @@ def test_a_token_by_a_hair_convicts_nobody() -> None:
     text = [*rng.choice(2, size=300, p=[0.625, 0.375]).tolist(), 2]
 
     def found(noise: float) -> Any:
-        (laws,) = Oracle(constant(p), noise).laws([[0]], [text], [SamplingParams.of(params)])
-        return evidence(counts([strand(laws, np.array(text), rng.random(len(text)))]))
+        (laws,) = TargetScorer(constant(p), noise).laws([[0]], [text], [SamplingParams.of(params)])
+        return Evidence.of(Counts.of([pit_sequence(laws, np.array(text), rng.random(len(text)))]))
 
     assert not found(HAIR).fault and found(HAIR).log10 < 1
     assert found(0.0).impossible == 1 and found(0.0).fault
@@ -174,8 +173,8 @@ def engine(options: str = BUDGET) -> Engine:
 
 
 @cache
-def truth() -> Oracle:
-    return Oracle(load_plain(shipped("coin4"), "float64"), 0.0)
+def truth() -> TargetScorer:
+    return TargetScorer(load_target(shipped("coin4"), "float64"))
 
 
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.0}, {"eos_token_id": 0}, {"top_k": 2}], ids=str)
@@ -193,7 +192,7 @@ def test_tokens_are_placed_where_they_were_drawn(params: dict[str, Any]) -> None
                 expected.append((offset, int(not children), children))
             ends += len(block.path) == len(block.tokens)
         assert made.tokens == list(output.tokens)
-        assert list(zip(*cast(Any, placed(output)), strict=True)) == expected
+        assert list(zip(*cast(Any, token_places(output)), strict=True)) == expected
         leaves |= {leaf for _, leaf, _ in expected}
     assert leaves == {0, 1} and (ends > 0) == ("eos_token_id" in params)
 
@@ -231,11 +230,11 @@ FORK = ((9, 1, 2, 3), (-1, 0, 0, 1))
     ],
 )
 def test_what_does_not_fit_is_unknown(tokens: tuple[int, ...], blocks: list[BlockTrace], expected: list[Any]) -> None:
-    assert list(zip(*cast(Any, placed(Output(tokens, tuple(blocks)))), strict=True)) == expected
+    assert list(zip(*cast(Any, token_places(Output(tokens, tuple(blocks)))), strict=True)) == expected
 
 
 def test_without_blocks_nothing_is_placed() -> None:
-    assert placed(Output((1, 2, 3))) == (None, None, None)
+    assert token_places(Output((1, 2, 3))) == (None, None, None)
 
 
 def the_same(a: Counts, b: Counts, but: str = "") -> bool:
@@ -244,28 +243,28 @@ def the_same(a: Counts, b: Counts, but: str = "") -> bool:
 
 def test_shards_add_to_the_whole() -> None:
     """But for pairs of neighbouring texts, of which those across the border are in no shard."""
-    count = partial(shard, engine(), truth(), PLAN, 5)
-    whole, parts = counts(count(range(40))), [counts(count(texts)) for texts in (range(25), range(25, 40))]
+    count = partial(sample_shard, engine(), truth(), PLAN, 5)
+    whole, parts = Counts.of(count(range(40))), [Counts.of(count(texts)) for texts in (range(25), range(25, 40))]
     assert the_same(whole, parts[0] + parts[1], but="cross")
     assert int(whole.cross.sum()) > int((parts[0] + parts[1]).cross.sum())
-    assert int(whole.sequences) == 40 and int(whole.tokens) == sum(PLAN.asked(i)[1]["max_new_tokens"] for i in range(40))
+    assert int(whole.sequences) == 40 and int(whole.tokens) == sum(PLAN.request(i)[1]["max_new_tokens"] for i in range(40))
 
 
 def test_the_same_seed_counts_the_same() -> None:
-    first, again = (counts(shard(engine(), truth(), PLAN, 5, range(8))) for _ in range(2))
+    first, again = (Counts.of(sample_shard(engine(), truth(), PLAN, 5, range(8))) for _ in range(2))
     assert the_same(first, again)
-    assert not the_same(first, counts(shard(engine(), truth(), PLAN, 6, range(8))))
+    assert not the_same(first, Counts.of(sample_shard(engine(), truth(), PLAN, 6, range(8))))
 
 
 def test_every_prompt_meets_every_parameter() -> None:
-    asked = {(tuple(prompt), params["max_new_tokens"]) for prompt, params in map(PLAN.asked, range(6))}
+    asked = {(tuple(prompt), params["max_new_tokens"]) for prompt, params in map(PLAN.request, range(6))}
     assert len(asked) == 6
 
 
 def test_a_campaign_is_green_for_the_reference_and_red_out_of_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """The laws of the tokens before them are not those that tokens were drawn from."""
-    right = evidence(counts(shard(engine(), truth(), PLAN, 1, range(96))))
+    right = Evidence.of(Counts.of(sample_shard(engine(), truth(), PLAN, 1, range(96))))
     assert right.log10 < 3 and not right.impossible
-    logits = Oracle.logits
-    monkeypatch.setattr(Oracle, "logits", lambda *asked: [rows.roll(1, 0) for rows in logits(*asked)])
-    assert evidence(counts(shard(engine(), truth(), PLAN, 1, range(96)))).fault
+    logits = TargetScorer.logits
+    monkeypatch.setattr(TargetScorer, "logits", lambda *asked: [rows.roll(1, 0) for rows in logits(*asked)])
+    assert Evidence.of(Counts.of(sample_shard(engine(), truth(), PLAN, 1, range(96)))).fault

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,12 +11,14 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
-from eagle2_ref.model.network import Rows
+from eagle2_ref.model.cache import KVCache
+from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.model.target import Target
-from harness.distributions import teacher
-from harness.distributions.teacher import WAY, Noise, Teacher, load_plain
+from eagle2_ref.tree import Tree
+from harness.distributions.noise import DEPTH, Noise, measure_noise
+from harness.distributions.scoring import load_target
 from harness.implementations import Implementation, connect
 from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.record.model import Result
@@ -34,8 +36,12 @@ TEXT = [(3 * i + i // 5) % 4 for i in range(23)]
 
 
 @cache
+def plain(dtype: str) -> PreTrainedModel:
+    return load_target(shipped("coin4"), dtype)
+
+
 def measured(dtype: str) -> Noise:
-    return Teacher(shipped("coin4"), dtype).noise([TEXT, TEXT[::-1]])
+    return measure_noise(plain(dtype), plain("float64"), [TEXT, TEXT[::-1]])
 
 
 def test_the_coarser_a_dtype_the_more_noise() -> None:
@@ -47,46 +53,53 @@ def test_the_coarser_a_dtype_the_more_noise() -> None:
 
 def test_every_pass_is_measured() -> None:
     """Of each text: at once, one by one, and along two trees."""
-    assert measured("float32").positions == 2 * (2 * len(TEXT) + 2 * (WAY + 1))
+    assert measured("float32").positions == 2 * (2 * len(TEXT) + 2 * (DEPTH + 1))
 
 
-def test_flips_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flips_are_counted() -> None:
     """Where the rows of the LM head are moved by one another token is the likeliest, at every position of every pass."""
-    low = load_plain(shipped("coin4"), "float64")
+    low = load_target(shipped("coin4"), "float64")
     with torch.no_grad():
         low.lm_head.weight.copy_(low.lm_head.weight.roll(1, 0))
-    one = Teacher(shipped("coin4"), "float32")
-    monkeypatch.setattr(teacher, "load_plain", lambda *_: low)
-    noise = one.noise([TEXT])
-    assert noise.flips == noise.positions == 2 * len(TEXT) + 2 * (WAY + 1)
-    (logits,) = one.model(torch.tensor([TEXT])).logits.detach()
+    noise = measure_noise(low, plain("float64"), [TEXT])
+    assert noise.flips == noise.positions == 2 * len(TEXT) + 2 * (DEPTH + 1)
+    (logits,) = plain("float64")(torch.tensor([TEXT])).logits.detach()
     assert noise.logits == pytest.approx(float((logits - logits.roll(1, -1)).abs().max()))
 
 
 def sees_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Target._seen
-    monkeypatch.setattr(Target, "_seen", lambda self, ancestors: seen(self, torch.ones_like(ancestors).tril()))
+    plant_mask(monkeypatch, lambda ancestors: torch.ones_like(ancestors).tril())
 
 
 def sees_no_ancestors(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Target._seen
-    monkeypatch.setattr(Target, "_seen", lambda self, ancestors: seen(self, torch.eye(len(ancestors), dtype=torch.bool)))
+    plant_mask(monkeypatch, lambda ancestors: torch.eye(len(ancestors), dtype=torch.bool))
+
+
+def plant_mask(monkeypatch: pytest.MonkeyPatch, changed: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    mask = Target.mask
+
+    def other(self: Target, cache: KVCache, trees: Sequence[Tree]) -> torch.Tensor | None:
+        given = mask(self, cache, trees)
+        n = cache.length
+        return None if given is None else torch.cat([given[..., :n], changed(given[0, :, n:])[None]], dim=-1)
+
+    monkeypatch.setattr(Target, "mask", other)
 
 
 def rows_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
     verify = Target.verify
-    monkeypatch.setattr(Target, "verify", lambda self, tree: shifted(verify(self, tree)))
+    monkeypatch.setattr(Target, "verify", lambda self, caches, trees: [shifted(one) for one in verify(self, caches, trees)])
 
 
-def shifted(rows: Rows) -> Rows:
+def shifted(rows: ModelOutput) -> ModelOutput:
     return replace(rows, logits=rows.logits.roll(-1, 0))
 
 
 def prefix_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     prefill = Target.prefill
 
-    def without_first(self: Target, tokens: Sequence[int]) -> Rows:
-        return prefill(self, [0, *tokens[1:]])
+    def without_first(self: Target, caches: Sequence[KVCache], texts: Sequence[Sequence[int]]) -> list[ModelOutput]:
+        return prefill(self, caches, [[0, *text[1:]] for text in texts])
 
     monkeypatch.setattr(Target, "prefill", without_first)
 
@@ -96,28 +109,20 @@ def prefix_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_tree_pass_is_no_noise(plant: Any, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is seen in float64, where it cannot be arithmetic; else it would widen the very tolerance that it is judged by."""
     plant(monkeypatch)
-    with pytest.raises(AssertionError, match="a tree is verified wrongly"):
-        Teacher(shipped("coin4"), dtype).noise([[1, *TEXT[1:]]])
-
-
-def test_noise_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every check of a run judges by the same."""
-    one = Teacher(shipped("coin4"), "float32")
-    first = one.noise([TEXT])
-    monkeypatch.setattr(teacher, "load_plain", None)
-    assert one.noise([TEXT[::-1]]) is first
+    with pytest.raises(AssertionError, match="verification of a tree in float64"):
+        measure_noise(plain(dtype), plain("float64"), [[1, *TEXT[1:]]])
 
 
 def test_noise_is_measured_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process of the run reads what the first has written; of another dtype or pair nothing is known yet."""
 
     def process(pair: str = "coin4") -> Subject:
-        subject._teacher.cache_clear()
+        subject._noise.cache_clear()
         return Subject.of(Settings(), connect("ref"), shipped(pair), tmp_path)
 
     first = process().noise(shipped("coin4"), "float32")
     measured = Mock(side_effect=AssertionError("measured again"))
-    monkeypatch.setattr(teacher, "_calibrate", measured)
+    monkeypatch.setattr(subject, "measure_noise", measured)
     assert process().noise(shipped("coin4"), "float32") == first
     for pair, dtype in (("coin4", "float64"), ("coin6", "float32")):
         with pytest.raises(AssertionError, match="measured again"):
@@ -202,7 +207,7 @@ class Uncertain:
     lead = 0.6
 
     def __init__(self, target: str, draft: str | None = None) -> None:
-        self.model, self.draft = load_plain(learnt()[0], "float64"), draft
+        self.model, self.draft = load_target(learnt()[0], "float64"), draft
         assert target
 
     @torch.inference_mode()

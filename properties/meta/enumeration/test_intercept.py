@@ -322,7 +322,7 @@ def test_randomness_out_of_sight_is_noticed() -> None:
             raise RuntimeError("the implementation raised") from error
 
     for snippet in (run, wrapped):
-        with pytest.raises(NotEnumerable, match="out of our sight"):
+        with pytest.raises(NotEnumerable, match="hidden randomness"):
             law(snippet)
 
 

@@ -18,8 +18,8 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import Accepted
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import Law, total_variation
-from harness.distributions.induction import departure
-from harness.enumeration.exact_law import enumerate_law, rule_departure
+from harness.enumeration.exact_law import enumerate_law, enumerate_rule
+from harness.enumeration.induction import rule_deviation
 from harness.global_generators import GeneratorUsedError
 from harness.implementations.published import PublishedRule, published_rule
 from properties.meta.helpers import published
@@ -114,20 +114,20 @@ def looks(tree: DraftTree, p: Tensor) -> tuple[list[int], int]:
 @given(trees_with_laws())
 def test_rules_that_are_right(instance: tuple[DraftTree, Tensor]) -> None:
     for rule in (walks, vectorised, looks):
-        assert rule_departure(rule, *instance).distance <= 1e-12
+        assert enumerate_rule(rule, *instance).distance <= 1e-12
 
 
 def test_a_rule_that_is_wrong() -> None:
-    found = rule_departure(lambda tree, p: vectorised(tree, p, strict=False), TREE, P)
+    found = enumerate_rule(lambda tree, p: vectorised(tree, p, strict=False), TREE, P)
     assert found.distance > 0.05 and found.node == ROOT
     assert found.token in (1, 3) and found.q > float(P[ROOT, found.token])  # a refused child comes again
 
 
 def test_paths_and_tokens_that_are_none_are_refused() -> None:
-    with pytest.raises(ValueError, match="no path"):
-        rule_departure(lambda _tree, _p: ([3], 0), TREE, P)
-    with pytest.raises(ValueError, match="token -1 is none"):
-        rule_departure(lambda _tree, _p: ([1, 3], -1), TREE, P)
+    with pytest.raises(ValueError, match="not a path"):
+        enumerate_rule(lambda _tree, _p: ([3], 0), TREE, P)
+    with pytest.raises(ValueError, match="token -1"):
+        enumerate_rule(lambda _tree, _p: ([1, 3], -1), TREE, P)
 
 
 @pytest.mark.parametrize(("rule", "vocab_size", "runs"), [(walks, 32_000, 1), (looks, 1_000, 4)])
@@ -136,7 +136,7 @@ def test_a_large_vocabulary_costs_a_few_executions_a_node(rule: Callable[..., An
     generator = torch.Generator().manual_seed(4)
     tree = DraftTree.of([1, *range(100, 159)], [-1, *((i - 1) // 3 for i in range(1, 60))])
     p = (3 * torch.randn(60, vocab_size, generator=generator, dtype=torch.float64)).softmax(-1)
-    found = rule_departure(rule, tree, p)
+    found = enumerate_rule(rule, tree, p)
     assert found.distance <= 1e-12 and found.unfinished == 0
     assert found.executions == runs * 60 + 1
 
@@ -153,22 +153,22 @@ def with_coins(rule: PublishedRule) -> Callable[..., Accepted]:
 def test_a_published_function_that_is_right(instance: tuple[DraftTree, Tensor]) -> None:
     """Drawing for itself, and drawing from our coins."""
     rule = published_rule(FILE)
-    assert rule_departure(rule.on, *instance).distance <= 1e-12
-    assert rule_departure(published_rule(FILE, "draws_from_torch").on, *instance).distance <= 1e-12
-    assert departure(with_coins(rule), *instance)[0] <= 1e-12
+    assert enumerate_rule(rule.on, *instance).distance <= 1e-12
+    assert enumerate_rule(published_rule(FILE, "draws_from_torch").on, *instance).distance <= 1e-12
+    assert rule_deviation(with_coins(rule), *instance).distance <= 1e-12
 
 
 @pytest.mark.parametrize("fault", ["does_not_renormalise", "forgets_the_refused"])
 def test_a_published_function_that_is_wrong(fault: str) -> None:
     rule = published_rule(FILE, fault)
-    assert rule_departure(rule.on, TREE, P).distance > 0.05
-    assert departure(with_coins(rule), TREE, P)[0] > 0.05
+    assert enumerate_rule(rule.on, TREE, P).distance > 0.05
+    assert rule_deviation(with_coins(rule), TREE, P).distance > 0.05
 
 
 def test_a_published_function_at_temperature_zero() -> None:
     """Point masses: it is called without a processor, and nothing is drawn."""
     p = torch.nn.functional.one_hot(P.argmax(-1), 4).double()
-    found = rule_departure(published_rule(FILE).on, TREE, p)
+    found = enumerate_rule(published_rule(FILE).on, TREE, p)
     assert found.distance == 0 and found.executions == 2
 
 
@@ -180,12 +180,12 @@ def test_seeded_coins_repeat_a_published_function() -> None:
 
 def test_a_published_function_that_draws_past_our_coins_is_refused() -> None:
     with pytest.raises(GeneratorUsedError, match="torch"):
-        departure(with_coins(published_rule(FILE, "draws_from_torch")), TREE, P)
+        rule_deviation(with_coins(published_rule(FILE, "draws_from_torch")), TREE, P)
 
 
 def test_a_number_of_accepted_tokens_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="tokens accepted"):
-        rule_departure(published_rule(FILE, "accepts_beyond_the_row").on, TREE, P)
+        enumerate_rule(published_rule(FILE, "accepts_beyond_the_row").on, TREE, P)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from eagle2_ref.coins import Unrepeatable
 from eagle2_ref.sampling import SamplingParams
 from harness.diagnosis import LIKE, Law, Seen, Signatures, case_of, fit, with_rest
 from harness.distributions.exact import target_law
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
+from harness.enumeration.coins import Unrepeatable
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, NotApplicable
 from harness.mutants import GALLERY
@@ -55,7 +55,7 @@ def laws(mutant: str) -> dict[str, LawPicture]:
 
 @cache
 def _plain(pair: str) -> Any:
-    return load_plain(shipped(pair), "float64")
+    return load_target(shipped(pair), "float64")
 
 
 def signatures(pictures: Mapping[str, Mapping[str, LawPicture]], done: Sequence[Trial]) -> dict[str, Any]:

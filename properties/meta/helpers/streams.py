@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.statistics.eprocess import Array, Strand
-from harness.statistics.pit import strand
+from harness.statistics.eprocess import Array, PitSequence
+from harness.statistics.pit import pit_sequence
 
 DEPTH, CHILDREN = 3, 3
 """The draft tree: so many levels below the root, so many children a node."""
@@ -84,7 +84,7 @@ def stream(
     fault: Fault = correct,
     coins: Callable[[np.random.Generator, int, int], Array] = independent,
     blind: bool = False,
-) -> list[Strand]:
+) -> list[PitSequence]:
     """Strands of sequences that were drawn in steps, all sequences side by side. Blind: without blocks, as of a black box."""
     rng = np.random.default_rng(seed)
     w = coins(rng, sequences, length)
@@ -103,9 +103,9 @@ def stream(
     p, x, o, leaf, c = (np.stack(column, axis=1) for column in columns)
     v = rng.random((sequences, length))
     if blind:
-        return [strand(p[s], x[s], v[s]) for s in range(sequences)]
+        return [pit_sequence(p[s], x[s], v[s]) for s in range(sequences)]
     lists = [[np.flatnonzero(row) for row in c[s]] for s in range(sequences)]
-    return [strand(p[s], x[s], v[s], o[s], leaf[s], lists[s]) for s in range(sequences)]
+    return [pit_sequence(p[s], x[s], v[s], o[s], leaf[s], lists[s]) for s in range(sequences)]
 
 
 def _laws(rng: np.random.Generator, shape: tuple[int, int]) -> Array:

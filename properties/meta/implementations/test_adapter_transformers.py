@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from eagle2_ref.sampling import SamplingParams
 from harness.cli import app
 from harness.distributions.exact import Law, total_variation
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
 from harness.enumeration.exact_law import enumerate_law
 from harness.implementations import connect
 from harness.implementations.engine import NotApplicable
@@ -142,7 +142,7 @@ def test_reported_log_probabilities_are_the_targets(method: str) -> None:
     """After all processors, which depend on the preceding text; of accepted, recovered and bonus tokens."""
     params = {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.4, "max_new_tokens": 16}
     (output,) = connect(f"transformers:method={method},logprobs=true").open(shipped("coin4")).generate([[2, 3, 2]], [params], [5])
-    model, text = load_plain(shipped("coin4"), "float32"), [2, 3, 2, *output.tokens]
+    model, text = load_target(shipped("coin4"), "float32"), [2, 3, 2, *output.tokens]
     assert output.logprobs is not None
     for end, reported in enumerate(output.logprobs, start=3):
         prefix = torch.tensor([text[:end]])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
 from harness.implementations import connect
 from harness.implementations.adapters.gguf_file import interleaved, write
 from harness.pairs import FIXTURES, shipped
@@ -64,6 +64,6 @@ def test_llama_cpp_has_the_log_probabilities_of_transformers(name: str) -> None:
     engine.close()
     text = torch.tensor([[*prompt, *output["tokens"]]])
     with torch.inference_mode():
-        logprobs = load_plain(pair, "float64", "cpu")(text).logits[0].log_softmax(-1)
+        logprobs = load_target(pair, "float64", "cpu")(text).logits[0].log_softmax(-1)
     expected = [float(logprobs[i - 1, text[0, i]]) for i in range(len(prompt), text.shape[1])]
     assert output["logprobs"] == pytest.approx(expected, abs=1e-4)

@@ -14,14 +14,14 @@ import pytest
 from eagle2_ref.errors import BadInput
 from harness.implementations import connect
 from harness.record.ledger import Ledger, code_of
-from harness.statistics.eprocess import Counts, counts
+from harness.statistics.eprocess import Counts
 from properties.meta.helpers.streams import stream
 
 ASKED = {"campaign": "a", "params": ({"temperature": 1.0},), "seed": 0}
 
 
 def some(texts: int = 4) -> Counts:
-    return counts(stream(5, sequences=texts))
+    return Counts.of(stream(5, sequences=texts))
 
 
 def the_same(a: Counts, b: Counts) -> bool:

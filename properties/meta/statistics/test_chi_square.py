@@ -17,7 +17,7 @@ def test_chi_square_is_calibrated_and_detects_what_it_reports() -> None:
     law = {i: float(w) for i, w in enumerate(weights)}
     tests = [chi_square(Counter(map(int, rng.choice(40, size=4000, p=weights))), law) for _ in range(400)]
     assert kstest([test.p for test in tests], "uniform").pvalue > 1e-3
-    alpha, distance = 1e-3, tests[0].visible(1e-3)
+    alpha, distance = 1e-3, tests[0].detectable_deviation(1e-3)
     flat = np.where(np.arange(40) % 2 == 0, 1.0, -1.0) * weights
     moved = np.clip(weights + 2 * distance * (flat - flat.mean()) / np.abs(flat - flat.mean()).sum(), 0, None)
     moved /= moved.sum()

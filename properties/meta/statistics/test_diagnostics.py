@@ -9,17 +9,17 @@ import pytest
 from scipy.stats import chi2, kstest
 
 from harness.statistics.diagnostics import child, diagnose, holm, ks, neyman, score, tail
-from harness.statistics.eprocess import WIDTHS, Counts, Strand
+from harness.statistics.eprocess import WIDTHS, Counts, PitSequence
 from properties.meta.helpers import streams
 from properties.meta.helpers.streams import stream
 
 
 @pytest.fixture(scope="module")
-def correct() -> list[Strand]:
+def correct() -> list[PitSequence]:
     return stream(21, sequences=4800)
 
 
-def test_p_values_of_correct_streams_are_uniform(correct: list[Strand]) -> None:
+def test_p_values_of_correct_streams_are_uniform(correct: list[PitSequence]) -> None:
     """Of 150 streams of 1,024 tokens, each test; strata that are too small for a chi-square are left out by it."""
     found = [diagnose(correct[i : i + 32]) for i in range(0, len(correct), 32)]
     names = {name for p_values in found for name in p_values}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,15 +18,11 @@ from harness.statistics.eprocess import (
     Array,
     Counts,
     Evidence,
-    Strand,
-    average,
-    components,
-    counts,
-    dirichlet,
-    evidence,
-    running,
-    stack,
-    visible,
+    PitSequence,
+    detectable_deviation,
+    dirichlet_log_gain,
+    log10_average,
+    log10_components,
 )
 from properties.meta.helpers import streams
 from properties.meta.helpers.streams import stream
@@ -34,33 +31,45 @@ CAMPAIGNS, LOOKS, TEXTS = 400, 8, 2
 """Correct campaigns that are simulated, how often each looks at its evidence, and sequences between looks."""
 
 
+def stack(parts: Sequence[Counts]) -> Counts:
+    """Counts on a new first axis."""
+    arrays: dict[str, Any] = {name: np.stack([getattr(part, name) for part in parts]) for name in parts[0].arrays()}
+    return Counts(**arrays)
+
+
+def running(parts: Sequence[Counts]) -> Counts:
+    """Cumulative counts after each shard, on a new first axis."""
+    arrays: dict[str, Any] = {name: array.cumsum(axis=0) for name, array in stack(parts).arrays().items()}
+    return Counts(**arrays)
+
+
 @pytest.fixture(scope="module")
-def correct() -> list[Strand]:
+def correct() -> list[PitSequence]:
     return stream(11, sequences=CAMPAIGNS * LOOKS * TEXTS)
 
 
 @pytest.fixture(scope="module")
-def campaigns(correct: list[Strand]) -> Counts:
+def campaigns(correct: list[PitSequence]) -> Counts:
     """[CAMPAIGNS, LOOKS, ...]"""
-    shards = [counts(correct[i : i + TEXTS]) for i in range(0, len(correct), TEXTS)]
+    shards = [Counts.of(correct[i : i + TEXTS]) for i in range(0, len(correct), TEXTS)]
     return stack([running(shards[i : i + LOOKS]) for i in range(0, len(shards), LOOKS)])
 
 
 def test_a_correct_decoder_seldom_looks_wrong(campaigns: Counts) -> None:
     """P(E ever reaches 20) <= .05 for every component and for their average, and the expectation of E is at most 1."""
-    each = components(campaigns)
-    for name, log10 in {**each, "average": average(each)}.items():
+    each = log10_components(campaigns)
+    for name, log10 in {**each, "average": log10_average(each)}.items():
         assert log10.shape == (CAMPAIGNS, LOOKS)
         assert (log10.max(axis=1) >= np.log10(20)).mean() <= 0.05, name
         assert (10.0 ** log10[:, -1]).mean() <= 1.5, name
-    assert average(each).max() < np.log10(EXTEND)
+    assert log10_average(each).max() < np.log10(EXTEND)
 
 
-def test_strata_that_depend_on_the_token_convict_a_correct_decoder(correct: list[Strand]) -> None:
+def test_strata_that_depend_on_the_token_convict_a_correct_decoder(correct: list[PitSequence]) -> None:
     """The same stream, sorted by accepted or not: what the test above would look like if a stratum were not predictable."""
-    sorted_by_outcome = [replace(s, leaf=s.hit) for s in correct[:200]]
-    assert evidence(counts(sorted_by_outcome)).components["leaf"] > 50
-    assert evidence(counts(correct[:200])).components["leaf"] < 1
+    sorted_by_outcome = [replace(s, leaf=s.is_child) for s in correct[:200]]
+    assert Evidence.of(Counts.of(sorted_by_outcome)).components["leaf"] > 50
+    assert Evidence.of(Counts.of(correct[:200])).components["leaf"] < 1
 
 
 SHARDS = 12
@@ -77,13 +86,13 @@ PLANTED: list[tuple[dict[str, Any], list[str]]] = [
 
 
 def shards(**how: Any) -> Counts:
-    return running([counts(stream(seed, **how)) for seed in range(SHARDS)])
+    return running([Counts.of(stream(seed, **how)) for seed in range(SHARDS)])
 
 
 @pytest.mark.parametrize(("how", "seen_by"), PLANTED, ids=lambda value: value[0] if isinstance(value, list) else "")
 def test_a_planted_fault_is_found_by_the_components_meant_for_it(how: dict[str, Any], seen_by: list[str]) -> None:
     """Above FAULT within 25,000 tokens, in each of them and in the average, which names one of them."""
-    found = evidence(last(shards(**how)))
+    found = Evidence.of(last(shards(**how)))
     assert found.fault
     assert not found.extend
     assert all(found.components[name] >= np.log10(FAULT) for name in seen_by), found
@@ -91,27 +100,27 @@ def test_a_planted_fault_is_found_by_the_components_meant_for_it(how: dict[str, 
 
 
 def test_the_same_stream_without_a_fault_is_not_found() -> None:
-    each = components(shards())
-    assert all(log10.max() < np.log10(EXTEND) for log10 in [*each.values(), average(each)])
-    assert not evidence(last(shards())).fault
+    each = log10_components(shards())
+    assert all(log10.max() < np.log10(EXTEND) for log10 in [*each.values(), log10_average(each)])
+    assert not Evidence.of(last(shards())).fault
 
 
 def test_a_fault_of_leaves_alone_is_seen_sooner_among_leaves() -> None:
     sums = shards(fault=streams.leaf_of_the_token_before)
-    each = components(sums)
+    each = log10_components(sums)
     assert each["leaf"][3] > 2 * each["histogram"][3]
 
 
 def test_reused_coins_leave_single_tokens_as_they_should_be() -> None:
     """Only pairs tell: the histogram has nothing."""
-    each = evidence(last(shards(coins=streams.reused))).components
+    each = Evidence.of(last(shards(coins=streams.reused))).components
     assert each["lag"] >= np.log10(FAULT)
     assert each["histogram"] < np.log10(EXTEND)
 
 
 def test_a_black_box_bets_on_what_it_shows() -> None:
     """Without blocks four components keep their 1, and the fault is found by the others; weights stay as they were."""
-    found = evidence(last(shards(fault=streams.hotter, blind=True)))
+    found = Evidence.of(last(shards(fault=streams.hotter, blind=True)))
     assert [found.components[name] for name in ("leaf", "offset", "block", "child")] == [0, 0, 0, 0]
     assert found.fault
     assert found.log10 == pytest.approx(found.components["tilt"] - np.log10(8), abs=0.1)
@@ -122,18 +131,18 @@ def last(sums: Counts) -> Counts:
     return Counts(**arrays)
 
 
-def test_shards_add_in_any_order(correct: list[Strand]) -> None:
+def test_shards_add_in_any_order(correct: list[PitSequence]) -> None:
     """And to the counts of one shard, but for the pairs across the cut, which no shard has seen."""
-    a, b, whole = counts(correct[:5]), counts(correct[5:12]), counts(correct[:12])
+    a, b, whole = Counts.of(correct[:5]), Counts.of(correct[5:12]), Counts.of(correct[:12])
     assert_same(a + b, b + a)
     assert_same(a + b, replace(whole, cross=(a + b).cross))
     assert (a + b).cross.sum() == whole.cross.sum() - 32
     assert_same(Counts.zero() + a, a)
-    assert_same(counts([]), Counts.zero())
+    assert_same(Counts.of([]), Counts.zero())
 
 
-def test_counts_are_what_was_put_in(correct: list[Strand]) -> None:
-    sums = counts(correct[:12])
+def test_counts_are_what_was_put_in(correct: list[PitSequence]) -> None:
+    sums = Counts.of(correct[:12])
     assert [int(sums.tokens), int(sums.sequences), int(sums.impossible)] == [12 * 32, 12, 0]
     assert sums.histogram.sum() == sums.leaf.sum() == sums.offset.sum() == 12 * 32
     assert sums.lag.sum() == 12 * 31
@@ -151,18 +160,18 @@ def test_counts_are_what_was_put_in(correct: list[Strand]) -> None:
     assert len(WIDTHS) == 28
 
 
-def test_every_moment_of_many_campaigns_is_the_scalar_formula(campaigns: Counts, correct: list[Strand]) -> None:
+def test_every_moment_of_many_campaigns_is_the_scalar_formula(campaigns: Counts, correct: list[PitSequence]) -> None:
     """The vectorised path is the scalar one: campaign 3 after 5 looks, counted by itself."""
     start = 3 * LOOKS * TEXTS
-    parts = [counts(correct[i : i + TEXTS]) for i in range(start, start + 5 * TEXTS, TEXTS)]
-    alone = evidence(sum(parts, Counts.zero()))
-    each = components(campaigns)
-    assert alone.log10 == pytest.approx(average(each)[3, 4])
+    parts = [Counts.of(correct[i : i + TEXTS]) for i in range(start, start + 5 * TEXTS, TEXTS)]
+    alone = Evidence.of(sum(parts, Counts.zero()))
+    each = log10_components(campaigns)
+    assert alone.log10 == pytest.approx(log10_average(each)[3, 4])
     assert alone.components == pytest.approx({name: log10[3, 4] for name, log10 in each.items()})
 
 
-def test_through_json_and_back(correct: list[Strand]) -> None:
-    sums = counts([*correct[:3], impossible(correct[3])])
+def test_through_json_and_back(correct: list[PitSequence]) -> None:
+    sums = Counts.of([*correct[:3], impossible(correct[3])])
     back = Counts.from_json(json.loads(json.dumps(sums.to_json())))
     assert_same(back, sums)
     assert back.examples == sums.examples == ((3, 4),)
@@ -176,27 +185,27 @@ def test_counts_of_another_kind_are_refused(damage: dict[str, Any]) -> None:
         Counts.from_json({name: value for name, value in values.items() if value is not None})
 
 
-def impossible(strand: Strand) -> Strand:
+def impossible(strand: PitSequence) -> PitSequence:
     """Token 4 has probability zero."""
     p = strand.p.copy()
     p[4] = 0
     return replace(strand, p=p, u=np.where(p > 0, strand.u, 1.0))
 
 
-def test_one_impossible_token_is_proof_and_no_bet(correct: list[Strand]) -> None:
-    sums = counts([correct[0], impossible(correct[1])])
-    found = evidence(sums)
+def test_one_impossible_token_is_proof_and_no_bet(correct: list[PitSequence]) -> None:
+    sums = Counts.of([correct[0], impossible(correct[1])])
+    found = Evidence.of(sums)
     assert found.fault
     assert found.impossible == 1
     assert sums.examples == ((1, 4),)
     assert sums.histogram.sum() == 63
     assert sums.lag.sum() == 60  # two pairs have it
-    assert not evidence(counts(correct[:2])).fault
+    assert not Evidence.of(Counts.of(correct[:2])).fault
     assert found.log10 < 1
 
 
-def test_examples_are_numbered_through_and_few(correct: list[Strand]) -> None:
-    one = counts([correct[0], impossible(correct[1])])
+def test_examples_are_numbered_through_and_few(correct: list[PitSequence]) -> None:
+    one = Counts.of([correct[0], impossible(correct[1])])
     many = sum([one] * 20, Counts.zero())
     assert many.impossible == 20
     assert many.examples == tuple((2 * i + 1, 4) for i in range(EXAMPLES))
@@ -220,7 +229,7 @@ def test_dirichlet_formula_one_token_at_a_time() -> None:
         for x in tokens:
             log += np.log((n[x] + c * pi[x]) / (n.sum() + c) / pi[x])
             n[x] += 1
-        assert dirichlet(n, pi)[i] == pytest.approx(log, abs=1e-6)
+        assert dirichlet_log_gain(n, pi)[i] == pytest.approx(log, abs=1e-6)
 
 
 @pytest.mark.parametrize("n", [20_000, 1_000_000])
@@ -229,11 +238,11 @@ def test_what_would_have_been_seen_is_seen(n: int) -> None:
     up = np.arange(28) < 10
     power = {}
     for share in (1.0, 0.5):
-        d = share * visible(n).value
+        d = share * detectable_deviation(n).value
         q = np.where(up, WIDTHS * (1 + d / WIDTHS[up].sum()), WIDTHS * (1 - d / WIDTHS[~up].sum()))
         assert abs(q - WIDTHS).sum() / 2 == pytest.approx(d)
         seen = np.random.default_rng(3).multinomial(n, q, size=1000)
-        power[share] = (average(components(histograms(seen))) >= np.log10(FAULT)).mean()
+        power[share] = (log10_average(log10_components(histograms(seen))) >= np.log10(FAULT)).mean()
     assert power[1.0] == pytest.approx(0.9, abs=0.04)
     assert power[0.5] < 0.02
 
@@ -245,8 +254,8 @@ def histograms(seen: Array) -> Counts:
 
 
 def test_nothing_is_visible_in_few_tokens() -> None:
-    assert visible(0).value == visible(10).value == 1
-    assert not visible(1000).rigorous
+    assert detectable_deviation(0).value == detectable_deviation(10).value == 1
+    assert not detectable_deviation(1000).rigorous
 
 
 def assert_same(one: Counts, two: Counts) -> None:

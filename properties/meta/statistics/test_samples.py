@@ -11,10 +11,10 @@ from harness.statistics.budget import (
     REPLICATES,
     TWO_STAGES,
     confirm,
-    family,
+    error_budget,
     share,
 )
-from harness.statistics.mmd import Texts, first_tokens, prefix_mmd
+from harness.statistics.mmd import Texts, first_tokens_test, prefix_mmd
 
 PROMPTS, WINDOW = 3, 6
 
@@ -55,7 +55,7 @@ def test_mmd_is_the_kernel_statistic() -> None:
 def test_a_difference_is_seen() -> None:
     found = prefix_mmd(texts(1, 150), texts(2, 150, tilt=2.5), WINDOW, seed=0)
     assert found.p == found.resolution == 1 / 1000
-    p = first_tokens(texts(1, 300), texts(2, 300, tilt=2.5), 2)
+    p = first_tokens_test(texts(1, 300), texts(2, 300, tilt=2.5), 2)
     assert p is not None
     assert p < 1e-6
 
@@ -78,7 +78,7 @@ def test_p_values_of_first_tokens_are_uniform_without_a_difference() -> None:
     for i in range(300):
         rng = np.random.default_rng(i)
         ours, theirs = ([rng.choice(6, (n, 1), p=[0.4, 0.3, 0.15, 0.1, 0.04, 0.01]).tolist() for _ in "12"] for n in (400, 300))
-        found.append(first_tokens(ours, theirs, 1))
+        found.append(first_tokens_test(ours, theirs, 1))
     assert_uniform([p for p in found if p is not None])
 
 
@@ -98,15 +98,15 @@ def test_a_swap_that_changes_nothing_counts() -> None:
 def test_same_texts_on_both_sides_are_no_difference() -> None:
     one = texts(1, 40)
     assert prefix_mmd(one, one, WINDOW, seed=0, permutations=99).p == 1
-    assert first_tokens(one, one, WINDOW) == 1
+    assert first_tokens_test(one, one, WINDOW) == 1
 
 
 def test_too_little_says_nothing() -> None:
-    assert first_tokens(texts(1, 5), texts(2, 5), WINDOW) is None
+    assert first_tokens_test(texts(1, 5), texts(2, 5), WINDOW) is None
     with pytest.raises(ValueError, match="both arms"):
         prefix_mmd(texts(1, 5), texts(2, 5, prompts=2), WINDOW, seed=0)
     with pytest.raises(ValueError, match="both arms"):
-        first_tokens([[]], [[[1]]], WINDOW)
+        first_tokens_test([[]], [[[1]]], WINDOW)
 
 
 def test_a_text_that_ends_is_no_prefix_of_another() -> None:
@@ -156,12 +156,12 @@ def test_every_rule_has_a_share_of_one_in_a_thousand_million() -> None:
 
 def test_the_budget_is_kept_by_200_checks_and_not_by_600() -> None:
     """200 checks of 1e-9 at 50 runs a day: 0.37 false alarms in a century."""
-    ours, too_many = family([1e-9] * 200 + [0.0] * 50), family([1e-9] * 600)
-    assert ours.kept
+    ours, too_many = error_budget([1e-9] * 200 + [0.0] * 50), error_budget([1e-9] * 600)
+    assert ours.within_limit
     assert ours.checks == 250
-    assert ours.a_century == pytest.approx(0.365, abs=0.001)
-    assert not too_many.kept
-    assert too_many.a_century > 1
-    assert not family([ALLOWED]).kept
+    assert ours.per_century == pytest.approx(0.365, abs=0.001)
+    assert not too_many.within_limit
+    assert too_many.per_century > 1
+    assert not error_budget([ALLOWED]).within_limit
     with pytest.raises(ValueError, match="probability"):
-        family([1e-9, 1.1])
+        error_budget([1e-9, 1.1])
