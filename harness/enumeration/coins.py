@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
+from harness.implementations.engine import HarnessError
 
 T = TypeVar("T")
 
@@ -21,7 +22,7 @@ Weights = Sequence[Any]
 """Probabilities of the branches of a decision: floats, or Fractions for an exact result."""
 
 
-class Unrepeatable(Exception):
+class Unrepeatable(HarnessError):
     """The same decisions led to different ones: state is left over from an earlier execution, or there is other randomness."""
 
 
