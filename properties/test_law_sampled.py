@@ -19,7 +19,7 @@ from harness.pytest_plugin import Judge
 from harness.record.ledger import Ledger
 from harness.record.model import Witness
 from harness.statistics.bounds import chi_square_bound, dkw_bound, edge_distance
-from harness.statistics.budget import EVIDENCE, REPLICATES, TWO_STAGES, confirm, share
+from harness.statistics.budget import E_PROCESS_SHARE, REPLICATES, TWO_STAGES, confirm, false_alarm
 from harness.statistics.chisquare import ChiSquare, chi_square
 from harness.statistics.diagnostics import diagnose
 from harness.statistics.eprocess import WIDTHS, Counts, Evidence, detectable_deviation
@@ -84,7 +84,7 @@ def _fit(
     observed = {text: count / first.n for text, count in counts.items()}
     evidence: dict[str, Any] = {
         "p_value": first.p,
-        "false_alarm": share(TWO_STAGES),
+        "false_alarm": false_alarm(TWO_STAGES),
         "sensitivity": f"total variation of {first.detectable_deviation(FIRST):.3f} or more on {first.df + 1} cells (power 0.9)",
         "measured": {
             "chi-square": first.statistic,
@@ -92,7 +92,7 @@ def _fit(
             "samples": first.n,
             "impossible": first.impossible,
             "total variation": first.distance,
-            "total variation of a right one": first.due,
+            "total variation of a right one": first.expected_distance,
         },
         "pictures": (law_picture(f"{cell.id}: {first.n} samples", expected, observed, first.n),),
     }
@@ -132,7 +132,7 @@ def test_speculation_against_its_control(window: int, judge: Judge, subject: Sub
     stages = confirm(p_of, REPLICATES)
     evidence: dict[str, Any] = {
         "p_value": stages.p_values[0],
-        "false_alarm": share(REPLICATES),
+        "false_alarm": false_alarm(REPLICATES),
         "measured": {"texts an arm": many * len(chosen), "tokens": 2 * many * len(chosen) * window, "MMD^2": found[0].statistic},
         "sensitivity": "gross faults only: it takes about ten times the tokens of LAW-7",
     }
@@ -217,7 +217,7 @@ def _evidence(test: SequentialTest, found: Evidence) -> dict[str, Any]:
     smallest = detectable_deviation(found.tokens).value
     cdf, tv = dkw_bound(edge_distance(ranks, WIDTHS), found.tokens), chi_square_bound(ranks, WIDTHS)
     return {
-        "false_alarm": EVIDENCE,
+        "false_alarm": E_PROCESS_SHARE,
         "diagnostics": diagnose(test.sequences),
         "sensitivity": f"a total variation of {smallest:.3f} or more of tokens' ranks from uniform (power 0.9, asymptotic)",
         "measured": {

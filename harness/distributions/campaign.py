@@ -12,7 +12,8 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT
 from harness.distributions.scoring import TargetScorer
 from harness.implementations.engine import BlockTrace, Engine, Output
-from harness.statistics.eprocess import Array, Counts, Evidence, PitSequence
+from harness.statistics import Array
+from harness.statistics.eprocess import Counts, Evidence, PitSequence
 from harness.statistics.pit import pit_sequence
 
 TEXTS_PER_CALL = 32

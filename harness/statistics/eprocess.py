@@ -19,17 +19,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice, pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import gammaln, logsumexp
 from scipy.stats import ncx2
 
+from harness.statistics import Array
 from harness.statistics.bounds import Bound
-
-Array: TypeAlias = NDArray[Any]
 
 FAULT = 1e9
 """Evidence E at which a decoder is at fault."""
