@@ -17,7 +17,7 @@ app = typer.Typer()
 @report_user_errors
 @options_from(Settings, only=("impl", *PAIR, "device", "dtype"), required=("impl",), time_limit=300.0)
 def doctor(settings: Settings) -> None:
-    """Show an engine's version, capabilities and checkpoints, run the smoke test, and say what to install if something lacks."""
+    """Show an engine's version, capabilities and checkpoints, run the smoke test, and say what is missing."""
     from rich.console import Console
 
     from harness.implementations import connect

@@ -21,7 +21,7 @@ def gpu(
     settings: Settings,
     out: Annotated[Path, typer.Option("--out", help="Directory of the records.")] = Path("reports/gpu"),
 ) -> None:
-    """Judge ref and static: on a GPU in every dtype, train a large pair, and time it. Finished parts are not repeated."""
+    """On a GPU, judge `ref` and `static:` in every dtype, train a large pair, and time it. Finished parts are not repeated."""
     from harness.device_checks import run_all
 
     raise typer.Exit(run_all(settings.device, out))
