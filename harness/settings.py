@@ -1,8 +1,9 @@
-"""What a run was asked to do: one frozen value, from the command line to every worker."""
+"""Settings of a run: one frozen value that goes from the command line to every worker."""
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,9 @@ def option(default: Any, description: str, **details: Any) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """impl: the connectable. tape: where to record answers. evidence: folder of counts that are kept from run to run.
-    oracle: dtype in which the target scores sampled texts. known: a list of known failures, see harness/known.py.
+    """Settings of a run. Every field with a description is an option of the commands that need it.
 
-    only: a chapter, such as LAW, a property of it, LAW-1, or one case, LAW-1[case].
-
-    whole: the run is meant to be complete, so that a property without a result is missing data.
+    `whole`: the run is complete, so that a property without a result is missing data.
     """
 
     impl: str = option(
@@ -74,7 +72,7 @@ class Settings:
         return cls(**values)
 
     def unparse(self) -> list[str]:
-        """The command-line options that `parse` reads; defaults are left out."""
+        """The command-line options that `parse` reads, without defaults."""
         default = Settings()
         changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)}
         return [
@@ -83,8 +81,21 @@ class Settings:
             *(word for name, value in changed.items() if name != "impl" for word in ("--judge", f"{name}={value}")),
         ]
 
+    def command(self, only: str = "") -> str:
+        """The command that repeats the run, or one property or case of it."""
+        words = ["eagle2", "verify", self.impl]
+        default = Settings()
+        for name in ("pair", "target", "draft", "tier", "device", "dtype", "oracle", "seed"):
+            value = getattr(self, name)
+            if value != getattr(default, name):
+                # The folders of another machine have other paths, so only their names are given.
+                words += [f"--{name}", Path(value).name if name in ("target", "draft") else str(value)]
+        # A single case is repeated to see its fault: nothing excuses it then.
+        excused = ["--known", Path(self.known).name] if self.known and not only else []
+        return shlex.join([*words, *excused, *(["--only", only] if only else [])])
+
     def absolute(self) -> Settings:
-        """With paths that mean the same in every folder."""
+        """The same settings with absolute paths."""
 
         def whole(path: str) -> str:
             return str(Path(path).resolve()) if path else ""

@@ -32,6 +32,6 @@ def mutants(
     ] = False,
 ) -> None:
     """Run the properties on every mutant and control. Exit code 1 if a mutant survives or a control is killed."""
-    from properties.meta.helpers.matrix import matrix
+    from harness.kill_matrix.matrix import run_matrix
 
-    raise typer.Exit(matrix([name for name in only.split(",") if name], check, quick, out, cores(jobs), sign))
+    raise typer.Exit(run_matrix([name for name in only.split(",") if name], check, quick, out, cores(jobs), sign))

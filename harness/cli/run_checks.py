@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from dataclasses import replace
@@ -24,24 +25,23 @@ def run_checks(settings: Settings, jobs: str, report: bool = True) -> int:
     import pytest
 
     from harness import known
-    from harness.catalogue import CHAPTERS
-    from harness.lasting import lasting
+    from harness.catalogue import folders
 
-    settings = settings.absolute()
-    with lasting():
-        from harness.implementations import connect
-        from harness.pairs import find_pair
-        from harness.record.model import read_record
-        from harness.terminal import show_record
+    settings, chapters = settings.absolute(), folders()  # before the implementation: its folder may hold packages of these names
+    from harness.implementations import connect
+    from harness.pairs import find_pair
+    from harness.record.model import read_record
+    from harness.terminal import show_record
 
-        # Wrong options are reported before pytest starts.
-        pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-        connect(settings.impl).check(pair, settings.dtype, settings.device)
+    # Wrong options are reported before pytest starts.
+    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
+    connect(settings.impl).check(pair, settings.dtype, settings.device)
+    gc.freeze()  # imported modules are never freed; frozen, they are not traversed by every garbage collection
     known.read(settings.known)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
     # The current folder may be another project, whose pytest settings and conftest must not be read.
-    alone = ["-c", os.devnull, f"--rootdir={CHAPTERS.parent}", f"--confcutdir={CHAPTERS}"]
-    status = pytest.main([str(CHAPTERS), *alone, *quiet, "-n", jobs, *settings.unparse()])
+    alone = ["-c", os.devnull, f"--rootdir={chapters[0].parent}", f"--confcutdir={chapters[0]}"]
+    status = pytest.main([*map(str, chapters), *alone, *quiet, "-n", jobs, *settings.unparse()])
     path = Path(settings.out) / "record.jsonl"
     if status == pytest.ExitCode.USAGE_ERROR:
         return USAGE

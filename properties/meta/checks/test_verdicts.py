@@ -6,9 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.pytest_plugin import RESULT
+from harness.pytest_plugin import RESULT, Recording
 from harness.record.model import Property, Result, Verdict
-from harness.recording import Recording
 from harness.verdict import BROKEN, FAULT, INCONCLUSIVE, PASS, conclude, settle
 
 
@@ -63,7 +62,7 @@ def test_check_that_breaks_or_has_no_result_is_inconclusive(outcome: str, sent: 
     results: list[Result] = []
     recording = Recording(SimpleNamespace(add=results.append))  # type: ignore[arg-type]
     properties = [(RESULT, result("LAW-2", verdict).model_dump_json()) for verdict in sent]
-    place = "properties/test_law.py::test_every_tree_and_every_law"
+    place = "properties/test_law.py::LAW-2"
     longrepr = "IndexError" if outcome == "failed" else None
     report = pytest.TestReport(place, ("", 0, ""), {}, outcome, longrepr, "call", user_properties=properties)  # type: ignore[arg-type]
     recording.pytest_runtest_logreport(report)

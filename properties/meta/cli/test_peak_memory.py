@@ -1,8 +1,7 @@
-"""Peak memory that a test run reports, over all its processes; and modules that the garbage collector ignores."""
+"""Peak memory that a test run reports, over all its processes."""
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
@@ -10,10 +9,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from harness.lasting import lasting
-from properties.memory import EVERY, Peak, family, resident
+from properties.peak_memory import INTERVAL, PeakMemory, process_tree, resident_bytes
 
 SIZE = 96 << 20
 HOLD = f"held = bytearray({SIZE}); print('ready', flush=True); input()"
@@ -29,27 +25,27 @@ def start(program: str) -> subprocess.Popen[str]:
     return child
 
 
-def test_family_contains_descendants_of_a_process() -> None:
-    alone = sum(map(resident, family(os.getpid())))
+def test_process_tree_contains_descendants_of_a_process() -> None:
+    alone = sum(map(resident_bytes, process_tree(os.getpid())))
     with start(PARENT) as child:
-        both = [*family(child.pid)]
-        together = sum(map(resident, family(os.getpid())))
+        both = [*process_tree(child.pid)]
+        together = sum(map(resident_bytes, process_tree(os.getpid())))
         child.communicate("\n")
     assert both[0] == child.pid and len(both) == 2
-    assert together - alone > SIZE > resident(both[0])
-    assert [resident(process) for process in both] == [0, 0] and [*family(both[1])] == both[1:], "both have ended"
+    assert together - alone > SIZE > resident_bytes(both[0])
+    assert [resident_bytes(process) for process in both] == [0, 0] and [*process_tree(both[1])] == both[1:], "both have ended"
 
 
 def test_peak_includes_processes_that_have_ended() -> None:
     def measure(program: str) -> tuple[int, int]:
-        peak = Peak()
+        peak = PeakMemory()
         peak.pytest_sessionstart()
         with start(program) as child:
-            time.sleep(3 * EVERY)
+            time.sleep(3 * INTERVAL)
             child.communicate("\n")
-        time.sleep(3 * EVERY)
+        time.sleep(3 * INTERVAL)
         peak.pytest_sessionfinish()
-        return peak.together, peak.largest
+        return peak.total, peak.largest
 
     (small, _), (large, largest) = measure(EMPTY), measure(HOLD)
     assert large - small > SIZE // 2 and SIZE < largest < large
@@ -58,28 +54,10 @@ def test_peak_includes_processes_that_have_ended() -> None:
 def test_peak_is_reported_in_one_line() -> None:
     lines: list[str] = []
     reporter: Any = SimpleNamespace(no_summary=False, write_line=lines.append)
-    peak = Peak()
+    peak = PeakMemory()
     peak.pytest_sessionfinish()  # of a run that ended before its start
     peak.pytest_terminal_summary(reporter)
-    peak.together, peak.largest = 3 << 30, 1 << 30
+    peak.total, peak.largest = 3 << 30, 1 << 30
     peak.pytest_terminal_summary(reporter)
     peak.pytest_terminal_summary(SimpleNamespace(no_summary=True))
     assert len(lines) == 1 and "3,072 MiB" in lines[0] and "1,024 MiB" in lines[0]
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_objects_created_during_imports_are_not_collected(fails: bool) -> None:
-    """Later objects are, even after an import that failed."""
-    before, kept, inside = gc.get_freeze_count(), list[list[int]](), True
-    try:
-        with lasting():
-            inside = gc.isenabled()
-            kept += [[i] for i in range(1000)]
-            if fails:
-                raise ImportError
-    except ImportError:
-        pass
-    later = [[0]]
-    assert not inside and gc.isenabled() and gc.get_freeze_count() >= before + 1000
-    found = {id(one) for one in gc.get_objects()}
-    assert id(later) in found and id(kept[0]) not in found

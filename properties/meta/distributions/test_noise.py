@@ -17,16 +17,18 @@ from eagle2_ref.model.cache import KVCache
 from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.model.target import Target
 from eagle2_ref.tree import Tree
+from harness import context
+from harness.context import Context
 from harness.distributions.noise import DEPTH, Noise, measure_noise
 from harness.distributions.scoring import load_target
 from harness.implementations import Implementation, connect
 from harness.pairs import Pair, Prompt, prompts, shipped
 from harness.record.model import Result
 from harness.settings import Settings
-from properties import subject, test_greedy
-from properties.meta.helpers.run_check import heard
-from properties.subject import Subject
-from properties.test_greedy import CROWD
+from properties import test_greedy
+from properties.meta.helpers.checks import result_of
+from properties.test_greedy import TOO_MANY_TIES, greedy_on_code
+from properties.test_tree import laws_in_own_dtype
 
 TEXT = [(3 * i + i // 5) % 4 for i in range(23)]
 """Nearly fills the context of coin4; long enough for two trees."""
@@ -116,13 +118,13 @@ def test_wrong_tree_pass_is_not_counted_as_noise(plant: Any, dtype: str, monkeyp
 def test_noise_is_measured_once_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process of the run reads the result of the first. Other dtypes and pairs are measured anew."""
 
-    def process(pair: str = "coin4") -> Subject:
-        subject._noise.cache_clear()
-        return Subject.of(Settings(), connect("ref"), shipped(pair), tmp_path)
+    def process(pair: str = "coin4") -> Context:
+        context._noise.cache_clear()
+        return Context.of(Settings(), connect("ref"), shipped(pair), tmp_path)
 
     first = process().noise(shipped("coin4"), "float32")
     measured = Mock(side_effect=AssertionError("measured again"))
-    monkeypatch.setattr(subject, "measure_noise", measured)
+    monkeypatch.setattr(context, "measure_noise", measured)
     assert process().noise(shipped("coin4"), "float32") == first
     for pair, dtype in (("coin4", "float64"), ("coin6", "float32")):
         with pytest.raises(AssertionError, match="measured again"):
@@ -135,7 +137,7 @@ def test_noise_is_measured_once_per_run(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_too_many_ties_are_a_fault(flips: int, ties: int, many: bool) -> None:
     """Among 1,000 tokens, with noise measured on 1,000 positions: 30 % are too many, as many as flipped there are not."""
-    assert (Noise(0.1, flips, 1000).too_many(ties, 1000) < CROWD) == many
+    assert (Noise(0.1, flips, 1000).too_many(ties, 1000) < TOO_MANY_TIES) == many
 
 
 def test_no_ties_have_p_value_one() -> None:
@@ -157,10 +159,10 @@ def short_stdlib() -> tuple[Pair, list[Prompt]]:
 
 
 def greedy(implementation: Implementation, monkeypatch: pytest.MonkeyPatch, new: int = 64) -> Result:
-    monkeypatch.setattr(test_greedy, "NEW", new)
-    monkeypatch.setattr(subject, "CALIBRATION", 64)
+    monkeypatch.setattr(test_greedy, "NEW_TOKENS", new)
+    monkeypatch.setattr(context, "NOISE_TOKENS", 64)
     pair, texts = short_stdlib()
-    return heard("GREEDY-1", implementation, pair, texts, LOW, penalty=None)
+    return result_of(greedy_on_code, implementation, None, pair=pair, prompts=texts, settings=LOW)
 
 
 def test_reference_is_greedy_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +190,9 @@ def test_planted_fault_is_detected_in_bfloat16(mutant: str, monkeypatch: pytest.
 @pytest.mark.parametrize(("connectable", "verdict"), [("ref", "pass"), ("mutant:M40", "fault"), ("mutant:M42", "fault")])
 def test_verification_is_judged_in_bfloat16(connectable: str, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tolerance is well below 1, the largest total variation there is."""
-    monkeypatch.setattr(subject, "CALIBRATION", 64)
-    result = heard("TREE-5", connect(connectable), *short_stdlib(), LOW)
+    monkeypatch.setattr(context, "NOISE_TOKENS", 64)
+    pair, texts = short_stdlib()
+    result = result_of(laws_in_own_dtype, connect(connectable), pair=pair, prompts=texts, settings=LOW)
     assert result.verdict == verdict, result.summary
     assert float(result.measured["allowed"]) < 0.5
 

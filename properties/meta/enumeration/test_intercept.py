@@ -289,7 +289,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a seed given twice, of random": (one_seed_of_random_twice, "seed 5 is given to random again"),
     "random, bound before": (lambda: int(UNBOUND() < 0.5), "global generator of random was"),
     "numpy, bound before": (lambda: int(UNBOUND_NUMPY() < 0.5), "global generator of numpy"),
-    "torch's own generator": (seed_of_the_default_generator, "global generator of torch was"),
+    "torch's own generator": (seed_of_the_default_generator, "global generator of torch"),
 }
 
 

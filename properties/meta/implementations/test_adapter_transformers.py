@@ -15,6 +15,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from eagle2_ref.sampling import SamplingParams
+from harness.case import Case
+from harness.catalogue import catalogue
 from harness.cli import app
 from harness.distributions.exact import Law, total_variation
 from harness.distributions.scoring import load_target
@@ -24,36 +26,38 @@ from harness.implementations.engine import NotApplicable
 from harness.known import excuse, today
 from harness.pairs import prompts, shipped
 from harness.record.model import Result, Verdict
-from properties.cells import Campaign, Cell
-from properties.meta.helpers.run_check import heard
+from properties.cases import StreamCase
+from properties.meta.helpers.checks import result_of
 
 LOSSLESS = ("assisted", "prompt_lookup", "early_exit")
 
 DYNAMIC = "assisted,schedule=heuristic_transient,threshold=0.4"
 """Drafts end at an unlikely token, and their length follows the number of accepted tokens: transformers' own default."""
 
-CERTAIN = Cell("coin4", {"temperature": 0.7, "top_k": 2}, 1, 3, 3)
+CERTAIN = Case("coin4", {"temperature": 0.7, "top_k": 2}, 1, 3, 3)
 """A case with so few choices that its enumeration is complete on any machine."""
 
-STREAM = Campaign("coin4", ({"temperature": 1.0, "max_new_tokens": 12}, {"temperature": 0.7, "max_new_tokens": 5}), 500, "coin4")
+STREAM = StreamCase(
+    "coin4", ({"temperature": 1.0, "max_new_tokens": 12}, {"temperature": 0.7, "max_new_tokens": 5}), 500, "coin4"
+)
 
 TEXTS = [replace(prompt, tokens=prompt.tokens[: 4 + i % 3]) for i, prompt in enumerate(prompts(shipped("coin4")))]
 
 
-def run_check(name: str, options: str, **given: Any) -> Result:
-    return heard(name, connect(f"transformers:{options}"), texts=TEXTS, **given)
+def run_check(name: str, options: str, *case: Any, **given: Any) -> Result:
+    return result_of(catalogue()[name], connect(f"transformers:{options}"), *case, prompts=TEXTS, **given)
 
 
 @pytest.mark.parametrize("method", [*LOSSLESS, DYNAMIC])
 def test_lossless_method_has_the_exact_law(method: str) -> None:
     """Up to rounding in float32, to which `generate` converts the logits of float64 weights too."""
-    result = run_check("LAW-6", f"method={method}", cell=CERTAIN)
+    result = run_check("LAW-6", f"method={method}", CERTAIN)
     assert result.verdict == "pass", result.summary
     assert float(result.measured["executions"]) > 4 and float(result.measured["total variation"]) < 1e-6
 
 
 def test_end_of_text_has_the_exact_law() -> None:
-    result = run_check("LAW-6", "method=prompt_lookup", cell=replace(CERTAIN, params={**CERTAIN.params, "eos_token_id": 1}))
+    result = run_check("LAW-6", "method=prompt_lookup", replace(CERTAIN, params={**CERTAIN.params, "eos_token_id": 1}))
     assert result.verdict == "pass", result.summary
 
 
@@ -101,7 +105,7 @@ def test_acceptance_rule_is_exact_in_float64() -> None:
 
 @pytest.mark.parametrize("method", LOSSLESS)
 def test_lossless_method_passes_the_sampled_check(method: str) -> None:
-    result = run_check("LAW-7", f"method={method}", campaign=STREAM)
+    result = run_check("LAW-7", f"method={method}", STREAM)
     assert result.verdict == "pass", result.summary
 
 
@@ -114,11 +118,11 @@ def test_recorded_blocks_pass_the_structural_checks(name: str, method: str) -> N
     assert result.verdict == "pass", result.summary
 
 
-@pytest.mark.parametrize(("name", "given"), [("LAW-6", {"cell": CERTAIN}), ("LAW-7", {"campaign": STREAM})])
-def test_ensemble_is_a_known_fault(name: str, given: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "case"), [("LAW-6", CERTAIN), ("LAW-7", STREAM)], ids=["LAW-6", "LAW-7"])
+def test_ensemble_is_a_known_fault(name: str, case: Case | StreamCase) -> None:
     """Its documentation says that it is lossy."""
     options = "method=ensemble,weight=0.2"
-    result = run_check(name, options, **given)
+    result = run_check(name, options, case)
     assert result.verdict == "fault", result.summary
     known = excuse(result, (), connect(f"transformers:{options}").lossy, today())
     assert known.verdict == "known" and known.excuse is not None and "lossy by design" in known.excuse.reason
@@ -130,10 +134,10 @@ def accepting(drafted: Tensor, _q: Tensor, length: int, logits: Tensor, **_optio
     return torch.cat([drafted[:, -length:], bonus], dim=-1), torch.tensor(length)
 
 
-@pytest.mark.parametrize(("name", "given"), [("LAW-6", {"cell": CERTAIN}), ("LAW-7", {"campaign": STREAM})])
-def test_planted_fault_is_detected(name: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "case"), [("LAW-6", CERTAIN), ("LAW-7", STREAM)], ids=["LAW-6", "LAW-7"])
+def test_planted_fault_is_detected(name: str, case: Case | StreamCase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "_speculative_sampling", accepting)
-    verdicts: dict[str, Verdict] = {m: run_check(name, f"method={m}", **given).verdict for m in ("assisted", "prompt_lookup")}
+    verdicts: dict[str, Verdict] = {m: run_check(name, f"method={m}", case).verdict for m in ("assisted", "prompt_lookup")}
     assert verdicts == {"assisted": "fault", "prompt_lookup": "pass"}  # it does not use the patched function
 
 

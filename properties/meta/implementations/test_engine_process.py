@@ -18,9 +18,10 @@ from harness.implementations.process import SERVE, EngineProcess
 from harness.implementations.protocol import schema
 from harness.pairs import FIXTURES, Pair, shipped
 from harness.verdict import BROKEN
-from properties.cells import SAMPLED
+from properties.cases import SAMPLED
+from properties.meta.helpers.checks import result_of
 from properties.meta.helpers.command import eagle2
-from properties.meta.helpers.run_check import heard
+from properties.test_law_sampled import first_tokens_of_samples
 
 COIN4 = shipped("coin4")
 PARAMS = {"temperature": 1.0, "max_new_tokens": 3}
@@ -204,7 +205,7 @@ def test_shell_script_can_be_an_engine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "verdict"), [("Outsider", "pass"), ("TooCold", "fault")])
 def test_verdict_through_a_process_is_that_without_it(name: str, verdict: str) -> None:
     implementation = connect(f"cmd:{sys.executable} -P {SERVE} properties.meta.helpers.fake_engines:{name}")
-    assert heard("LAW-4", implementation, cell=SAMPLED[1]).verdict == verdict
+    assert result_of(first_tokens_of_samples, implementation, SAMPLED[1]).verdict == verdict
 
 
 def test_committed_protocol_schema_is_that_of_the_code() -> None:

@@ -18,12 +18,13 @@ from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from harness.distributions.exact import target_law, total_variation
 from harness.distributions.scoring import load_target
+from harness.enumeration.emitted_law import emitted_law
 from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence
 from properties.meta.reference.test_target import running
-from properties.test_law import ROUNDING, emitted_law
+from properties.test_law import ROUNDING
 
 FEATURES = torch.zeros(99, 16)
 
