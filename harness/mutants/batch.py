@@ -1,4 +1,4 @@
-"""Faults of texts that share a target pass: what belongs to one row of a batch reaches another. A text alone is right."""
+"""Faults of batches: a row of a target pass gets what belongs to another row. A single sequence is decoded correctly."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class PlantedPositions(Together):
         decoder.target.network = between(network, elsewhere)
 
 
-# --- whose row it is -----------------------------------------------------------------------------------------------
+# --- order of rows -------------------------------------------------------------------------------------------------
 
 
 @mutant("M80", part="batch", source="vllm-project/vllm PR 14645", killers={"BATCH-1": ONE_LENGTH})
 class AnswersAsFinished(Together):
-    """Answers are handed back in the order in which texts were finished, not in that of the prompts."""
+    """Results are returned in the order in which texts finished, not in the order of the prompts."""
 
     def plant(self, decoder: Decoder) -> None:
         generate = decoder.generate_batch
@@ -77,7 +77,7 @@ class AnswersAsFinished(Together):
 
 @mutant("M85", part="batch", source="tenstorrent/vllm-tt-plugin PR 131", killers={"BATCH-1": SEVERAL_LENGTHS})
 class FinishedKeepTheirPlace(Together):
-    """A finished text is still among those that are drafted for, so that the trees behind it go to their neighbours."""
+    """A finished text is still among those that are drafted for, so that later trees go to the wrong texts."""
 
     def plant(self, decoder: Decoder) -> None:
         propose, before = decoder.propose, list[Text]()
@@ -94,7 +94,7 @@ class FinishedKeepTheirPlace(Together):
 
 @mutant("M89", part="batch", source="HabanaAI/vllm-fork PR 1780", killers={"BATCH-1": SEVERAL_LENGTHS})
 class BareRowsFirst(PlantedRows):
-    """A pass returns the rows without drafts before the others, and they are read in the order in which they were put in."""
+    """A pass returns the rows without draft tokens first, but results are read in the order of the inputs."""
 
     def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:  # noqa: ARG002
         order = sorted(range(len(trees)), key=lambda row: len(trees[row]) > 1)
@@ -105,7 +105,7 @@ class BareRowsFirst(PlantedRows):
 
 @mutant("M88", part="batch", source="vllm-project/vllm PR 7508", killers={"BATCH-2": ""}, law=False)
 class NeighboursFeatures(PlantedRows):
-    """In a pass with a row that has no drafts, the head is given the features of the row behind."""
+    """In a pass that has a row without draft tokens, the head receives the features of the next row."""
 
     def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:  # noqa: ARG002
         if all(len(tree) > 1 for tree in trees):
@@ -121,7 +121,7 @@ class NeighboursFeatures(PlantedRows):
 
 @mutant("M81", part="batch", source="Blaizzy/mlx-vlm issue 1962", killers={"BATCH-1": SEVERAL_LENGTHS})
 class ZeroedNotRemoved(Together):
-    """What a shorter row lacks is zeroed and not masked: each zero key still adds 1 to the denominator of the softmax."""
+    """Missing entries of shorter rows are zeroed instead of masked: each zero key still adds 1 to the softmax denominator."""
 
     def plant(self, decoder: Decoder) -> None:
         network = decoder.target.network
@@ -146,7 +146,7 @@ class PaddingTakesPositions(PlantedPositions):
 
 @mutant("M83", part="batch", source="Blaizzy/mlx-vlm PR 1155", killers={"BATCH-1": SEVERAL_LENGTHS})
 class LengthOfTheLongest(PlantedPositions):
-    """New tokens of every row have positions behind the longest text of the batch."""
+    """The new tokens of every row have positions after the longest text of the batch."""
 
     def positions(self, positions: Tensor, first: bool) -> Tensor:
         return positions if first else positions + positions[:, :1].max() - positions[:, :1]
@@ -157,7 +157,7 @@ class LengthOfTheLongest(PlantedPositions):
 
 @mutant("M84", part="batch", source="vllm-project/vllm-ascend issue 16396", killers={"GREEDY-4": "", "BATCH-1": SEVERAL_LENGTHS})
 class ReorderedColumns(PlantedRows):
-    """In a pass with sampled rows the candidates of a greedy row are sorted as theirs are, and a place is taken for an id."""
+    """In a pass with sampled rows, a greedy row's candidates are sorted like theirs, and a rank is used as a token id."""
 
     def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:  # noqa: ARG002
         greedy = [text.params.temperature == 0 for text in texts]
@@ -169,7 +169,7 @@ class ReorderedColumns(PlantedRows):
 
 @mutant("M86", part="batch", source="NVIDIA/TensorRT-LLM PR 17599", killers={"BATCH-1": ONE_LENGTH}, law=False)
 class OneGenerator(Together):
-    """All rows of a call draw from the generator of the first: what a seed gives depends on the neighbours."""
+    """All requests of a call use the random generator of the first, so that a seed's text depends on other requests."""
 
     def plant(self, decoder: Decoder) -> None:
         generate = decoder.generate_batch
@@ -180,7 +180,7 @@ class OneGenerator(Together):
 
 @mutant("M87", part="batch", source="vllm-project/vllm PR 5639", killers={"BATCH-1": SEVERAL_LENGTHS})
 class NeighboursHistory(Together):
-    """Histories are looked up by another order than rows: a repetition penalty sees the text of the row before."""
+    """Histories are looked up in another order than rows: a repetition penalty uses the text of the previous row."""
 
     def plant(self, decoder: Decoder) -> None:
         verify, distribution, history = decoder.verify, decoder.target_distribution, dict[Text, list[int]]()

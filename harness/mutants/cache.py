@@ -1,4 +1,4 @@
-"""Faults of the caches, the target's and the head's: what stays in them after a block."""
+"""Faults of the caches: entries of the target's or the head's cache after a block."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from harness.mutants.planting import Planted, PlantedCommit, PlantedObserve
 Commit = Callable[[Sequence[int]], None]
 
 
-# --- the target's --------------------------------------------------------------------------------------------------
+# --- target cache --------------------------------------------------------------------------------------------------
 
 
 @mutant("M44", part="cache", source="NVIDIA/TensorRT-LLM PR 15842", killers={"CACHE-1": "", "LAW-1": TOP_K})
 class CacheCut(PlantedCommit):
-    """The cache is cut to the right length without gathering the path: a refused node stays."""
+    """The cache is truncated to the right length, but the accepted path is not gathered: a rejected node remains."""
 
     def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
         commit(range(1, len(path) + 1))
@@ -32,7 +32,7 @@ class CacheCut(PlantedCommit):
 
 @mutant("M45", part="cache", source="vllm-project/vllm PR 5412", killers={"CACHE-1": ""}, law=False)
 class CacheReversed(PlantedCommit):
-    """The path is committed bottom up; attention cannot tell, since keys carry their positions."""
+    """The path is committed in reverse order; attention gives the same result, since keys contain their positions."""
 
     def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
         commit(path[::-1])
@@ -40,7 +40,7 @@ class CacheReversed(PlantedCommit):
 
 @mutant("M46", part="cache", source="ml-explore/mlx-lm PR 1109", killers={"CACHE-1": "", "LAW-1": TWO_LAYERS})
 class CacheNotTrimmed(PlantedCommit):
-    """To roll the cache back does nothing: refused nodes stay, and the text goes on behind them."""
+    """Rolling back the cache has no effect: rejected nodes remain, and the text continues after them."""
 
     def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:  # noqa: ARG002
         cache.length = cache.pass_end
@@ -48,7 +48,7 @@ class CacheNotTrimmed(PlantedCommit):
 
 @mutant("M47", part="cache", source="paiml/aprender PR 2014", killers={"CACHE-1": "", "GREEDY-2": GREEDY_TREE})
 class CacheReset(PlantedCommit):
-    """Where a node was refused the cache is emptied, not rolled back: the text before the root is forgotten."""
+    """After a rejection, the cache is emptied instead of rolled back: the text before the root is forgotten."""
 
     def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
         refused = cache.pass_end - cache.length - 1 - len(path)
@@ -59,7 +59,7 @@ class CacheReset(PlantedCommit):
 
 @mutant("M48", part="cache", source="ml-explore/mlx-swift-lm PR 173", killers={"CACHE-1": "", "LAW-1": TOP_K})
 class FirstLayerTrimmed(PlantedCommit):
-    """Only the first layer keeps the accepted path; the others are cut to its length."""
+    """Only the first layer's cache gathers the accepted path; the other layers are truncated to its length."""
 
     @torch.inference_mode()
     def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
@@ -70,7 +70,7 @@ class FirstLayerTrimmed(PlantedCommit):
 
 @mutant("M49", part="cache", source="Blaizzy/mlx-vlm PR 2113", killers={"CACHE-1": "", "LAW-1": TWO_LAYERS})
 class RefusedZeroed(PlantedCommit):
-    """Refused entries are zeroed and stay; a key of zeros still has the weight exp(0) in every softmax."""
+    """Rejected entries are set to 0 but not removed; a zero key still has the weight exp(0) in every softmax."""
 
     zeroed = 0
 
@@ -93,12 +93,12 @@ class RefusedZeroed(PlantedCommit):
         cache.length = cache.pass_end
 
 
-# --- the head's: none of these changes the law ---------------------------------------------------------------------
+# --- head cache: none of these changes the law ----------------------------------------------------------------------
 
 
 @mutant("M50", part="head cache", source="vllm-project/vllm issue 14649", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)
 class HeadKeepsExpansion(Planted):
-    """The head's cache keeps what it computed from its own features for the tree."""
+    """The head's cache keeps the entries that the head computed from its own features while it expanded the tree."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         expand = drafter.expand
@@ -114,7 +114,7 @@ class HeadKeepsExpansion(Planted):
 
 @mutant("M51", part="head cache", source="vllm-project/vllm PR 55055", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)
 class RootNeverWritten(PlantedObserve):
-    """After a block with accepted drafts, the head's cache lacks the entry of the token the block began with."""
+    """After a block with accepted draft tokens, the head's cache lacks the entry of the block's first token."""
 
     def seen(self, state: EagleState, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:
         begun = bool(state.cache.length) and len(tokens) > 1
@@ -123,7 +123,7 @@ class RootNeverWritten(PlantedObserve):
 
 @mutant("M52", part="head cache", source="vllm-project/vllm issue 47930", killers={"CACHE-2": ""}, law=False)
 class PrefixNeverWritten(PlantedObserve):
-    """Where a prompt begins like an earlier one, the target's entries are restored, and the head's are never written."""
+    """If a prompt begins like an earlier one, the target's cache is restored, but the head's entries are never written."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         self.earlier: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Faults of the head and of the drafted tree: none of them changes the law; they cost speed, or break the tree."""
+"""Faults of the head and of the draft tree. None of them changes the law: they cost speed or break the tree's structure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.mutants.planting import Asked, Planted, PlantedBlock, PlantedChildr
 
 @mutant("M53", part="head", source="vllm-project/vllm PR 9730", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)
 class FeaturesLate(PlantedObserve):
-    """The head is fed each token with the feature of one position earlier."""
+    """The head reads each token with the feature of one position earlier."""
 
     def seen(self, state: EagleState, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:  # noqa: ARG002
         return tokens, torch.cat([features[:1], features[:-1]])
@@ -30,7 +30,7 @@ class FeaturesLate(PlantedObserve):
 
 @mutant("M54", part="tree", source="SafeAILab/EAGLE, total_token in model/cnets.py", killers={"TREE-1": ""}, law=False)
 class OverBudget(Planted):
-    """`total_token`, which counts the root, is read as the number of drafted tokens."""
+    """`total_token`, which counts the root, is used as the number of draft tokens."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         drafter.budget = replace(drafter.budget, m=drafter.budget.m + 1)
@@ -49,7 +49,7 @@ class TwinSiblings(PlantedChildren):
 
 @mutant("M56", part="tree", source="sgl-project/sglang issue 7477", killers={"TREE-4": FOUR_BEST}, law=False)
 class RanksByConfidence(PlantedChildren):
-    """Candidates are ranked by confidence, not by value, so that parents are lost."""
+    """Candidates are ranked by confidence instead of value, so that parents are lost."""
 
     def children(self, grow: Callable[..., Pool], features: Tensor, values: Tensor, parents: Tensor) -> Pool:
         return grow(features, torch.zeros_like(values), parents)
@@ -57,9 +57,9 @@ class RanksByConfidence(PlantedChildren):
 
 @mutant("M57", part="tree", source="SafeAILab/EAGLE, torch.topk in model/cnets.py", killers={"TREE-4": FOUR_BEST}, law=False)
 class OrphansOfTies(Planted):
-    """Of equal values the deeper is kept, and may lose its parent; the head is saturated, so that equal values occur.
+    """Of equal values the deeper is selected, and may lose its parent; head logits are scaled up, so that equal values occur.
 
-    The published code then loses the root's token; here the orphan hangs on the root, and the text is right.
+    The published code then loses the root's token. Here the orphan becomes a child of the root, and the text is right.
     """
 
     def plant_drafter(self, drafter: Eagle2) -> None:
@@ -76,7 +76,7 @@ class OrphansOfTies(Planted):
 
 @mutant("M127", part="tree", source="SafeAILab/EAGLE, torch.topk in model/cnets.py", killers={"THEORY-4": GROWING}, law=False)
 class TiesByBudget(Planted):
-    """Of equal values arbitrary ones are kept, others for every m; the head is saturated, so that equal values occur."""
+    """Of equal values an arbitrary one is selected, dependent on m; head logits are scaled up, so that equal values occur."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         lm_head, expand = drafter.lm_head, drafter.expand
@@ -92,7 +92,7 @@ class TiesByBudget(Planted):
 
 @mutant("M128", part="head", source="halo-box/llama.cpp PR 6", killers={"THEORY-5": GROWING}, law=False)
 class LongDraftsForget(Planted):
-    """Drafts of more than four layers are drafted from a truncated window: they do not see where the text begins."""
+    """Drafts of more than four layers use a truncated window: they do not see the beginning of the text."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         run = drafter.run_head
@@ -108,7 +108,7 @@ class LongDraftsForget(Planted):
 
 @mutant("M58", part="head", source="vllm-project/vllm PR 11672", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)
 class NormTwice(Planted):
-    """The features, which come from behind the target's last norm, are normed once more."""
+    """The features, which the target's last norm has normalised, are normalised again."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         run = drafter.run_head
@@ -121,7 +121,7 @@ class NormTwice(Planted):
 
 @mutant("M59", part="head", source="vllm-project/vllm PR 14464", killers={"COUNT-2": GREEDY_COUNT}, law=False)
 class NoResidualStream(Planted):
-    """The head's layer returns what its MLP adds, without what it is added to."""
+    """The head's layer returns the output of its MLP without the residual connection."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         layer = drafter.head.layers[0]
@@ -133,7 +133,7 @@ class NoResidualStream(Planted):
     "M60", part="tree", source="verl-project/verl-SpeCo PR 67", killers={"TREE-4": FOUR_BEST, "COUNT-2": GREEDY_COUNT}, law=False
 )
 class IdsUnmapped(PlantedChildren):
-    """Drafted ids are those of the head's own vocabulary: the map to the target's ids is left out."""
+    """Draft tokens are ids of the head's own vocabulary: they are not mapped to the target's ids."""
 
     def children(self, grow: Callable[..., Pool], features: Tensor, values: Tensor, parents: Tensor) -> Pool:
         pool = grow(features, values, parents)
@@ -142,7 +142,7 @@ class IdsUnmapped(PlantedChildren):
 
 @mutant("M61", part="speed", source="ggml-org/llama.cpp issue 25345", killers={"COUNT-2": GREEDY_COUNT}, law=False)
 class NeverEngages(Planted):
-    """The head is loaded and run, and nothing it proposes is verified."""
+    """The head is loaded and run, but none of its proposals is verified."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         propose = drafter.propose
@@ -153,7 +153,7 @@ class NeverEngages(Planted):
 
 @mutant("M62", part="speed", source="ohdearquant/lattice PR 509", killers={"COUNT-2": GREEDY_COUNT}, law=False)
 class BonusDropped(PlantedBlock):
-    """After a whole path was accepted, its bonus token is not emitted: the last drafted token is verified once more."""
+    """After a fully accepted path, the bonus token is not emitted: the last draft token is verified again."""
 
     def block(self, block: Block, asked: Asked, coins: Coins) -> Block:  # noqa: ARG002
         whole = block.path and len(block.tokens) > len(block.path) and not asked.tree.children(block.path[-1])

@@ -1,4 +1,4 @@
-"""Faults that only another method than EAGLE-2 can have: of the drafts of EAGLE, Medusa and a small model, and of their rules."""
+"""Faults of other drafting methods and their rules: EAGLE, Medusa and a small draft model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class EagleChildren(Drafting, method="eagle"):
 
 @mutant("M116", part="bonus", source="SafeAILab/EAGLE commit bf10ac5", killers={"LAW-1": ONE_LAYER})
 class RawBonus(Drafting, method="eagle"):
-    """Behind a path that was accepted whole, the bonus token is drawn from the softmax of raw logits."""
+    """After a fully accepted path, the bonus token is sampled from the softmax of raw logits."""
 
     def plant(self, decoder: Decoder) -> None:
         original = decoder.target_distribution
@@ -63,7 +63,7 @@ class RawBonus(Drafting, method="eagle"):
 
 @mutant("M118", part="q", source="SafeAILab/EAGLE issue 110", killers={"LAW-1": ONE_LAYER})
 class ChosenJudgedAsDrawn(EagleChildren):
-    """The head's likeliest tokens are drafted, and judged by p/q as if they had been drawn from its softmax."""
+    """The head's most likely tokens are drafted, but judged by p/q as if they were sampled from its softmax."""
 
     def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:  # noqa: ARG002
         best: list[int] = q.topk(min(n, int((q > 0).sum()))).indices.tolist()
@@ -72,7 +72,7 @@ class ChosenJudgedAsDrawn(EagleChildren):
 
 @mutant("M119", part="tree", source="ikawrakow/ik_llama.cpp PR 1820", killers={"LAW-1": ONE_LAYER})
 class DrawsDropped(EagleChildren):
-    """Of the tokens that were drawn those of little probability are left out of the tree."""
+    """Sampled draft tokens of low probability are left out of the tree."""
 
     def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:
         return [token for token in drawn_apart(q, n, coins) if q[token] > 0.2]
@@ -89,7 +89,7 @@ def drawn_apart(q: Tensor, n: int, coins: Coins) -> list[int]:
 
 @mutant("M120", part="tree", source="SafeAILab/EAGLE commit 2d2d039", killers={"TREE-1": ""})
 class DrawnWithReplacement(EagleChildren):
-    """Siblings are drawn with replacement, the same token twice too, and judged as if each had been taken out of q."""
+    """Siblings are sampled with replacement, repetitions included, but judged as if each had been removed from q."""
 
     def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:
         return [int(coins.categorical(q)) for _ in range(n)]
@@ -97,7 +97,7 @@ class DrawnWithReplacement(EagleChildren):
 
 @mutant("M122", part="residual", source="SafeAILab/EAGLE issue 74", killers={"LAW-1": ONE_LAYER, "THEORY-2": ""})
 class SiblingsAsFirst(Drafting, method="eagle"):
-    """Every sibling is judged by the law that the first was drawn from, in which the earlier ones still have their share."""
+    """Every sibling is judged by the q of the first one, which still contains the earlier siblings."""
 
     def plant(self, decoder: Decoder) -> None:
         rule = decoder.rule
@@ -129,9 +129,10 @@ def as_first(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
 
 @mutant("M117", part="accept", source="FasterDecoding/Medusa commit 0ac14da", killers={"LAW-1": ONE_LAYER})
 class EveryRowDraws(Drafting, method="medusa"):
-    """Each path draws for itself and keeps what matches; behind the longest, one more token is drawn afresh.
+    """Each path is sampled on its own and accepted up to its first mismatch; after the longest, a token is sampled afresh.
 
-    That is the published mode `nucleus`: a miss is thrown away, and a prefix that paths share is drawn for each of them.
+    This is the published mode `nucleus`: a sample that does not match is discarded, and a prefix that several paths share is
+    sampled for each of them.
     """
 
     def plant(self, decoder: Decoder) -> None:
@@ -155,7 +156,7 @@ def matching(tree: Tree, leaf: int, p: Tensor, coins: Coins) -> list[int]:
 
 @mutant("M124", part="head", source="vllm-project/vllm PR 17956", killers={"COUNT-2": GREEDY_COUNT}, law=False)
 class FeatureOfTheLastRow(Drafting, method="medusa"):
-    """The heads read the feature of the tree's last row, not of the token that was accepted last."""
+    """The heads read the feature of the tree's last node instead of the last accepted token's."""
 
     def plant(self, decoder: Decoder) -> None:
         def observe(sequence: Text, block: Block, output: ModelOutput) -> None:
@@ -165,12 +166,12 @@ class FeatureOfTheLastRow(Drafting, method="medusa"):
         decoder.observe = observe  # type: ignore[method-assign]
 
 
-# --- a small model ---------------------------------------------------------------------------------------------------
+# --- small draft model------------------------------------------------------------------------------------------------
 
 
 @mutant("M121", part="cache", source="lablup/mlxcel issue 994", killers={"COUNT-2": GREEDY_COUNT}, law=False)
 class CacheRewoundTooFar(Drafting, method="speculative"):
-    """After a refusal the small model's cache is rewound by two entries too many, and what they held is not read again."""
+    """After a rejection, the small model's cache loses two entries too many, which are not recomputed."""
 
     def plant(self, decoder: Decoder) -> None:
         decoder.drafter.__class__ = Forgetful
@@ -204,7 +205,7 @@ class Forgetful(SpeculativeDrafter):
 
 @mutant("M125", part="accept", source="vllm-project/vllm issue 40149", killers={"THEORY-3": "", "THEORY-2": ""}, law=False)
 class JudgedAsCertain(Drafting, method="speculative"):
-    """The small model's q is not handed on: a draft is kept with probability p, as if it had been certain, not p/q."""
+    """The rule does not use the small model's q: a draft token is accepted with probability p, as if it were certain."""
 
     def plant(self, decoder: Decoder) -> None:
         decoder.rule = reject
@@ -212,7 +213,7 @@ class JudgedAsCertain(Drafting, method="speculative"):
 
 @mutant("M123", part="q", source="huggingface/transformers PR 28166", killers={"LAW-1": ONE_LAYER})
 class DraftsAtOne(Drafting, method="speculative"):
-    """The small model draws at temperature 1, and q is its law at the temperature of the request."""
+    """The small model samples at temperature 1, but q is its distribution at the temperature of the request."""
 
     def plant(self, decoder: Decoder) -> None:
         decoder.drafter.__class__ = Warmer

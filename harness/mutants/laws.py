@@ -1,4 +1,4 @@
-"""Faults between the logits and the rule: sampling parameters that are forgotten, misplaced, or shown another history."""
+"""Faults between logits and rule: sampling parameters that are ignored, misplaced, or applied to another history."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TENSORRT = "NVIDIA/TensorRT-LLM"
 
 @mutant("M25", part="processors", source="SafeAILab/EAGLE commit c7ef8e5", killers={"LAW-1": TOP_K})
 class BonusUnprocessed(PlantedLaw):
-    """The bonus token is drawn from the softmax of raw logits: no temperature, no filter."""
+    """The bonus token is sampled from the softmax of raw logits, without temperature or filters."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         leaf = torch.tensor([len(p) > 1 and not asked.tree.children(node) for node in range(len(p))])
@@ -31,7 +31,7 @@ class BonusUnprocessed(PlantedLaw):
 
 @mutant("M26", part="processors", source="vllm-project/vllm issue 9834", killers={"LAW-1": ONE_LAYER, "LAW-6": UNEDITED})
 class DefaultParameters(PlantedLaw):
-    """The target is scored with temperature 1 and no filter, whatever was asked for."""
+    """The target is scored at temperature 1 without filters, regardless of the request."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         return asked.logits.softmax(-1).to(p)
@@ -39,7 +39,7 @@ class DefaultParameters(PlantedLaw):
 
 @mutant("M27", part="processors", source="keras-team/keras-hub PR 2735", killers={"LAW-1": ONE_LAYER})
 class TemperatureOfDrafts(PlantedLaw):
-    """The sampler that verifies drafts has a temperature of its own, 1; filters and penalties are those asked for."""
+    """Draft tokens are verified at temperature 1; filters and penalties are those of the request."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         if len(p) == 1:
@@ -49,7 +49,7 @@ class TemperatureOfDrafts(PlantedLaw):
 
 @mutant("M28", part="processors", source="sgl-project/sglang PR 36173, the other way round", killers={"LAW-1": FILTERS})
 class TopPFirst(Alone):
-    """Top-p cuts before top-k, so that the two together keep other tokens."""
+    """Top-p is applied before top-k, so that the two together keep other tokens."""
 
     class Params(SamplingParams):
         """transformers' processors, in the wrong order."""
@@ -64,7 +64,7 @@ class TopPFirst(Alone):
 
 @mutant("M29", part="penalties", source="sgl-project/sglang PR 22049", killers={"LAW-1": PENALTY, "GREEDY-2": GREEDY_PENALTY})
 class RootsPenalty(PlantedLaw):
-    """The repetition penalty of every node sees the root's history, not the node's own."""
+    """The repetition penalty of every node uses the root's history instead of the node's own."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         bare = DraftTree.root_only(asked.text[-1])
@@ -73,7 +73,7 @@ class RootsPenalty(PlantedLaw):
 
 @mutant("M30", part="penalties", source="vllm-project/vllm issue 18902", killers={"LAW-1": PENALTY, "GREEDY-2": GREEDY_PENALTY})
 class PenaltyIgnored(PlantedLaw):
-    """Where there are drafts, no repetition penalty is applied, without a warning."""
+    """In a pass with draft tokens, no repetition penalty is applied, without a warning."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         if len(p) == 1:
@@ -97,7 +97,7 @@ class OtherHistory(PlantedLaw):
 
 @mutant("M31", part="penalties", source="vllm-project/vllm PR 26467", killers={"LAW-1": PENALTY, "GREEDY-2": GREEDY_PENALTY})
 class PlaceholderHistory(OtherHistory):
-    """The history of a node has placeholders for its drafted tokens, of which only the last is replaced by the real one."""
+    """A node's history has placeholders for its draft tokens, of which only the last is replaced by the real token."""
 
     def history(self, node: int, asked: Asked) -> list[int]:
         path = asked.tree.path(node)
@@ -106,7 +106,7 @@ class PlaceholderHistory(OtherHistory):
 
 @mutant("M32", part="penalties", source=f"{TENSORRT} issue 18892", killers={"LAW-1": PENALTY, "GREEDY-2": GREEDY_PENALTY})
 class FlatHistory(OtherHistory):
-    """A node's history is that of a chain: all nodes before it in the list, siblings too."""
+    """A node's history is that of a chain: it contains all earlier nodes of the list, siblings included."""
 
     def history(self, node: int, asked: Asked) -> list[int]:
         return [asked.tree.token(i) for i in range(1, node + 1)]
@@ -114,7 +114,7 @@ class FlatHistory(OtherHistory):
 
 @mutant("M33", part="processors", source="sgl-project/sglang issue 10617", killers={"LAW-1": MIN_P})
 class MinPIgnored(PlantedLaw):
-    """Where there are drafts, min-p is not applied."""
+    """In a pass with draft tokens, min-p is not applied."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         return p if len(p) == 1 else target_distribution(asked.logits, asked.tree, asked.text, replace(asked.params, min_p=None))
@@ -122,7 +122,7 @@ class MinPIgnored(PlantedLaw):
 
 @mutant("M34", part="processors", source="Luce-Org/lucebox PR 374", killers={"LAW-1": ONE_LAYER})
 class FirstTokenGreedy(PlantedLaw):
-    """The token of the prompt's pass is the likeliest one at every temperature."""
+    """The token after the prompt is the most likely one at every temperature."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         return (
@@ -134,7 +134,7 @@ class FirstTokenGreedy(PlantedLaw):
 
 @mutant("M35", part="processors", source="vllm-project/vllm issue 54437", killers={"LAW-1": TOP_K})
 class FailsOpen(PlantedLaw):
-    """At drafted nodes the filters let everything through; only the root's row is cut."""
+    """At draft nodes the filters keep every token; only the root's distribution is filtered."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         unfiltered = replace(asked.params, top_k=None, top_p=None, min_p=None)

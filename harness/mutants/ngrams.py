@@ -1,4 +1,4 @@
-"""Faults of drafters that draft n-grams: prompt lookup, lookahead decoding, Ouroboros."""
+"""Faults of n-gram drafters: prompt lookup, lookahead decoding, Ouroboros."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.mutants.planting import Drafting
 
 @mutant("M111", part="accept", source="ohdearquant/lattice issue 243", killers={"LAW-1": ONE_DRAFT, "GREEDY-1": "plain"})
 class FirstCopyUnverified(Drafting, method="lookup"):
-    """The first of the copied tokens is emitted without being compared; only what follows it is judged."""
+    """The first copied token is emitted without verification; only the tokens after it are judged."""
 
     def plant(self, decoder: Decoder) -> None:
         rule = decoder.rule
@@ -38,7 +38,7 @@ class FirstCopyUnverified(Drafting, method="lookup"):
 
 @mutant("M112", part="tree", source="ggml-org/llama.cpp issue 27852", killers={"COUNT-2": GREEDY_COUNT}, law=False)
 class PoolNeverReset(Drafting, method="lookahead"):
-    """A new text begins with the guesses of the one before, and with its count of the tokens that were looked at."""
+    """A new text starts with the n-gram pool of the previous text, and with its count of processed tokens."""
 
     def plant(self, decoder: Decoder) -> None:
         drafter: Any = decoder.drafter
@@ -59,7 +59,7 @@ ALL_SEEN = "alipay/PainlessInferenceAcceleration issue 27"
 
 @mutant("M113", part="masks", source=ALL_SEEN, killers={"TREE-3": "", "TREE-2": "", "LAW-1": TWO_LAYERS})
 class GuessSeesWindow(Drafting, method="lookahead"):
-    """The branches of a pass have no mask: a guess sees the lookahead window that rides with it."""
+    """The branches of a pass are not masked: a guess attends to the lookahead window."""
 
     def plant(self, decoder: Decoder) -> None:
         mask = decoder.target.mask
@@ -75,7 +75,7 @@ class GuessSeesWindow(Drafting, method="lookahead"):
 
 @mutant("M114", part="head cache", source="ikawrakow/ik_llama.cpp PR 1979", killers={"COUNT-2": GREEDY_COUNT}, law=False)
 class SmallKeepsRefused(Drafting, method="ouroboros"):
-    """The small model's cache is never rolled back: what was refused stays, and its next draft goes on behind it."""
+    """The small model's cache is never rolled back: rejected tokens remain, and the next draft continues after them."""
 
     def plant(self, decoder: Decoder) -> None:
         drafter: Any = decoder.drafter
@@ -91,7 +91,7 @@ class SmallKeepsRefused(Drafting, method="ouroboros"):
 
 @mutant("M115", part="tree", source="hao-ai-lab/LookaheadDecoding commit eed010d", killers={"COUNT-2": GREEDY_COUNT}, law=False)
 class LastTokenPooled(Drafting, method="lookahead"):
-    """Of a block of several tokens the last is noted for each of them, in the text that guesses are taken from."""
+    """In the text that n-grams are collected from, every token of a block is replaced by the block's last token."""
 
     def plant(self, decoder: Decoder) -> None:
         drafter: Any = decoder.drafter

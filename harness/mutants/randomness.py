@@ -1,4 +1,4 @@
-"""Faults of randomness: numbers used twice, seeds without effect."""
+"""Faults of randomness: numbers that are used twice, seeds without effect."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ASCEND = "vllm-project/vllm-ascend"
 
 @mutant("M20", part="randomness", source="flashinfer-ai/flashinfer PR 424", killers={"LAW-1": ONE_LAYER, "LAW-2": ""})
 def one_coin(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) -> Answer:
-    """One uniform number serves all drafts of a block."""
+    """One uniform number is used for all draft tokens of a block."""
     coin = coins.uniform()
     return broken_reject(DraftTree.of(tokens, parents), p, coins, accepts=lambda r, x, _u: coin < r[x])
 
 
 @mutant("M21", part="randomness", source=f"{ASCEND} PR 16370", killers={"LAW-1": TWO_LAYERS, "LAW-2": ""})
 def reused_coin(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) -> Answer:
-    """The coin that refused a draft also picks the recovered token, by its cumulative sum."""
+    """The uniform number that rejected a draft token also selects the recovered token, by its cumulative sum."""
 
     def last(r: Tensor, refused: Uniform | None, _above: Tensor | None) -> int:
         return coins.categorical(r) if refused is None else inverted(r, refused)
@@ -37,7 +37,7 @@ def reused_coin(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) 
 
 @mutant("M22", part="randomness", source="vllm-project/vllm issue 6038", killers={"SMOKE-2": "", "LAW-4": SAMPLED_ONE_LAYER})
 class SeedIgnored(Engine):
-    """Every request is sampled with the same coins."""
+    """All requests are sampled with the same seed."""
 
     def generate(
         self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
@@ -47,7 +47,7 @@ class SeedIgnored(Engine):
 
 @mutant("M23", part="randomness", source=f"{ASCEND} PR 9693", killers={"LAW-4": SAMPLED_ONE_LAYER})
 class SeedsCollide(Engine):
-    """Seeds are rounded to float32, so that large ones that lie close together give one text."""
+    """Seeds are rounded to float32, so that large seeds close to each other give the same text."""
 
     def generate(
         self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
@@ -56,7 +56,7 @@ class SeedsCollide(Engine):
 
 
 class Repeating(Coins):
-    """Coins that begin with the same numbers whenever a position is sought."""
+    """Coins that start with the same numbers at every position."""
 
     def __init__(self, coins: Coins) -> None:
         self._coins = coins
@@ -78,8 +78,8 @@ class Repeating(Coins):
 
 
 @mutant("M24", part="randomness", source="local-inference-lab/vllm issue 205", killers={"LAW-1": ONE_DRAFT})
-class CoinsStartAnew(Alone):
-    """Coins are keyed by the place in the block, not in the text: every target pass begins with the same ones."""
+class CoinsRestart(Alone):
+    """Random numbers are keyed by the place in the block, not in the text: every target pass starts with the same ones."""
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
         return super().decode(prompt, params, Repeating(coins))

@@ -1,6 +1,6 @@
-"""A decoder whose drafts are drawn, not chosen, and the faults that only such a one can have: a q that is not the drafts' own.
+"""A decoder that samples its drafts (a control), and faults that only such a decoder can have.
 
-`SampledChain` is the decoder, and as it stands a control. Each mutant overrides one of its methods.
+Each mutant overrides one method of `SampledChain`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from harness.mutants.planting import inverted
 
 @control("C06", part="sampled", source="Leviathan et al. 2023, arXiv 2211.17192")
 class SampledChain(Engine):
-    """Drafts are drawn from q, kept with probability min(1, p/q), and a refused one is made up for from (p - q)+.
+    """Draft tokens are sampled from q, accepted with probability min(1, p/q), and a rejected one is replaced from (p - q)+.
 
-    x is drafted and kept with probability min(q, p), and what p lacks then is what (p - q)+ brings, whatever q is; but q must be
-    the very law that the drafts were drawn from. That holds over the drafts, not given one: what is emitted after a node depends
-    on what was drafted there, so that a bet on the drafted tokens would win against a decoder that is right.
+    Right: x is drafted and accepted with probability min(q, p), and (p - q)+ supplies the rest of p, whatever q is, if q is
+    the distribution that the draft tokens were sampled from. This is true on average over the drafts, not for a given draft: the
+    token after a node depends on what was drafted there, so that a bet on the draft tokens would win against a correct decoder.
     """
 
     capabilities = frozenset({*LAW, "blocks", "context", "coins", "budget"})
@@ -122,7 +122,7 @@ class Drawing(EagleBase):
 
 @mutant("M70", part="q", source="huggingface/transformers issue 32867", killers={"LAW-1": ONE_DRAFT})
 class GreedyDrafts(SampledChain):
-    """The drafter takes its likeliest token, and q is its softmax."""
+    """The drafter takes its most likely token, but q is its softmax."""
 
     def draw(self, q: Tensor, level: int) -> int:  # noqa: ARG002
         return int(q.argmax())
@@ -130,7 +130,7 @@ class GreedyDrafts(SampledChain):
 
 @mutant("M71", part="q", source="huggingface/transformers issue 47932", killers={"LAW-1": ONE_DRAFT})
 class RawQ(SampledChain):
-    """Drafts are drawn from what top-k leaves, and q is the softmax of raw logits."""
+    """Draft tokens are sampled after top-k, but q is the softmax of raw logits."""
 
     def drawn_from(self, logits: Tensor, text: list[int]) -> Tensor:
         return self.law(logits, text, top_k=2)
@@ -141,7 +141,7 @@ class RawQ(SampledChain):
 
 @mutant("M72", part="q", source="deepseek-ai/DeepSpec issue 31", killers={"LAW-1": ONE_DRAFT})
 class RoundedDrafts(SampledChain):
-    """Drafts are drawn from a softmax in bfloat16, and q is computed in full precision."""
+    """Draft tokens are sampled from a softmax in bfloat16, but q is computed in full precision."""
 
     def drawn_from(self, logits: Tensor, text: list[int]) -> Tensor:
         rounded = self.law(logits, text).bfloat16().to(logits)
@@ -150,7 +150,7 @@ class RoundedDrafts(SampledChain):
 
 @mutant("M73", part="q", source="huggingface/transformers PR 28166", killers={"LAW-1": ONE_LAYER})
 class UnprocessedDrafts(SampledChain):
-    """The drafter is not passed the sampling parameters: it draws at temperature 1, and q is what it should have drawn from."""
+    """The drafter ignores the sampling parameters and samples at temperature 1, but q includes them."""
 
     def drawn_from(self, logits: Tensor, text: list[int]) -> Tensor:  # noqa: ARG002
         return logits.softmax(-1)
@@ -158,7 +158,7 @@ class UnprocessedDrafts(SampledChain):
 
 @mutant("M78", part="q", source="alibaba/rtp-llm PR 1311", killers={"LAW-1": ONE_DRAFT})
 class QInDraftIds(SampledChain):
-    """q is numbered as the draft vocabulary is, here backwards, and read at the target's ids."""
+    """q is indexed by draft ids, here in reverse order, but read at the target's ids."""
 
     def declared(self, logits: Tensor, text: list[int]) -> Tensor:
         return self.law(logits, text).flip(-1)
@@ -166,10 +166,10 @@ class QInDraftIds(SampledChain):
 
 @control("C08", part="sampled", source="vllm-project/vllm issue 40149")
 class CertainDrafts(SampledChain):
-    """No q is handed to the rule: drafts that were drawn are judged as if each had been certain.
+    """The rule does not use q: sampled draft tokens are judged as if each had been certain.
 
-    Given x, whatever it was drawn from, to keep it with probability p(x) and else to draw from p without x is a draw from p. It
-    keeps fewer drafts than p/q would.
+    Right: given any x, accepting it with probability p(x) and otherwise sampling from p without x is a sample from p. Fewer draft
+    tokens are accepted than with p/q.
     """
 
     def declared(self, logits: Tensor, text: list[int]) -> Tensor:  # noqa: ARG002
@@ -184,7 +184,7 @@ class CertainDrafts(SampledChain):
 
 @mutant("M74", part="residual", source="vllm-project/vllm PR 46665", killers={"LAW-1": ONE_DRAFT})
 class SmallQLost(SampledChain):
-    """The residual is computed as p (1 - q/p) with a rounded 1 - q/p, so that a q that is small beside p is not subtracted."""
+    """The residual is computed as p (1 - q/p) with a rounded 1 - q/p, so that a q much smaller than p is not subtracted."""
 
     def remainder(self, p: Tensor, q: Tensor, x: int) -> Tensor:  # noqa: ARG002
         r = p * (1 - q / p.clamp(min=1e-30)).bfloat16().clamp(min=0)
@@ -193,7 +193,7 @@ class SmallQLost(SampledChain):
 
 @mutant("M75", part="residual", source="SafeAILab/EAGLE commit 2f982e2", killers={"LAW-1": ONE_DRAFT})
 class OnlyTheRefused(SampledChain):
-    """Of p only the refused token's share is reduced to (p - q)+; the others keep theirs."""
+    """Of p, only the rejected token's probability is reduced to (p - q)+; the others stay the same."""
 
     def remainder(self, p: Tensor, q: Tensor, x: int) -> Tensor:
         r = p.clone()
@@ -203,7 +203,7 @@ class OnlyTheRefused(SampledChain):
 
 @mutant("M77", part="randomness", source="vllm-project/vllm PR 47386", killers={"LAW-1": ONE_DRAFT})
 class OneNoise(SampledChain):
-    """The noise that picked a draft picks the token that makes up for it; acceptance is as it should be."""
+    """The random number that selected a draft token also selects the recovered token; acceptance is correct."""
 
     def draw(self, q: Tensor, level: int) -> int:
         self.noise = [*(self.noise if level else []), self.coins.uniform()]
@@ -217,7 +217,7 @@ class OneNoise(SampledChain):
 
 @mutant("M18", part="randomness", source="vllm-project/vllm-ascend PR 16370", killers={"LAW-1": ONE_DRAFT})
 class CoinTwice(SampledChain):
-    """The coin that refused a draft picks the token that makes up for it: it lies above p/q, not anywhere in [0, 1)."""
+    """The uniform number that rejected a draft token also selects the recovered token, although it is never below p/q."""
 
     def recovered(self, r: Tensor, coin: Uniform, level: int) -> int:  # noqa: ARG002
         return inverted(r, coin)
@@ -225,7 +225,7 @@ class CoinTwice(SampledChain):
 
 @mutant("M76", part="accept", source="huggingface/transformers PR 28508", killers={"LAW-1": MIN_P})
 class MatchesCounted(SampledChain):
-    """As many drafts are kept as coins came up, also those behind the first refusal."""
+    """As many draft tokens are accepted as tests succeed, including tests after the first rejection."""
 
     def accepted(self, tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
         path = list(range(1, len(tree)))
@@ -240,10 +240,10 @@ class MatchesCounted(SampledChain):
 
 @control("C07", part="sampled", source="Sun et al. 2024, arXiv 2403.10444")
 class BlockVerification(SampledChain):
-    """A draft is kept although an earlier one was refused, if the block as a whole is likely enough.
+    """A draft token can be accepted although the test of an earlier one failed, if the block as a whole is likely enough.
 
-    w = min(1, w p/q), carried from draft to draft, is what is left of the block's weight; the longest beginning whose coin comes
-    up is kept, and what makes up for the rest comes from (w p - q)+. That is exact, and keeps more than token by token.
+    Right: the weight w = min(1, w p/q) of the block is carried from token to token, the longest prefix whose test succeeds is
+    accepted, and the recovered token is sampled from (w p - q)+. This is exact and accepts more than token-wise verification.
     """
 
     def accepted(self, tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
@@ -267,7 +267,7 @@ class BlockVerification(SampledChain):
 
 @mutant("M79", part="residual", source="vllm-project/vllm-ascend issue 7807", killers={"LAW-1": MIN_P})
 class TokensRemainder(BlockVerification):
-    """Blocks are judged as a whole, and what makes up for a refusal is that of the token-wise rule."""
+    """Blocks are verified as a whole, but the recovered token is sampled from the residual of token-wise verification."""
 
     def rest(self, weight: float, p: Tensor, q: Tensor) -> Tensor:  # noqa: ARG002
         return self.remainder(p, q, 0)

@@ -1,4 +1,4 @@
-"""Faults of where a text ends: end-of-text tokens inside a block, lengths, the context."""
+"""Faults of stopping: end-of-text tokens inside a block, maximum length, end of the context."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class BeyondTheEnd(Sequence):
 
 @mutant("M63", part="stop", source="huggingface/transformers issue 47912", killers={"STOP-2": "", "STOP-3": "", "LAW-1": ENDS})
 class EndSeenLast(PlantedSequence):
-    """End of text is looked for only at the end of a block."""
+    """End of text is detected only at the end of a block."""
 
     class sequence(Uncut):
         def ended(self, block: Block) -> bool:
@@ -48,7 +48,7 @@ class EndSeenLast(PlantedSequence):
 
 @mutant("M64", part="stop", source="LostRuins/koboldcpp issue 1276", killers={"STOP-2": "", "STOP-3": "", "LAW-1": ENDS})
 class BlockKeptWhole(PlantedSequence):
-    """A block with an end of text in it is emitted whole."""
+    """A block that contains an end of text is emitted in full."""
 
     class sequence(Uncut):
         def ended(self, block: Block) -> bool:
@@ -57,7 +57,7 @@ class BlockKeptWhole(PlantedSequence):
 
 @mutant("M65", part="length", source="openvinotoolkit/openvino.genai issue 4190", killers={"STOP-1": ""})
 class LastReplaced(PlantedSequence):
-    """Where max_new_tokens cuts a block, drafts are dropped and the block's last token kept."""
+    """Where max_new_tokens cuts a block, draft tokens are dropped and the block's last token is kept."""
 
     class sequence(BeyondTheEnd):
         def append(self, block: Block) -> Block:
@@ -69,7 +69,7 @@ class LastReplaced(PlantedSequence):
 
 @mutant("M66", part="length", source="vllm-project/vllm PR 38711", killers={"STOP-4": ""})
 class StopsBeforeContext(PlantedSequence):
-    """The last position of the context is left empty."""
+    """The last position of the context is not used."""
 
     class sequence(Sequence):
         def begin_turn(self, params: SamplingParams, coins: Coins) -> None:
@@ -79,7 +79,7 @@ class StopsBeforeContext(PlantedSequence):
 
 @mutant("M67", part="stop", source="openvinotoolkit/openvino.genai PR 3293", killers={"LAW-1": ENDS})
 class DraftedEndEnds(PlantedBlock):
-    """A drafted end of text ends the text although the target refused it."""
+    """A drafted end of text ends the text although the target rejected it."""
 
     def block(self, block: Block, asked: Asked, coins: Coins) -> Block:  # noqa: ARG002
         refused = asked.tree.children(block.path[-1] if block.path else ROOT)
@@ -89,7 +89,7 @@ class DraftedEndEnds(PlantedBlock):
 
 @mutant("M68", part="stop", source="sgl-project/sglang issue 31599", killers={"LAW-1": ENDS})
 class LengthBeforeEnd(PlantedSequence):
-    """In the block that reaches max_new_tokens, length is looked at first, and an end of text inside it is not seen."""
+    """In the block that reaches max_new_tokens, length is checked first, and an end of text inside it is not detected."""
 
     class sequence(Sequence):
         def append(self, block: Block) -> Block:
@@ -103,7 +103,7 @@ class LengthBeforeEnd(PlantedSequence):
 
 @mutant("M69", part="length", source="flashinfer-ai/flashinfer issue 879", killers={"SMOKE-1": ""})
 class Overshoots(PlantedSequence):
-    """Length is looked at between blocks only, so that a text may have more tokens than were asked for."""
+    """Length is checked between blocks only, so that a text can exceed max_new_tokens."""
 
     class sequence(BeyondTheEnd):
         def append(self, block: Block) -> Block:

@@ -1,4 +1,4 @@
-"""Faults of the verification pass: positions, masks, and rows of logits that belong to other nodes."""
+"""Faults of the verification pass: positions, masks, and logits that belong to other nodes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ GROSS = {
     "LAW-7": STREAM,
     "COUNT-2": GREEDY_COUNT,
 }
-"""Where hardly a token is right there is hardly a property that does not see it."""
+"""Killers of a fault after which hardly any token is right."""
 
 
 @mutant("M36", part="rows", source="ROCm/aiter issue 2720", killers=GROSS)
 class RowsAlike(PlantedRows):
-    """The verification kernel gives every row the root's logits."""
+    """The verification kernel gives every node the root's logits."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return logits[:1].expand_as(logits)
@@ -38,7 +38,7 @@ class RowsAlike(PlantedRows):
 
 @mutant("M37", part="rows", source="huggingface/transformers PR 28166", killers={"TREE-2": "", "GREEDY-1": "plain"})
 class RowsShifted(PlantedRows):
-    """Indices are off by one: each node is judged by the row of the next."""
+    """Indices are off by one: each node is judged by the logits of the next node."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return logits.roll(-1, dims=0)
@@ -46,7 +46,7 @@ class RowsShifted(PlantedRows):
 
 @mutant("M38", part="rows", source="vllm-project/vllm-ascend issue 15329", killers={"LAW-1": ONE_DRAFT})
 class RowsFlattened(PlantedRows):
-    """With two rows the logits come back flattened in the wrong order."""
+    """With exactly two nodes, the logits are flattened in the wrong order."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return logits.T.reshape(logits.shape) if len(logits) == 2 else logits
@@ -59,7 +59,7 @@ class RowsFlattened(PlantedRows):
     killers={"TREE-5": "", "TREE-2": "", "LAW-1": TWO_LAYERS},
 )
 class CoarseArithmetic(PlantedRows):
-    """Verification runs in coarser arithmetic than decoding does: logits are whole numbers and quarters."""
+    """Verification has lower precision than decoding: logits are rounded to multiples of a quarter."""
 
     def logits(self, logits: Tensor) -> Tensor:
         return (4 * logits).round() / 4 if len(logits) > 1 else logits
@@ -75,7 +75,7 @@ class PositionsAlike(PlantedPass):
 
 @mutant("M40", part="positions", source="intel/ipex-llm PR 10141", killers={"TREE-3": "", "TREE-5": "", "LAW-1": TOP_K})
 class PositionsLag(PlantedPass):
-    """Below depth 1 a node's position is one too low."""
+    """The positions of nodes below depth 1 are one too low."""
 
     def positions(self, positions: Tensor) -> Tensor:
         return torch.where(positions > positions[0] + 1, positions - 1, positions)
@@ -83,7 +83,7 @@ class PositionsLag(PlantedPass):
 
 @mutant("M41", part="masks", source=TENSORRT_TREES, killers={"TREE-3": "", "TREE-2": "", "LAW-1": TOP_K})
 class SeesSiblings(PlantedPass):
-    """A node sees every node before it, as in a chain."""
+    """A node attends to all earlier nodes, siblings included, as in a chain."""
 
     def seen(self, ancestors: Tensor) -> Tensor:
         return torch.ones_like(ancestors).tril()
@@ -91,7 +91,7 @@ class SeesSiblings(PlantedPass):
 
 @mutant("M42", part="masks", source=TENSORRT_TREES, killers={"TREE-3": "", "TREE-2": ""})
 class SeesNoAncestors(PlantedPass):
-    """A node sees the text and itself, but not its path."""
+    """A node attends to the text and to itself, but not to its ancestors."""
 
     def seen(self, ancestors: Tensor) -> Tensor:
         return torch.eye(len(ancestors), dtype=torch.bool, device=ancestors.device)
@@ -99,7 +99,7 @@ class SeesNoAncestors(PlantedPass):
 
 @mutant("M43", part="rows", source="SafeAILab/EAGLE commit b09a256", killers={"LAW-1": TWO_LAYERS})
 class PaddingMatches(PlantedBlock):
-    """Short paths are padded with token 0: a draw of 0 behind a leaf counts as an accepted draft, and the last row follows."""
+    """Short paths are padded with token 0: if 0 is sampled after a leaf, it counts as accepted, and the last node follows."""
 
     def block(self, block: Block, asked: Asked, coins: Coins) -> Block:
         tree, leaf = asked.tree, block.path[-1] if block.path else ROOT
