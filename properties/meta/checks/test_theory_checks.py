@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.drafters.eagle2 import Eagle2, Pool
-from eagle2_ref.rules import Accepted, Rule, lacking, reject, sampled, walk, without
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.rules import Accepted, Rule, exclude, reject, residual, sampled, walk
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 from harness.implementations import Implementation
 from harness.implementations.reference import Engine
-from harness.mutants.planting import PlantedChildren
+from harness.mutants.planting import Fault
 from harness.record.model import Result
 from properties.cells import Cell
 from properties.meta.helpers.run_check import heard
@@ -60,8 +60,8 @@ def test_reached_is_the_product_of_a_path() -> None:
 
 def altered(
     accepts: Callable[[Tensor, Tensor, int], Any] = lambda r, q, x: r[x] / q[x],
-    rest: Callable[[Tensor, Tensor, int], Tensor] = lambda r, q, _x: lacking(r, q),
-    then: Callable[[Tensor, int], Tensor] = without,
+    rest: Callable[[Tensor, Tensor, int], Tensor] = lambda r, q, _x: residual(r, q),
+    then: Callable[[Tensor, int], Tensor] = exclude,
 ) -> Rule:
     """`sampled`, with a part of it changed."""
 
@@ -87,7 +87,7 @@ RIGHT = [sampled, altered()]
 WRONG = {
     "what is refused is drawn from p again": altered(rest=lambda r, _q, _x: r),
     "later siblings are judged as if drawn with replacement": altered(then=lambda q, _x: q),
-    "a draft is kept as if it had been certain": altered(accepts=lambda r, _q, x: r[x], rest=lambda r, _q, x: without(r, x)),
+    "a draft is kept as if it had been certain": altered(accepts=lambda r, _q, x: r[x], rest=lambda r, _q, x: exclude(r, x)),
     "nothing is kept": altered(accepts=lambda _r, _q, _x: 0.0, rest=lambda r, _q, _x: r),
     "everything is kept": altered(accepts=lambda _r, _q, _x: 1.0),
 }
@@ -121,18 +121,12 @@ def test_the_optimum_by_hand() -> None:
 # --- trees that grow -----------------------------------------------------------------------------------------------
 
 
-class Fewer(PlantedChildren):
-    """With a larger budget the head is asked for its least likely tokens: no tree is part of a larger one."""
+class Fewer(Fault):
+    """With a larger budget the head proposes its least likely tokens: no tree is part of a larger one."""
 
-    def children(self, grow: Callable[..., Pool], features: Tensor, values: Tensor, parents: Tensor) -> Pool:
-        drafter = self.decoder.drafter
-        assert isinstance(drafter, Eagle2)
-        lm_head, budget = drafter.lm_head, drafter.budget
-        drafter.lm_head = (lambda features: -lm_head(features)) if budget.m > 5 else lm_head
-        try:
-            return grow(features, values, parents)
-        finally:
-            drafter.lm_head = lm_head
+    class FaultyDrafter(Eagle2):
+        def __init__(self, head: Any, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
+            super().__init__(head, (lambda features: -lm_head(features)) if budget.m > 5 else lm_head, budget)
 
 
 @pytest.mark.parametrize("claim", ["THEORY-4", "THEORY-5"])

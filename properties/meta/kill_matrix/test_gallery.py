@@ -5,6 +5,7 @@ This is the quick part of `eagle2 mutants`, which judges all mutants by all prop
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -91,6 +92,15 @@ def test_entry_is_complete(one: Mutant) -> None:
     assert 20 < len(one.fault) < 160
     assert re.search(r"\w/\w.*(issue|PR|commit|/cnets\.py)|arXiv", one.source), "a public source"
     assert bool(one.killers) != one.control
+
+
+@pytest.mark.parametrize("one", GALLERY.values(), ids=lambda one: one.id)
+def test_faulty_class_overrides_existing_methods(one: Mutant) -> None:
+    """A method that overrides nothing, for instance after a rename, would make a mutant correct."""
+    for name in ("FaultyDecoder", "FaultyTarget", "FaultyDrafter", "FaultySequence"):
+        faulty = getattr(one.make, name, None)
+        methods = [method for method, value in vars(faulty).items() if inspect.isfunction(value)] if faulty else []
+        assert not [method for method in methods if not hasattr(faulty.__base__, method)]
 
 
 def test_gallery_size() -> None:
