@@ -99,8 +99,9 @@ def test_faulty_class_overrides_existing_methods(one: Mutant) -> None:
     """A method that overrides nothing, for instance after a rename, would make a mutant correct."""
     for name in ("FaultyDecoder", "FaultyTarget", "FaultyDrafter", "FaultySequence"):
         faulty = getattr(one.make, name, None)
-        methods = [method for method, value in vars(faulty).items() if inspect.isfunction(value)] if faulty else []
-        assert not [method for method in methods if not hasattr(faulty.__base__, method)]
+        if faulty and faulty.__module__.startswith("harness.mutants"):
+            methods = [method for method, value in vars(faulty).items() if inspect.isfunction(value)]
+            assert not [method for method in methods if not hasattr(faulty.__base__, method)]
 
 
 def test_gallery_size() -> None:
