@@ -11,7 +11,7 @@ from eagle2_ref.coins import Coins, SeededCoins
 from harness.implementations.reference import Engine
 from harness.mutants import mutant
 from harness.mutants.cases import SAMPLED_ONE_LAYER
-from harness.mutants.planting import Alone
+from harness.mutants.planting import Fault
 
 Prompts = Sequence[list[int]]
 Params = Sequence[dict[str, Any]]
@@ -63,7 +63,7 @@ class PaddingAttended(Engine):
 
 
 @mutant("M95", part="calls", source="HabanaAI/vllm-fork PR 1780", killers={"GREEDY-4": ""})
-class TokenLeaks(Alone):
+class TokenLeaks(Fault):
     """A request starts with the last token of the previous request in the same call."""
 
     def generate(self, prompts: Prompts, params: Params, seeds: Sequence[int]) -> Results:
@@ -83,7 +83,7 @@ class TokenZero(SeededCoins):
 
 
 @mutant("M99", part="calls", source="vllm-project/vllm PR 10863", killers={"LAW-4": SAMPLED_ONE_LAYER})
-class SamplesWrittenToCopy(Alone):
+class SamplesWrittenToCopy(Fault):
     """In a call with several seeds, samples with other seeds than the first are written to a copy, and token 0 is read."""
 
     def generate(self, prompts: Prompts, params: Params, seeds: Sequence[int]) -> Results:
