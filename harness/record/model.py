@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from eagle2_ref.errors import BadInput
+from harness.record.jsonl import read_parts
 
 Verdict = Literal["pass", "fault", "known", "tie", "inconclusive", "n/a", "blocked"]
 Number = float | int
@@ -198,25 +199,11 @@ class Record(Value):
 
 
 def read_record(path: Path) -> Record:
-    """Read a record; one that is cut off, damaged or of another format is refused with the line that is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"no record at {path}: {error}", "`eagle2 verify` writes one") from None
-    lines: list[Header | Result | Footer] = []
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        try:
-            lines.append(LINES.validate_json(line))
-        except ValidationError as error:
-            raise BadInput(
-                f"{path}, line {number} is not a line of a record: {error.errors()[0]['msg']}", "the record is damaged"
-            ) from None
-    header, *results, footer = lines if len(lines) >= 2 else (None, None)
-    if not isinstance(header, Header) or not isinstance(footer, Footer) or footer.results != len(results):
-        raise BadInput(f"{path} has no header, no footer, or not all results", "the run was cut off; run it again")
-    if strangers := [line for line in results if not isinstance(line, Result)]:
-        raise BadInput(f"{path} has a second {strangers[0].kind}", "one record holds one run")
-    return Record(header=header, results=tuple(line for line in results if isinstance(line, Result)), footer=footer)
+    """Read a record; a damaged or unfinished one, or one of another format, is refused."""
+    header, results, footer = read_parts(path, LINES, Header, Footer, command="`eagle2 verify`")
+    if footer is None or footer.results != len(results):
+        raise BadInput(f"{path} lacks some of its results", "the run was cut off; run it again")
+    return Record(header=header, results=results, footer=footer)
 
 
 def schema() -> str:

@@ -16,6 +16,7 @@ from harness.environment import machine, versions
 from harness.equivalence import false_alarm, statement
 from harness.implementations import Implementation
 from harness.pairs import Pair
+from harness.record.jsonl import Writer
 from harness.record.model import Footer, Header, Property, Result, read_record
 from harness.settings import Settings
 from harness.verdict import conclude, settle
@@ -39,11 +40,12 @@ class Recorder:
         told = [*self.properties.values(), *([known.KNOWN] if self.known else [])]
         self.header = _header(settings, implementation, pairs, told)
         self.results: list[Result] = []
-        self._write(self.header)
+        self._writer = Writer(self.path)
+        self._writer.write(self.header)
 
     def add(self, result: Result) -> None:
         self.results.append(result)
-        self._write(result)
+        self._writer.write(result)
 
     def finish(self) -> int:
         """Settle the verdicts, write the record anew with its footer, render the report; returns the exit code."""
@@ -66,15 +68,9 @@ class Recorder:
             statement=statement(found),
             likenesses=diagnose(found),
         )
-        whole = self.path.with_suffix(".whole")
-        whole.write_text("".join(line.model_dump_json() + "\n" for line in (self.header, *results, footer)), encoding="utf-8")
-        whole.replace(self.path)
+        self._writer.finish([self.header, *results, footer])
         harness.report.render(read_record(self.path), self.out)
         return code
-
-    def _write(self, line: Header | Result) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line.model_dump_json() + "\n")
 
     def _place(self, result: Result) -> tuple[int, str]:
         order = list(self.properties)
