@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import beta, binom
+from scipy.stats import binom
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
@@ -16,6 +16,7 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.distributions.forcing import logits_along, processed
 from harness.pairs import Pair
+from harness.statistics.intervals import clopper_pearson_upper
 
 WAY = 10
 """Depth of the trees on which noise is measured."""
@@ -57,7 +58,7 @@ class Noise:
 
     def too_many(self, ties: int, tokens: int) -> float:
         """p-value of so many ties among so many tokens, if they come as often as flips may (99.9 % bound) in calibration."""
-        most = beta.ppf(0.999, self.flips + 1, self.positions - self.flips) if self.flips < self.positions else 1.0
+        most = clopper_pearson_upper(self.flips, self.positions, 0.999)
         return float(binom.sf(ties - 1, tokens, most))
 
 

@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import beta, ncx2
+from scipy.stats import ncx2
 
 from harness.statistics.chisquare import goodness
+from harness.statistics.intervals import clopper_pearson_upper
 
 Array: TypeAlias = NDArray[Any]
 
@@ -78,8 +79,7 @@ def inversion(observed: Array, law: Array, level: float = LEVEL) -> Bound:
 
 def support(impossible: int, n: int, level: float = LEVEL) -> Bound:
     """Probability, a token, of one that the target gives probability zero (Clopper and Pearson)."""
-    value = 1.0 if impossible == n else float(beta.ppf(level, impossible + 1, n - impossible))
-    return Bound(value, True, "the same probability at every token, and their number fixed")
+    return Bound(clopper_pearson_upper(impossible, n, level), True, "the same probability at every token, and their number fixed")
 
 
 def _largest_noncentrality(statistic: float, df: int, alpha: float) -> float:
