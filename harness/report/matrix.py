@@ -13,8 +13,8 @@ from typing import Protocol
 from harness.files import write_atomic
 from harness.record.model import Trial, Verdict
 from harness.report.page import templates
-from harness.report.plots import Label, Plot
 from harness.report.summary import text
+from harness.report.svg_paths import Label, Plot
 from harness.report.words import CHAPTERS, SIGNS, listed, number, seconds, several, shown
 
 

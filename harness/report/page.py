@@ -8,7 +8,8 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.record.model import CountPicture, LawPicture, Picture, Record
-from harness.report import plots, trees, view, words
+from harness.report import svg_paths as plots
+from harness.report import trees, view, words
 
 MANY = 5  # p-values, from which on their distribution says something
 

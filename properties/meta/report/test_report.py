@@ -22,7 +22,8 @@ from harness.record.model import (
     TreePicture,
     Verdict,
 )
-from harness.report import plots, trees, words
+from harness.report import svg_paths as plots
+from harness.report import trees, words
 from properties.meta.helpers.records import (
     COUNTS,
     LAW,
