@@ -15,9 +15,8 @@ from rich.console import Console
 
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.target import torch_device
-from harness.bench import record as bench
-from harness.bench.show import machine
-from harness.bench.words import sentence
+from harness.benchmark.pages import bench_answer, machine_line
+from harness.benchmark.record import read_bench
 from harness.files import write_atomic
 from harness.record.model import read_record
 from harness.report.summary import code, text
@@ -43,7 +42,7 @@ class Part:
         try:
             if self.words[0] == "verify":
                 return read_record(out / self.name / "record.jsonl").footer.exit_code
-            return PASS if self.name and bench.read(out / self.name, whole=True) else None
+            return PASS if self.name and read_bench(out / self.name, whole=True) else None
         except BadInput:
             return None
 
@@ -96,7 +95,7 @@ def summary(asked: Sequence[Part], out: Path) -> Iterator[str]:
         cells = (code(told.implementation), told.settings["dtype"], f"**{end.verdict}**", str(end.results), seconds(end.seconds))
         yield f"| {' | '.join(cells)} | [{part.name}]({part.name}/summary.md) |"
     for part in (part for part in whole if part.words[0] == "bench"):
-        timed = bench.read(out / part.name)
-        said, where = text(sentence(timed), 1200), text(machine(timed.header), 600)
+        timed = read_bench(out / part.name)
+        said, where = text(bench_answer(timed), 1200), text(machine_line(timed.header), 600)
         yield from ("", f"{said} [{part.name}]({part.name}/summary.md)", "", where)
     yield from ("", f"Again: {code('eagle2 gpu')}")

@@ -18,7 +18,7 @@ from eagle2_ref.model.checkpoint import load_head
 from eagle2_ref.model.llama import Llama
 from eagle2_ref.sampling import SamplingParams
 from fixtures.converters.published import write_published
-from harness.compare.chat import LLAMA2, LLAMA3, VICUNA, Chat
+from harness.benchmark.chat import LLAMA2, LLAMA3, VICUNA, Chat
 from harness.pairs import Pair, prompts, shipped
 from properties.meta.helpers import families
 
