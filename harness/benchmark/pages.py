@@ -249,12 +249,12 @@ def greedy_answer(record: CompareRecord) -> str:
         return f"At temperature 0 all {plural(texts, 'text')} equal those of ordinary decoding, token for token."
     answer = (
         f"At temperature 0 {texts - len(differing)} of {plural(texts, 'text')} equal those of ordinary decoding, token for"
-        f" token; {len(differing) - len(faults)} differ at a tie, which rounding decides"
+        f" token. Differences that rounding explains: {len(differing) - len(faults)}; other differences: {len(faults)}"
     )
     if not faults:
         return f"{answer}."
     arms = join_names(dict.fromkeys(one.arm for one in faults), 20)
-    return f"{answer}, and {len(faults)} differ without one, of {arms}: BROKEN, the figures of these methods mean nothing."
+    return f"{answer}, of {arms}. A method with other differences is BROKEN, and its figures mean nothing."
 
 
 def is_broken(record: CompareRecord) -> bool:
