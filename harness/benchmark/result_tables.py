@@ -429,7 +429,7 @@ def _with_ratio(now: float | int | None, before: float | int | None) -> str:
     if now is None or before is None:
         return "" if now is before else "reported once"
     text = f"{now:,}" if isinstance(now, int) else f"{now:.2f}"
-    return f"{text} ({now / before:.3f})" if before else text
+    return f"{text}\n({now / before:.3f})" if before else text
 
 
 def _options(one: Entrant) -> str:
