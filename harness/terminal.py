@@ -15,7 +15,7 @@ from rich.tree import Tree as Drawn
 
 from eagle2_ref.drafters.base import Method
 from eagle2_ref.errors import BadInput
-from eagle2_ref.methods import Family
+from eagle2_ref.methods import MethodSpec
 from eagle2_ref.rules import Rule
 from eagle2_ref.sampling import SamplingParams
 from harness.pairs import Pair
@@ -42,7 +42,7 @@ COLOURS = {
 class Drafting:
     """A method of the family, with its options and its rule."""
 
-    family: Family
+    family: MethodSpec
     method: Method
     rule: Rule
 
@@ -84,17 +84,17 @@ def show_generation(
 
     console.print(Text(prompt, style="dim"), end="")
     speller = Speller(tokenizer)
-    blocks: list[Block] = []
-    for block in decoder.stream(tokens, params, SeededCoins(seed)):
-        blocks.append(block)
+    sequence = decoder.start(tokens, params, SeededCoins(seed))
+    blocks = sequence.blocks
+    for block in decoder.blocks(sequence):
         for i, token in enumerate(block.tokens):
             for piece in speller.spell(token):
                 console.print(Text(piece, style=ACCEPTED if i < block.accepted else OWN), end="")
     console.print()
     emitted, passes = sum(len(b.tokens) for b in blocks[1:]), len(blocks) - 1
     tau = f"tau {emitted / passes:.2f}: {emitted} tokens in {passes} target passes" if passes else "no draft was verified"
-    spent = f"{decoder.drafter.passes if decoder.drafter else 0} passes of the draft model"
-    console.print(f"\n[{ACCEPTED}]accepted[/] [{OWN}]the target's own[/]   {tau}, {spent}; ended by {decoder.finish}")
+    spent = f"{sequence.generation().draft_passes} passes of the draft model"
+    console.print(f"\n[{ACCEPTED}]accepted[/] [{OWN}]the target's own[/]   {tau}, {spent}; ended by {sequence.finish}")
     if step is not None:
         if not 1 <= step < len(blocks):
             raise BadInput(f"there is no step {step}", f"this text took {len(blocks) - 1} steps after the prompt's")

@@ -27,7 +27,7 @@ def test_the_targets_cache(judge: Judge, subject: Subject) -> None:
     worst, blocks = 0.0, 0
     for i, prompt in enumerate(subject.texts[:3]):
         found = [
-            (step.text, [layer[:, 0].clone() for layer in decoder.target.cache.kept()])
+            (step.text, [layer[:, 0].clone() for layer in step.sequence.cache.entries()])
             for step in steps(decoder, prompt.tokens, PARAMS, judge.seed(i))
         ]
         fresh = _fresh(model, found[-1][0])
@@ -56,7 +56,7 @@ def list_steps_with_head(
     """The head's cache after each block, and as much of what one fresh pass over target features makes."""
     found = []
     for step in steps(decoder, prompt, PARAMS, seed):
-        kept: Tensor = decoder.drafter.cache.kept()  # type: ignore[union-attr]
+        kept: Tensor = step.sequence.draft.cache.entries()
         if kept.numel():
             found.append((step.text, kept.clone()))
     fresh = _fresh_head(decoder, model, step.text)
@@ -79,7 +79,7 @@ def _fresh_head(decoder: Decoder, model: PreTrainedModel, text: Sequence[int]) -
     features = model.base_model(tokens[:, :n]).last_hidden_state
     head(tokens[:, 1:], features, torch.arange(n, device=model.device), None, cache)
     cache.keep(range(n))
-    kept: Tensor = cache.kept()
+    kept: Tensor = cache.entries()
     return kept
 
 

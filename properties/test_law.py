@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from torch import Tensor
 
-from eagle2_ref.coins import EnumeratedCoins, KeyedCoins, Unrepeatable, executions, undecided, unfold
+from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.methods import METHODS
 from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
@@ -19,6 +19,7 @@ from harness.distributions.exact import Law, first_departure, target_law, total_
 from harness.distributions.induction import Departure, departure
 from harness.distributions.teacher import Divergence
 from harness.enumeration.boundary import BoundaryCoins
+from harness.enumeration.coins import EnumeratedCoins, Unrepeatable, executions, undecided, unfold
 from harness.implementations.engine import Engine, Output
 from harness.pairs import shipped
 from harness.pytest_plugin import Judge

@@ -13,9 +13,10 @@ from hypothesis import settings as hypothesis_settings
 from scipy.optimize import linprog
 from torch import Tensor
 
-from eagle2_ref.coins import Coins, KeyedCoins, executions, unfold
-from eagle2_ref.rules import Accepted, Rule, without
+from eagle2_ref.coins import Coins, KeyedCoins
+from eagle2_ref.rules import Accepted, Rule, exclude
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree
+from harness.enumeration.coins import executions, unfold
 from harness.implementations.engine import BlockTrace
 from harness.pairs import Pair, shipped
 from harness.pytest_plugin import Judge
@@ -118,7 +119,7 @@ def _drawn_once(rule: Rule, p: Tensor, q: Tensor, drafts: int, coins: Coins) -> 
     left, tokens = q, [0]
     for _ in range(drafts):
         tokens.append(int(coins.categorical(left)))
-        left = without(left, tokens[-1])
+        left = exclude(left, tokens[-1])
     tree = SampledTree(torch.tensor(tokens), torch.tensor([-1, *[ROOT] * drafts]), q.expand(drafts + 1, -1))
     accepted = rule(tree, p.expand(drafts + 1, -1), coins)
     return accepted.tokens(tree), bool(accepted.path)

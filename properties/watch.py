@@ -12,8 +12,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Block, Decoder
-from eagle2_ref.model.network import Rows, causal
+from eagle2_ref.model.cache import KVCache
+from eagle2_ref.model.network import ModelOutput, causal
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import Tree
 from harness.implementations.reference import between
 
@@ -36,6 +38,7 @@ class Step:
     block: Block
     text: tuple[int, ...]
     seen: Pass | None
+    sequence: Text
 
 
 def steps(decoder: Decoder, prompt: Sequence[int], params: dict[str, Any], seed: int) -> Iterator[Step]:
@@ -44,25 +47,26 @@ def steps(decoder: Decoder, prompt: Sequence[int], params: dict[str, Any], seed:
     given: dict[str, Any] = {}
     original, network = decoder.target.verify, decoder.target.network
 
-    def forward(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> Rows:
+    def forward(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> ModelOutput:
         columns = cache.length + tokens.shape[1]
         own = causal(tokens.shape[1], columns, tokens.device) if seen is None else seen[0]
         given.update(positions=positions[0], seen=own)
         return network(tokens, positions, seen, cache, last)
 
-    def verify(tree: Tree) -> Rows:
-        rows = original(tree)
-        passes.append((tree, rows.logits, given["positions"], given["seen"]))
-        return rows
+    def verify(caches: Sequence[KVCache], trees: Sequence[Tree]) -> list[ModelOutput]:
+        (output,) = original(caches, trees)
+        passes.append((trees[0], output.logits, given["positions"], given["seen"]))
+        return [output]
 
     decoder.target.network = between(network, forward)
     decoder.target.verify = verify  # type: ignore[method-assign]
     text = tuple(prompt)
     try:
-        for block in decoder.stream(prompt, SamplingParams.of(params), SeededCoins(seed)):
+        sequence = decoder.start(prompt, SamplingParams.of(params), SeededCoins(seed))
+        for block in decoder.blocks(sequence):
             seen = Pass(text, *passes[-1]) if passes else None
             text += tuple(block.tokens)
-            yield Step(block, text, seen)
+            yield Step(block, text, seen, sequence)
     finally:
         decoder.target.verify = original  # type: ignore[method-assign]
         decoder.target.network = network

@@ -5,9 +5,9 @@ All use of the reference decoder by the timed runs is in this module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -15,10 +15,9 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from eagle2_ref.coins import SeededCoins
-from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
-from eagle2_ref.fixed_shape import Static
-from eagle2_ref.model.target import Target
+from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.rules import Rule, walk
 from eagle2_ref.sampling import SamplingParams
 from harness.benchmark.record import Counts
@@ -62,7 +61,7 @@ class Arm(Protocol):
 
 @dataclass
 class ReferenceArm:
-    """The reference decoder. ends: tokens that end a text."""
+    """The reference decoder or its fixed-shape variant. ends: tokens that end a text."""
 
     decoder: Decoder
     clock: Clock
@@ -70,41 +69,24 @@ class ReferenceArm:
 
     def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> TimedText:
         params = SamplingParams(temperature=temperature, max_new_tokens=tokens, eos_token_id=self.ends or None)
-        stream, drafter = self.decoder.stream(prompt, params, SeededCoins(seed)), self.decoder.drafter
-        timed = _time_stream(stream, self.clock, lambda _: drafter.passes if drafter else 0)
-        return replace(timed, ended=self.decoder.finish != "length")
-
-
-@dataclass
-class FixedShapeArm:
-    """The fixed-shape decoder, whose step is one graph on CUDA. Its rule is `walk`; all trees of a text are equally large."""
-
-    static: Static
-    clock: Clock
-
-    def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> TimedText:
-        params = SamplingParams(temperature=temperature, max_new_tokens=tokens)
-        stream = self.static.stream(prompt, params, SeededCoins(seed))
-        return _time_stream(stream, self.clock, lambda steps: self.static.depth * steps)
-
-
-def _time_stream(stream: Iterator[Block], clock: Clock, head_passes: Callable[[int], int]) -> TimedText:
-    """Time a stream of blocks. The first block is that of the pass over the prompt.
-
-    Args:
-        stream: the blocks, each emitted as soon as it is decoded.
-        clock: the clock.
-        head_passes: number of passes of the drafter, from the number of steps.
-    """
-    begun = clock()
-    first = next(stream)
-    prefilled = clock()
-    blocks = list(stream)
-    ended = clock()
-    passes = [(len(block.tree), len(block.tokens) - 1) for block in blocks]
-    text = tuple(int(token) for block in (first, *blocks) for token in block.tokens)
-    counts = Counts.of(passes, 1 + len(blocks), head_passes(len(blocks)))
-    return TimedText(ended - begun, prefilled - begun, len(text), len(first.tokens), counts, text)
+        begun = self.clock()
+        sequence = self.decoder.start(prompt, params, SeededCoins(seed))
+        blocks = self.decoder.blocks(sequence)
+        first = next(blocks)  # the block of the pass over the prompt
+        prefilled = self.clock()
+        later = list(blocks)
+        ended = self.clock()
+        result = sequence.generation()
+        passes = [(len(block.tree), len(block.tokens) - 1) for block in later]
+        return TimedText(
+            seconds=ended - begun,
+            prefill=prefilled - begun,
+            tokens=len(result.tokens),
+            first=len(first.tokens),
+            counts=Counts.of(passes, result.target_passes, result.draft_passes),
+            text=tuple(map(int, result.tokens)),
+            ended=result.finish != "length",
+        )
 
 
 @dataclass
@@ -118,9 +100,10 @@ class TunedArm:
 
 
 def reference_decoder(arm: Arm, temperature: float) -> Decoder | None:
-    """The reference decoder of an arm at a temperature; None for an arm without one."""
+    """The decoder of an arm that runs the ordinary loop at a temperature; None for other arms."""
     found = arm.by_temperature[temperature] if isinstance(arm, TunedArm) else arm
-    return found.decoder if isinstance(found, ReferenceArm) else None
+    decoder = found.decoder if isinstance(found, ReferenceArm) else None
+    return None if isinstance(decoder, FixedShapeDecoder) else decoder
 
 
 @dataclass
@@ -192,21 +175,14 @@ class EngineArm:
         return TimedText(ended - begun, None, len(output.tokens), 1, counts)
 
 
-def independent_copy(decoder: Decoder) -> Decoder:
-    """A decoder with the same networks and its own state, which may be changed. A drafter other than EAGLE-2 is left out."""
-    target, drafter = Target(decoder.target.network, decoder.target.name), decoder.drafter
-    own = Eagle2(drafter.head, drafter.lm_head, drafter.budget) if isinstance(drafter, Eagle2) else None
-    return Decoder(target, own, decoder.rule)
-
-
-def shallow_copy(decoder: Decoder) -> Decoder:
-    """A decoder whose methods may be replaced. It works with any drafter; it shares caches with the original until it begins."""
+def copy_decoder(decoder: Decoder) -> Decoder:
+    """A decoder on the same networks, whose methods and options may be replaced. (A decoder has no state.)"""
     return Decoder(copy(decoder.target), copy(decoder.drafter), decoder.rule)
 
 
 def with_budget(decoder: Decoder, budget: Budget | None, rule: Rule = walk) -> Decoder:
-    """An independent copy with another budget and rule; without a budget, ordinary decoding."""
-    other = independent_copy(decoder)
+    """A copy with another budget and rule; without a budget, ordinary decoding."""
+    other = copy_decoder(decoder)
     other.rule = rule
     if budget is None:
         other.drafter = None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from eagle2_ref.batch import Batch, Text
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.errors import BadInput
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.tree import Tree
+from eagle2_ref.sequence import Sequence as TextSequence
 from harness.benchmark.arms import SPECULATIVE, TUNED, VANILLA, Arm, reference_decoder
 from harness.benchmark.prompts import spread
 from harness.benchmark.record import BatchCall
@@ -66,10 +65,12 @@ def _timed(
 ) -> BatchCall:
     decoder = reference_decoder(arms[name], temperature)
     assert decoder, f"{name} has no reference decoder"
-    batch = TimedBatch(decoder, len(group), clock)
+    timed = TimedDecoder(decoder, clock)
+    prompts = [prompt.tokens for prompt in group]
+    coins = [SeededCoins(settings.seed + repeat) for _ in group]
     params = [SamplingParams(temperature=temperature, max_new_tokens=settings.tokens) for _ in group]
     begun = clock()
-    texts = batch.generate([prompt.tokens for prompt in group], params, [SeededCoins(settings.seed + repeat) for _ in group])
+    texts = timed.generate_batch(prompts, params, coins, size=len(group))
     ended = clock()
     blocks = [block for text in texts for block in text.blocks[1:]]
     return BatchCall(
@@ -78,20 +79,20 @@ def _timed(
         prompts=tuple(prompt.id for prompt in group),
         repeat=repeat,
         seconds=ended - begun,
-        prefill=batch.prefilled - begun,
+        prefill=timed.prefilled - begun,
         tokens=sum(len(text.tokens) for text in texts),
         passes=max(text.target_passes for text in texts) - 1,
         rows=sum(len(block.tree) for block in blocks),
     )
 
 
-class TimedBatch(Batch):
-    """A batch that notes when every text has its first token, which is when the first trees are proposed."""
+class TimedDecoder(Decoder):
+    """A decoder that notes when every text of a batch has its first token, which is when the first step begins."""
 
-    def __init__(self, decoder: Decoder, size: int, clock: Clock) -> None:
-        super().__init__(decoder, size)
+    def __init__(self, decoder: Decoder, clock: Clock) -> None:
+        super().__init__(decoder.target, decoder.drafter, decoder.rule)
         self.clock, self.prefilled = clock, 0.0
 
-    def propose(self, texts: Sequence[Text]) -> Sequence[Tree]:
+    def step(self, sequences: Sequence[TextSequence]) -> None:
         self.prefilled = self.prefilled or self.clock()
-        return super().propose(texts)
+        super().step(sequences)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2
-from eagle2_ref.fixed_shape import Static
+from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.model.target import Target, load_model, torch_device
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams
@@ -27,11 +27,9 @@ from harness.benchmark.arms import (
     VANILLA,
     Arm,
     EngineArm,
-    FixedShapeArm,
     ReferenceArm,
     TransformersArm,
     TunedArm,
-    independent_copy,
     reference_decoder,
     with_budget,
 )
@@ -134,12 +132,13 @@ def measurements(
 
 
 def _step_bounds(settings: BenchSettings, few: Sequence[Prompt], session: Session, progress: Progress) -> Iterator[StepBound]:
-    arms = {name: arm.static for name, arm in session.arms.items() if isinstance(arm, FixedShapeArm)}
-    bandwidth = memory_bandwidth(session.decoder.target.device, session.clock) if arms else 0.0
-    for name, static in arms.items():
+    found = {name: arm.decoder for name, arm in session.arms.items() if isinstance(arm, ReferenceArm)}
+    fixed = {name: decoder for name, decoder in found.items() if isinstance(decoder, FixedShapeDecoder)}
+    bandwidth = memory_bandwidth(session.decoder.target.device, session.clock) if fixed else 0.0
+    for name, decoder in fixed.items():
         for temperature in settings.temperatures:
             progress(f"steps: {name}", 0, 0)
-            yield step_bound(static, name, few, _params(settings, temperature), settings.seed, session.clock, bandwidth)
+            yield step_bound(decoder, name, few, _params(settings, temperature), settings.seed, session.clock, bandwidth)
 
 
 def _params(settings: BenchSettings, temperature: float) -> SamplingParams:
@@ -185,7 +184,8 @@ def open_session(settings: BenchSettings, pair: Pair) -> Iterator[Session]:
             (STATIC, decoder, "eagle2_ref with fixed shapes, with its head and the rule walk"),
             (STATIC_VANILLA, bare, "eagle2_ref with fixed shapes, without a drafter"),
         ):
-            arms[name], descriptions[name] = FixedShapeArm(Static(independent_copy(one)), ticks), what
+            arms[name] = ReferenceArm(FixedShapeDecoder(one.target, one.drafter), ticks)
+            descriptions[name] = what
     if settings.transformers:
         model = load_model(pair.target, settings.dtype).to(device).eval()
         arms[TRANSFORMERS] = TransformersArm(model, ticks)

@@ -19,7 +19,7 @@ from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.sampling import SamplingParams
-from harness.benchmark.arms import independent_copy, with_budget
+from harness.benchmark.arms import copy_decoder, with_budget
 from harness.benchmark.record import HeadTemperature
 from harness.benchmark.reliability import binned, examined_nodes
 from harness.pairs import Prompt
@@ -43,23 +43,25 @@ def fit_head_temperature(decoder: Decoder, prompts: Sequence[Prompt], temperatur
 @torch.inference_mode()
 def head_logits(decoder: Decoder, prompt: Prompt, temperature: float, seed: int) -> list[tuple[Tensor, Tensor]]:
     """For each layer the head's logits [n, V] along the target's own text, and the tokens [n] that followed."""
-    target, drafter = (spare := independent_copy(decoder)).target, spare.drafter
+    target, drafter = (spare := copy_decoder(decoder)).target, spare.drafter
     assert isinstance(drafter, Eagle2)
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
     new = Decoder(target).generate(prompt.tokens, params, KeyedCoins(seed)).tokens
-    target.reset()
-    features, text = target.prefill([*prompt.tokens, *new]).features, torch.tensor(new, device=target.device)
-    drafter.observe([*prompt.tokens[1:], new[0]], features[: len(prompt.tokens)])
+    sequence = spare.start(prompt.tokens, params, KeyedCoins(seed))
+    (output,) = target.prefill([sequence.cache], [[*prompt.tokens, *new]])
+    features, text = output.features, torch.tensor(new, device=target.device)
+    drafter.observe(sequence, [*prompt.tokens[1:], new[0]], features[: len(prompt.tokens)])
+    cache = sequence.draft.cache
     logits: list[list[Tensor]] = [[] for _ in range(DEPTH)]
     for root in range(len(new) - DEPTH):
-        feature, length = drafter._catch_up(), drafter.cache.length
+        feature, length = drafter.catch_up([sequence]), cache.length
         for layer in range(DEPTH):
             logits[layer].append(drafter.lm_head(feature)[0])
             token, position = text[root + layer + 1].view(1, 1), torch.full((1, 1), length + layer, device=text.device)
-            feature = drafter._pass(token, feature, position, None)
-            drafter.cache.length += 1
-        drafter.cache.length = drafter.cache.end = length  # forget the tokens after the root
-        drafter.observe(new[root + 1 : root + 2], features[len(prompt.tokens) + root][None])
+            feature = drafter.run_head(cache, token, feature, position, None)
+            cache.length += 1
+        cache.truncate(length)  # forget the tokens after the root
+        drafter.observe(sequence, new[root + 1 : root + 2], features[len(prompt.tokens) + root][None])
     return [(torch.cat(found), text[layer + 1 : layer + 1 + len(found)]) for layer, found in enumerate(logits)]
 
 

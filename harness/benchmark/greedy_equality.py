@@ -28,7 +28,7 @@ def divergences(greedy: Mapping[str, Mapping[Text, Text]], prompts: Sequence[Pro
     Args:
         greedy: by arm, the new tokens by the tokens of the prompt.
         prompts: all prompts.
-        target: the target, with a cache of its own.
+        target: the target that all arms share.
     """
     plain = greedy[VANILLA]
     for arm, texts in greedy.items():
@@ -53,16 +53,17 @@ def _logits_and_noise(target: Target, prompt: Sequence[int], new: Text) -> tuple
 
     One order decodes the new tokens one pass each, the other in a single pass.
     """
-    target.reset()
-    steps = [target.prefill(prompt).logits]
+    cache = target.cache()
+    steps = [target.prefill([cache], [prompt])[0].logits]
     for token in new:
-        steps.append(target.verify(DraftTree.bare(token)).logits)
-        target.commit([])
+        steps.append(target.verify([cache], [DraftTree.root_only(token)])[0].logits)
+        target.commit(cache, [])
     one_by_one = torch.cat(steps).double()
     if not new:
         return one_by_one[-1], 0.0
-    target.reset()
-    target.prefill(prompt)
-    at_once = target.verify(DraftTree.of(list(new), list(range(-1, len(new) - 1)))).logits.double()
+    cache = target.cache()
+    target.prefill([cache], [prompt])
+    chain = DraftTree.of(list(new), list(range(-1, len(new) - 1)))
+    at_once = target.verify([cache], [chain])[0].logits.double()
     likeliest = one_by_one[1:].topk(min(LIKELIEST, one_by_one.shape[-1]), dim=-1).indices
     return one_by_one[-1], float((at_once - one_by_one[1:]).gather(-1, likeliest).abs().max())

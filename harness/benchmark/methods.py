@@ -12,7 +12,7 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.base import Checkpoint, Method
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from eagle2_ref.methods import METHODS, Family
+from eagle2_ref.methods import METHODS, MethodSpec
 from eagle2_ref.model.network import Network
 from eagle2_ref.model.target import Target
 from harness.benchmark.record import Entrant
@@ -63,13 +63,13 @@ class MethodArms:
                     self.left_out[f"{family.name}, m = {settings.m}"] = str(error).splitlines()[0]
 
 
-def own_options(family: Family, settings: CompareSettings) -> dict[str, Any]:
+def own_options(family: MethodSpec, settings: CompareSettings) -> dict[str, Any]:
     """Options that differ from the method's defaults: a preset has its own budget for EAGLE-2's dynamic trees."""
     is_dynamic = isinstance(family.make, type) and issubclass(family.make, Budget)
     return asdict(settings.model.budget) if settings.model and is_dynamic else {}
 
 
-def at_equal_budget(family: Family, settings: CompareSettings) -> Method | None:
+def at_equal_budget(family: MethodSpec, settings: CompareSettings) -> Method | None:
     """The method with m draft tokens per pass: a tree of m nodes, a chain of m tokens, or at most m tokens in equal guesses.
 
     Returns:
@@ -87,7 +87,7 @@ def at_equal_budget(family: Family, settings: CompareSettings) -> Method | None:
     return family.make(depth=m) if "depth" in own else None
 
 
-def _method_arm(family: Family, method: Method, network: Network, draft: Path, own: bool, equal: bool) -> MethodArm:
+def _method_arm(family: MethodSpec, method: Method, network: Network, draft: Path, own: bool, equal: bool) -> MethodArm:
     target = Target(network)
     options: Any = method
     entrant = Entrant(

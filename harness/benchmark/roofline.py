@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.coins import SeededCoins
-from eagle2_ref.fixed_shape import Static
+from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.sampling import SamplingParams
 from harness.benchmark.record import StepBound
 from harness.benchmark.timing import Clock
@@ -30,7 +30,13 @@ READS = ("target", "catch-up", "head")
 
 
 def step_bound(
-    static: Static, arm: str, prompts: Sequence[Prompt], params: SamplingParams, seed: int, clock: Clock, bandwidth: float
+    decoder: FixedShapeDecoder,
+    arm: str,
+    prompts: Sequence[Prompt],
+    params: SamplingParams,
+    seed: int,
+    clock: Clock,
+    bandwidth: float,
 ) -> StepBound:
     """Decode once more and read the clock between blocks, where the host waits for the device anyway.
 
@@ -38,25 +44,25 @@ def step_bound(
     """
     times = []
     for prompt in prompts:
-        ends = [clock() for _ in static.stream(prompt.tokens, params, SeededCoins(seed))]
+        ends = [clock() for _ in decoder.stream(prompt.tokens, params, SeededCoins(seed))]
         times += [1000 * (after - before) for before, after in pairwise(ends[1:])]
     return StepBound(
         arm=arm,
         temperature=params.temperature,
         steps=len(times),
         milliseconds=median(times) if times else float("nan"),
-        weights=weights_read(static),
+        weights=weights_read(decoder),
         bandwidth=bandwidth,
     )
 
 
-def weights_read(static: Static) -> dict[str, int]:
+def weights_read(decoder: FixedShapeDecoder) -> dict[str, int]:
     """Bytes of weights that each kind of pass of a step reads. Embeddings are left out: a pass reads a few rows of them."""
-    network, drafter = static.network, static.drafter
+    network, drafter = decoder.network, decoder.eagle
     target, head = _bytes(*_tensors(network.layers), network.norm, network.unembedding), 0
     if drafter:
         head = _bytes(*_tensors(drafter.head.layers), drafter.head.fc, drafter.head.fc_bias, network.unembedding)
-    return dict(zip(READS, (target, head, (static.depth - 1) * head if drafter else 0), strict=True))
+    return dict(zip(READS, (target, head, (decoder.depth - 1) * head if drafter else 0), strict=True))
 
 
 def memory_bandwidth(device: torch.device, clock: Clock) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.sampling import SamplingParams
-from harness.benchmark.arms import independent_copy, shallow_copy
+from harness.benchmark.arms import copy_decoder
 from harness.benchmark.record import StepProfile
 from harness.benchmark.timing import Clock, Stopwatch
 from harness.pairs import Prompt
@@ -25,12 +25,12 @@ def step_profile(
     decoder: Decoder, arm: str, prompts: Sequence[Prompt], params: SamplingParams, seed: int, clock: Clock
 ) -> StepProfile:
     """Decode once more with an EAGLE-2 head, or without a drafter, and time the parts of `PARTS`."""
-    watched = independent_copy(decoder)
+    watched = copy_decoder(decoder)
     watch = _watch_common_parts(watched, clock)
     if watched.drafter:
-        watch.time(watched.drafter, "_pass", HEAD)
+        watch.time(watched.drafter, "run_head", HEAD)
         watch.time(watched.drafter, "lm_head", HEAD)
-        watch.time(watched, "_propose", TREE)
+        watch.time(watched, "propose", TREE)
     return _profile(watched, watch, arm, prompts, params, seed)
 
 
@@ -38,11 +38,11 @@ def drafting_profile(
     decoder: Decoder, arm: str, prompts: Sequence[Prompt], params: SamplingParams, seed: int, clock: Clock
 ) -> StepProfile:
     """Decode once more with any method, and time the parts that every method has."""
-    watched = shallow_copy(decoder)
+    watched = copy_decoder(decoder)
     watch = _watch_common_parts(watched, clock)
     if watched.drafter:
-        watch.time(watched, "_propose", DRAFTING)
-        watch.time(watched, "_learn", DRAFTING)
+        watch.time(watched, "propose", DRAFTING)
+        watch.time(watched, "observe", DRAFTING)
     return _profile(watched, watch, arm, prompts, params, seed)
 
 
@@ -50,7 +50,7 @@ def _watch_common_parts(decoder: Decoder, clock: Clock) -> Stopwatch:
     watch = Stopwatch(clock)
     watch.time(decoder.target, "verify", TARGET)
     watch.time(decoder.target, "commit", COMMIT)
-    watch.time(decoder, "_accept", RULE)
+    watch.time(decoder, "accept", RULE)
     return watch
 
 

@@ -20,7 +20,7 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
-from harness.benchmark.arms import ReferenceArm, independent_copy, with_budget
+from harness.benchmark.arms import ReferenceArm, copy_decoder, with_budget
 from harness.benchmark.pass_latency import pass_latencies
 from harness.benchmark.record import BudgetTrial, PassLatency, StepProfile, TuningResult
 from harness.benchmark.step_profile import COMMIT, HEAD, REST, RULE, TARGET, TREE, step_profile
@@ -110,14 +110,14 @@ def tune(
         clock: the clock.
         progress: receives what is done now.
     """
-    spare = independent_copy(decoder)
+    spare = copy_decoder(decoder)
     assert isinstance(spare.drafter, Eagle2)
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
     profile = step_profile(spare, "tuning", prompts, params, 0, clock)
     latencies = list(pass_latencies(decoder, prompts[0].tokens, clock, times=20))
     costs = StepCosts.of(latencies, profile, spare.drafter.budget)
     plain = step_profile(Decoder(spare.target, None, walk), "tuning", prompts[:1], params, 0, clock)
-    spare, vanilla, trials = independent_copy(decoder), 1 / plain.total, dict[Budget, BudgetTrial]()
+    spare, vanilla, trials = copy_decoder(decoder), 1 / plain.total, dict[Budget, BudgetTrial]()
     spare.rule = walk
 
     def rate(budget: Budget) -> float:

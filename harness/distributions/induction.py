@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eagle2_ref.coins import EnumeratedCoins, LazyToken, executions, undecided
 from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.tree import ROOT, DraftTree
+from harness.enumeration.coins import EnumeratedCoins, LazyToken, executions, undecided
 
 
 class Departure(NamedTuple):

@@ -173,10 +173,10 @@ def _trees(model: PreTrainedModel, text: Sequence[int]) -> list[tuple[int, Tenso
     """
     target, found = Target(model), []
     for start in range(1, len(text) - WAY, max(WAY, len(text) // 3)):
-        target.reset()
-        target.prefill(text[:start])
+        cache = target.cache()
+        target.prefill([cache], [text[:start]])
         root, *path = text[start : start + WAY + 1]
         tokens = [root, *(node for token in path for node in ((token + 1) % target.vocab_size, token))]
         parents = [-1, *(2 * depth for depth in range(WAY) for _ in range(2))]
-        found.append((start, target.verify(DraftTree.of(tokens, parents)).logits[::2]))
+        found.append((start, target.verify([cache], [DraftTree.of(tokens, parents)])[0].logits[::2]))
     return found

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from eagle2_ref.coins import EnumeratedCoins, Trail, invert
+from eagle2_ref.coins import invert
+from harness.enumeration.coins import EnumeratedCoins, Trail
 
 LAST = math.nextafter(1.0, 0.0)
 

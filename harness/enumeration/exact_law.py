@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eagle2_ref.coins import Trail, Unrepeatable, undecided
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import Law
+from harness.enumeration.coins import Trail, Unrepeatable, undecided
 from harness.enumeration.intercept import NotEnumerable, intercepted
 
 Progress = Callable[[int, float], None]

@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from eagle2_ref.coins import Coins, Unrepeatable, undecided
+from eagle2_ref.coins import Coins
 from eagle2_ref.errors import BadInput
+from harness.enumeration.coins import Unrepeatable, undecided
 from harness.pairs import Pair
 
 if TYPE_CHECKING:

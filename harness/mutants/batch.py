@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eagle2_ref.batch import Batch, Text
-from eagle2_ref.decode import Block
-from eagle2_ref.model.network import Rows
+from eagle2_ref.decode import Decoder
+from eagle2_ref.model.network import ModelOutput
+from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import DraftTree, Tree
 from harness.implementations.reference import Engine, between
 from harness.mutants import mutant
@@ -27,21 +27,21 @@ class Together(Engine):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"batch": 8, **options})
-        self.plant(self.batch)
+        self.plant(self.decoder)
 
-    def plant(self, batch: Batch) -> None:
+    def plant(self, decoder: Decoder) -> None:
         raise NotImplementedError
 
 
 class PlantedRows(Together):
     """What a pass over several trees returns, a text's logits and features, goes elsewhere or comes back otherwise."""
 
-    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:
+    def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:
         raise NotImplementedError
 
-    def plant(self, batch: Batch) -> None:
-        verify = batch.verify
-        batch.verify = lambda texts, trees: self.rows(verify(texts, trees), texts, trees)  # type: ignore[method-assign]
+    def plant(self, decoder: Decoder) -> None:
+        verify = decoder.verify
+        decoder.verify = lambda texts, trees: self.rows(verify(texts, trees), texts, trees)  # type: ignore[method-assign, assignment]
 
 
 class PlantedPositions(Together):
@@ -50,15 +50,15 @@ class PlantedPositions(Together):
     def positions(self, positions: Tensor, first: bool) -> Tensor:
         raise NotImplementedError
 
-    def plant(self, batch: Batch) -> None:
-        network = batch.decoder.target.network
+    def plant(self, decoder: Decoder) -> None:
+        network = decoder.target.network
 
-        def elsewhere(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> Rows:
+        def elsewhere(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> ModelOutput:
             if len(tokens) > 1:
                 positions = self.positions(positions, not cache.length)
             return network(tokens, positions, seen, cache, last)
 
-        batch.decoder.target.network = between(network, elsewhere)
+        decoder.target.network = between(network, elsewhere)
 
 
 # --- whose row it is -----------------------------------------------------------------------------------------------
@@ -68,9 +68,9 @@ class PlantedPositions(Together):
 class AnswersAsFinished(Together):
     """Answers are handed back in the order in which texts were finished, not in that of the prompts."""
 
-    def plant(self, batch: Batch) -> None:
-        generate = batch.generate
-        batch.generate = lambda *asked: sorted(  # type: ignore[method-assign]
+    def plant(self, decoder: Decoder) -> None:
+        generate = decoder.generate_batch
+        decoder.generate_batch = lambda *asked: sorted(  # type: ignore[method-assign, assignment]
             generate(*asked), key=lambda made: made.target_passes
         )
 
@@ -79,24 +79,24 @@ class AnswersAsFinished(Together):
 class FinishedKeepTheirPlace(Together):
     """A finished text is still among those that are drafted for, so that the trees behind it go to their neighbours."""
 
-    def plant(self, batch: Batch) -> None:
-        propose, before = batch.propose, list[Text]()
+    def plant(self, decoder: Decoder) -> None:
+        propose, before = decoder.propose, list[Text]()
 
         def stale(texts: Sequence[Text]) -> list[Tree]:
             drafted = list(before) if set(before) & set(texts) else []  # none is left from an earlier call
             drafted += [text for text in texts if text not in drafted]
             before[:] = texts
             given = zip(texts, propose(drafted), strict=False)
-            return [tree.down_to(text.room) if isinstance(tree, DraftTree) else tree for text, tree in given]
+            return [tree.truncate(text.max_depth) if isinstance(tree, DraftTree) else tree for text, tree in given]
 
-        batch.propose = stale  # type: ignore[method-assign]
+        decoder.propose = stale  # type: ignore[method-assign, assignment]
 
 
 @mutant("M89", part="batch", source="HabanaAI/vllm-fork PR 1780", killers={"BATCH-1": SEVERAL_LENGTHS})
 class BareRowsFirst(PlantedRows):
     """A pass returns the rows without drafts before the others, and they are read in the order in which they were put in."""
 
-    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:  # noqa: ARG002
+    def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:  # noqa: ARG002
         order = sorted(range(len(trees)), key=lambda row: len(trees[row]) > 1)
         return [
             replace(own, logits=_padded(rows[row].logits, len(tree))) for own, row, tree in zip(rows, order, trees, strict=True)
@@ -107,7 +107,7 @@ class BareRowsFirst(PlantedRows):
 class NeighboursFeatures(PlantedRows):
     """In a pass with a row that has no drafts, the head is given the features of the row behind."""
 
-    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:  # noqa: ARG002
+    def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:  # noqa: ARG002
         if all(len(tree) > 1 for tree in trees):
             return rows
         behind = [*rows[1:], *rows[:1]]
@@ -123,17 +123,17 @@ class NeighboursFeatures(PlantedRows):
 class ZeroedNotRemoved(Together):
     """What a shorter row lacks is zeroed and not masked: each zero key still adds 1 to the denominator of the softmax."""
 
-    def plant(self, batch: Batch) -> None:
-        network = batch.decoder.target.network
+    def plant(self, decoder: Decoder) -> None:
+        network = decoder.target.network
 
-        def zeros_seen(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> Rows:
+        def zeros_seen(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> ModelOutput:
             if seen is not None:
                 seen = seen | (torch.arange(seen.shape[-1], device=seen.device) < cache.length)
-                for rows in cache._rows():
-                    rows[..., : cache.length, :].masked_fill_(~cache.holds()[:, None, :, None], 0)
+                for rows in cache.rows():
+                    rows[..., : cache.length, :].masked_fill_(~cache.valid_mask()[:, None, :, None], 0)
             return network(tokens, positions, seen, cache, last)
 
-        batch.decoder.target.network = between(network, zeros_seen)
+        decoder.target.network = between(network, zeros_seen)
 
 
 @mutant("M82", part="batch", source="Blaizzy/mlx-vlm PR 1210", killers={"BATCH-1": SEVERAL_LENGTHS})
@@ -159,7 +159,7 @@ class LengthOfTheLongest(PlantedPositions):
 class ReorderedColumns(PlantedRows):
     """In a pass with sampled rows the candidates of a greedy row are sorted as theirs are, and a place is taken for an id."""
 
-    def rows(self, rows: list[Rows], texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:  # noqa: ARG002
+    def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:  # noqa: ARG002
         greedy = [text.params.temperature == 0 for text in texts]
         if all(greedy):
             return rows
@@ -171,10 +171,10 @@ class ReorderedColumns(PlantedRows):
 class OneGenerator(Together):
     """All rows of a call draw from the generator of the first: what a seed gives depends on the neighbours."""
 
-    def plant(self, batch: Batch) -> None:
-        generate = batch.generate
-        batch.generate = lambda prompts, params, coins: generate(  # type: ignore[method-assign]
-            prompts, params, [coins[0] for _ in coins]
+    def plant(self, decoder: Decoder) -> None:
+        generate = decoder.generate_batch
+        decoder.generate_batch = lambda prompts, params, coins, size: generate(  # type: ignore[method-assign, assignment]
+            prompts, params, [coins[0] for _ in coins], size
         )
 
 
@@ -182,18 +182,22 @@ class OneGenerator(Together):
 class NeighboursHistory(Together):
     """Histories are looked up by another order than rows: a repetition penalty sees the text of the row before."""
 
-    def plant(self, batch: Batch) -> None:
-        verify, accept = batch.verify, batch.decoder._accept
+    def plant(self, decoder: Decoder) -> None:
+        verify, distribution, history = decoder.verify, decoder.target_distribution, dict[Text, list[int]]()
 
-        def looking_at(history: list[int]) -> Callable[..., Block]:
-            return lambda tree, logits, _text, *asked: accept(tree, logits, history, *asked)
-
-        def mixed(texts: Sequence[Text], trees: Sequence[Tree]) -> list[Rows]:
-            for text, before in zip(texts, [*texts[-1:], *texts[:-1]], strict=True):
-                text.decoder._accept = looking_at(list(before.tokens))  # type: ignore[method-assign]
+        def mixed(texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:
+            history.clear()
+            history.update({text: list(other.tokens) for text, other in zip(texts, [*texts[-1:], *texts[:-1]], strict=True)})
             return verify(texts, trees)
 
-        batch.verify = mixed  # type: ignore[method-assign]
+        def looking_elsewhere(sequence: Text, tree: Tree, logits: Tensor) -> tuple[Tensor, Tensor]:
+            own = sequence.tokens
+            sequence.tokens = history.get(sequence, own)
+            found = distribution(sequence, tree, logits)
+            sequence.tokens = own
+            return found
+
+        decoder.verify, decoder.target_distribution = mixed, looking_elsewhere  # type: ignore[method-assign, assignment]
 
 
 def _padded(rows: Tensor, n: int) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2, Pool
-from eagle2_ref.model.network import Rows
+from eagle2_ref.drafters.eagle_base import EagleState
+from eagle2_ref.model.cache import KVCache
 from harness.mutants import mutant
 from harness.mutants.cases import FOUR_BEST, GREEDY_TREE, TOP_K, TWO_LAYERS
 from harness.mutants.planting import Planted, PlantedCommit, PlantedObserve
@@ -25,7 +26,7 @@ Commit = Callable[[Sequence[int]], None]
 class CacheCut(PlantedCommit):
     """The cache is cut to the right length without gathering the path: a refused node stays."""
 
-    def keep(self, commit: Commit, path: list[int]) -> None:
+    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
         commit(range(1, len(path) + 1))
 
 
@@ -33,7 +34,7 @@ class CacheCut(PlantedCommit):
 class CacheReversed(PlantedCommit):
     """The path is committed bottom up; attention cannot tell, since keys carry their positions."""
 
-    def keep(self, commit: Commit, path: list[int]) -> None:
+    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
         commit(path[::-1])
 
 
@@ -41,18 +42,16 @@ class CacheReversed(PlantedCommit):
 class CacheNotTrimmed(PlantedCommit):
     """To roll the cache back does nothing: refused nodes stay, and the text goes on behind them."""
 
-    def keep(self, commit: Commit, path: list[int]) -> None:  # noqa: ARG002
-        cache: Any = self.decoder.target.cache
-        cache.length = cache.end
+    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:  # noqa: ARG002
+        cache.length = cache.pass_end
 
 
 @mutant("M47", part="cache", source="paiml/aprender PR 2014", killers={"CACHE-1": "", "GREEDY-2": GREEDY_TREE})
 class CacheReset(PlantedCommit):
     """Where a node was refused the cache is emptied, not rolled back: the text before the root is forgotten."""
 
-    def keep(self, commit: Commit, path: list[int]) -> None:
-        cache: Any = self.decoder.target.cache
-        refused = cache.end - cache.length - 1 - len(path)
+    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
+        refused = cache.pass_end - cache.length - 1 - len(path)
         commit(path)
         if refused:
             cache.length = 0
@@ -63,11 +62,10 @@ class FirstLayerTrimmed(PlantedCommit):
     """Only the first layer keeps the accepted path; the others are cut to its length."""
 
     @torch.inference_mode()
-    def keep(self, commit: Commit, path: list[int]) -> None:
-        cache: Any = self.decoder.target.cache
-        others = cache._store[1:].clone()
+    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
+        others = cache.tensor[1:].clone()
         commit(path)
-        cache._store[1:] = others
+        cache.tensor[1:] = others
 
 
 @mutant("M49", part="cache", source="Blaizzy/mlx-vlm PR 2113", killers={"CACHE-1": "", "LAW-1": TWO_LAYERS})
@@ -78,24 +76,21 @@ class RefusedZeroed(PlantedCommit):
 
     def plant(self, decoder: Decoder) -> None:
         super().plant(decoder)
-        forward, reset = decoder.target._forward, decoder.target.reset
+        positions, empty = decoder.target.positions, decoder.target.cache
 
-        def given(tokens: Tensor, positions: Tensor, seen: Tensor | None, last: bool = False) -> Rows:
-            return forward(tokens, positions - self.zeroed, seen, last)
-
-        def emptied() -> None:
+        def emptied() -> KVCache:
             self.zeroed = 0
-            reset()
+            return empty()
 
-        decoder.target._forward, decoder.target.reset = given, emptied  # type: ignore[method-assign]
+        decoder.target.positions = lambda cache, trees: positions(cache, trees) - self.zeroed  # type: ignore[method-assign]
+        decoder.target.cache = emptied  # type: ignore[method-assign]
 
     @torch.inference_mode()
-    def keep(self, commit: Commit, path: list[int]) -> None:  # noqa: ARG002
-        cache: Any = self.decoder.target.cache
-        refused = [i for i in range(cache.length + 1, cache.end) if i - cache.length not in path]
-        cache._store[..., refused, :] = 0
+    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:  # noqa: ARG002
+        refused = [i for i in range(cache.length + 1, cache.pass_end) if i - cache.length not in path]
+        cache.tensor[..., refused, :] = 0
         self.zeroed += len(refused)
-        cache.length = cache.end
+        cache.length = cache.pass_end
 
 
 # --- the head's: none of these changes the law ---------------------------------------------------------------------
@@ -106,23 +101,23 @@ class HeadKeepsExpansion(Planted):
     """The head's cache keeps what it computed from its own features for the tree."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
-        expand = drafter._expand
+        expand = drafter.expand
 
-        def keeping(feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
-            before = drafter.cache.length
-            pool, grown = expand(feature, depth)
-            drafter.cache.length = before + (depth - 1) * drafter.budget.k
+        def keeping(cache: Any, feature: Tensor, depth: int) -> tuple[Pool, list[int]]:
+            before = cache.length
+            pool, grown = expand(cache, feature, depth)
+            cache.length = before + (depth - 1) * drafter.budget.k
             return pool, grown
 
-        drafter._expand = keeping  # type: ignore[method-assign]
+        drafter.expand = keeping  # type: ignore[method-assign]
 
 
 @mutant("M51", part="head cache", source="vllm-project/vllm PR 55055", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)
 class RootNeverWritten(PlantedObserve):
     """After a block with accepted drafts, the head's cache lacks the entry of the token the block began with."""
 
-    def seen(self, drafter: Eagle2, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:
-        begun = bool(drafter.cache.length) and len(tokens) > 1
+    def seen(self, state: EagleState, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:
+        begun = bool(state.cache.length) and len(tokens) > 1
         return (tokens[1:], features[1:]) if begun else (tokens, features)
 
 
@@ -134,8 +129,8 @@ class PrefixNeverWritten(PlantedObserve):
         self.earlier: list[list[int]] = []
         super().plant_drafter(drafter)
 
-    def seen(self, drafter: Eagle2, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:
-        if drafter.cache.length or drafter._tokens:
+    def seen(self, state: EagleState, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:
+        if state.cache.length or state.tokens:
             return tokens, features
         prompt = [int(token) for token in tokens[:-1]]
         restored = max((_common(prompt, other) for other in self.earlier), default=0)

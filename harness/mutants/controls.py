@@ -11,7 +11,7 @@ from torch import Tensor
 from eagle2_ref.coins import Coins, KeyedCoins
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.rules import walk
-from eagle2_ref.sampling import _process
+from eagle2_ref.sampling import apply_processors
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.implementations.reference import RULE_CAPABILITIES, Engine
 from harness.mutants import control
@@ -98,7 +98,7 @@ class LastOfTies(PlantedLaw):
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         if asked.params.temperature:
             return p
-        last = _process(asked.logits, asked.tree, asked.text, asked.params).flip(-1).argmax(-1)
+        last = apply_processors(asked.logits, asked.tree, asked.text, asked.params).flip(-1).argmax(-1)
         return F.one_hot(last, p.shape[1]).flip(-1).to(p)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block
 from eagle2_ref.drafters.eagle2 import Eagle2, Pool
+from eagle2_ref.drafters.eagle_base import EagleState
 from eagle2_ref.tree import DraftTree
 from harness.mutants import mutant
 from harness.mutants.cases import FOUR_BEST, GREEDY_COUNT, GROWING
@@ -22,7 +24,7 @@ from harness.mutants.planting import Asked, Planted, PlantedBlock, PlantedChildr
 class FeaturesLate(PlantedObserve):
     """The head is fed each token with the feature of one position earlier."""
 
-    def seen(self, drafter: Eagle2, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:  # noqa: ARG002
+    def seen(self, state: EagleState, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:  # noqa: ARG002
         return tokens, torch.cat([features[:1], features[:-1]])
 
 
@@ -61,15 +63,15 @@ class OrphansOfTies(Planted):
     """
 
     def plant_drafter(self, drafter: Eagle2) -> None:
-        lm_head, expand = drafter.lm_head, drafter._expand
+        lm_head, expand = drafter.lm_head, drafter.expand
         drafter.lm_head = lambda features: 100 * lm_head(features)
 
-        def later_first(feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
-            pool, grown = expand(feature, depth)
+        def later_first(cache: Any, feature: Tensor, depth: int) -> tuple[Pool, list[int]]:
+            pool, grown = expand(cache, feature, depth)
             later = 1e-12 * torch.arange(pool.values.shape[-1], device=feature.device)
             return replace(pool, values=pool.values + later), grown
 
-        drafter._expand = later_first  # type: ignore[method-assign]
+        drafter.expand = later_first  # type: ignore[method-assign]
 
 
 @mutant("M127", part="tree", source="SafeAILab/EAGLE, torch.topk in model/cnets.py", killers={"THEORY-4": GROWING}, law=False)
@@ -77,15 +79,15 @@ class TiesByBudget(Planted):
     """Of equal values arbitrary ones are kept, others for every m; the head is saturated, so that equal values occur."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
-        lm_head, expand = drafter.lm_head, drafter._expand
+        lm_head, expand = drafter.lm_head, drafter.expand
         drafter.lm_head = lambda features: 100 * lm_head(features)
 
-        def shuffled(feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
-            pool, grown = expand(feature, depth)
+        def shuffled(cache: Any, feature: Tensor, depth: int) -> tuple[Pool, list[int]]:
+            pool, grown = expand(cache, feature, depth)
             order = torch.randperm(pool.values.shape[-1], generator=torch.Generator().manual_seed(drafter.budget.m))
             return replace(pool, values=pool.values + 1e-12 * order), grown
 
-        drafter._expand = shuffled  # type: ignore[method-assign]
+        drafter.expand = shuffled  # type: ignore[method-assign]
 
 
 @mutant("M128", part="head", source="halo-box/llama.cpp PR 6", killers={"THEORY-5": GROWING}, law=False)
@@ -93,15 +95,15 @@ class LongDraftsForget(Planted):
     """Drafts of more than four layers are drafted from a truncated window: they do not see where the text begins."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
-        run = drafter._pass
+        run = drafter.run_head
 
-        def truncated(tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        def truncated(cache: Any, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
             if mask is not None and drafter.budget.depth > 4:
                 mask = mask.clone()
                 mask[..., :2] = float("-inf")
-            return run(tokens, features, positions, mask)
+            return run(cache, tokens, features, positions, mask)
 
-        drafter._pass = truncated  # type: ignore[method-assign]
+        drafter.run_head = truncated  # type: ignore[method-assign]
 
 
 @mutant("M58", part="head", source="vllm-project/vllm PR 11672", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)
@@ -109,12 +111,12 @@ class NormTwice(Planted):
     """The features, which come from behind the target's last norm, are normed once more."""
 
     def plant_drafter(self, drafter: Eagle2) -> None:
-        run = drafter._pass
+        run = drafter.run_head
 
-        def normed(tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-            return run(tokens, F.rms_norm(features, features.shape[-1:]), positions, mask)
+        def normed(cache: Any, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+            return run(cache, tokens, F.rms_norm(features, features.shape[-1:]), positions, mask)
 
-        drafter._pass = normed  # type: ignore[method-assign]
+        drafter.run_head = normed  # type: ignore[method-assign]
 
 
 @mutant("M59", part="head", source="vllm-project/vllm PR 14464", killers={"COUNT-2": GREEDY_COUNT}, law=False)
@@ -124,7 +126,7 @@ class NoResidualStream(Planted):
     def plant_drafter(self, drafter: Eagle2) -> None:
         layer = drafter.head.layers[0]
         mlp = layer.mlp
-        layer.mlp = lambda x, beside: mlp(x, torch.zeros_like(beside))  # type: ignore[method-assign]
+        layer.mlp = lambda x, residual: mlp(x, torch.zeros_like(residual))  # type: ignore[method-assign]
 
 
 @mutant(
@@ -144,7 +146,9 @@ class NeverEngages(Planted):
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         propose = drafter.propose
-        drafter.propose = lambda depth: DraftTree.bare(propose(depth).token(0))  # type: ignore[method-assign]
+        drafter.propose = lambda sequences: [  # type: ignore[method-assign]
+            DraftTree.root_only(tree.token(0)) for tree in propose(sequences)
+        ]
 
 
 @mutant("M62", part="speed", source="ohdearquant/lattice PR 509", killers={"COUNT-2": GREEDY_COUNT}, law=False)

@@ -11,10 +11,11 @@ from torch import Tensor
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.drafters.eagle import EagleDrafter
-from eagle2_ref.drafters.small_model import SpeculativeDrafter
-from eagle2_ref.model.network import Rows
-from eagle2_ref.rules import Accepted, lacking, reject, without
-from eagle2_ref.sampling import SamplingParams, behind, probabilities
+from eagle2_ref.drafters.small_model import SmallModelState, SpeculativeDrafter
+from eagle2_ref.model.network import ModelOutput
+from eagle2_ref.rules import Accepted, exclude, reject, residual
+from eagle2_ref.sampling import draft_scores, probabilities
+from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import ROOT, SampledTree, Tree
 from harness.mutants import mutant
 from harness.mutants.cases import GREEDY_COUNT, ONE_LAYER
@@ -30,12 +31,14 @@ class EagleChildren(Drafting, method="eagle"):
     def plant(self, decoder: Decoder) -> None:
         drafter = decoder.drafter
         assert isinstance(drafter, EagleDrafter)
-        greedily = drafter._children
+        greedily = drafter.children
 
-        def otherwise(q: Tensor, n: int) -> list[int]:
-            return self.children(q, n, drafter._coins) if drafter._params.temperature else greedily(q, n)
+        def otherwise(sequence: Text, q: Tensor, n: int) -> list[int]:
+            if sequence.params.temperature:
+                return self.children(q, n, sequence.draft.coins)
+            return greedily(sequence, q, n)
 
-        drafter._children = otherwise  # type: ignore[method-assign]
+        drafter.children = otherwise  # type: ignore[method-assign]
 
 
 # --- EAGLE -----------------------------------------------------------------------------------------------------------
@@ -46,20 +49,16 @@ class RawBonus(Drafting, method="eagle"):
     """Behind a path that was accepted whole, the bonus token is drawn from the softmax of raw logits."""
 
     def plant(self, decoder: Decoder) -> None:
-        accept, rule = decoder._accept, decoder.rule
+        original = decoder.target_distribution
 
-        def raw(tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
-            leaves = [node for node in range(1, len(tree)) if not tree.children(node)] if params.temperature else []
+        def raw(sequence: Text, tree: Tree, logits: Tensor) -> tuple[Tensor, Tensor]:
+            p, scores = original(sequence, tree, logits)
+            leaves = [node for node in range(1, len(tree)) if not tree.children(node)] if sequence.params.temperature else []
+            p = p.clone()
+            p[leaves] = logits[leaves].softmax(-1).to(p)
+            return p, scores
 
-            def judged(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
-                p = p.clone()
-                p[leaves] = logits[leaves].softmax(-1).to(p)
-                return rule(tree, p, coins)
-
-            decoder.rule = judged
-            return accept(tree, logits, text, params, coins)
-
-        decoder._accept = raw  # type: ignore[method-assign]
+        decoder.target_distribution = raw  # type: ignore[method-assign]
 
 
 @mutant("M118", part="q", source="SafeAILab/EAGLE issue 110", killers={"LAW-1": ONE_LAYER})
@@ -84,7 +83,7 @@ def drawn_apart(q: Tensor, n: int, coins: Coins) -> list[int]:
     tokens, left = list[int](), q
     for _ in range(min(n, int((q > 0).sum()))):
         tokens.append(int(coins.categorical(left)))
-        left = without(left, tokens[-1])
+        left = exclude(left, tokens[-1])
     return tokens
 
 
@@ -118,7 +117,7 @@ def as_first(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
             x = tree.token(child)
             if coins.uniform() < r[x] / q[x]:
                 break
-            r = lacking(r, q)
+            r = residual(r, q)
         else:
             return Accepted(path, coins.categorical(r))
         path.append(child)
@@ -159,10 +158,11 @@ class FeatureOfTheLastRow(Drafting, method="medusa"):
     """The heads read the feature of the tree's last row, not of the token that was accepted last."""
 
     def plant(self, decoder: Decoder) -> None:
-        def learn(block: Block, rows: Rows) -> None:
-            decoder._observe(block.tokens[-1:], rows.features[-1:])
+        def observe(sequence: Text, block: Block, output: ModelOutput) -> None:
+            assert decoder.drafter
+            decoder.drafter.observe(sequence, block.tokens[-1:], output.features[-1:])
 
-        decoder._learn = learn  # type: ignore[method-assign]
+        decoder.observe = observe  # type: ignore[method-assign]
 
 
 # --- a small model ---------------------------------------------------------------------------------------------------
@@ -179,26 +179,27 @@ class CacheRewoundTooFar(Drafting, method="speculative"):
 class Forgetful(SpeculativeDrafter):
     """Its cache has fewer entries than the text has tokens, by `lost`."""
 
-    lost = 0
+    def start(self, sequence: Text) -> SmallModelState:
+        state = super().start(sequence)
+        state.lost = 0  # type: ignore[attr-defined]
+        return state
 
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
-        super().begin(prompt, params, coins)
-        self.lost = 0
+    def propose_one(self, sequence: Text) -> SampledTree:
+        state = sequence.draft
+        entries = len(sequence.tokens) - 1 - state.lost
+        if state.cache.length > entries:
+            state.lost += min(2, entries)
+            state.cache.truncate(max(0, entries - 2))
+        return super().propose_one(sequence)
 
-    def propose(self, depth: int) -> SampledTree:
-        entries = len(self.text) - 1 - self.lost
-        if self.cache.length > entries:
-            self.lost += min(2, entries)
-            self.cache.cut(max(0, entries - 2))
-        return super().propose(depth)
-
-    def _law(self, text: Sequence[int]) -> Tensor:
-        start, known = self.cache.length, self.cache.length + self.lost
-        positions = torch.arange(start, len(text) - self.lost)
-        rows = self.small(torch.tensor([text[known:]]), positions[None], None, self.cache, last=True)
-        self.cache.keep(range(len(text) - known))
-        self.passes += 1
-        return probabilities(behind(rows.logits[0], [text], self._params), self._params)[0]
+    def distribution(self, sequence: Text, text: Sequence[int]) -> Tensor:
+        state = sequence.draft
+        start, known = state.cache.length, state.cache.length + state.lost
+        positions = torch.arange(start, len(text) - state.lost)
+        rows = self.small(torch.tensor([text[known:]]), positions[None], None, state.cache, True)
+        state.cache.keep(range(len(text) - known))
+        state.passes += 1
+        return probabilities(draft_scores(rows.logits[0], [text], sequence.params), sequence.params)[0]
 
 
 @mutant("M125", part="accept", source="vllm-project/vllm issue 40149", killers={"THEORY-3": "", "THEORY-2": ""}, law=False)
@@ -220,10 +221,10 @@ class DraftsAtOne(Drafting, method="speculative"):
 class Warmer(SpeculativeDrafter):
     """Of the tokens that it draws it tells another law."""
 
-    def propose(self, depth: int) -> SampledTree:
-        asked = self._params
-        self._params = replace(asked, temperature=1.0 if asked.temperature else 0.0)
-        tree = super().propose(depth)
-        self._params = asked
+    def propose_one(self, sequence: Text) -> SampledTree:
+        asked = sequence.params
+        sequence.params = replace(asked, temperature=1.0 if asked.temperature else 0.0)
+        tree = super().propose_one(sequence)
+        sequence.params = asked
         told = torch.where(tree.q > 0, tree.q.log() / (asked.temperature or 1.0), -torch.inf).softmax(-1)
         return replace(tree, q=told)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.generation.logits_process import LogitsProcessorList, TopPLogitsWarper
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.sampling import SamplingParams, law
+from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.tree import DraftTree
 from harness.implementations.reference import told
 from harness.mutants import mutant
@@ -44,7 +44,7 @@ class TemperatureOfDrafts(PlantedLaw):
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         if len(p) == 1:
             return p
-        return law(asked.logits, asked.tree, asked.text, replace(asked.params, temperature=1.0))
+        return target_distribution(asked.logits, asked.tree, asked.text, replace(asked.params, temperature=1.0))
 
 
 @mutant("M28", part="processors", source="sgl-project/sglang PR 36173, the other way round", killers={"LAW-1": FILTERS})
@@ -67,8 +67,8 @@ class RootsPenalty(PlantedLaw):
     """The repetition penalty of every node sees the root's history, not the node's own."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
-        bare = DraftTree.bare(asked.text[-1])
-        return torch.cat([law(row[None], bare, asked.text, asked.params).to(p) for row in asked.logits])
+        bare = DraftTree.root_only(asked.text[-1])
+        return torch.cat([target_distribution(row[None], bare, asked.text, asked.params).to(p) for row in asked.logits])
 
 
 @mutant("M30", part="penalties", source="vllm-project/vllm issue 18902", killers={"LAW-1": PENALTY, "GREEDY-2": GREEDY_PENALTY})
@@ -78,7 +78,7 @@ class PenaltyIgnored(PlantedLaw):
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         if len(p) == 1:
             return p
-        return law(asked.logits, asked.tree, asked.text, replace(asked.params, repetition_penalty=None))
+        return target_distribution(asked.logits, asked.tree, asked.text, replace(asked.params, repetition_penalty=None))
 
 
 class OtherHistory(PlantedLaw):
@@ -90,7 +90,7 @@ class OtherHistory(PlantedLaw):
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         def of(node: int) -> Tensor:
             text = [*asked.text, *self.history(node, asked)]
-            return law(asked.logits[node : node + 1], DraftTree.bare(text[-1]), text, asked.params)
+            return target_distribution(asked.logits[node : node + 1], DraftTree.root_only(text[-1]), text, asked.params)
 
         return torch.cat([of(node) for node in range(len(p))]).to(p)
 
@@ -117,7 +117,7 @@ class MinPIgnored(PlantedLaw):
     """Where there are drafts, min-p is not applied."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
-        return p if len(p) == 1 else law(asked.logits, asked.tree, asked.text, replace(asked.params, min_p=None))
+        return p if len(p) == 1 else target_distribution(asked.logits, asked.tree, asked.text, replace(asked.params, min_p=None))
 
 
 @mutant("M34", part="processors", source="Luce-Org/lucebox PR 374", killers={"LAW-1": ONE_LAYER})
@@ -125,7 +125,11 @@ class FirstTokenGreedy(PlantedLaw):
     """The token of the prompt's pass is the likeliest one at every temperature."""
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
-        return law(asked.logits, asked.tree, asked.text, replace(asked.params, temperature=0.0)) if len(p) == 1 else p
+        return (
+            target_distribution(asked.logits, asked.tree, asked.text, replace(asked.params, temperature=0.0))
+            if len(p) == 1
+            else p
+        )
 
 
 @mutant("M35", part="processors", source="vllm-project/vllm issue 54437", killers={"LAW-1": TOP_K})
@@ -134,4 +138,4 @@ class FailsOpen(PlantedLaw):
 
     def wrong(self, p: Tensor, asked: Asked) -> Tensor:
         unfiltered = replace(asked.params, top_k=None, top_p=None, min_p=None)
-        return torch.cat([p[:1], law(asked.logits, asked.tree, asked.text, unfiltered)[1:]])
+        return torch.cat([p[:1], target_distribution(asked.logits, asked.tree, asked.text, unfiltered)[1:]])

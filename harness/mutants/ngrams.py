@@ -11,8 +11,9 @@ from torch import Tensor
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Decoder
-from eagle2_ref.model.network import Rows
+from eagle2_ref.model.cache import KVCache
 from eagle2_ref.rules import Accepted
+from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import ROOT, Tree
 from harness.mutants import mutant
 from harness.mutants.cases import GREEDY_COUNT, ONE_DRAFT, TWO_LAYERS
@@ -41,14 +42,16 @@ class PoolNeverReset(Drafting, method="lookahead"):
 
     def plant(self, decoder: Decoder) -> None:
         drafter: Any = decoder.drafter
-        begin, kept = drafter.begin, dict[str, Any]()
+        start, before = drafter.start, list[Any]()
 
-        def beginning(*asked: Any) -> None:
-            kept.update({name: value for name, value in vars(drafter).items() if name in ("pool", "_pooled")})
-            begin(*asked)
-            vars(drafter).update(kept)
+        def starting(sequence: Text) -> Any:
+            state = start(sequence)
+            if before:
+                state.pool, state.pooled = before[0].pool, before[0].pooled
+            before[:] = [state]
+            return state
 
-        drafter.begin = beginning
+        drafter.start = starting
 
 
 ALL_SEEN = "alipay/PainlessInferenceAcceleration issue 27"
@@ -59,17 +62,15 @@ class GuessSeesWindow(Drafting, method="lookahead"):
     """The branches of a pass have no mask: a guess sees the lookahead window that rides with it."""
 
     def plant(self, decoder: Decoder) -> None:
-        verify, seen = decoder.target.verify, decoder.target._seen
+        mask = decoder.target.mask
 
-        def unmasked(tree: Tree) -> Rows:
-            def all_seen(ancestors: Tensor) -> Tensor:
-                ancestors[1 : len(tree.proposals), len(tree.proposals) :] = True
-                return seen(ancestors)
+        def unmasked(cache: KVCache, trees: Sequence[Tree]) -> Tensor | None:
+            given, n = mask(cache, trees), len(trees[0].proposals)
+            if given is not None:
+                given[0, 1:n, cache.length + n :] = True
+            return given
 
-            decoder.target._seen = all_seen  # type: ignore[method-assign]
-            return verify(tree)
-
-        decoder.target.verify = unmasked  # type: ignore[method-assign]
+        decoder.target.mask = unmasked  # type: ignore[method-assign]
 
 
 @mutant("M114", part="head cache", source="ikawrakow/ik_llama.cpp PR 1979", killers={"COUNT-2": GREEDY_COUNT}, law=False)
@@ -78,13 +79,14 @@ class SmallKeepsRefused(Drafting, method="ouroboros"):
 
     def plant(self, decoder: Decoder) -> None:
         drafter: Any = decoder.drafter
-        begin = drafter.begin
+        start = drafter.start
 
-        def beginning(*asked: Any) -> None:
-            begin(*asked)
-            drafter.small.cache.cut = lambda _root: None
+        def starting(sequence: Text) -> Any:
+            state = start(sequence)
+            state.cache.truncate = lambda _root: None
+            return state
 
-        drafter.begin = beginning
+        drafter.start = starting
 
 
 @mutant("M115", part="tree", source="hao-ai-lab/LookaheadDecoding commit eed010d", killers={"COUNT-2": GREEDY_COUNT}, law=False)
@@ -93,23 +95,15 @@ class LastTokenPooled(Drafting, method="lookahead"):
 
     def plant(self, decoder: Decoder) -> None:
         drafter: Any = decoder.drafter
-        begin, observe, pool = drafter.begin, drafter.observe, drafter._pool_the_text
-        lengths: list[int] = []  # of the blocks, the first of which is the prompt's
+        pool = drafter.pool_text
 
-        def beginning(*asked: Any) -> None:
-            lengths.clear()
-            begin(*asked)
+        def pooling(sequence: Text) -> None:
+            text = sequence.tokens
+            sequence.tokens = text[: sequence.start + 1]
+            for block in sequence.blocks[1:]:
+                n = len(block.tokens)
+                sequence.tokens += [text[len(sequence.tokens) + n - 1]] * n
+            pool(sequence)
+            sequence.tokens = text
 
-        def observing(tokens: Sequence[int], features: Tensor) -> None:
-            lengths.append(len(tokens))
-            observe(tokens, features)
-
-        def pooling() -> None:
-            text = drafter.text
-            drafter._text = text[: 1 + lengths[0]]
-            for n in lengths[1:]:
-                drafter._text += [text[len(drafter._text) + n - 1]] * n
-            pool()
-            drafter._text = text
-
-        drafter.begin, drafter.observe, drafter._pool_the_text = beginning, observing, pooling
+        drafter.pool_text = pooling

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections import abc
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins, Uniform
-from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.decode import Block, Decoder, Sequence
 from eagle2_ref.drafters.eagle2 import Eagle2, Pool
-from eagle2_ref.model.network import Rows
-from eagle2_ref.rules import without
+from eagle2_ref.drafters.eagle_base import EagleState
+from eagle2_ref.model.cache import KVCache
+from eagle2_ref.model.network import ModelOutput
+from eagle2_ref.rules import exclude
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.implementations.reference import Engine, Reference, engine
@@ -25,7 +30,7 @@ def broken_reject(
     tree: DraftTree,
     p: Tensor,
     coins: Coins,
-    remainder: Callable[[Tensor, int], Tensor] = without,
+    remainder: Callable[[Tensor, int], Tensor] = exclude,
     accepts: Callable[[Tensor, int, Any], bool] = lambda r, x, u: u < r[x],
     last: Callable[[Tensor, Uniform | None, Tensor | None], int] | None = None,
     order: Callable[[list[int], Tensor], list[int]] = lambda children, _r: children,
@@ -82,12 +87,13 @@ class PlantedBlock(Planted):
         raise NotImplementedError
 
     def plant(self, decoder: Decoder) -> None:
-        accept = decoder._accept
+        accept = decoder.accept
 
-        def otherwise(tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
-            return self.block(accept(tree, logits, text, params, coins), Asked(tree, logits, text, params), coins)
+        def otherwise(sequence: Sequence, tree: Tree, logits: Tensor) -> Block:
+            asked = Asked(tree, logits, sequence.tokens, sequence.params)
+            return self.block(accept(sequence, tree, logits), asked, sequence.coins)
 
-        decoder._accept = otherwise  # type: ignore[method-assign]
+        decoder.accept = otherwise  # type: ignore[method-assign]
 
 
 class Asked(NamedTuple):
@@ -106,13 +112,13 @@ class PlantedLaw(Planted):
         raise NotImplementedError
 
     def plant(self, decoder: Decoder) -> None:
-        rule, original = decoder.rule, decoder._accept
+        original = decoder.target_distribution
 
-        def accept(tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
-            decoder.rule = lambda tree, p, coins: rule(tree, self.wrong(p, Asked(tree, logits, text, params)), coins)
-            return original(tree, logits, text, params, coins)
+        def target_distribution(sequence: Sequence, tree: Tree, logits: Tensor) -> tuple[Tensor, Tensor]:
+            p, scores = original(sequence, tree, logits)
+            return self.wrong(p, Asked(tree, logits, sequence.tokens, sequence.params)), scores
 
-        decoder._accept = accept  # type: ignore[method-assign]
+        decoder.target_distribution = target_distribution  # type: ignore[method-assign]
 
 
 class PlantedRows(Planted):
@@ -124,9 +130,8 @@ class PlantedRows(Planted):
     def plant(self, decoder: Decoder) -> None:
         verify = decoder.target.verify
 
-        def otherwise(tree: Tree) -> Rows:
-            rows = verify(tree)
-            return replace(rows, logits=self.logits(rows.logits))
+        def otherwise(caches: abc.Sequence[KVCache], trees: abc.Sequence[Tree]) -> list[ModelOutput]:
+            return [replace(output, logits=self.logits(output.logits)) for output in verify(caches, trees)]
 
         decoder.target.verify = otherwise  # type: ignore[method-assign]
 
@@ -141,24 +146,31 @@ class PlantedPass(Planted):
         return ancestors
 
     def plant(self, decoder: Decoder) -> None:
-        forward, seen = decoder.target._forward, decoder.target._seen
+        target = decoder.target
+        positions, mask = target.positions, target.mask
 
-        def given(tokens: Tensor, positions: Tensor, seen: Tensor | None, last: bool = False) -> Rows:
-            return forward(tokens, positions if last else self.positions(positions[0])[None], seen, last)
+        def other_mask(cache: KVCache, trees: abc.Sequence[Tree]) -> Tensor | None:
+            given = mask(cache, trees)
+            if given is None:
+                return None
+            n = cache.length
+            return torch.cat([given[..., :n], self.seen(given[0, :, n:])[None]], dim=-1)
 
-        decoder.target._forward = given  # type: ignore[method-assign]
-        decoder.target._seen = lambda ancestors: seen(self.seen(ancestors))  # type: ignore[method-assign]
+        target.positions = lambda cache, trees: self.positions(positions(cache, trees)[0])[None]  # type: ignore[method-assign]
+        target.mask = other_mask  # type: ignore[method-assign]
 
 
 class PlantedCommit(Planted):
     """What is accepted is kept in the target's cache otherwise. `keep` stands for `Target.commit`, which is handed to it."""
 
-    def keep(self, commit: Callable[[Sequence[int]], None], path: list[int]) -> None:
+    def keep(self, cache: Any, commit: Callable[[abc.Sequence[int]], None], path: list[int]) -> None:
         raise NotImplementedError
 
     def plant(self, decoder: Decoder) -> None:
         commit = decoder.target.commit
-        decoder.target.commit = lambda path: self.keep(commit, list(path))  # type: ignore[method-assign]
+        decoder.target.commit = lambda cache, path: self.keep(  # type: ignore[method-assign]
+            cache, partial(commit, cache), list(path)
+        )
 
 
 class PlantedChildren(Planted):
@@ -168,53 +180,32 @@ class PlantedChildren(Planted):
         raise NotImplementedError
 
     def plant_drafter(self, drafter: Eagle2) -> None:
-        grow = drafter._children
-        drafter._children = lambda *layer: self.children(grow, *layer)  # type: ignore[method-assign]
+        grow = drafter.children
+        drafter.children = lambda *layer: self.children(grow, *layer)  # type: ignore[method-assign]
 
 
 class PlantedObserve(Planted):
     """The drafter is told otherwise what was emitted: tokens [n], and the target's features [n, H] before each of them."""
 
-    def seen(self, drafter: Eagle2, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:
+    def seen(self, state: EagleState, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:
         raise NotImplementedError
 
     def plant_drafter(self, drafter: Eagle2) -> None:
         observe = drafter.observe
 
-        def otherwise(tokens: Sequence[int], features: Tensor) -> None:
-            observe(*self.seen(drafter, list(tokens), features))
+        def otherwise(sequence: Sequence, tokens: abc.Sequence[int], features: Tensor) -> None:
+            observe(sequence, *self.seen(sequence.draft, list(tokens), features))
 
         drafter.observe = otherwise  # type: ignore[method-assign]
 
 
-class PlantedCut(Planted):
-    """Where a block is cut at an end of text inside it. As it stands here it never is."""
+class PlantedSequence(Planted):
+    """A sequence ends elsewhere: `sequence` overrides where."""
 
-    def cut(self, block: Block, text: list[int], params: SamplingParams) -> Block:  # noqa: ARG002
-        return block
-
-    def plant(self, decoder: Decoder) -> None:
-        super().plant(decoder)
-        accept = decoder._accept
-
-        def uncut(tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
-            return self.cut(accept(tree, logits, text, replace(params, eos_token_id=None), coins), text, params)
-
-        decoder._accept = uncut  # type: ignore[method-assign]
-
-
-class PlantedStream(Planted):
-    """The blocks come out of the decoder otherwise than they went in."""
-
-    def stream(
-        self, blocks: Callable[..., Iterator[Block]], prompt: list[int], params: SamplingParams, coins: Coins
-    ) -> Iterator[Block]:
-        raise NotImplementedError
+    sequence: ClassVar[type[Sequence]]
 
     def plant(self, decoder: Decoder) -> None:
-        super().plant(decoder)
-        stream = decoder.stream
-        decoder.stream = lambda *asked: self.stream(stream, *asked)  # type: ignore[method-assign]
+        decoder.sequence_type = self.sequence  # type: ignore[misc]
 
 
 class Drafting(Reference):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eagle2_ref.coins import Coins, Uniform
 from eagle2_ref.decode import Decoder
-from eagle2_ref.rules import Accepted, without
+from eagle2_ref.rules import Accepted, exclude
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.mutants import mutant
 from harness.mutants.cases import GREEDY_TREE, ONE_LAYER, SIX_TOKENS, TOP_K, TWO_LAYERS
@@ -76,7 +76,7 @@ def coin_of_one(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) 
     highest = 1 - 2**-25  # from here on a number is rounded up to 1
 
     def remainder(r: Tensor, x: int) -> Tensor:
-        return without(r, x) if r[x] < 1 else torch.zeros_like(r)
+        return exclude(r, x) if r[x] < 1 else torch.zeros_like(r)
 
     def last(r: Tensor, _refused: Uniform | None, _above: Tensor | None) -> int:
         return coins.categorical(r) if r.any() else len(r) - 1

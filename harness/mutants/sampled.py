@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from eagle2_ref.coins import Coins, SeededCoins, Uniform
 from eagle2_ref.drafters.eagle2 import Eagle2
-from eagle2_ref.drafters.eagle_base import Headed
-from eagle2_ref.rules import Accepted, without
-from eagle2_ref.sampling import SamplingParams, law
+from eagle2_ref.drafters.eagle_base import EagleBase, EagleState
+from eagle2_ref.rules import Accepted, exclude
+from eagle2_ref.sampling import SamplingParams, target_distribution
+from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree
 from harness.implementations.reference import LAW, Engine
 from harness.mutants import control, mutant
@@ -53,7 +53,7 @@ class SampledChain(Engine):
 
     def law(self, logits: Tensor, text: list[int], **changes: Any) -> Tensor:
         """The head's law [V] after a text, with the sampling parameters of the request."""
-        return law(logits[None], DraftTree.bare(text[-1]), text, replace(self.params, **changes))[0]
+        return target_distribution(logits[None], DraftTree.root_only(text[-1]), text, replace(self.params, **changes))[0]
 
     def drawn_from(self, logits: Tensor, text: list[int]) -> Tensor:
         """What a draft is drawn from."""
@@ -85,39 +85,35 @@ class SampledChain(Engine):
         return Accepted(path, coins.categorical(p[-1]))
 
 
-class Drawing(Headed):
+class Drawing(EagleBase):
     """The head as an ordinary drafter: it is asked for a law, a token is drawn, and the head goes on behind it."""
 
-    trees = SampledTree
+    tree_type = SampledTree
 
     def __init__(self, head: Eagle2, chain: SampledChain) -> None:
         self.chain, self.depth = chain, min(head.budget.depth, head.budget.m)
         super().__init__(head.head, head.lm_head)
 
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
-        super().begin(prompt, params, coins)
-        self.text, self.chain.params, self.chain.coins = [int(prompt[0])], params, coins
-
-    def observe(self, tokens: Sequence[int], features: Tensor) -> None:
-        super().observe(tokens, features)
-        self.text += tokens
+    def start(self, sequence: Text) -> EagleState:
+        self.chain.params, self.chain.coins = sequence.params, sequence.coins
+        return super().start(sequence)
 
     @torch.inference_mode()
-    def propose(self, depth: int) -> SampledTree:
-        depth = min(depth, self.depth)
-        text = [int(token) for token in self.text]
+    def propose_one(self, sequence: Text) -> SampledTree:
+        depth, cache = min(sequence.max_depth, self.depth), sequence.draft.cache
+        text = list(sequence.tokens)
         if depth < 1:
-            return SampledTree.bare(text[-1])
-        feature, kept, q = self._catch_up(), self.cache.length, []
+            return SampledTree.root_only(text[-1])
+        feature, kept, q = self.catch_up([sequence]), cache.length, []
         device = feature.device
         for level in range(depth):
             logits = self.lm_head(feature)[0, 0]
             q.append(self.chain.declared(logits, text))
             text.append(int(self.chain.draw(self.chain.drawn_from(logits, text), level)))
             token, position = torch.tensor([text[-1:]], device=device), torch.tensor([[kept + level]], device=device)
-            feature = self._pass(token, feature, position, None)
-            self.cache.length += 1
-        self.cache.length = kept
+            feature = self.run_head(cache, token, feature, position, None)
+            cache.length += 1
+        cache.length = kept
         return SampledTree(torch.tensor(text[-depth - 1 :]), torch.arange(-1, depth), torch.stack([*q, torch.zeros_like(q[0])]))
 
 
@@ -180,7 +176,7 @@ class CertainDrafts(SampledChain):
         return torch.ones_like(logits)
 
     def remainder(self, p: Tensor, q: Tensor, x: int) -> Tensor:  # noqa: ARG002
-        return without(p, x)
+        return exclude(p, x)
 
 
 # --- what makes up for a refused draft -----------------------------------------------------------------------------

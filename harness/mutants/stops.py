@@ -2,57 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.decode import Block
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Block, Sequence
 from eagle2_ref.tree import ROOT
 from harness.mutants import mutant
 from harness.mutants.cases import ENDS
-from harness.mutants.planting import Asked, PlantedBlock, PlantedCut, PlantedStream
+from harness.mutants.planting import Asked, PlantedBlock, PlantedSequence
 
-Blocks = Callable[..., Iterator[Block]]
+
+class Uncut(Sequence):
+    """Blocks are not cut at an end of text."""
+
+    def append(self, block: Block) -> Block:
+        params, self.params = self.params, replace(self.params, eos_token_id=None)
+        block = super().append(block)
+        self.params = params
+        if self.ended(block):
+            self.finish = "eos"
+        return block
+
+    def ended(self, block: Block) -> bool:
+        """Whether the text ends with a block."""
+        raise NotImplementedError
+
+
+class BeyondTheEnd(Sequence):
+    """Drafts may reach beyond the end by eight tokens."""
+
+    @property
+    def max_depth(self) -> int:
+        return min(self.end + 8, self.context) - len(self.tokens) - 1
 
 
 @mutant("M63", part="stop", source="huggingface/transformers issue 47912", killers={"STOP-2": "", "STOP-3": "", "LAW-1": ENDS})
-class EndSeenLast(PlantedCut):
+class EndSeenLast(PlantedSequence):
     """End of text is looked for only at the end of a block."""
+
+    class sequence(Uncut):
+        def ended(self, block: Block) -> bool:
+            return self.params.ends(block.tokens[-1])
 
 
 @mutant("M64", part="stop", source="LostRuins/koboldcpp issue 1276", killers={"STOP-2": "", "STOP-3": "", "LAW-1": ENDS})
-class BlockKeptWhole(PlantedCut, PlantedStream):
+class BlockKeptWhole(PlantedSequence):
     """A block with an end of text in it is emitted whole."""
 
-    def stream(self, blocks: Blocks, prompt: list[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
-        for block in blocks(prompt, params, coins):
-            yield block
-            if any(params.ends(token) for token in block.tokens):
-                return
+    class sequence(Uncut):
+        def ended(self, block: Block) -> bool:
+            return any(self.params.ends(token) for token in block.tokens)
 
 
 @mutant("M65", part="length", source="openvinotoolkit/openvino.genai issue 4190", killers={"STOP-1": ""})
-class LastReplaced(PlantedStream):
+class LastReplaced(PlantedSequence):
     """Where max_new_tokens cuts a block, drafts are dropped and the block's last token kept."""
 
-    def stream(self, blocks: Blocks, prompt: list[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
-        room = params.max_new_tokens
-        for block in blocks(prompt, replace(params, max_new_tokens=room + 8), coins):
-            if len(block.tokens) >= room:
-                yield replace(block, tokens=[*block.tokens[: room - 1], block.tokens[-1]], accepted=room - 1)
-                return
-            room -= len(block.tokens)
-            yield block
+    class sequence(BeyondTheEnd):
+        def append(self, block: Block) -> Block:
+            n = self.end - len(self.tokens)
+            if len(block.tokens) >= n:
+                block = replace(block, tokens=[*block.tokens[: n - 1], block.tokens[-1]], accepted=n - 1)
+            return super().append(block)
 
 
 @mutant("M66", part="length", source="vllm-project/vllm PR 38711", killers={"STOP-4": ""})
-class StopsBeforeContext(PlantedStream):
+class StopsBeforeContext(PlantedSequence):
     """The last position of the context is left empty."""
 
-    def stream(self, blocks: Blocks, prompt: list[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
-        room = self.decoder.target.context - 1 - len(prompt)
-        return blocks(prompt, replace(params, max_new_tokens=max(1, min(params.max_new_tokens, room))), coins)
+    class sequence(Sequence):
+        def begin_turn(self, params: SamplingParams, coins: Coins) -> None:
+            super().begin_turn(params, coins)
+            self.end = min(self.end, max(self.start + 1, self.context - 1))
 
 
 @mutant("M67", part="stop", source="openvinotoolkit/openvino.genai PR 3293", killers={"LAW-1": ENDS})
@@ -66,31 +88,28 @@ class DraftedEndEnds(PlantedBlock):
 
 
 @mutant("M68", part="stop", source="sgl-project/sglang issue 31599", killers={"LAW-1": ENDS})
-class LengthBeforeEnd(PlantedCut, PlantedStream):
+class LengthBeforeEnd(PlantedSequence):
     """In the block that reaches max_new_tokens, length is looked at first, and an end of text inside it is not seen."""
 
-    end = 0
-
-    def stream(self, blocks: Blocks, prompt: list[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
-        self.end = len(prompt) + params.max_new_tokens
-        return blocks(prompt, params, coins)
-
-    def cut(self, block: Block, text: list[int], params: SamplingParams) -> Block:
-        ends = [i for i, token in enumerate(block.tokens, start=1) if params.ends(token)]
-        if not ends or len(text) + len(block.tokens) == self.end:
+    class sequence(Sequence):
+        def append(self, block: Block) -> Block:
+            params = self.params
+            if len(self.tokens) + len(block.tokens) >= self.start + params.max_new_tokens:
+                self.params = replace(params, eos_token_id=None)
+            block = super().append(block)
+            self.params = params
             return block
-        kept = ends[0]
-        return replace(block, tokens=block.tokens[:kept], accepted=min(block.accepted, kept), path=block.path[:kept])
 
 
 @mutant("M69", part="length", source="flashinfer-ai/flashinfer issue 879", killers={"SMOKE-1": ""})
-class Overshoots(PlantedStream):
+class Overshoots(PlantedSequence):
     """Length is looked at between blocks only, so that a text may have more tokens than were asked for."""
 
-    def stream(self, blocks: Blocks, prompt: list[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
-        left = params.max_new_tokens
-        for block in blocks(prompt, replace(params, max_new_tokens=left + 8), coins):
-            yield block
-            left -= len(block.tokens)
-            if left <= 0:
-                return
+    class sequence(BeyondTheEnd):
+        def append(self, block: Block) -> Block:
+            end, self.end = self.end, min(self.end + 8, self.context)
+            block = super().append(block)
+            self.end = end
+            if len(self.tokens) >= end:
+                self.finish = self.finish or "length"
+            return block

@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block
 from eagle2_ref.drafters.eagle2 import Eagle2
-from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.mutants import control, mutant
 from harness.mutants.cases import BIASED, FULL_CONTEXT, TOLD_COOLER, TOLD_PLAINLY
@@ -25,13 +24,14 @@ class Retold(Planted):
         raise NotImplementedError
 
     def plant_drafter(self, drafter: Eagle2) -> None:  # noqa: ARG002
-        accept = self.decoder._accept
+        accept = self.decoder.accept
 
-        def retold(tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
-            block = accept(tree, logits, text, params, coins)
-            return replace(block, logprobs=self.told(block, Asked(tree, logits, text, params))) if block.logprobs else block
+        def retold(sequence: Text, tree: Tree, logits: Tensor) -> Block:
+            block = accept(sequence, tree, logits)
+            asked = Asked(tree, logits, sequence.tokens, sequence.params)
+            return replace(block, logprobs=self.told(block, asked)) if block.logprobs else block
 
-        self.decoder._accept = retold  # type: ignore[method-assign]
+        self.decoder.accept = retold  # type: ignore[method-assign]
 
 
 # --- log-probabilities ---------------------------------------------------------------------------------------------

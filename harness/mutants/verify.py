@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Block
-from eagle2_ref.sampling import law
+from eagle2_ref.sampling import target_distribution
 from eagle2_ref.tree import ROOT
 from harness.mutants import mutant
 from harness.mutants.cases import COUPLED, GREEDY_COUNT, GREEDY_TREE, ONE_DRAFT, STREAM, TOP_K, TWO_LAYERS
@@ -106,6 +106,6 @@ class PaddingMatches(PlantedBlock):
         padded = not tree.children(leaf) and tree.depths[leaf] < max(tree.depths)
         if not padded or len(block.tokens) == len(block.path) or block.tokens[-1] != 0 or asked.params.ends(0):
             return block
-        bonus = coins.categorical(law(asked.logits, tree, asked.text, asked.params)[-1])
+        bonus = coins.categorical(target_distribution(asked.logits, tree, asked.text, asked.params)[-1])
         path = [*block.path, len(tree) - 1]
         return replace(block, tokens=[*block.tokens, bonus], accepted=len(path), path=path)

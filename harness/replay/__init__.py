@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
-from eagle2_ref.coins import Unrepeatable
+from harness.enumeration.coins import Unrepeatable
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, Missing, NotApplicable
 from harness.pairs import Pair

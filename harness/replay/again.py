@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eagle2_ref.coins import EnumeratedCoins, KeyedCoins, LazyToken, Unrepeatable, executions, undecided, unfold
+from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
@@ -18,6 +18,7 @@ from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import next_token_law
 from harness.distributions.teacher import load_plain
 from harness.enumeration.boundary import BoundaryCoins
+from harness.enumeration.coins import EnumeratedCoins, LazyToken, Unrepeatable, executions, undecided, unfold
 from harness.implementations import Implementation
 from harness.implementations.engine import AdapterError, BlockTrace, Engine, Missing, Output
 from harness.pairs import Pair, shipped

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from eagle2_ref.coins import Coins, Trail, Unrepeatable, Weights, undecided
+from eagle2_ref.coins import Coins
+from harness.enumeration.coins import Trail, Unrepeatable, Weights, undecided
 from harness.report.words import number
 
 
@@ -126,8 +127,8 @@ class TellingCoins(Coins):
         self.told.append(Draw(self.position, p, token))
         return token
 
-    def aside(self) -> Coins:
-        return self.inner.aside()
+    def split(self) -> Coins:
+        return self.inner.split()
 
 
 def decisive(coins: Sequence[Coin], offset: int) -> Coin | None:

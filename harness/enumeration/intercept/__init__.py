@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from eagle2_ref.coins import Trail
+from harness.enumeration.coins import Trail
 from harness.enumeration.intercept import arithmetic as calls
 from harness.enumeration.intercept import observations as looks
 from harness.enumeration.intercept import sampling_calls as draws

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eagle2_ref.coins import LazyToken, Trail
+from harness.enumeration.coins import LazyToken, Trail
 
 MOST = 1 << 16
 """Whole numbers out of more than this are not decided one by one: they can only be seeds."""

@@ -20,7 +20,7 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.base import Checkpoint
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.drafters.lookup import Lookup
-from eagle2_ref.methods import CHOSEN, METHODS, Family
+from eagle2_ref.methods import CHOSEN, METHODS, MethodSpec
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import Accepted, reject
 from eagle2_ref.sampling import SamplingParams
@@ -142,8 +142,8 @@ class NeedsSmallModel(Budget):
 
 
 @pytest.fixture
-def ghost(monkeypatch: pytest.MonkeyPatch) -> Family:
-    family = Family("ghost", "the <b>ghost</b>", "unwritten", NeedsSmallModel, CHOSEN)
+def ghost(monkeypatch: pytest.MonkeyPatch) -> MethodSpec:
+    family = MethodSpec("ghost", "the <b>ghost</b>", "unwritten", NeedsSmallModel, CHOSEN)
     monkeypatch.setitem(METHODS, "ghost", family)
     return family
 
@@ -202,8 +202,7 @@ def test_divergence_is_measured_on_the_targets_logits(pair: Pair, prompt_file: P
     other = (expected[n] + 1) % 256
     one = divergence("x", prompt, (*expected[:n], other, *expected[n + 1 :]), expected, target)
     assert (one.at, one.emitted, one.expected, one.is_tie) == (n, other, expected[n], False) and 0 < one.noise < 1e-3
-    target.reset()
-    logits = target.prefill([*prompt.tokens, *expected[:n]]).logits[0]
+    logits = target.prefill([target.cache()], [[*prompt.tokens, *expected[:n]]])[0].logits[0]
     assert one.margin == pytest.approx(float(logits[expected[n]] - logits[other]), abs=1e-3)
     assert one.model_copy(update={"margin": one.noise}).is_tie
     shorter = divergence("x", prompt, expected[:2], expected, target)
@@ -251,7 +250,7 @@ EQUAL = {
 @pytest.mark.parametrize("kind", EQUAL)
 def test_equal_budget_of_each_kind_of_method(kind: str) -> None:
     make, expected = EQUAL[kind]
-    family = Family("x", "X", "invented", make, CHOSEN)
+    family = MethodSpec("x", "X", "invented", make, CHOSEN)
     assert at_equal_budget(family, CompareSettings(m=20)) == expected and at_equal_budget(family, CompareSettings(m=0)) is None
 
 
@@ -277,9 +276,11 @@ def session(pair: Pair, settings: CompareSettings) -> Session:
 
 
 def test_arms_share_the_network_but_no_cache(pair: Pair) -> None:
+    coins = SeededCoins(0)
     decoders = [*session(pair, CompareSettings(m=4)).decoders.values()]
     assert len({id(one.target.network) for one in decoders}) == 1
-    assert len({id(one.target.cache) for one in decoders}) == len(decoders)
+    sequences = [one.start([1], SamplingParams(), coins) for one in decoders]
+    assert len({id(one.cache) for one in sequences}) == len(decoders)
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,7 @@ def test_points_of_a_static_tree_end_with_its_size(pair: Pair, monkeypatch: pyte
     monkeypatch.setattr("harness.benchmark.comparison.NODES", (1, 2, 4, 8))
     monkeypatch.setattr("harness.benchmark.budgets.TOKENS", 8)
     monkeypatch.setattr("harness.benchmark.reliability.TOKENS", 16)
-    monkeypatch.setitem(METHODS, "eagle", Family("eagle", "EAGLE", "", FourNodes, CHOSEN))
+    monkeypatch.setitem(METHODS, "eagle", MethodSpec("eagle", "EAGLE", "", FourNodes, CHOSEN))
     prompts = [Prompt("a", "code", "", [1, 2, 3])]
     both = session(pair, CompareSettings(methods=("eagle2", "eagle"), m=0))
     points = [one for one in head_measurements(both, prompts, 0.0) if isinstance(one, BudgetPoint)]

@@ -37,13 +37,13 @@ from harness.benchmark.record import (
     Record,
     StepProfile,
     TuningResult,
-    Value,
     read_bench,
 )
 from harness.benchmark.regression import compare_with
 from harness.benchmark.result_tables import order_table, regression_table
 from harness.benchmark.settings import BenchSettings
 from harness.record.jsonl import Writer
+from harness.record.model import Value
 from properties.meta.benchmark.examples import (
     BATCHES,
     BENCH_FOOTER,

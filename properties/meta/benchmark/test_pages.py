@@ -152,7 +152,7 @@ def rows(table: Table, column: str) -> dict[str, dict[str, Any]]:
     """The rows of a table, by one of their cells, as values by heading."""
     headings = [one.heading.replace("\n", " ") for one in table.columns]
     found = [dict(zip(headings, row, strict=True)) for row in table.rows]
-    return {row[column]: row for row in found}
+    return {str(row[column]): row for row in found}
 
 
 def test_speed_table_has_a_row_for_each_arm() -> None:

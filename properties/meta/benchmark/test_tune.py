@@ -15,7 +15,7 @@ from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from harness.benchmark import calibrate
 from harness.benchmark import tune as tuning
-from harness.benchmark.arms import ReferenceArm, TimedText, independent_copy
+from harness.benchmark.arms import ReferenceArm, TimedText, copy_decoder
 from harness.benchmark.calibrate import likeliest_temperature
 from harness.benchmark.prompts import load_prompts
 from harness.benchmark.record import BudgetTrial, PassLatency, StepProfile, TuningResult
@@ -23,6 +23,7 @@ from harness.benchmark.reliability import binned, reliability
 from harness.benchmark.timing import clock
 from harness.benchmark.tune import PROMPTS, StepCosts, tune, with_thresholds
 from harness.pairs import Prompt, prompts, shipped
+from properties.meta.helpers.drafting import OneSequence
 
 COSTS = StepCosts({1: 2.0, 9: 3.0, 33: 6.0}, {1: 0.2, 9: 0.4}, step=0.5, layer=0.1)
 
@@ -137,17 +138,17 @@ def test_head_logits_along_the_text_are_those_of_the_draft_tree(temperature: flo
     """After a root, and after the next token of the text, where the proposed tree contains it."""
     (prompt,) = some(1)
     params = SamplingParams(temperature=temperature, max_new_tokens=calibrate.TOKENS)
-    new = Decoder(independent_copy(decoder).target).generate(prompt.tokens, params, KeyedCoins(3)).tokens
+    new = Decoder(copy_decoder(decoder).target).generate(prompt.tokens, params, KeyedCoins(3)).tokens
     (first, next_tokens), (second, second_tokens), *_ = calibrate.head_logits(decoder, prompt, temperature, 3)
     assert next_tokens.tolist() == new[1 : 1 + len(first)] and second_tokens.tolist() == new[2 : 2 + len(second)]
-    compared, spare = 0, independent_copy(decoder)
+    compared, spare = 0, copy_decoder(decoder)
     assert isinstance(spare.drafter, Eagle2)
     spare.drafter.budget, text = Budget(8, 2, 72), [*prompt.tokens, *new]
-    features = spare.target.prefill(text).features
+    features = spare.target.prefill([spare.target.cache()], [text])[0].features
     for root in range(0, len(first), 7):
-        spare.drafter.reset()
-        spare.drafter.observe(text[1 : len(prompt.tokens) + root + 1], features[: len(prompt.tokens) + root])
-        tree = spare.drafter.propose(2)
+        one = OneSequence(spare.drafter, text[:1])
+        one.observe(text[1 : len(prompt.tokens) + root + 1], features[: len(prompt.tokens) + root])
+        tree = one.propose(2)
         below = tree.values[tree.children(0)].sort(descending=True).values
         assert torch.allclose(below, first[root].log_softmax(-1).topk(8).values, atol=1e-4)
         if (node := tree.child(0, new[root + 1])) is not None:
@@ -174,7 +175,7 @@ def test_fitted_temperature_calibrates_the_head_on_other_prompts(decoder: Decode
 
 def test_rate_of_a_budget_is_tokens_over_computed_milliseconds(decoder: Decoder) -> None:
     params = SamplingParams(temperature=0.0, max_new_tokens=24)
-    found = tuning.try_budget(independent_copy(decoder), Budget(1, 2, 2), some(3), params, COSTS)
+    found = tuning.try_budget(copy_decoder(decoder), Budget(1, 2, 2), some(3), params, COSTS)
     assert 1 <= found.tau <= 3 and 1 < found.rows <= 3 and found.layers <= 2
     by_hand = found.tau / (COSTS.target_pass(found.rows) + COSTS.step + found.layers * COSTS.tree_layer(1))
     assert found.rate == pytest.approx(by_hand, rel=0.01)

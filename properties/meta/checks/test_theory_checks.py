@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.drafters.eagle2 import Eagle2, Pool
-from eagle2_ref.rules import Accepted, Rule, lacking, reject, sampled, walk, without
+from eagle2_ref.rules import Accepted, Rule, exclude, reject, residual, sampled, walk
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 from harness.implementations import Implementation
 from harness.implementations.reference import Engine
@@ -60,8 +60,8 @@ def test_reached_is_the_product_of_a_path() -> None:
 
 def altered(
     accepts: Callable[[Tensor, Tensor, int], Any] = lambda r, q, x: r[x] / q[x],
-    rest: Callable[[Tensor, Tensor, int], Tensor] = lambda r, q, _x: lacking(r, q),
-    then: Callable[[Tensor, int], Tensor] = without,
+    rest: Callable[[Tensor, Tensor, int], Tensor] = lambda r, q, _x: residual(r, q),
+    then: Callable[[Tensor, int], Tensor] = exclude,
 ) -> Rule:
     """`sampled`, with a part of it changed."""
 
@@ -87,7 +87,7 @@ RIGHT = [sampled, altered()]
 WRONG = {
     "what is refused is drawn from p again": altered(rest=lambda r, _q, _x: r),
     "later siblings are judged as if drawn with replacement": altered(then=lambda q, _x: q),
-    "a draft is kept as if it had been certain": altered(accepts=lambda r, _q, x: r[x], rest=lambda r, _q, x: without(r, x)),
+    "a draft is kept as if it had been certain": altered(accepts=lambda r, _q, x: r[x], rest=lambda r, _q, x: exclude(r, x)),
     "nothing is kept": altered(accepts=lambda _r, _q, _x: 0.0, rest=lambda r, _q, _x: r),
     "everything is kept": altered(accepts=lambda _r, _q, _x: 1.0),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,8 +13,10 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from eagle2_ref.model.network import Rows
+from eagle2_ref.model.cache import KVCache
+from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.model.target import Target
+from eagle2_ref.tree import Tree
 from harness.distributions import teacher
 from harness.distributions.teacher import WAY, Noise, Teacher, load_plain
 from harness.implementations import Implementation, connect
@@ -64,29 +66,38 @@ def test_flips_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sees_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Target._seen
-    monkeypatch.setattr(Target, "_seen", lambda self, ancestors: seen(self, torch.ones_like(ancestors).tril()))
+    plant_mask(monkeypatch, lambda ancestors: torch.ones_like(ancestors).tril())
 
 
 def sees_no_ancestors(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Target._seen
-    monkeypatch.setattr(Target, "_seen", lambda self, ancestors: seen(self, torch.eye(len(ancestors), dtype=torch.bool)))
+    plant_mask(monkeypatch, lambda ancestors: torch.eye(len(ancestors), dtype=torch.bool))
+
+
+def plant_mask(monkeypatch: pytest.MonkeyPatch, changed: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    mask = Target.mask
+
+    def other(self: Target, cache: KVCache, trees: Sequence[Tree]) -> torch.Tensor | None:
+        given = mask(self, cache, trees)
+        n = cache.length
+        return None if given is None else torch.cat([given[..., :n], changed(given[0, :, n:])[None]], dim=-1)
+
+    monkeypatch.setattr(Target, "mask", other)
 
 
 def rows_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
     verify = Target.verify
-    monkeypatch.setattr(Target, "verify", lambda self, tree: shifted(verify(self, tree)))
+    monkeypatch.setattr(Target, "verify", lambda self, caches, trees: [shifted(one) for one in verify(self, caches, trees)])
 
 
-def shifted(rows: Rows) -> Rows:
+def shifted(rows: ModelOutput) -> ModelOutput:
     return replace(rows, logits=rows.logits.roll(-1, 0))
 
 
 def prefix_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     prefill = Target.prefill
 
-    def without_first(self: Target, tokens: Sequence[int]) -> Rows:
-        return prefill(self, [0, *tokens[1:]])
+    def without_first(self: Target, caches: Sequence[KVCache], texts: Sequence[Sequence[int]]) -> list[ModelOutput]:
+        return prefill(self, caches, [[0, *text[1:]] for text in texts])
 
     monkeypatch.setattr(Target, "prefill", without_first)
 

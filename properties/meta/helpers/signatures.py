@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from eagle2_ref.coins import Unrepeatable
 from eagle2_ref.sampling import SamplingParams
 from harness.diagnosis import LIKE, Law, Seen, Signatures, case_of, fit, with_rest
 from harness.distributions.exact import target_law
 from harness.distributions.teacher import load_plain
+from harness.enumeration.coins import Unrepeatable
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, NotApplicable
 from harness.mutants import GALLERY

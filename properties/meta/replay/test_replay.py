@@ -13,10 +13,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from eagle2_ref.coins import Coins, EnumeratedCoins, KeyedCoins, ScriptedCoins, Trail, Unrepeatable, executions
+from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import Rule, reject, walk
 from eagle2_ref.tree import DraftTree
+from harness.enumeration.coins import EnumeratedCoins, Trail, Unrepeatable, executions
 from harness.implementations import connect
 from harness.implementations.reference import Engine
 from harness.pairs import Pair, shipped
