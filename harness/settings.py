@@ -1,8 +1,9 @@
-"""What a run was asked to do: one frozen value, from the command line to every worker."""
+"""Settings of a run: one frozen value that goes from the command line to every worker."""
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,18 @@ ORACLES = ("float64", "float32")
 
 @dataclass(frozen=True)
 class Settings:
-    """impl: the connectable. tape: where to record answers. evidence: folder of counts that are kept from run to run.
-    oracle: dtype in which the target scores sampled texts. known: a list of known failures, see harness/known.py.
+    """Settings of a run.
 
-    only: a chapter, such as LAW, a property of it, LAW-1, or one case, LAW-1[case].
-
-    whole: the run is meant to be complete, so that a property without a result is missing data.
+    Args:
+        impl: connectable string.
+        pair, target, draft: a shipped pair by name, or the folders of checkpoints.
+        tier: quick or full.
+        only: a chapter, such as LAW, a property, LAW-1, or one case, LAW-1[case].
+        tape: file to record answers in.
+        evidence: folder of counts that accumulate from run to run.
+        oracle: dtype in which the target scores sampled texts.
+        whole: the run is complete, so that a property without a result is missing data.
+        known: a list of known failures, see harness/known.py.
     """
 
     impl: str = "ref"
@@ -64,7 +71,7 @@ class Settings:
         return cls(**values)
 
     def unparse(self) -> list[str]:
-        """The command-line options that `parse` reads; defaults are left out."""
+        """The command-line options that `parse` reads, without defaults."""
         default = Settings()
         changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)}
         return [
@@ -73,8 +80,21 @@ class Settings:
             *(word for name, value in changed.items() if name != "impl" for word in ("--judge", f"{name}={value}")),
         ]
 
+    def command(self, only: str = "") -> str:
+        """The command that repeats the run, or one property or case of it."""
+        words = ["eagle2", "verify", self.impl]
+        default = Settings()
+        for name in ("pair", "target", "draft", "tier", "device", "dtype", "oracle", "seed"):
+            value = getattr(self, name)
+            if value != getattr(default, name):
+                # The folders of another machine have other paths, so only their names are given.
+                words += [f"--{name}", Path(value).name if name in ("target", "draft") else str(value)]
+        # A single case is repeated to see its fault: nothing excuses it then.
+        excused = ["--known", Path(self.known).name] if self.known and not only else []
+        return shlex.join([*words, *excused, *(["--only", only] if only else [])])
+
     def absolute(self) -> Settings:
-        """With paths that mean the same in every folder."""
+        """The same settings with absolute paths."""
 
         def whole(path: str) -> str:
             return str(Path(path).resolve()) if path else ""

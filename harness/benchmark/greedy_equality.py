@@ -16,7 +16,7 @@ from harness.pairs import Prompt
 Text = tuple[int, ...]
 
 NOISE_FACTOR = 3
-"""Two orders of arithmetic may each be off by the measured distance and half as much again, as in distributions/teacher.py."""
+"""Two orders of arithmetic may each be off by the measured distance and half as much again, as in distributions/noise.py."""
 
 LIKELIEST = 8
 """The noise is measured on this many likeliest tokens of every position."""

@@ -40,8 +40,8 @@ from harness.report.text import date_and_time, escape_markdown, join_names, join
 BENCH_MARK, COMPARE_MARK = "speed", "family"
 """Names of the sections of the documentation that the commands write with --readme."""
 
-SECTION_FILES = (Path("docs/benchmarks.md"), Path("README.md"))
-"""Files that may hold these sections, relative to the root of the repository."""
+SECTION_FILE = Path("docs/benchmarks.md")
+"""The file with these sections, relative to the root of the repository."""
 
 CUT_OFF = "This run was cut off: the figures are those of the texts that were decoded."
 CUDA_CLOCK = "On this device the clock waits for all launched work, at both ends of every timed text and of every profiled part."
@@ -104,17 +104,6 @@ def bench_answer(record: BenchRecord) -> str:
     return f"{answer[0].upper()}{answer[1:]}." if answer else "No arms were compared."
 
 
-def batch_answer(record: BenchRecord) -> str:
-    """How the speed-up changes with the batch size; empty if no batches were timed."""
-    batches, parts = figures_of(record).batches, []
-    for arm, what in ((SPECULATIVE, "with the head"), (TUNED, "with a tuned budget")):
-        for temperature in dict.fromkeys(one.temperature for one in batches):
-            found = [one for one in batches if (one.arm, one.temperature) == (arm, temperature)]
-            each = join_names([f"{one.ratio:.2f} ({one.texts})" for one in found], len(found))
-            parts += [f"{what} at temperature {temperature:g} {each}"] if found else []
-    return f"Speed as a multiple of the same batch without drafts, by batch size: {'; '.join(parts)}." if parts else ""
-
-
 def bench_settings(record: BenchRecord) -> str:
     """The settings in one line."""
     settings = record.header.settings
@@ -131,9 +120,8 @@ def bench_settings(record: BenchRecord) -> str:
 
 def bench_section(record: BenchRecord) -> str:
     """The section of the documentation, in Markdown."""
-    table = tables.speed_table(record)
-    lines = [*_origin(record, bench_settings(record)), "", *table.markdown(), "", escape_markdown(table.caption, 1200)]
-    return "\n".join([*lines, *(["", escape_markdown(batches, 1200)] if (batches := batch_answer(record)) else [])])
+    found = [tables.speed_table(record), tables.batch_speedup_table(figures_of(record).batches)]
+    return _markdown_section(record, bench_settings(record), [table for table in found if table.rows])
 
 
 def show_bench(record: BenchRecord, console: Console) -> None:
@@ -232,10 +220,10 @@ def order_answer(record: CompareRecord) -> str:
 def _held(checks: Sequence[OrderCheck]) -> str:
     held = sum(one.holds is True for one in checks)
     parts = [f"it holds for {f'all {held}' if held == len(checks) else f'{held} of {len(checks)}'} pairs of neighbours"]
-    for holds, what in ((False, "it fails for"), (None, "undecided are")):
-        pairs = [f"{one.first.title} and {one.second.title}" for one in checks if one.holds is holds]
+    for holds, what in ((False, "fails for"), (None, "is undecided for")):
+        pairs = [f"{one.first.title} > {one.second.title}" for one in checks if one.holds is holds]
         parts += [f"{what} {join_names(pairs, len(pairs))}"] if pairs else []
-    return ", ".join(parts)
+    return join_names(parts)
 
 
 def greedy_answer(record: CompareRecord) -> str:
@@ -280,19 +268,9 @@ def compare_settings(record: CompareRecord) -> str:
 
 def compare_section(record: CompareRecord) -> str:
     """The section of the documentation, in Markdown."""
-    own, equal = tables.own_options_table(record), tables.equal_budget_table(record)
-    blocks = [
-        _origin(record, compare_settings(record)),
-        own.markdown(),
-        [escape_markdown(own.caption, 1200)],
-        *([[escape_markdown(equal.caption, 1200)], equal.markdown()] if equal.rows else []),
-        *(
-            [escape_markdown(said, 2400)]
-            for said in (left_out_answer(record), order_answer(record), greedy_answer(record))
-            if said
-        ),
-    ]
-    return "\n\n".join("\n".join(lines) for lines in blocks)
+    found = [table for table in (tables.own_options_table(record), tables.equal_budget_table(record)) if table.rows]
+    answers = (left_out_answer(record), order_answer(record), greedy_answer(record))
+    return _markdown_section(record, compare_settings(record), found, answers)
 
 
 def show_comparison(record: CompareRecord, console: Console) -> None:
@@ -312,18 +290,13 @@ def write_page(page: Page, out: Path) -> Path:
     return layout.write(page, out, files=True)[0]
 
 
-def write_section(section: str, mark: str, files: Iterable[Path] = SECTION_FILES) -> Path:
-    """Write a section into the file that has its two marks, and return the path of the file.
-
-    Raises:
-        BadInput: no file has both marks exactly once.
-    """
-    texts = {file: file.read_text(encoding="utf-8") for file in files if file.is_file()}
-    for file, text in texts.items():
-        if f"<!-- {mark} -->" in text:
-            return write_atomic(file, replace_section(text, section, mark, file))
-    names = " or ".join(map(str, files))
-    raise BadInput(f"no section <!-- {mark} --> in {names}", "run it from the root of the repository")
+def write_section(section: str, mark: str, file: Path = SECTION_FILE) -> Path:
+    """Write a section of a file between its two marks, and return the path of the file."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"no file {file}: {error.strerror}", "run the command in the root of the repository") from None
+    return write_atomic(file, replace_section(text, section, mark, file))
 
 
 def replace_section(text: str, section: str, mark: str, file: Path) -> str:
@@ -404,9 +377,15 @@ def _reliability_plots(record: BenchRecord | CompareRecord) -> Iterator[Block]:
             yield plots.reliability_plot(found)
 
 
-def _origin(record: BenchRecord | CompareRecord, settings: str) -> list[str]:
+def _markdown_section(
+    record: BenchRecord | CompareRecord, settings: str, found: Iterable[Table], answers: Iterable[str] = ()
+) -> str:
+    """Settings and machine, then each table with its caption, then sentences."""
     machine = f"{machine_line(record.header)}; {record.header.started[:10]}."
-    return [escape_markdown(settings, 600), escape_markdown(machine, 600)]
+    blocks = [f"{escape_markdown(settings, 600)}\n{escape_markdown(machine, 600)}"]
+    for table in found:
+        blocks += ["\n".join(table.markdown()), escape_markdown(table.caption, 1200)]
+    return "\n\n".join([*blocks, *(escape_markdown(answer, 2400) for answer in answers if answer)])
 
 
 def _show_tables(record: Record, found: Sequence[Table], console: Console) -> None:  # type: ignore[type-arg]

@@ -145,6 +145,18 @@ def batch_table(batches: Sequence[BatchFigures]) -> Table:
     return _table(headings, rows, _ours(batches), caption="× vanilla: speed as a multiple of the same batch without drafts.")
 
 
+def batch_speedup_table(batches: Sequence[BatchFigures]) -> Table:
+    """Speed-ups only: one row per batch size, one column per arm and temperature."""
+    ratios = {(one.texts, one.arm, one.temperature): one.ratio for one in batches if one.arm != VANILLA}
+    columns = list(dict.fromkeys((arm, temperature) for _, arm, temperature in ratios))
+    rows = [
+        (str(size), *(f"{ratio:.2f}" if (ratio := ratios.get((size, *column))) else "" for column in columns))
+        for size in dict.fromkeys(size for size, _, _ in ratios)
+    ]
+    headings = ("batch size", *(f"{arm}, T = {temperature:g}" for arm, temperature in columns))
+    return _table(headings, rows, caption="Speed as a multiple of the same batch without drafts.")
+
+
 def step_table(profiles: Sequence[StepProfile]) -> Table:
     """Milliseconds of a step, and the share of each part."""
     rows = [

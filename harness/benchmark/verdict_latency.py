@@ -9,9 +9,8 @@ from typing import Any
 from harness.benchmark.record import VerdictLatency
 from harness.benchmark.settings import BenchSettings
 from harness.benchmark.timing import Clock, Stopwatch
-from harness.distributions.campaign import PER_CALL, Bet, Plan, shard, starts
-from harness.distributions.oracle import Oracle
-from harness.distributions.teacher import load_plain
+from harness.distributions.campaign import TEXTS_PER_CALL, Plan, SequentialTest, sample_shard, short_prompts
+from harness.distributions.scoring import TargetScorer, load_target
 from harness.implementations import connect
 from harness.pairs import Pair, Prompt, shipped
 
@@ -40,27 +39,27 @@ def verdict_latencies(settings: BenchSettings, pair: Pair, prompts: Sequence[Pro
     """Every decoder, on the pair of the run and on a toy pair."""
     toy, texts = shipped("dice8"), [prompt.tokens for prompt in prompts]
     own = CampaignPlan.of(pair, texts, new=48, tokens=1_500, k=settings.k, depth=settings.depth, m=settings.m)
-    for plan in (own, CampaignPlan.of(toy, starts(toy.vocab_size), new=20, tokens=4_000, k=3, depth=4, m=10)):
+    for plan in (own, CampaignPlan.of(toy, short_prompts(toy.vocab_size), new=20, tokens=4_000, k=3, depth=4, m=10)):
         for decoder in DECODERS:
             yield verdict_latency(decoder, plan, settings, clock)
 
 
 def verdict_latency(decoder: str, plan: CampaignPlan, settings: BenchSettings, clock: Clock) -> VerdictLatency:
     """Time one campaign until its verdict. Loading and the first text are not included."""
-    oracle = Oracle(load_plain(plan.pair, "float64", settings.device), noise=0.0)
-    options: dict[str, Any] = {"dtype": settings.dtype, "device": settings.device, "batch": PER_CALL, **plan.budget}
+    scorer = TargetScorer(load_target(plan.pair, "float64", settings.device))
+    options: dict[str, Any] = {"dtype": settings.dtype, "device": settings.device, "batch": TEXTS_PER_CALL, **plan.budget}
     engine = connect(decoder).open(plan.pair, **options)
-    shard(engine, oracle, plan.plan, settings.seed, range(1))
-    watch, test = Stopwatch(clock), Bet(oracle, plan.plan, settings.seed, plan.tokens)
+    sample_shard(engine, scorer, plan.plan, settings.seed, range(1))
+    watch, test = Stopwatch(clock), SequentialTest(scorer, plan.plan, settings.seed, plan.tokens)
     watch.time(engine.raw, "generate", "decoding")
-    watch.time(oracle, "logits", "scoring")
+    watch.time(scorer, "logits", "scoring")
     begun = clock()
-    found = test.sample(engine)
+    found = test.run(engine)
     return VerdictLatency(
         decoder=decoder,
         pair=plan.pair.name,
         verdict="fault" if found.fault else "inconclusive" if found.extend else "pass",
-        texts=int(test.sums.sequences),
+        texts=int(test.counts.sequences),
         tokens=found.tokens,
         seconds=clock() - begun,
         **watch.seconds,

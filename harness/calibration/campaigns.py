@@ -15,7 +15,7 @@ from harness.calibration.faults import FAULTS
 from harness.calibration.observe import LENGTH, Oracle, joined, running, sample, tally, zero
 from harness.calibration.worlds import PROCESSINGS, Floats, World
 from harness.statistics.diagnostics import child, ks, neyman, score, tails
-from harness.statistics.eprocess import FAULT, Counts, Strand, average, components
+from harness.statistics.eprocess import FAULT, Counts, PitSequence, log10_average, log10_components
 
 CAMPAIGNS, LOOKS, TEXTS = 64, 32, 8
 """Of a shard of correct decoders: campaigns, looks at the evidence of each, texts from one look to the next."""
@@ -50,8 +50,8 @@ class Correct:
         rng = np.random.default_rng([1, self.vocab, self.number])
         strands = sample(oracle, rule(), CAMPAIGNS * LOOKS * TEXTS, rng)
         sums = running(tally(strands, CAMPAIGNS, LOOKS))
-        each = components(sums)
-        highest = {name: log10.max(axis=1) for name, log10 in (each | {"average": average(each)}).items()}
+        each = log10_components(sums)
+        highest = {name: log10.max(axis=1) for name, log10 in (each | {"average": log10_average(each)}).items()}
         return {
             "campaigns": CAMPAIGNS,
             "tokens": CAMPAIGNS * LOOKS * TEXTS * LENGTH,
@@ -67,15 +67,15 @@ def at_least(values: Floats, thresholds: Any) -> list[int]:
     return [int(n) for n in (values[:, None] >= np.asarray(thresholds)).sum(axis=0)]
 
 
-def p_values(strands: Strand) -> dict[str, list[float]]:
+def p_values(strands: PitSequence) -> dict[str, list[float]]:
     """Those of every diagnostic, on every SAMPLE texts."""
     samples = len(strands.u) // SAMPLE
     sums = tally(strands, samples, 1)
     found: dict[str, list[float]] = {}
     for i in range(samples):
-        one = Strand(**{f.name: getattr(strands, f.name)[i * SAMPLE : (i + 1) * SAMPLE] for f in fields(Strand)})
+        one = PitSequence(**{f.name: getattr(strands, f.name)[i * SAMPLE : (i + 1) * SAMPLE] for f in fields(PitSequence)})
         own = Counts(**{name: array[i, 0] for name, array in sums.arrays().items()})
-        u, hit, mass = one.u.ravel(), one.hit.ravel(), one.mass.ravel()
+        u, hit, mass = one.u.ravel(), one.is_child.ravel(), one.child_mass.ravel()
         each = {"Kolmogorov-Smirnov": ks(u), "Neyman": neyman(u), "score": score(own), "child": child(hit, mass)} | tails(own)
         for name, p_value in each.items():
             found.setdefault(name, []).extend([p_value] if p_value is not None else [])
@@ -132,7 +132,7 @@ class Race:
         """Take the counts [runs, looks] of further texts, and note who reached what."""
         after = running(new)
         sums = replace(after, **{name: array + self.sums.arrays()[name] for name, array in after.arrays().items()})
-        each = components(sums) | {"support": np.where(sums.impossible > 0, np.inf, -np.inf)}
+        each = log10_components(sums) | {"support": np.where(sums.impossible > 0, np.inf, -np.inf)}
         told = {name: np.zeros_like(log10) if name in TRACED else log10 for name, log10 in each.items()}
         evidence = {"traced": combined(each), "black box": combined(told)}
         for look in range(new.tokens.shape[1]):
@@ -154,4 +154,4 @@ class Race:
 def combined(each: dict[str, Floats]) -> Floats:
     """What the verdict rests on: the average of the bets, unless the support has been left."""
     bets = {name: log10 for name, log10 in each.items() if name != "support"}
-    return np.maximum(average(bets), each["support"])
+    return np.maximum(log10_average(bets), each["support"])

@@ -9,8 +9,8 @@ import numpy as np
 
 from harness.calibration.observe import zero
 from harness.calibration.worlds import Floats
-from harness.statistics.bounds import edge_distance, inversion, rank_cdf, support, weissman
-from harness.statistics.eprocess import FAULT, WIDTHS, average, components, visible
+from harness.statistics.bounds import chi_square_bound, dkw_bound, edge_distance, impossible_token_bound, weissman_bound
+from harness.statistics.eprocess import FAULT, WIDTHS, detectable_deviation, log10_average, log10_components
 
 LEVEL = 0.98
 """At which the bounds are asked for here: a level whose misses can be counted."""
@@ -55,12 +55,12 @@ def deviating(law: Floats, distance: float) -> Floats:
 
 def covers_weissman(case: Covered, rng: np.random.Generator) -> bool:
     law, true = case.laws
-    return weissman(rng.multinomial(case.n, true), law, LEVEL).value >= case.deviation
+    return weissman_bound(rng.multinomial(case.n, true), law, LEVEL).value >= case.deviation
 
 
 def covers_inversion(case: Covered, rng: np.random.Generator) -> bool:
     law, true = case.laws
-    return inversion(rng.multinomial(case.n, true), law, LEVEL).value >= case.deviation
+    return chi_square_bound(rng.multinomial(case.n, true), law, LEVEL).value >= case.deviation
 
 
 def covers_rank_cdf(case: Covered, rng: np.random.Generator) -> bool:
@@ -69,18 +69,18 @@ def covers_rank_cdf(case: Covered, rng: np.random.Generator) -> bool:
     u = np.sort(((1 + a) - np.sqrt((1 + a) ** 2 - 4 * a * rng.random(case.n))) / (2 * a))
     steps = np.arange(case.n + 1) / case.n
     distance = max((steps[1:] - u).max(), (u - steps[:-1]).max())
-    return rank_cdf(float(distance), case.n, LEVEL).value >= case.deviation
+    return dkw_bound(float(distance), case.n, LEVEL).value >= case.deviation
 
 
 def covers_edges(case: Covered, rng: np.random.Generator) -> bool:
     """The same distance where only counts by bin are known: of the distribution functions at the edges of bins."""
     law, true = case.laws
     truth = float(abs(np.cumsum(true - law)).max())
-    return rank_cdf(edge_distance(rng.multinomial(case.n, true), law), case.n, LEVEL).value >= truth
+    return dkw_bound(edge_distance(rng.multinomial(case.n, true), law), case.n, LEVEL).value >= truth
 
 
 def covers_support(case: Covered, rng: np.random.Generator) -> bool:
-    return support(int(rng.binomial(case.n, case.deviation)), case.n, LEVEL).value >= case.deviation
+    return impossible_token_bound(int(rng.binomial(case.n, case.deviation)), case.n, LEVEL).value >= case.deviation
 
 
 COVERS = {
@@ -105,15 +105,15 @@ CASES = (
 
 @dataclass(frozen=True)
 class Promised:
-    """How often a decoder that deviates by what `visible` promises to see is convicted, in n tokens."""
+    """How often a decoder that deviates by what `detectable_deviation` promises to see is convicted, in n tokens."""
 
     n: int
     times: int
 
     def run(self) -> dict[str, Any]:
-        deviation = visible(self.n).value
+        deviation = detectable_deviation(self.n).value
         rng = np.random.default_rng([4, self.n])
         histograms = rng.multinomial(self.n, deviating(WIDTHS, deviation), self.times)
         sums = replace(zero(self.times), histogram=histograms)
-        convicted = int((average(components(sums)) >= np.log10(FAULT)).sum())
+        convicted = int((log10_average(log10_components(sums)) >= np.log10(FAULT)).sum())
         return vars(self) | {"deviation": deviation, "convicted": convicted, "power": 0.9}

@@ -10,8 +10,8 @@ import numpy as np
 
 from harness.calibration.decoders import NONE, Reject, Written, write
 from harness.calibration.worlds import Bools, Floats, Ints, World
-from harness.statistics.eprocess import EDGES, GRID, OFFSETS, TILTS, WIDTHS, Counts, Strand, child_factors
-from harness.statistics.pit import strand
+from harness.statistics.eprocess import EDGES, GRID, OFFSETS, TILTS, WIDTHS, Counts, PitSequence, child_factors
+from harness.statistics.pit import pit_sequence
 
 LENGTH = 32
 """Tokens of a text."""
@@ -35,19 +35,19 @@ class Oracle:
     def of(cls, world: World) -> Oracle:
         """Read off the instrument's own strand of each law's likeliest token."""
         zeros = np.zeros(len(world.target.p), int)
-        first = strand(world.target.p, zeros, zeros)
+        first = pit_sequence(world.target.p, zeros, zeros)
         log = np.log(first.p)
         return cls(world, first.score - log, first.variance, np.array(TILTS) * log[:, None] - first.tilt)
 
-    def strands(self, written: Written, rng: np.random.Generator) -> Strand:
-        """As harness.statistics.pit.strand, with a leading axis for texts: fields are [B, T] and [B, T, L]."""
+    def strands(self, written: Written, rng: np.random.Generator) -> PitSequence:
+        """As harness.statistics.pit.pit_sequence, with a leading axis for texts: fields are [B, T] and [B, T, L]."""
         world, kind, tokens = self.world, self.world.kind(written.texts), written.tokens
         rank = world.rank(written.texts, tokens)
         p = world.target.p[kind, rank]
         log = np.log(np.where(p > 0, p, 1))
         offered = written.children != NONE
         mass = np.where(offered, world.p(written.texts[..., None], np.maximum(written.children, 0)), 0).sum(axis=-1)
-        return Strand(
+        return PitSequence(
             u=np.clip(world.target.before(kind, rank) + rng.random(p.shape) * p, 0, 1),
             p=p,
             tilt=np.array(TILTS) * log[..., None] - self.partition[kind],
@@ -55,24 +55,24 @@ class Oracle:
             variance=self.variance[kind],
             offset=written.offset,
             leaf=(~offered.any(axis=-1)).astype(int),
-            hit=(written.children == tokens[..., None]).any(axis=-1).astype(int),
-            mass=np.minimum(mass, 1),
+            is_child=(written.children == tokens[..., None]).any(axis=-1).astype(int),
+            child_mass=np.minimum(mass, 1),
         )
 
 
-def sample(oracle: Oracle, rule: Reject, texts: int, rng: np.random.Generator) -> Strand:
+def sample(oracle: Oracle, rule: Reject, texts: int, rng: np.random.Generator) -> PitSequence:
     """The strands of so many fresh texts of LENGTH tokens."""
     starts = rng.integers(0, 2**64, texts, dtype=np.uint64)
     chunks = (starts[i : i + CHUNK] for i in range(0, texts, CHUNK))
     return joined([oracle.strands(write(oracle.world, rule, chunk, LENGTH, rng), rng) for chunk in chunks])
 
 
-def joined(parts: Sequence[Strand]) -> Strand:
+def joined(parts: Sequence[PitSequence]) -> PitSequence:
     """The texts of one after those of the other."""
-    return Strand(*(np.concatenate(column) for column in zip(*(vars(part).values() for part in parts), strict=True)))
+    return PitSequence(*(np.concatenate(column) for column in zip(*(vars(part).values() for part in parts), strict=True)))
 
 
-def tally(strands: Strand, campaigns: int, looks: int) -> Counts:
+def tally(strands: PitSequence, campaigns: int, looks: int) -> Counts:
     """As harness.statistics.eprocess.counts, for the texts of many campaigns in order: fields get the axes [campaigns, looks].
 
     Row b of the strands belongs to group b // (texts a look); what is paired over texts is paired within a look.
@@ -85,7 +85,9 @@ def tally(strands: Strand, campaigns: int, looks: int) -> Counts:
     stratum = np.minimum(strands.offset, OFFSETS - 1)
     same = group[1:] == group[:-1]
     first, second = consecutive(strands.offset == 0)
-    factors = np.where(possible[..., None], child_factors(strands.hit.ravel(), strands.mass.ravel()).reshape(*bins.shape, -1), 0)
+    factors = np.where(
+        possible[..., None], child_factors(strands.is_child.ravel(), strands.child_mass.ravel()).reshape(*bins.shape, -1), 0
+    )
     one = np.where(possible, 1, NONE)
     sums = {
         "tokens": np.bincount(group.ravel(), minlength=groups) * strands.u.shape[1],

@@ -41,7 +41,7 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Folder of record and page; by default reports/latest/bench.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this folder again.")] = None,
     readme: Annotated[
-        Path | None, typer.Option(help="Measure nothing: write the documentation's section from this record.")
+        Path | None, typer.Option(help="Measure nothing: write the section of docs/benchmarks.md from this record.")
     ] = None,
     counts: Annotated[bool, typer.Option("--counts", help="Only count, and write reports/bench/counts.json again.")] = False,
 ) -> None:

@@ -41,7 +41,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder of record and page; by default reports/latest/compare.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this folder again.")] = None,
     readme: Annotated[
-        Path | None, typer.Option(help="Measure nothing: write the documentation's section from this record.")
+        Path | None, typer.Option(help="Measure nothing: write the section of docs/benchmarks.md from this record.")
     ] = None,
 ) -> None:
     """Compare methods on the same network and prompts: tokens per target pass, cost of drafting, and speed."""

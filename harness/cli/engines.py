@@ -64,7 +64,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="File or directory to write.")],
 ) -> None:
     """Write a checkpoint in the format of another engine."""
-    from harness.implementations.command import ADAPTERS
+    from harness.implementations.process import ADAPTERS
     from harness.implementations.ready import READY
 
     if not (source / "config.json").is_file():

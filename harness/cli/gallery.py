@@ -30,9 +30,9 @@ def mutants(
     sign: Annotated[bool, typer.Option("--sign", help="Keep what every mutant does for the diagnosis of faults.")] = False,
 ) -> None:
     """Put every mutant and every control before the properties. Exit code 1 if a mutant survives or a control dies."""
-    from properties.meta.helpers.matrix import matrix
+    from harness.kill_matrix.matrix import run_matrix
 
-    raise typer.Exit(matrix([name for name in only.split(",") if name], check, quick, out, jobs or os.cpu_count() or 1, sign))
+    raise typer.Exit(run_matrix([name for name in only.split(",") if name], check, quick, out, jobs or os.cpu_count() or 1, sign))
 
 
 @app.command(
@@ -61,17 +61,19 @@ def unedited(
     """Enumerate decoders that are not ours, as they are installed: transformers' ways of generating, and a published rule."""
     from rich.console import Console
 
-    from harness.enumeration.third_party import seen, seen_rule
+    from harness.enumeration.third_party import enumerate_modes, enumerate_rule_sizes
     from harness.environment import versions
     from harness.files import write_atomic
     from harness.implementations.published import published_rule
     from harness.report.unedited import summary
 
     console, found = Console(highlight=False), []
-    rule = seen_rule(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
+    rule = enumerate_rule_sizes(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
     with console.status("enumerating") as status:
-        told = seen(new_tokens=new_tokens, progress=lambda n, mass: status.update(f"{n} executions, {mass:.0%} of the law"))
-        for one in itertools.chain(told, rule):
+        modes = enumerate_modes(
+            new_tokens=new_tokens, progress=lambda n, mass: status.update(f"{n} executions, {mass:.0%} of the law")
+        )
+        for one in itertools.chain(modes, rule):
             found.append(one)
             said = f"{one.mode}: {one.executions} executions, total variation {one.distance:.2g}, {one.seconds:.1f} s"
             console.print(said, soft_wrap=True)

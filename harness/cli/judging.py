@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -173,23 +174,24 @@ def run(settings: Settings, jobs: str, report: bool = True) -> int:
     import pytest
 
     from harness import known
-    from harness.catalogue import CHAPTERS
-    from harness.lasting import lasting
+    from harness.catalogue import folders
 
-    with lasting():
-        from harness.implementations import connect
-        from harness.pairs import find_pair
-        from harness.record.model import read_record
-        from harness.terminal import show_record
+    chapters = folders()  # before the implementation: its folder may hold packages of the same names
+    from harness.implementations import connect
+    from harness.pairs import find_pair
+    from harness.record.model import read_record
+    from harness.terminal import show_record
 
-        # What is wrong with the words of the command is told here, before pytest starts.
-        pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-        connect(settings.impl).check(pair, settings.dtype, settings.device)
+    # Wrong arguments are reported before pytest starts.
+    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
+    connect(settings.impl).check(pair, settings.dtype, settings.device)
+    # The imported modules are never freed. Frozen, they are not traversed again by every garbage collection.
+    gc.freeze()
     known.read(settings.known)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
-    # The folder one stands in, or the one around the environment, is another project: its settings and conftest are not read.
-    alone = ["-c", os.devnull, f"--rootdir={CHAPTERS.parent}", f"--confcutdir={CHAPTERS}"]
-    arguments = [str(CHAPTERS), *alone, *quiet, "-n", jobs, *settings.unparse()]
+    # Settings and conftest files of the current folder, or around the environment, belong to other projects and are not read.
+    alone = ["-c", os.devnull, f"--rootdir={chapters[0].parent}", f"--confcutdir={chapters[0]}"]
+    arguments = [*map(str, chapters), *alone, *quiet, "-n", jobs, *settings.unparse()]
     status = pytest.main(arguments)
     path = Path(settings.out) / "record.jsonl"
     if status == pytest.ExitCode.USAGE_ERROR:

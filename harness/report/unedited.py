@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.enumeration.third_party import Seen
+from harness.enumeration.third_party import EnumeratedDecoder
 from harness.report.summary import text
 from harness.report.words import number, seconds
 
 
-def summary(found: Sequence[Seen], versions: Mapping[str, str], command: str) -> str:
+def summary(found: Sequence[EnumeratedDecoder], versions: Mapping[str, str], command: str) -> str:
     """A row for each way of decoding: what it promises, and the total variation between what it emits and the target's law."""
     rows = [
         f"| {text(one.mode)} | {'lossless' if one.lossless else 'lossy'} | {one.executions:,} | {seconds(one.seconds)} |"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.record.model import Excuse, Likeness, Record, Statement, Verdict, Witness
-from harness.statistics.budget import RUNS_A_DAY, Family
+from harness.statistics.budget import RUNS_A_DAY, ErrorBudget
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def statement(said: Statement) -> list[tuple[str, str]]:
 
 def false_alarm(probability: float) -> str:
     """The error budget of a run, for somebody who has such a run every time the code changes."""
-    century = Family(1, probability).a_century
+    century = ErrorBudget(1, probability).per_century
     often = f"once in {float(f'{100 / century:.2g}'):,.10g} years" if century > 0 else "never"
     return (
         f"A correct implementation is called a fault by such a run with probability at most {number(probability)};"

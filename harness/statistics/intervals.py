@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
-Array: TypeAlias = NDArray[Any]
+from harness.statistics import Array
 
 RESAMPLES = 10_000
 SEED = 0

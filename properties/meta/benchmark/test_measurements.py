@@ -28,8 +28,8 @@ from harness.benchmark.settings import BenchSettings
 from harness.benchmark.step_profile import step_profile
 from harness.benchmark.timing import Stopwatch
 from harness.benchmark.verdict_latency import CampaignPlan
-from harness.distributions.campaign import LONGEST, PER_CALL, ROUND, starts
-from harness.distributions.oracle import Oracle
+from harness.distributions.campaign import MAX_PROMPT, TEXTS_PER_CALL, TEXTS_PER_LOOK, short_prompts
+from harness.distributions.scoring import TargetScorer
 from harness.implementations import reference
 from harness.implementations.engine import Engine
 from harness.pairs import Pair, Prompt, shipped
@@ -212,7 +212,7 @@ def test_bandwidth_counts_bytes_read_and_written(monkeypatch: pytest.MonkeyPatch
 # --- time to a verdict ----------------------------------------------------------------------------------------------------
 
 COIN = shipped("coin4")
-PLAN = CampaignPlan.of(COIN, starts(COIN.vocab_size), new=12, tokens=600, k=2, depth=3, m=5)
+PLAN = CampaignPlan.of(COIN, short_prompts(COIN.vocab_size), new=12, tokens=600, k=2, depth=3, m=5)
 
 
 def time_verdict(decoder: str = "ref", plan: CampaignPlan = PLAN, clock: Callable[[], float] | None = None) -> Any:
@@ -222,8 +222,8 @@ def time_verdict(decoder: str = "ref", plan: CampaignPlan = PLAN, clock: Callabl
 def test_time_to_a_verdict_is_divided_between_decoder_target_and_harness() -> None:
     """A call of the decoder and the passes over its texts take one tick each, with one tick between them."""
     found = time_verdict()
-    assert (found.verdict, found.texts, found.tokens) == ("pass", ROUND, 12 * ROUND)
-    calls = ROUND / PER_CALL
+    assert (found.verdict, found.texts, found.tokens) == ("pass", TEXTS_PER_LOOK, 12 * TEXTS_PER_LOOK)
+    calls = TEXTS_PER_LOOK / TEXTS_PER_CALL
     assert (found.decoding, found.scoring, found.seconds) == (calls, calls, 4 * calls + 1)
     assert found.harness_share == pytest.approx(1 - 4 / 9)
 
@@ -232,9 +232,9 @@ def test_time_to_a_verdict_is_divided_between_decoder_target_and_harness() -> No
     ("owner", "name", "part"),
     [
         (reference.Engine, "generate", "decoding"),
-        (Oracle, "logits", "scoring"),
-        (Oracle, "_law", "harness"),
-        (Engine, "_check", "harness"),
+        (TargetScorer, "logits", "scoring"),
+        (TargetScorer, "_law", "harness"),
+        (Engine, "_validate", "harness"),
     ],
 )
 def test_slow_part_has_the_largest_share(owner: type, name: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,4 +261,4 @@ def test_campaigns_run_on_the_pair_and_on_a_toy(monkeypatch: pytest.MonkeyPatch)
     found: list[Any] = list(verdict_latency.verdict_latencies(BenchSettings(k=2, depth=2, m=4), COIN, prompts, ticking()))
     decoders, plans = zip(*found, strict=True)
     assert decoders == verdict_latency.DECODERS * 2 and [plan.pair.name for plan in plans] == ["coin4"] * 2 + ["dice8"] * 2
-    assert plans[0].plan.prompts == [[1] * LONGEST] * 3 and plans[0].budget == {"k": 2, "depth": 2, "m": 4}
+    assert plans[0].plan.prompts == [[1] * MAX_PROMPT] * 3 and plans[0].budget == {"k": 2, "depth": 2, "m": 4}

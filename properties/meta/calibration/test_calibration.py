@@ -28,7 +28,7 @@ from harness.calibration.worlds import BUDGETS, Floats, Texts, World, follow
 from harness.statistics import pit
 from harness.statistics.bounds import Bound
 from harness.statistics.chisquare import goodness
-from harness.statistics.eprocess import WIDTHS, Counts, Strand, counts, visible
+from harness.statistics.eprocess import WIDTHS, Counts, PitSequence, detectable_deviation
 
 COMMITTED = Path(__file__).parents[3] / "reports" / "calibration"
 
@@ -136,7 +136,7 @@ def test_counts_in_lockstep_are_the_instruments() -> None:
     sums = tally(strands, 2, 3)
     assert sums.impossible.sum() > 0
     for group in range(6):
-        own = counts([row(strands, 4 * group + i) for i in range(4)]).arrays()
+        own = Counts.of([row(strands, 4 * group + i) for i in range(4)]).arrays()
         for name, array in sums.arrays().items():
             np.testing.assert_allclose(array[group // 3, group % 3], own[name], err_msg=name)
 
@@ -149,13 +149,13 @@ def test_strands_in_lockstep_are_the_instruments() -> None:
         p = here.p(written.texts[i, :, None], np.arange(64)[None])
         children = [[int(x) for x in offered if x != NONE] for offered in written.children[i]]
         leaves = np.array([not offered for offered in children])
-        own = pit.strand(p, written.tokens[i], v[i], written.offset[i], leaves, children)
+        own = pit.pit_sequence(p, written.tokens[i], v[i], written.offset[i], leaves, children)
         for name, array in vars(own).items():
             np.testing.assert_allclose(getattr(strands, name)[i], array, atol=1e-9, err_msg=name)
 
 
-def row(strands: Strand, i: int) -> Strand:
-    return Strand(**{f.name: getattr(strands, f.name)[i] for f in fields(Strand)})
+def row(strands: PitSequence, i: int) -> PitSequence:
+    return PitSequence(**{f.name: getattr(strands, f.name)[i] for f in fields(PitSequence)})
 
 
 # --- the report can turn red ------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_evidence_that_was_fitted_to_its_data_breaks_the_promise(monkeypatch: py
         ratio = np.log(np.where(n > 0, n, 1) / np.where(n > 0, total * WIDTHS, 1))
         return {"histogram": (n * ratio).sum(axis=-1) / np.log(10)}
 
-    monkeypatch.setattr(campaigns, "components", fitted)
+    monkeypatch.setattr(campaigns, "log10_components", fitted)
     figures = calibration(Correct(8, 0))
     assert not report.false_alarms(figures, 20.0).held
     assert not report.false_alarms(figures, 100.0).held
@@ -201,15 +201,15 @@ def test_an_impossible_token_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -
 def test_a_bound_that_is_too_small_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Covered("rank CDF", 1, 2000, 0.03, 100)
     assert report.bounds(calibration(case)).held
-    monkeypatch.setattr(coverage, "rank_cdf", lambda distance, *_: Bound(0.9 * distance, True, ""))
+    monkeypatch.setattr(coverage, "dkw_bound", lambda distance, *_: Bound(0.9 * distance, True, ""))
     assert not report.bounds(calibration(case)).held
 
 
 def test_a_promise_that_is_too_large_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Promised(8192, 400)
     assert report.sight(calibration(case)).held
-    seen = visible(8192).value
-    monkeypatch.setattr(coverage, "visible", lambda _n: Bound(0.8 * seen, False, ""))
+    seen = detectable_deviation(8192).value
+    monkeypatch.setattr(coverage, "detectable_deviation", lambda _n: Bound(0.8 * seen, False, ""))
     assert not report.sight(calibration(case)).held
 
 
@@ -286,4 +286,3 @@ def test_the_committed_calibration_keeps_every_promise() -> None:
 def test_the_committed_summary_is_that_of_the_record() -> None:
     committed = Calibration.read(COMMITTED / run.RECORD)
     assert (COMMITTED / "summary.md").read_text(encoding="utf-8") == report.summary(committed)
-    assert (COMMITTED / "index.html").exists()

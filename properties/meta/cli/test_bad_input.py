@@ -118,7 +118,7 @@ BROKEN = {
     "Hangs": ("while True: pass", "the implementation hung"),
     "TooFewAnswers": ("return [[0]]", "returned 1 answers for 3 prompts"),
     "TooFewTokens": ("return [[0] for p in prompts]", "without an end-of-text token"),
-    "TooManyTokens": ("return [[0] * 99 for p in prompts]", "at most 1 were asked for"),
+    "TooManyTokens": ("return [[0] * 99 for p in prompts]", "at most 1 were requested"),
     "OutOfVocabulary": ("return [[4] * p['max_new_tokens'] for p in params]", "has token 4; the vocabulary is 0 to 3"),
     "Words": ("return ['text' for p in prompts]", "not a list of token ids"),
 }

@@ -16,14 +16,16 @@ from typer.testing import CliRunner
 from eagle2_ref.errors import BadInput
 from harness.cli import app
 from harness.implementations import connect
-from harness.implementations.command import SERVE, Process, schema
 from harness.implementations.engine import AdapterError, NotApplicable
+from harness.implementations.process import SERVE, EngineProcess
+from harness.implementations.protocol import schema
 from harness.implementations.ready import READY
 from harness.pairs import FIXTURES, Pair, shipped
 from harness.verdict import BROKEN
-from properties.cells import SAMPLED
+from properties.cases import SAMPLED
+from properties.meta.helpers.checks import result_of
 from properties.meta.helpers.command import eagle2
-from properties.meta.helpers.run_check import heard
+from properties.test_law_sampled import first_tokens_of_samples
 
 COIN4 = shipped("coin4")
 ASKED = {"temperature": 1.0, "max_new_tokens": 3}
@@ -59,7 +61,7 @@ def test_what_it_is(tmp_path: Path) -> None:
     found = connect(written(tmp_path, "return [[0] * 3]", told))
     assert found.version == "written 1.0" and sorted(found.capabilities) == ["temperature", "top_k"]
     assert found.takes("depth") and not found.takes("width")
-    assert (found.checkpoint, found.lossy, found.budget, found.apart) == ("eagle3", "typical acceptance", {"depth": 3}, True)
+    assert (found.checkpoint, found.lossy, found.budget, found.remote) == ("eagle3", "typical acceptance", {"depth": 3}, True)
     with pytest.raises(NotApplicable, match="coin4 has no checkpoint 'eagle3'"):
         found.open(COIN4)
 
@@ -134,7 +136,7 @@ def test_an_engine_ends_with_its_harness(tmp_path: Path) -> None:
 def test_a_command_that_is_no_engine(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be run"):
         connect("cmd:./no-such-program")
-    with pytest.raises(AdapterError, match="'hello', which is no reply: stdout is for replies alone"):
+    with pytest.raises(AdapterError, match="'hello', which is no reply: stdout is for replies only"):
         connect("cmd:echo hello")
     with pytest.raises(AdapterError, match="which is no reply: Input should be"):
         connect(written(tmp_path, "pass", "{'logprobs': 'made up'}"))
@@ -175,7 +177,7 @@ def test_what_does_not_say_what_it_is_is_broken(name: str, told: str, tmp_path: 
 
 def test_a_command_that_says_nothing_is_not_waited_for() -> None:
     begun = time.monotonic()
-    with pytest.raises(AdapterError, match="sleep 60 did not say what it is within 1 s"):
+    with pytest.raises(AdapterError, match="sleep 60 did not describe itself within 1 s"):
         connect("cmd:sleep 60", time_limit=1.0)
     assert time.monotonic() - begun < 30
 
@@ -205,12 +207,12 @@ def test_a_right_engine_passes_and_a_wrong_one_is_seen() -> None:
     verdicts = []
     for name in ("Outsider", "TooCold"):
         implementation = connect(f"cmd:{sys.executable} -P {SERVE} properties.meta.helpers.fake_engines:{name}")
-        verdicts.append(heard("LAW-4", implementation, cell=SAMPLED[1]).verdict)
+        verdicts.append(result_of(first_tokens_of_samples, implementation, SAMPLED[1]).verdict)
     assert verdicts == ["pass", "fault"]
 
 
 def test_a_process_told_to_close_is_gone() -> None:
-    process = Process([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = EngineProcess([sys.executable, "-c", "import time; time.sleep(60)"])
     process.close()
     assert process._running.poll() is not None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from harness.implementations.command import REPLY, Request
+from harness.implementations.protocol import REPLY, Request
 from harness.pairs import FIXTURES
 from properties.meta.helpers.command import eagle2
 
@@ -86,4 +86,5 @@ def test_the_lines_of_json_are_the_protocols() -> None:
     requests, replies = text.splitlines()[::2], text.splitlines()[1::2]
     asked = [TypeAdapter(Request).validate_json(line).do for line in requests]
     told = [type(REPLY.validate_json(line)).__name__ for line in replies]
-    assert list(zip(asked, told, strict=True)) == [("describe", "Described"), ("open", "Opened"), ("generate", "Outputs")]
+    due = [("describe", "Description"), ("open", "OpenReply"), ("generate", "GenerateReply")]
+    assert list(zip(asked, told, strict=True)) == due

@@ -21,9 +21,8 @@ from eagle2_ref.errors import BadInput
 from harness.implementations import Implementation, connect
 from harness.implementations.engine import Engine, Output
 from harness.pairs import FIXTURES, shipped
-from harness.pytest_plugin import RESULT
+from harness.pytest_plugin import RESULT, Recording
 from harness.record.model import Footer, Header, Property, Result, Verdict, read_record, schema
-from harness.recording import Recording
 from harness.statistics.chisquare import chi_square
 from harness.verdict import BROKEN, FAULT, INCONCLUSIVE, PASS, conclude, settle
 from properties.meta.helpers.command import eagle2
@@ -122,7 +121,7 @@ def test_chi_square_is_calibrated() -> None:
     law = {i: float(w) for i, w in enumerate(weights)}
     tests = [chi_square(Counter(map(int, rng.choice(40, size=4000, p=weights))), law) for _ in range(400)]
     assert kstest([test.p for test in tests], "uniform").pvalue > 1e-3
-    alpha, distance = 1e-3, tests[0].visible(1e-3)
+    alpha, distance = 1e-3, tests[0].detectable_deviation(1e-3)
     flat = np.where(np.arange(40) % 2 == 0, 1.0, -1.0) * weights
     moved = np.clip(weights + 2 * distance * (flat - flat.mean()) / np.abs(flat - flat.mean()).sum(), 0, None)
     moved /= moved.sum()
@@ -214,7 +213,7 @@ def test_a_check_that_breaks_or_says_nothing_is_no_pass(outcome: str, sent: list
     heard: list[Result] = []
     recording = Recording(SimpleNamespace(add=heard.append))  # type: ignore[arg-type]
     told = [(RESULT, result("LAW-2", verdict).model_dump_json()) for verdict in sent]
-    place = "properties/test_law.py::test_every_tree_and_every_law"
+    place = "properties/test_law.py::LAW-2"
     longrepr = "IndexError" if outcome == "failed" else None
     report = pytest.TestReport(place, ("", 0, ""), {}, outcome, longrepr, "call", user_properties=told)  # type: ignore[arg-type]
     recording.pytest_runtest_logreport(report)

@@ -21,7 +21,7 @@ import torch
 
 from eagle2_ref.sampling import SamplingParams
 from harness.distributions.exact import next_token_law
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
 from harness.implementations.adapters import openai, sglang
 from harness.pairs import shipped
 from harness.record.model import read_record
@@ -40,7 +40,7 @@ def law(model: str, text: tuple[int, ...], params: SamplingParams) -> list[float
 
 @cache
 def _plain(model: str) -> Any:
-    return load_plain(shipped(model), "float64", "cpu")
+    return load_target(shipped(model), "float64", "cpu")
 
 
 def decode(

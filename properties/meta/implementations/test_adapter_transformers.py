@@ -15,45 +15,49 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from eagle2_ref.sampling import SamplingParams
+from harness.case import Case
+from harness.catalogue import catalogue
 from harness.cli import app
 from harness.distributions.exact import Law, total_variation
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
 from harness.enumeration.exact_law import enumerate_law
 from harness.implementations import connect
 from harness.implementations.engine import NotApplicable
 from harness.known import excuse, today
 from harness.pairs import prompts, shipped
 from harness.record.model import Result, Verdict
-from properties.cells import Campaign, Cell
-from properties.meta.helpers.run_check import heard
+from properties.cases import StreamCase
+from properties.meta.helpers.checks import result_of
 
 LOSSLESS = ("assisted", "prompt_lookup", "early_exit")
 
 DYNAMIC = "assisted,schedule=heuristic_transient,threshold=0.4"
 """Drafts end at an unlikely token, and grow and shrink with what was accepted; transformers' own default, but for one text."""
 
-CERTAIN = Cell("coin4", {"temperature": 0.7, "top_k": 2}, 1, 3, 3)
+CERTAIN = Case("coin4", {"temperature": 0.7, "top_k": 2}, 1, 3, 3)
 """So few choices that an enumeration is done, however slow the machine."""
 
-STREAM = Campaign("coin4", ({"temperature": 1.0, "max_new_tokens": 12}, {"temperature": 0.7, "max_new_tokens": 5}), 500, "coin4")
+STREAM = StreamCase(
+    "coin4", ({"temperature": 1.0, "max_new_tokens": 12}, {"temperature": 0.7, "max_new_tokens": 5}), 500, "coin4"
+)
 
 TEXTS = [replace(prompt, tokens=prompt.tokens[: 4 + i % 3]) for i, prompt in enumerate(prompts(shipped("coin4")))]
 
 
-def said(name: str, options: str, **given: Any) -> Result:
-    return heard(name, connect(f"transformers:{options}"), texts=TEXTS, **given)
+def said(name: str, options: str, *case: Any, **given: Any) -> Result:
+    return result_of(catalogue()[name], connect(f"transformers:{options}"), *case, prompts=TEXTS, **given)
 
 
 @pytest.mark.parametrize("method", [*LOSSLESS, DYNAMIC])
 def test_a_lossless_method_enumerated(method: str) -> None:
     """To what float32 leaves: `generate` takes logits to it, of float64 weights too."""
-    result = said("LAW-6", f"method={method}", cell=CERTAIN)
+    result = said("LAW-6", f"method={method}", CERTAIN)
     assert result.verdict == "pass", result.summary
     assert float(result.measured["executions"]) > 4 and float(result.measured["total variation"]) < 1e-6
 
 
 def test_an_end_of_text_is_kept() -> None:
-    result = said("LAW-6", "method=prompt_lookup", cell=replace(CERTAIN, params={**CERTAIN.params, "eos_token_id": 1}))
+    result = said("LAW-6", "method=prompt_lookup", replace(CERTAIN, params={**CERTAIN.params, "eos_token_id": 1}))
     assert result.verdict == "pass", result.summary
 
 
@@ -96,7 +100,7 @@ def test_the_rule_alone_in_float64() -> None:
 @pytest.mark.parametrize("method", LOSSLESS)
 def test_a_lossless_method_sampled(method: str) -> None:
     """No bet on its tokens, by their offset in a block or behind a leaf, is won."""
-    result = said("LAW-7", f"method={method}", campaign=STREAM)
+    result = said("LAW-7", f"method={method}", STREAM)
     assert result.verdict == "pass", result.summary
 
 
@@ -109,11 +113,11 @@ def test_its_blocks_are_sound(name: str, method: str) -> None:
     assert result.verdict == "pass", result.summary
 
 
-@pytest.mark.parametrize(("name", "given"), [("LAW-6", {"cell": CERTAIN}), ("LAW-7", {"campaign": STREAM})])
-def test_the_ensemble_is_not_the_target(name: str, given: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "case"), [("LAW-6", CERTAIN), ("LAW-7", STREAM)], ids=["LAW-6", "LAW-7"])
+def test_the_ensemble_is_not_the_target(name: str, case: Case | StreamCase) -> None:
     """It is documented to be lossy: seen as a fault, and known as that."""
     options = "method=ensemble,weight=0.2"
-    result = said(name, options, **given)
+    result = said(name, options, case)
     assert result.verdict == "fault", result.summary
     known = excuse(result, (), connect(f"transformers:{options}").lossy, today())
     assert known.verdict == "known" and known.excuse is not None and "lossy by design" in known.excuse.reason
@@ -125,10 +129,10 @@ def accepting(drafted: Tensor, _q: Tensor, length: int, logits: Tensor, **_optio
     return torch.cat([drafted[:, -length:], bonus], dim=-1), torch.tensor(length)
 
 
-@pytest.mark.parametrize(("name", "given"), [("LAW-6", {"cell": CERTAIN}), ("LAW-7", {"campaign": STREAM})])
-def test_a_planted_fault_is_found(name: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "case"), [("LAW-6", CERTAIN), ("LAW-7", STREAM)], ids=["LAW-6", "LAW-7"])
+def test_a_planted_fault_is_found(name: str, case: Case | StreamCase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "_speculative_sampling", accepting)
-    verdicts: dict[str, Verdict] = {m: said(name, f"method={m}", **given).verdict for m in ("assisted", "prompt_lookup")}
+    verdicts: dict[str, Verdict] = {m: said(name, f"method={m}", case).verdict for m in ("assisted", "prompt_lookup")}
     assert verdicts == {"assisted": "fault", "prompt_lookup": "pass"}  # which has no use for the patched function
 
 
@@ -137,7 +141,7 @@ def test_told_log_probabilities_are_the_targets(method: str) -> None:
     """After all processors, whose law depends on the text before; of accepted, recovered and bonus tokens alike."""
     params = {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.4, "max_new_tokens": 16}
     (output,) = connect(f"transformers:method={method},logprobs=true").open(shipped("coin4")).generate([[2, 3, 2]], [params], [5])
-    model, text = load_plain(shipped("coin4"), "float32"), [2, 3, 2, *output.tokens]
+    model, text = load_target(shipped("coin4"), "float32"), [2, 3, 2, *output.tokens]
     assert output.logprobs is not None
     for end, told in enumerate(output.logprobs, start=3):
         prefix = torch.tensor([text[:end]])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
 from harness.implementations import connect
 from harness.implementations.adapters.gguf_file import interleaved, write
 from harness.implementations.ready import READY
@@ -65,6 +65,6 @@ def test_the_engine_says_what_the_target_says(name: str) -> None:
     engine.close()
     text = torch.tensor([[*prompt, *output["tokens"]]])
     with torch.inference_mode():
-        logprobs = load_plain(pair, "float64", "cpu")(text).logits[0].log_softmax(-1)
+        logprobs = load_target(pair, "float64", "cpu")(text).logits[0].log_softmax(-1)
     due = [float(logprobs[i - 1, text[0, i]]) for i in range(len(prompt), text.shape[1])]
     assert output["logprobs"] == pytest.approx(due, abs=1e-4)

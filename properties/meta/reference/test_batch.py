@@ -25,14 +25,13 @@ from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import DraftTree
 from harness.enumeration.coins import EnumeratedCoins, executions, unfold
 from harness.implementations.reference import between
+from harness.kill_matrix.stage import Stage
 from harness.mutants import GALLERY
 from harness.mutants.batch import ONE_LENGTH
 from harness.mutants.planting import Asked, PlantedLaw
 from harness.pairs import shipped
-from harness.settings import Settings
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence, propose_together
-from properties.meta.helpers.mutant_stage import Scene
 from properties.meta.reference.test_target import ROUNDING, WAYS, running
 
 CONTEXT = 96
@@ -234,23 +233,23 @@ def test_what_cannot_be_continued_is_refused_at_once() -> None:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return Scene.set(tmp_path_factory.mktemp("scene"))
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return Stage.build(tmp_path_factory.mktemp("scene"))
 
 
 FAULTS = [(label, name, case) for label, told in GALLERY.items() if told.part == "batch" for name, case in told.killers.items()]
 
 
 @pytest.mark.parametrize(("label", "name", "case"), FAULTS, ids=lambda value: value.replace(" ", "-"))
-def test_a_fault_of_the_batch_is_seen(label: str, name: str, case: str, scene: Scene) -> None:
-    result = scene.verdict(name, case, f"mutant:{label}")
+def test_a_fault_of_the_batch_is_seen(label: str, name: str, case: str, scene: Stage) -> None:
+    result = scene.result(name, case, f"mutant:{label}")
     assert result.verdict == "fault", result.summary
 
 
 @pytest.mark.parametrize(("name", "case"), sorted({(name, case) for _, name, case in FAULTS}))
 @pytest.mark.parametrize("impl", ["ref", "ref:rule=walk"])
-def test_the_reference_in_batches_is_green(name: str, case: str, impl: str, scene: Scene) -> None:
-    result = scene.verdict(name, case, impl)
+def test_the_reference_in_batches_is_green(name: str, case: str, impl: str, scene: Stage) -> None:
+    result = scene.result(name, case, impl)
     assert result.verdict == "pass", result.summary
 
 
@@ -281,5 +280,5 @@ class SecondBestTogether(LastOfTiesTogether):
 def test_greedy_rows_of_a_black_box_are_judged_by_their_margin(planted: str, expected: str, tmp_path: Path) -> None:
     """Where two tokens are equally likely a row may part from what it is alone; elsewhere it may not."""
     (tmp_path / "bytes").symlink_to(shipped("coin6").target.parent)  # the pair with ties, where the scene has its own
-    result = Scene(Settings(), tmp_path).verdict("BATCH-1", ONE_LENGTH, f"py:{__name__}:{planted}")
+    result = Stage(tmp_path).result("BATCH-1", ONE_LENGTH, f"py:{__name__}:{planted}")
     assert result.verdict == expected, result.summary

@@ -28,12 +28,13 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.distributions.exact import target_law, total_variation
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
+from harness.enumeration.emitted_law import emitted_law
 from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_target import running
-from properties.test_law import ROUNDING, emitted_law
+from properties.test_law import ROUNDING
 
 METHODS = [
     Lookahead(),
@@ -246,7 +247,7 @@ def test_the_law_is_the_targets_while_guesses_are_accepted(options: str, rule: s
     pair, prompt, params = shipped("coin4"), [2, 3, 2], {"temperature": 1.0, "top_k": 2, "max_new_tokens": 7}
     engine = connect(f"ref:drafter=lookahead,rule={rule},dtype=float64,{options}").open(pair)
     emitted, _ = emitted_law(engine, prompt, params)
-    expected = target_law(load_plain(pair, "float64"), prompt, SamplingParams.of(params))
+    expected = target_law(load_target(pair, "float64"), prompt, SamplingParams.of(params))
     assert total_variation(emitted, expected) <= ROUNDING
     assert engine.raw.counters()["accepted"] > 50
 

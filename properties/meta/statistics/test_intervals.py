@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from harness.statistics.eprocess import Array
+from harness.statistics import Array
 from harness.statistics.intervals import bootstrap, clopper_pearson, clopper_pearson_upper
 
 
