@@ -70,9 +70,8 @@ def gallery() -> dict[str, Any]:
 
 def read_any_record(path: Path) -> Any:
     """Read a committed record by the reader of its format; BadInput or ValidationError if it is not whole."""
-    from harness.bench.record import read as read_bench
+    from harness.benchmark.record import read_bench, read_comparison
     from harness.calibration.figures import Calibration
-    from harness.compare.record import read as read_comparison
     from harness.record.model import Trial, read_record
 
     if path.name == "trials.jsonl":
