@@ -12,7 +12,7 @@ from transformers.generation.logits_process import LogitsProcessorList, TopPLogi
 from eagle2_ref.coins import Coins
 from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.tree import DraftTree
-from harness.implementations.reference import told
+from harness.implementations.reference import to_answer
 from harness.mutants import mutant
 from harness.mutants.cases import FILTERS, GREEDY_PENALTY, MIN_P, ONE_LAYER, PENALTY, TOP_K, UNEDITED
 from harness.mutants.planting import Alone, Asked, PlantedLaw
@@ -59,7 +59,7 @@ class TopPFirst(Alone):
             return LogitsProcessorList(sorted(chosen, key=lambda processor: not isinstance(processor, TopPLogitsWarper)))
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
-        return self._count(told(self.decoder.generate(prompt, self.Params.of(params), coins)))
+        return self._count(to_answer(self.decoder.generate(prompt, self.Params.of(params), coins)))
 
 
 @mutant("M29", part="penalties", source="sgl-project/sglang PR 22049", killers={"LAW-1": PENALTY, "GREEDY-2": GREEDY_PENALTY})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins, SeededCoins
-from eagle2_ref.rules import RULES, Accepted, reject, walk, exclude
+from eagle2_ref.rules import RULES, Accepted, exclude, reject, walk
 from eagle2_ref.tree import DraftTree
 from harness.distributions.induction import departure
 from harness.enumeration.coins import executions, unfold
