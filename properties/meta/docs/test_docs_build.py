@@ -26,7 +26,18 @@ PUBLIC_PAGES = [
 
 
 def build(docs: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "--builder", "html", str(docs), str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "--fail-on-warning",
+        "--keep-going",
+        "--quiet",
+        "--builder",
+        "html",
+        str(docs),
+        str(out),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -65,3 +76,21 @@ def test_readme_is_short_and_shows_rows_of_the_benchmark() -> None:
     assert len(readme.split()) <= 1200
     rows = re.findall(r"^\| \*\*[01]\*\* \|.*$", readme, re.MULTILINE)
     assert len(rows) == 3 and all(row in benchmarks for row in rows)
+
+
+def test_list_of_findings_has_every_title() -> None:
+    """README.md of the findings repeats the title of every page, with a capital where the version is left out."""
+    folder = ROOT / "reports" / "findings"
+    rows = dict(
+        re.findall(
+            r"^\| \[\d+\]\((.+?)\) \| [\w ]+ \| (.+) \|$", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
+    titles = {page.name: page.read_text(encoding="utf-8").partition("\n")[0] for page in folder.glob("[0-9]*.md")}
+    assert rows.keys() == titles.keys()
+    assert {name for name, title in titles.items() if not title.lower().endswith(rows[name].lower())} == set()
+
+
+def test_scripts_of_findings_are_short() -> None:
+    scripts = {page.with_suffix(".py") for page in (ROOT / "reports" / "findings").glob("[0-9]*.md")}
+    assert {script.name for script in scripts if len(script.read_text(encoding="utf-8").splitlines()) > 40} == set()
