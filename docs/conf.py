@@ -15,8 +15,9 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(DOCS), str(ROOT)]
 
-import eagle2_ref  # noqa: E402
 from import_matrix import draw_import_matrix  # noqa: E402
+
+import eagle2_ref  # noqa: E402
 
 project = "eagle2-ref"
 author = "The eagle2-ref contributors"
