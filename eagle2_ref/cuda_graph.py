@@ -11,7 +11,7 @@ WARM = 3
 """Runs before the one that is recorded: whatever is made at a first call is there by then."""
 
 
-def recorded(step: Callable[[], Tensor], state: Sequence[Tensor], device: torch.device) -> Callable[[], Tensor]:
+def capture(step: Callable[[], Tensor], state: Sequence[Tensor], device: torch.device) -> Callable[[], Tensor]:
     """The graph of a step that reads and writes `state` in place, asks the host for nothing, and returns one tensor.
 
     The graph reads and writes where tensors lie: state, caches, weights and tables must stay there for as long as it lives. Each

@@ -1,69 +1,40 @@
-"""The loop: propose, verify, accept, commit; until the text stops."""
+"""The decoding loop: propose, verify, accept, commit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import abc, deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from eagle2_ref.coins import Coins, undecided
+from eagle2_ref.coins import Coins
 from eagle2_ref.drafters.base import Drafter, Method
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.network import Rows
+from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.model.target import Target
-from eagle2_ref.rules import Accepted, Rule, walk
-from eagle2_ref.sampling import SamplingParams, probabilities, processed
-from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
+from eagle2_ref.rules import Rule, reject
+from eagle2_ref.sampling import SamplingParams, apply_processors, probabilities
+from eagle2_ref.sequence import Block, Finish, Generation, Sequence
+from eagle2_ref.tree import ROOT, DraftTree, Tree
 
-Finish = Literal["eos", "length", "context"]
-
-
-@dataclass(frozen=True)
-class Block:
-    """The tokens that one target pass emits.
-
-    start: position of the first of them. accepted: how many of them were drafted; one more token follows, unless an end
-    of text cut the block short. tree: all that was verified, passengers too. path: its accepted nodes. logprobs: log p of each
-    token, p as `warm` has it at temperature 0; none where chance has left the last token open. The first block is the prompt's:
-    its tree is bare.
-    """
-
-    start: int
-    tokens: list[int]
-    accepted: int
-    tree: Tree
-    path: list[int]
-    logprobs: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A finished text: its new tokens, the blocks it came in, why it ended, and what it cost."""
-
-    tokens: list[int]
-    blocks: list[Block]
-    finish: Finish
-    target_passes: int
-    draft_passes: int
-
-    @property
-    def tau(self) -> float:
-        """Acceptance length: tokens emitted per target pass, the prompt's pass and its token left out; nan without a pass."""
-        drafted = self.blocks[1:]
-        return sum(len(block.tokens) for block in drafted) / len(drafted) if drafted else float("nan")
+__all__ = ["Block", "Decoder", "Finish", "Generation", "Sequence"]
 
 
 class Decoder:
-    """A target, a drafter and a rule. Without a drafter every tree is bare: ordinary decoding, the control arm."""
+    """A target, a drafter and an acceptance rule.
 
-    def __init__(self, target: Target, drafter: Drafter | None = None, rule: Rule = walk) -> None:
+    Without a drafter every tree is the root alone, and the same loop is ordinary decoding. Every part of a step is a public
+    method, so that a variant overrides one of them.
+    """
+
+    sequence_type: type[Sequence] = Sequence
+
+    def __init__(self, target: Target, drafter: Drafter | None = None, rule: Rule = reject) -> None:
         self.target, self.drafter, self.rule = target, drafter, rule
-        self.finish: Finish = "length"
 
     @classmethod
     def load(
@@ -71,92 +42,188 @@ class Decoder:
         target: Path | str,
         draft: Path | str | None = None,
         method: Method | None = None,
-        rule: Rule = walk,
+        rule: Rule = reject,
         dtype: str = "float32",
         device: str = "cpu",
-    ) -> Decoder:
-        """From the directories of a pair; `draft` None gives the control arm. Without a method it is EAGLE-2 as published."""
+    ) -> Self:
+        """Load a decoder from checkpoint directories. The defaults are EAGLE-2 as published.
+
+        Args:
+            target: directory of the target, as transformers saves it.
+            draft: directory of the draft head, or of what else the method drafts with; None for ordinary decoding.
+            method: drafting method with its options; without it EAGLE-2 with its default budget.
+            rule: acceptance rule, see rules.py.
+            dtype: float64, float32, bfloat16 or float16.
+            device: cpu, cuda, cuda:N, or auto to spread the target over all devices.
+
+        Raises:
+            BadInput: a checkpoint is missing or damaged, does not fit, or an option is out of range.
+        """
         loaded = Target.load(target, dtype, device)
         return cls(loaded, None if draft is None else (method or Budget()).drafter(loaded, draft), rule)
 
-    def generate(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> Generation:
-        """The whole continuation of a prompt."""
-        blocks = list(self.stream(prompt, params, coins))
-        tokens = [token for block in blocks for token in block.tokens]
-        draft_passes = self.drafter.passes if self.drafter else 0
-        return Generation(tokens, blocks, self.finish, self.target.passes, draft_passes)
+    # --- whole texts -------------------------------------------------------------------------------------------------
 
-    def stream(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
-        """Emit a continuation of at most `max_new_tokens` tokens, block by block.
+    def generate(self, prompt: abc.Sequence[int], params: SamplingParams, coins: Coins) -> Generation:
+        """Continue a prompt.
 
-        Law: the tokens are distributed as those of ordinary sampling from the target with the same parameters, cut after
-        the first end-of-text token, at `max_new_tokens`, or where the context of the model is full. `finish` tells which.
+        The tokens are distributed as ordinary samples from the target with the same parameters, cut after the first
+        end-of-text token, at `max_new_tokens`, or where the context of the model is full.
+
+        Args:
+            prompt: token ids, at least one.
+            params: sampling parameters.
+            coins: source of randomness, e.g. SeededCoins(0).
+
+        Raises:
+            BadInput: the prompt is empty or too long, or has a token outside the vocabulary.
         """
-        self._check(prompt)
-        text = list(prompt)
-        end = min(len(prompt) + params.max_new_tokens, self.target.context)
-        self.finish = "length" if end == len(prompt) + params.max_new_tokens else "context"
-        self.target.reset()
+        sequence = self.start(prompt, params, coins)
+        for _ in self.blocks(sequence):
+            pass
+        return sequence.generation()
+
+    def stream(self, prompt: abc.Sequence[int], params: SamplingParams, coins: Coins) -> Iterator[Block]:
+        """As `generate`, block by block."""
+        yield from self.blocks(self.start(prompt, params, coins))
+
+    def generate_batch(
+        self,
+        prompts: abc.Sequence[abc.Sequence[int]],
+        params: abc.Sequence[SamplingParams],
+        coins: abc.Sequence[Coins],
+        size: int = 32,
+    ) -> list[Generation]:
+        """Continue several prompts, with at most `size` sequences in a pass. A new one starts when another one ends.
+
+        Each result is what `generate` returns for the prompt alone, with the same coins. Only the order of additions in a
+        padded pass differs: in float64 tokens are the same, in lower precision two tokens that are nearly equally likely can
+        be exchanged.
+        """
+        if size < 1 or size != int(size):
+            raise BadInput(f"batch is {size}", "batch must be a whole number of 1 or more")
+        for prompt in prompts:
+            self.check_prompt(prompt)
+        waiting = deque(enumerate(zip(prompts, params, coins, strict=True)))
+        running, results = list[tuple[int, Sequence]](), dict[int, Generation]()
+        while waiting or running:
+            started = [waiting.popleft() for _ in range(min(int(size) - len(running), len(waiting)))]
+            new = [(number, self.start(*request)) for number, request in started]
+            self.prefill([sequence for _, sequence in new])
+            running += new
+            self.step([sequence for _, sequence in running if not sequence.finish])
+            for row in reversed(range(len(running))):
+                number, sequence = running[row]
+                if sequence.finish:
+                    results[number] = sequence.generation()
+                    sequence.cache.release()
+                    running[row] = running[-1]  # the last one moves to this row of the cache, all others keep their rows
+                    running.pop()
+        return [results[number] for number in range(len(results))]
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def start(self, prompt: abc.Sequence[int], params: SamplingParams, coins: Coins) -> Sequence:
+        """A new sequence, of which nothing has been computed."""
+        self.check_prompt(prompt)
+        sequence = self.sequence_type(prompt, params, coins, self.target.cache(), self.target.context)
         if self.drafter:
-            self.drafter.begin(prompt, params, coins)
+            sequence.draft = self.drafter.start(sequence)
+        return sequence
 
-        tree = self._bare(text[-1])
-        rows = self.target.prefill(text)
-        block = self._accept(tree, rows.logits, text, params, coins)
-        self._observe(text[1:] + block.tokens, rows.features)
-        while True:
-            text += block.tokens
-            yield block
-            if params.ends(text[-1]):
-                self.finish = "eos"
-                return
-            if len(text) == end:
-                return
-            text[-1] = int(text[-1])  # chance may have left the last token open until it is looked at
-            # A path of this depth and one more token just fill what is left: no block runs past the end.
-            tree = self._propose(text[-1], depth=end - len(text) - 1)
-            rows = self.target.verify(tree)
-            block = self._accept(tree, rows.logits, text, params, coins)
-            self.target.commit(block.path)
-            self._learn(block, rows)
+    def blocks(self, sequence: Sequence) -> Iterator[Block]:
+        """Decode a sequence to the end of its turn: a new one, one that was set aside, or one that was extended."""
+        if not sequence.blocks:
+            self.prefill([sequence])
+            yield sequence.blocks[-1]
+        while not sequence.finish:
+            self.step([sequence])
+            yield sequence.blocks[-1]
 
-    def _accept(self, tree: Tree, logits: Tensor, text: list[int], params: SamplingParams, coins: Coins) -> Block:
-        coins.seek(len(text))
-        proposed = tree.proposals
-        scores = processed(logits[: len(proposed)], proposed, text, params)
-        accepted: Accepted = self.rule(proposed, probabilities(scores, params), coins)
-        tokens = accepted.tokens(tree)
-        ends = [i for i, token in enumerate(tokens) if params.ends(token)]
-        kept = tokens[: ends[0] + 1] if ends else tokens
-        logprobs = [] if undecided(kept[-1]) else self._told(scores, [ROOT, *accepted.path], kept)
-        return Block(len(text), kept, min(len(accepted.path), len(kept)), tree, accepted.path[: len(kept)], logprobs)
+    def prefill(self, sequences: abc.Sequence[Sequence]) -> None:
+        """Read the prompt of each sequence, in one target pass, and emit its first token."""
+        prompts = [sequence.unread for sequence in sequences]
+        outputs = self.target.prefill([sequence.cache for sequence in sequences], prompts)
+        for sequence, prompt, output in zip(sequences, prompts, outputs, strict=True):
+            sequence.target_passes += 1
+            block = sequence.append(self.accept(sequence, self.root_tree(sequence), output.logits))
+            if self.drafter:
+                # A feature goes together with the token that follows it.
+                self.drafter.observe(sequence, [*prompt[1:], *sequence.tokens[block.start :]], output.features)
 
-    def _told(self, scores: Tensor, nodes: list[int], tokens: Sequence[int]) -> list[float]:
-        """Log-probabilities of the tokens emitted behind the nodes of a path."""
-        rows, columns = (
-            torch.tensor(chosen, device=scores.device) for chosen in (nodes[: len(tokens)], [int(token) for token in tokens])
-        )
-        laws = scores.index_select(0, rows).log_softmax(-1)
-        told: list[float] = laws.gather(1, columns[:, None])[:, 0].tolist()
-        return told
+    def step(self, sequences: abc.Sequence[Sequence]) -> None:
+        """Emit one block for each sequence, in one target pass."""
+        trees = self.propose(sequences)
+        outputs = self.verify(sequences, trees)
+        for sequence, tree, output in zip(sequences, trees, outputs, strict=True):
+            block = sequence.append(self.accept(sequence, tree, output.logits))
+            self.commit(sequence, block)
+            self.observe(sequence, block, output)
 
-    def _bare(self, root: int) -> DraftTree | SampledTree:
-        return (self.drafter.trees if self.drafter else DraftTree).bare(root)
+    def propose(self, sequences: abc.Sequence[Sequence]) -> abc.Sequence[Tree]:
+        """A draft tree for each sequence."""
+        if self.drafter is None:
+            return [self.root_tree(sequence) for sequence in sequences]
+        return self.drafter.propose(sequences)
 
-    def _propose(self, root: int, depth: int) -> DraftTree | SampledTree:
-        return self.drafter.propose(depth) if self.drafter else DraftTree.bare(root)
+    def verify(self, sequences: abc.Sequence[Sequence], trees: abc.Sequence[Tree]) -> list[ModelOutput]:
+        """The target's logits [m + 1, V] and features [m + 1, H] at every node, for each sequence."""
+        for sequence in sequences:
+            sequence.target_passes += 1
+        return self.target.verify([sequence.cache for sequence in sequences], trees)
 
-    def _learn(self, block: Block, rows: Rows) -> None:
-        """A tree was verified, and this came of it."""
+    def accept(self, sequence: Sequence, tree: Tree, logits: Tensor) -> Block:
+        """Apply the acceptance rule to a verified tree. The block is not yet cut at an end of text.
+
+        Args:
+            sequence: the sequence up to the root.
+            tree: the verified tree.
+            logits: the target's logits at every node, [m + 1, V].
+        """
+        proposals = tree.proposals
+        p, scores = self.target_distribution(sequence, proposals, logits[: len(proposals)])
+        sequence.coins.seek(len(sequence.tokens))
+        accepted = self.rule(proposals, p, sequence.coins)
+        tokens = accepted.tokens(proposals)
+        logprobs = self.logprobs(scores, [ROOT, *accepted.path], tokens)
+        return Block(len(sequence.tokens), tokens, len(accepted.path), tree, accepted.path, logprobs)
+
+    def target_distribution(self, sequence: Sequence, tree: Tree, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What the rule and the caller learn of the target.
+
+        Returns:
+            p [m + 1, V], the target distribution after every node, from which the rule samples; and scores [m + 1, V], whose
+            log-softmax is reported as log-probabilities. They differ at temperature 0, where p is a point mass.
+        """
+        scores = apply_processors(logits, tree, sequence.tokens, sequence.params)
+        return probabilities(scores, sequence.params), scores
+
+    def logprobs(self, scores: Tensor, nodes: abc.Sequence[int], tokens: abc.Sequence[int]) -> list[float]:
+        """Log-probability of each token, which follows the node of the same index; none for tokens without a value."""
+        last: object = tokens[-1]
+        if not isinstance(last, int):
+            return []
+        rows, columns = (torch.tensor(indices, device=scores.device) for indices in (nodes, tokens))
+        logprobs: list[float] = scores.index_select(0, rows).log_softmax(-1).gather(1, columns[:, None])[:, 0].tolist()
+        return logprobs
+
+    def commit(self, sequence: Sequence, block: Block) -> None:
+        """Keep the root and the accepted tokens in the target's cache, but for the newest token."""
+        self.target.commit(sequence.cache, block.path[: len(block.tokens) - 1])
+
+    def observe(self, sequence: Sequence, block: Block, output: ModelOutput) -> None:
+        """Pass the result of a step on to the drafter: the target's output at every node, and the features of new tokens."""
         if self.drafter:
-            self.drafter.learn(block.tree, rows.logits, block.path)
-            self.drafter.observe(block.tokens, rows.features[[ROOT, *block.path]][: len(block.tokens)])
+            self.drafter.learn(sequence, block.tree, output.logits, block.path)
+            nodes = [ROOT, *block.path][: len(block.tokens)]
+            self.drafter.observe(sequence, sequence.tokens[block.start :], output.features[nodes])
 
-    def _observe(self, tokens: Sequence[int], features: Tensor) -> None:
-        if self.drafter:
-            self.drafter.observe(tokens, features)
+    def root_tree(self, sequence: Sequence) -> Tree:
+        """The tree without proposals."""
+        return (self.drafter.tree_type if self.drafter else DraftTree).root_only(sequence.tokens[-1])
 
-    def _check(self, prompt: Sequence[int]) -> None:
+    def check_prompt(self, prompt: abc.Sequence[int]) -> None:
+        """Raise BadInput for a prompt that cannot be continued."""
         if not prompt:
             raise BadInput("the prompt is empty", "give at least one token")
         if strange := [token for token in prompt if not 0 <= token < self.target.vocab_size]:

@@ -18,11 +18,11 @@ from eagle2_ref.drafters.medusa import Medusa
 from eagle2_ref.drafters.ouroboros import Ouroboros
 from eagle2_ref.drafters.small_model import Speculative
 from eagle2_ref.errors import BadInput
-from eagle2_ref.rules import RULES, Rule, by_kind, typical
+from eagle2_ref.rules import RULES, Rule, rule_for, typical
 
 
 @dataclass(frozen=True)
-class Family:
+class MethodSpec:
     """One method of the family. make: its options, a `Method`. rules: the first is its own, as published or its lossless form.
 
     deterministic: its trees depend on the text alone, never on coins.
@@ -63,7 +63,7 @@ class Family:
 CHOSEN: dict[str, Rule] = {**RULES, "typical": typical}
 """Rules of trees that were chosen; the last of them is lossy."""
 
-DRAWN: dict[str, Rule] = {"sampled": by_kind, **RULES}
+DRAWN: dict[str, Rule] = {"sampled": rule_for, **RULES}
 """Rules of trees that were drawn, for drafters that may choose at temperature 0."""
 
 LOSSY = {"typical": "typical acceptance: it keeps what the target finds likely enough (Medusa, section 2.3.1)"}
@@ -71,20 +71,20 @@ LOSSY = {"typical": "typical acceptance: it keeps what the target finds likely e
 METHODS = {
     each.name: each
     for each in (
-        Family("speculative", "speculative sampling", "arXiv 2211.17192", Speculative, DRAWN, deterministic=False),
-        Family("lookup", "prompt lookup", "github.com/apoorvumang/prompt-lookup-decoding", Lookup, CHOSEN),
-        Family("medusa", "Medusa", "arXiv 2401.10774", Medusa, CHOSEN),
-        Family("lookahead", "lookahead decoding", "arXiv 2402.02057", Lookahead, CHOSEN),
-        Family("ouroboros", "Ouroboros", "arXiv 2402.13720", Ouroboros, CHOSEN),
-        Family("eagle", "EAGLE", "arXiv 2401.15077", Eagle, DRAWN, deterministic=False),
-        Family("eagle2", "EAGLE-2", "arXiv 2406.16858", Budget, CHOSEN),
-        Family("eagle2-confidence", "EAGLE-2 without value", "arXiv 2406.16858, section 5.3", WithoutValue, CHOSEN),
-        Family("eagle2-expansion", "EAGLE-2 without reranking", "arXiv 2406.16858, section 5.3", WithoutReranking, CHOSEN),
+        MethodSpec("speculative", "speculative sampling", "arXiv 2211.17192", Speculative, DRAWN, deterministic=False),
+        MethodSpec("lookup", "prompt lookup", "github.com/apoorvumang/prompt-lookup-decoding", Lookup, CHOSEN),
+        MethodSpec("medusa", "Medusa", "arXiv 2401.10774", Medusa, CHOSEN),
+        MethodSpec("lookahead", "lookahead decoding", "arXiv 2402.02057", Lookahead, CHOSEN),
+        MethodSpec("ouroboros", "Ouroboros", "arXiv 2402.13720", Ouroboros, CHOSEN),
+        MethodSpec("eagle", "EAGLE", "arXiv 2401.15077", Eagle, DRAWN, deterministic=False),
+        MethodSpec("eagle2", "EAGLE-2", "arXiv 2406.16858", Budget, CHOSEN),
+        MethodSpec("eagle2-confidence", "EAGLE-2 without value", "arXiv 2406.16858, section 5.3", WithoutValue, CHOSEN),
+        MethodSpec("eagle2-expansion", "EAGLE-2 without reranking", "arXiv 2406.16858, section 5.3", WithoutReranking, CHOSEN),
     )
 }
 
 
-def method(name: str) -> Family:
+def method(name: str) -> MethodSpec:
     """The method of a name."""
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, 1)

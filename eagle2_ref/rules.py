@@ -60,7 +60,7 @@ def reject(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
             x = tree.token(child)
             if coins.uniform() < r[x]:  # strict: a coin of 0 must not accept a token of probability 0 (sglang issue 35771)
                 break
-            r = without(r, x)
+            r = exclude(r, x)
         else:
             return Accepted(path, coins.categorical(r))
         path.append(child)
@@ -82,14 +82,14 @@ def sampled(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
             x = tree.token(child)
             if coins.uniform() < r[x] / q[x]:
                 break
-            r, q = lacking(r, q), without(q, x)
+            r, q = residual(r, q), exclude(q, x)
         else:
             return Accepted(path, coins.categorical(r))
         path.append(child)
         node = child
 
 
-def by_kind(tree: DraftTree | SampledTree, p: Tensor, coins: Coins) -> Accepted:
+def rule_for(tree: DraftTree | SampledTree, p: Tensor, coins: Coins) -> Accepted:
     """`sampled` for a tree that was drawn, `reject` for one that was chosen: of a drafter that does one or the other."""
     return sampled(tree, p, coins) if isinstance(tree, SampledTree) else reject(tree, p, coins)
 
@@ -111,14 +111,14 @@ def typical(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
     return Accepted(tree.path(last), coins.categorical(p[last]))
 
 
-def lacking(r: Tensor, q: Tensor) -> Tensor:
-    """(r - q)+, renormalised. Where nothing is lacking r is q, and what was refused was refused by rounding."""
+def residual(r: Tensor, q: Tensor) -> Tensor:
+    """(r - q)+, renormalised. Where nothing is left r is q, and what was refused was refused by rounding."""
     rest = (r - q).clamp(min=0)
     total = rest.sum()
     return rest / total if total > 0 else r
 
 
-def without(r: Tensor, x: int) -> Tensor:
+def exclude(r: Tensor, x: int) -> Tensor:
     """The law r, given that the draw is not x. A rejected x had probability below 1, so that something remains."""
     r = r.clone()
     r[x] = 0

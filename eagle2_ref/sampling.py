@@ -94,66 +94,82 @@ class SamplingParams:
             chosen.append(MinPLogitsWarper(min_p=float(self.min_p)))
         return chosen
 
-    def process(self, past: Tensor, logits: Tensor) -> Tensor:
-        """Scores [n, V] of logits [n, V] after tokens [n, length]: what the processors make of them, one after the other.
+    def process(self, histories: Tensor, logits: Tensor) -> Tensor:
+        """Apply the processors to logits [n, V] that follow histories [n, length]. Returns scores [n, V].
 
-        As their list does when it is called, which looks at the signature of each again at every call.
+        (A `LogitsProcessorList` does the same, but inspects the signature of every processor at every call.)
         """
         for processor in self.processors():
-            logits = processor(past, logits)
+            logits = processor(histories, logits)
         return logits
 
 
-def law(logits: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
-    """p [m + 1, V]: row i is the law of the token after node i, given the text and the path to node i.
+def target_distribution(logits: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
+    """The target distribution p [m + 1, V]: row i is the distribution of the token after node i.
 
-    `text` ends with the root. A processor that looks back sees each node's own history, so that p is what
-    `transformers.generate` would sample from had it come this way. At least float32, float64 if the model is.
+    Args:
+        logits: the target's logits at every node, [m + 1, V].
+        tree: the verified tree.
+        text: the sequence up to the root, which is its last token.
+        params: sampling parameters of the request.
+
+    Returns:
+        p, float32 or wider: what `transformers.generate` would sample from after the text and the path to the node.
     """
-    return probabilities(processed(logits, tree, text, params), params)
+    return probabilities(apply_processors(logits, tree, text, params), params)
 
 
-def processed(logits: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
-    """Scores [m + 1, V]: logits as the processors leave them. At temperature 0 no warper is applied: their softmax is the
-    law whose likeliest token is taken, and of which log-probabilities are told, as `transformers.generate` does."""
-    scores = logits if logits.dtype == torch.float64 else logits.float()
+def apply_processors(logits: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
+    """Logits [m + 1, V] after the sampling parameters. Arguments as for `target_distribution`.
+
+    At temperature 0 temperature and filters are not applied, as in `transformers.generate`: the softmax of the scores is then
+    the distribution whose most likely token is taken, and whose log-probabilities are reported.
+
+    Raises:
+        BadInput: a row has NaN, or nothing finite.
+    """
+    scores = widen(logits)
     _refuse_nan(scores, tree, len(text))
-    return _process(scores, tree, text, params)
-
-
-def probabilities(scores: Tensor, params: SamplingParams) -> Tensor:
-    """p [n, V] of processed scores."""
-    if params.temperature:
-        return scores.softmax(-1)
-    return torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
-
-
-def behind(logits: Tensor, texts: Sequence[Sequence[int]], params: SamplingParams) -> Tensor:
-    """As `processed`, of a drafter's logits [n, V] behind n texts of one length."""
-    scores = sound(logits)
-    seen = texts if params.looks_back else [[0]] * len(texts)
-    return params.process(torch.tensor(seen, device=scores.device), scores)
-
-
-def sound(logits: Tensor) -> Tensor:
-    """A drafter's logits [n, V], at least float32. Raises BadInput where they are not numbers."""
-    scores = logits if logits.dtype == torch.float64 else logits.float()
-    if not scores.amax(-1).isfinite().all():
-        raise BadInput("the drafter's logits are not numbers", "its weights are damaged, or overflow in this dtype: try float32")
-    return scores
-
-
-def _process(scores: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
-    """Nodes of one depth have histories of one length, hence one call of the processors a depth; without a processor
-    that looks back, one call in all."""
     if not params.looks_back:
         return params.process(torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device), scores)
+    # Every node has a history of its own: the text and its path. Nodes of one depth have histories of one length.
     processed = torch.empty_like(scores)
     for depth in sorted(set(tree.depths)):
         nodes = [node for node, d in enumerate(tree.depths) if d == depth]
         histories = [[*text, *(tree.token(i) for i in tree.path(node))] for node in nodes]
         processed[nodes] = params.process(torch.tensor(histories, device=scores.device), scores[nodes])
     return processed
+
+
+def probabilities(scores: Tensor, params: SamplingParams) -> Tensor:
+    """Scores [n, V] to probabilities [n, V]. At temperature 0 a point mass at the largest score, the first of equal ones."""
+    if params.temperature:
+        return scores.softmax(-1)
+    return torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
+
+
+def draft_scores(logits: Tensor, texts: Sequence[Sequence[int]], params: SamplingParams) -> Tensor:
+    """As `apply_processors`, for a drafter that samples: logits [n, V] after n texts of one length."""
+    scores = checked_draft_logits(logits)
+    histories = texts if params.looks_back else [[0]] * len(texts)
+    return params.process(torch.tensor(histories, device=scores.device), scores)
+
+
+def checked_draft_logits(logits: Tensor) -> Tensor:
+    """A drafter's logits [n, V] in float32 or wider.
+
+    Raises:
+        BadInput: a row has NaN, or nothing finite.
+    """
+    scores = widen(logits)
+    if not scores.amax(-1).isfinite().all():
+        raise BadInput("the drafter's logits are not numbers", "its weights are damaged, or overflow in this dtype: try float32")
+    return scores
+
+
+def widen(logits: Tensor) -> Tensor:
+    """In float32, or in float64 if the logits are."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _refuse_nan(scores: Tensor, tree: Tree, length: int) -> None:

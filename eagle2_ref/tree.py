@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 import torch
@@ -19,8 +18,6 @@ class Tree:
 
     tokens      [m + 1]  token ids
     parents     [m + 1]  index of each node's parent, always smaller than its own; the root's is -1
-    passengers  how many of the last nodes are no proposals: they ride in the target's pass for what it says behind them, and
-                no rule sees them (Lookahead, arXiv 2402.02057, section 3.2)
 
     Everything else is derived. Proposed siblings carry different tokens; a rule relies on it. What a rule may make of a tree
     hangs on how its nodes came about: see DraftTree and SampledTree, of which neither is the other.
@@ -28,16 +25,11 @@ class Tree:
 
     tokens: Tensor
     parents: Tensor
-    passengers: int = field(default=0, kw_only=True)
 
     @property
-    def proposals(self) -> Self:
-        """The tree without its passengers."""
-        if not self.passengers:
-            return self
-        n = len(self) - self.passengers
-        rows = {each.name: getattr(self, each.name)[:n] for each in fields(self) if each.name != "passengers"}
-        return replace(self, **rows, passengers=0)
+    def proposals(self) -> Tree:
+        """The nodes that a rule may accept: all of them, unless a drafter has nodes of its own scored (lookahead.py)."""
+        return self
 
     def __len__(self) -> int:
         """Number of nodes, the root included: m + 1."""
@@ -115,11 +107,11 @@ class DraftTree(Tree):
         return cls(torch.tensor(tokens), torch.tensor(parents), torch.tensor(values or [0.0] * len(tokens)))
 
     @classmethod
-    def bare(cls, root: int) -> DraftTree:
+    def root_only(cls, root: int) -> DraftTree:
         """The root alone: to verify it is to take one step of ordinary decoding."""
         return cls.of([root], [-1])
 
-    def down_to(self, depth: int) -> DraftTree:
+    def truncate(self, depth: int) -> DraftTree:
         """The tree without the nodes below a depth."""
         kept = [node for node, d in enumerate(self.depths) if d <= depth]
         if len(kept) == len(self):
@@ -140,6 +132,6 @@ class SampledTree(Tree):
     q: Tensor
 
     @classmethod
-    def bare(cls, root: int) -> SampledTree:
+    def root_only(cls, root: int) -> SampledTree:
         """The root alone: nothing was drawn."""
         return cls(torch.tensor([root]), torch.tensor([-1]), torch.zeros(1, 0))

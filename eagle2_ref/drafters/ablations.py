@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eagle2_ref.drafters.base import Checkpoint
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2, Pool, best, subtree
-from eagle2_ref.drafters.eagle_base import head_for
+from eagle2_ref.drafters.eagle_base import load_head_for
 from eagle2_ref.model.target import Target
 from eagle2_ref.tree import DraftTree
 
@@ -31,7 +31,7 @@ class WithoutValue:
     checkpoint: ClassVar[Checkpoint] = "draft"
 
     def drafter(self, target: Target, draft: Path | str) -> ByConfidence:
-        return ByConfidence(*head_for(target, draft), Budget(self.k, self.depth, self.m))
+        return ByConfidence(*load_head_for(target, draft), Budget(self.k, self.depth, self.m))
 
 
 class ByConfidence(Eagle2):
@@ -41,8 +41,8 @@ class ByConfidence(Eagle2):
     again, ranks nodes by the weakest confidence on their paths: so does the reranking.
     """
 
-    def _children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
-        return super()._children(features, torch.zeros_like(values), parents)
+    def children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
+        return super().children(features, torch.zeros_like(values), parents)
 
     def choose(self, root: int, pool: Pool) -> DraftTree:
         pool = pool.checked()
@@ -66,7 +66,7 @@ class WithoutReranking:
     checkpoint: ClassVar[Checkpoint] = "draft"
 
     def drafter(self, target: Target, draft: Path | str) -> Expanded:
-        return Expanded(*head_for(target, draft), Budget(self.k, self.depth, self.m))
+        return Expanded(*load_head_for(target, draft), Budget(self.k, self.depth, self.m))
 
 
 class Expanded(Eagle2):

@@ -1,84 +1,100 @@
-"""What proposes trees. One file a drafter; the loop knows only what is said here."""
+"""The interface of a drafter. The loop knows nothing else of the methods."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import ABC
+from collections import abc
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
-from eagle2_ref.coins import Coins
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.target import Target
-from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree, SampledTree, Tree
 
+if TYPE_CHECKING:
+    from eagle2_ref.sequence import Sequence
+
 Checkpoint = Literal["draft", "small", "medusa", "none"]
-"""What a method drafts with: an EAGLE head, a small language model, Medusa heads, or nothing that was trained."""
+"""What a method needs besides the target: an EAGLE head, a small language model, Medusa heads, or nothing that is trained."""
+
+
+class DraftState:
+    """What a drafter remembers of one sequence. Subclasses add their caches, pools and windows."""
+
+    passes: int = 0
+    """Number of forward passes of the draft model in this turn; 0 for a drafter without a model."""
 
 
 class Drafter(ABC):
-    """Proposes continuations; what it proposes changes how fast text is emitted, never its law."""
+    """Proposes draft trees. What it proposes changes how fast text is emitted, never its distribution.
 
-    trees: ClassVar[type[DraftTree] | type[SampledTree]] = DraftTree
-    """What its trees are: chosen, or drawn. A rule takes both, or one of them."""
+    A drafter has no state of its own: what it remembers of a sequence is `sequence.draft`. Subclasses override `propose`, or
+    `propose_one` if they draft for one sequence at a time.
+    """
 
-    passes: int = 0
-    """Forward passes of the draft model since `begin`; 0 where there is none."""
+    tree_type: ClassVar[type[DraftTree] | type[SampledTree]] = DraftTree
+    """Whether the nodes of its trees are chosen or sampled; some rules accept only one kind."""
 
-    @abstractmethod
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
-        """A new text begins: forget the one before. A shallow copy that is begun drafts for another text.
+    def start(self, sequence: Sequence) -> Any:
+        """The state for a new sequence, which has its prompt, parameters and coins.
 
-        Who draws, draws from `coins.aside()`. The prompt's tokens but the first are observed too.
+        Drafters that sample must use `sequence.coins.split()`, so that drafting never changes the target's random numbers.
+        """
+        del sequence
+        return DraftState()
+
+    def observe(self, sequence: Sequence, tokens: abc.Sequence[int], features: Tensor) -> None:
+        """Learn of new text.
+
+        Args:
+            sequence: the sequence, which already ends with the new tokens.
+            tokens: n tokens. The last is the newest of the sequence, the root of the next tree.
+            features: the target's features [n, H]: row i is at the position *before* token i.
         """
 
-    @abstractmethod
-    def observe(self, tokens: Sequence[int], features: Tensor) -> None:
-        """features [n, H] are the target's for n further positions; tokens [n] are the tokens emitted *after* each of them.
+    def learn(self, sequence: Sequence, tree: Tree, logits: Tensor, path: abc.Sequence[int]) -> None:
+        """Learn of the target's output at every node of the last tree, accepted or not. Called before `observe`.
 
-        The last token is the root of the next tree.
+        Args:
+            sequence: the sequence.
+            tree: the tree that was proposed.
+            logits: the target's logits after every node, [m + 1, V].
+            path: the accepted nodes.
         """
 
-    @abstractmethod
-    def propose(self, depth: int) -> DraftTree | SampledTree:
-        """A tree on the root, with no proposal deeper than `depth`, of distinct siblings and parents before children."""
+    def propose(self, sequences: abc.Sequence[Sequence]) -> abc.Sequence[Tree]:
+        """A draft tree for each sequence, rooted in its newest token.
 
-    def learn(self, tree: Tree, logits: Tensor, path: Sequence[int]) -> None:  # noqa: B027
-        """Hear what the target said, [m + 1, V], behind every node of the last tree, accepted (as path tells) or not; before
-        `observe`. Most drafters have no use for it."""
+        Siblings have different tokens, and no node is deeper than `sequence.max_depth`.
+        """
+        return [self.propose_one(sequence) for sequence in sequences]
+
+    def propose_one(self, sequence: Sequence) -> Tree:
+        """A draft tree for one sequence."""
+        raise NotImplementedError
 
 
 class Method(Protocol):
-    """A way to draft, with its options: a frozen value, of which a drafter is made for a target."""
+    """The options of a drafting method, a frozen value."""
 
     checkpoint: ClassVar[Checkpoint]
 
     def drafter(self, target: Target, draft: Path | str) -> Drafter:
-        """BadInput for options that cannot be met, and for checkpoints that do not fit. `draft`: a directory of what
-        `checkpoint` tells."""
+        """Create the drafter for a target.
+
+        Args:
+            target: the target that verifies the drafts.
+            draft: directory of the checkpoint that `checkpoint` names.
+
+        Raises:
+            BadInput: an option is out of range, or the checkpoint does not fit the target.
+        """
 
 
-class FromText(Drafter):
-    """What drafts from the text alone."""
-
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:  # noqa: ARG002
-        self._text = [int(prompt[0])]
-
-    def observe(self, tokens: Sequence[int], features: Tensor) -> None:  # noqa: ARG002
-        self._text = [*self.text, *tokens]
-
-    @property
-    def text(self) -> list[int]:
-        """All of it, the root last, which chance may have left open until it is looked at."""
-        self._text[-1] = int(self._text[-1])
-        return self._text
-
-
-def whole(method: object, **least: int) -> None:
-    """Raise BadInput for an option that is no whole number, or below its least value."""
+def require_whole(method: object, **least: int) -> None:
+    """Raise BadInput unless the named options are whole numbers of at least these values."""
     for name, lowest in least.items():
         value: Any = getattr(method, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:

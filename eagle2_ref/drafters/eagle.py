@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, abc
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,22 +12,27 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.drafters.base import Checkpoint, whole
-from eagle2_ref.drafters.eagle_base import Headed, head_for
-from eagle2_ref.drafters.eagle_head import EagleHead, LeanHead
-from eagle2_ref.drafters.tree_choices import Slot, cut, slots
+from eagle2_ref.drafters.base import Checkpoint, require_whole
+from eagle2_ref.drafters.eagle_base import EagleBase, EagleState, load_head_for
+from eagle2_ref.drafters.eagle_head import EagleHead, FusedHead
+from eagle2_ref.drafters.tree_choices import Choice, choices, prune
+from eagle2_ref.model.cache import StackedKVCache
 from eagle2_ref.model.target import Target
-from eagle2_ref.rules import without
-from eagle2_ref.sampling import SamplingParams, behind
+from eagle2_ref.rules import exclude
+from eagle2_ref.sampling import draft_scores
+from eagle2_ref.sequence import Sequence
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 
-PUBLISHED = slots("0 1 2 3  00 01 02 10 11 20 21 30  000 001 002 010 011 020 021 100  0000 0001 0002  00000 00001")
+PUBLISHED = choices("0 1 2 3  00 01 02 10 11 20 21 30  000 001 002 010 011 020 021 100  0000 0001 0002  00000 00001")
 """The 25 nodes of `mc_sim_7b_63` in SafeAILab/EAGLE, branch v1, model/choices.py."""
 
 
 @dataclass(frozen=True)
 class Eagle:
-    """What is taken of the published tree: k children a node, `depth` layers, the first m nodes. As it is here, all of it."""
+    """Options of EAGLE: how much of the published tree is used. The defaults use all of it.
+
+    k: children of a node. depth: layers. m: nodes, the root not counted.
+    """
 
     k: int = 4
     depth: int = 5
@@ -36,99 +41,116 @@ class Eagle:
     checkpoint: ClassVar[Checkpoint] = "draft"
 
     def drafter(self, target: Target, draft: Path | str) -> EagleDrafter:
-        whole(self, k=1, depth=1, m=1)
-        return EagleDrafter(*head_for(target, draft), self)
+        require_whole(self, k=1, depth=1, m=1)
+        return EagleDrafter(*load_head_for(target, draft), self)
 
 
-class EagleDrafter(Headed):
-    """At temperature 0 the children of a node are the head's likeliest tokens; above, they are drawn from its law q.
+class SamplingState(EagleState):
+    """The state of EAGLE for one sequence: the head's cache, and coins of its own to sample drafts with."""
 
-    They are drawn without replacement, the law under the text's own sampling parameters, and fill their slots as they come: which
-    of them has children of its own is settled before any is drawn. (So does the published code.)
+    def __init__(self, cache: StackedKVCache, coins: Coins) -> None:
+        super().__init__(cache)
+        self.coins = coins
+
+
+class EagleDrafter(EagleBase):
+    """At temperature 0 the children of a node are the head's most likely tokens; above, they are sampled from its distribution q.
+
+    They are sampled without replacement, under the sampling parameters of the request. Which nodes have children is fixed
+    before any token is sampled: to drop a node for the token it got would change q. (The published code does the same.)
     """
 
-    trees = SampledTree
+    tree_type = SampledTree
 
-    def __init__(self, head: EagleHead | LeanHead, lm_head: Callable[[Tensor], Tensor], method: Eagle) -> None:
+    def __init__(self, head: EagleHead | FusedHead, lm_head: Callable[[Tensor], Tensor], method: Eagle) -> None:
         super().__init__(head, lm_head)
-        self.slots = cut(PUBLISHED, method.k, method.depth, method.m)
+        self.choices = prune(PUBLISHED, method.k, method.depth, method.m)
 
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
-        super().begin(prompt, params, coins)
-        self._params, self._coins, self._text = params, coins.aside(), [int(prompt[0])]
-
-    def observe(self, tokens: Sequence[int], features: Tensor) -> None:
-        super().observe(tokens, features)
-        self._text += tokens
+    def start(self, sequence: Sequence) -> SamplingState:
+        return SamplingState(self.head.cache(), sequence.coins.split())
 
     @torch.inference_mode()
-    def propose(self, depth: int) -> DraftTree | SampledTree:
-        self._text[-1] = root = int(self._text[-1])
-        room = Counter(slot[:-1] for slot in self.slots if len(slot) <= depth)
-        if not room:
-            return SampledTree.bare(root)
-        tree, places = Tree(torch.tensor([root]), torch.tensor([-1])), list[Slot]([()])
-        laws, layer = dict[int, Tensor](), [ROOT]
-        features, kept = {ROOT: self._catch_up()[0, 0]}, self.cache.length
+    def propose_one(self, sequence: Sequence) -> DraftTree | SampledTree:
+        root, state = sequence.tokens[-1], sequence.draft
+        n_children = Counter(choice[:-1] for choice in self.choices if len(choice) <= sequence.max_depth)
+        if not n_children:
+            return SampledTree.root_only(root)
+        tree, places = Tree(torch.tensor([root]), torch.tensor([-1])), list[Choice]([()])
+        distributions, layer = dict[int, Tensor](), [ROOT]
+        features, length = {ROOT: self.catch_up([sequence])[0, 0]}, state.cache.length
+        state.passes += 1
         while layer:
             if layer != [ROOT]:
-                features |= self._expand(tree, layer, features, kept)
-            laws |= self._laws(tree, layer, features)
-            drafted = {node: self._children(laws[node], room[places[node]]) for node in layer}
-            end, tree = len(tree), grown(tree, drafted)
+                features |= self.features(state, tree, layer, features, length)
+            distributions |= self.distributions(sequence, tree, layer, features)
+            drafted = {node: self.children(sequence, distributions[node], n_children[places[node]]) for node in layer}
+            end, tree = len(tree), extended(tree, drafted)
             places += [(*places[node], rank) for node, tokens in drafted.items() for rank in range(len(tokens))]
-            layer = [node for node in range(end, len(tree)) if room[places[node]]]
-        self.cache.cut(kept)
-        return chosen(tree, laws) if self._params.temperature == 0 else drawn(tree, laws)
+            layer = [node for node in range(end, len(tree)) if n_children[places[node]]]
+        state.cache.truncate(length)
+        return (chosen if sequence.params.temperature == 0 else sampled)(tree, distributions)
 
-    def _expand(self, tree: Tree, layer: list[int], features: dict[int, Tensor], kept: int) -> dict[int, Tensor]:
-        """The features [H] of a layer's nodes: one pass of the head, in which each sees the text, its ancestors and itself.
+    def features(
+        self, state: EagleState, tree: Tree, layer: list[int], above: dict[int, Tensor], length: int
+    ) -> dict[int, Tensor]:
+        """Run the head on one layer of the tree.
 
-        `features` are those of the nodes of the layers above, and stand in the cache behind the kept text, but for the root's.
+        Args:
+            state: the head's state; the cache holds the text and all expanded nodes above but the root.
+            tree: the tree so far.
+            layer: its last layer.
+            above: the features [H] of the expanded nodes above, by node.
+            length: number of cache entries that are text.
+
+        Returns:
+            The features [H] of the nodes of the layer, by node.
         """
         device = self.head.fc.device
-        own = tree.ancestors()[layer][:, [*features, *layer][1:]]
-        seen = torch.cat([own.new_ones(len(layer), kept), own], dim=1).to(device)
-        above = torch.stack([features[tree.parent(node)] for node in layer])
-        positions = torch.tensor([[kept - 1 + tree.depths[node] for node in layer]], device=device)
-        out = self._pass(tree.tokens[layer][None].to(device), above[None], positions, seen[None])
-        self.cache.length += len(layer)
+        own = tree.ancestors()[layer][:, [*above, *layer][1:]]
+        mask = torch.cat([own.new_ones(len(layer), length), own], dim=1).to(device)
+        parents = torch.stack([above[tree.parent(node)] for node in layer])
+        positions = torch.tensor([[length - 1 + tree.depths[node] for node in layer]], device=device)
+        out = self.run_head(state.cache, tree.tokens[layer][None].to(device), parents[None], positions, mask[None])
+        state.passes += 1
+        state.cache.length += len(layer)
         return dict(zip(layer, out[0], strict=True))
 
-    def _laws(self, tree: Tree, layer: list[int], features: dict[int, Tensor]) -> dict[int, Tensor]:
-        """The head's law [V] behind each node of a layer, after the processors; before any temperature where that is 0."""
-        texts = [[*self._text, *(tree.token(node) for node in tree.path(last))] for last in layer]
+    def distributions(self, sequence: Sequence, tree: Tree, layer: list[int], features: dict[int, Tensor]) -> dict[int, Tensor]:
+        """The head's distribution q [V] after each node of a layer; at temperature 0 that of temperature 1."""
+        texts = [[*sequence.tokens, *(tree.token(node) for node in tree.path(last))] for last in layer]
         logits = self.lm_head(torch.stack([features[node] for node in layer]))
-        return dict(zip(layer, behind(logits, texts, self._params).softmax(-1), strict=True))
+        return dict(zip(layer, draft_scores(logits, texts, sequence.params).softmax(-1), strict=True))
 
-    def _children(self, q: Tensor, n: int) -> list[int]:
-        """n tokens that differ, fewer where no more have any probability."""
-        if self._params.temperature == 0:
+    def children(self, sequence: Sequence, q: Tensor, n: int) -> list[int]:
+        """n different tokens from q [V]; fewer if fewer have any probability."""
+        if sequence.params.temperature == 0:
             best: list[int] = q.topk(min(n, len(q))).indices.tolist()
             return best
         tokens: list[int] = []
         for _ in range(min(n, int((q > 0).sum()))):
-            tokens.append(int(self._coins.categorical(q)))
-            q = without(q, tokens[-1])
+            tokens.append(int(sequence.draft.coins.categorical(q)))
+            q = exclude(q, tokens[-1])
         return tokens
 
 
-def grown(tree: Tree, children: Mapping[int, Sequence[int]]) -> Tree:
-    """A tree with further children, given by their tokens."""
+def extended(tree: Tree, children: Mapping[int, abc.Sequence[int]]) -> Tree:
+    """The tree with further children, which are given as tokens by node."""
     tokens = [token for drafted in children.values() for token in drafted]
     parents = [node for node, drafted in children.items() for _ in drafted]
     return Tree(torch.cat([tree.tokens, torch.tensor(tokens).long()]), torch.cat([tree.parents, torch.tensor(parents).long()]))
 
 
-def chosen(tree: Tree, laws: Mapping[int, Tensor]) -> DraftTree:
-    """As a tree of likeliest tokens, with the laws [V] that they are likely by."""
+def chosen(tree: Tree, distributions: Mapping[int, Tensor]) -> DraftTree:
+    """The tree as one of most likely tokens, with their values under the distributions [V] of their parents."""
     values = [0.0]
     for node in range(1, len(tree)):
-        values.append(values[tree.parent(node)] + float(laws[tree.parent(node)][tree.token(node)].log()))
+        parent = tree.parent(node)
+        values.append(values[parent] + float(distributions[parent][tree.token(node)].log()))
     return DraftTree(tree.tokens, tree.parents, torch.tensor(values))
 
 
-def drawn(tree: Tree, laws: Mapping[int, Tensor]) -> SampledTree:
-    """As a tree of draws, with the laws [V] that were drawn from."""
-    nothing = torch.zeros_like(laws[ROOT])
-    return SampledTree(tree.tokens, tree.parents, torch.stack([laws.get(node, nothing) for node in range(len(tree))]))
+def sampled(tree: Tree, distributions: Mapping[int, Tensor]) -> SampledTree:
+    """The tree as one of sampled tokens, with the distributions [V] that they were sampled from."""
+    nothing = torch.zeros_like(distributions[ROOT])
+    q = torch.stack([distributions.get(node, nothing) for node in range(len(tree))])
+    return SampledTree(tree.tokens, tree.parents, q)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from copy import copy
+from collections import abc
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,17 +13,17 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from eagle2_ref.drafters.base import Checkpoint
-from eagle2_ref.drafters.eagle_base import Headed, head_for
-from eagle2_ref.drafters.eagle_head import EagleHead, LeanHead
+from eagle2_ref.drafters.eagle_base import EagleBase, load_head_for
+from eagle2_ref.drafters.eagle_head import EagleHead, FusedHead
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.cache import beside
+from eagle2_ref.model.cache import StackedKVCache, batch_caches
 from eagle2_ref.model.llama import additive
-from eagle2_ref.model.network import causal
 from eagle2_ref.model.target import Target
-from eagle2_ref.tree import DraftTree
+from eagle2_ref.sampling import widen
+from eagle2_ref.sequence import Sequence
+from eagle2_ref.tree import DraftTree, Tree
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Budget:
     checkpoint: ClassVar[Checkpoint] = "draft"
 
     def drafter(self, target: Target, draft: Path | str) -> Eagle2:
-        return Eagle2(*head_for(target, draft), self)
+        return Eagle2(*load_head_for(target, draft), self)
 
     @property
     def pool(self) -> int:
@@ -84,38 +84,52 @@ class Budget:
             )
 
 
-class Eagle2(Headed):
-    """The drafter of EAGLE-2: one head, asked layer by layer for the most promising continuations."""
+class Eagle2(EagleBase):
+    """The drafter of EAGLE-2. The head runs once for each layer of the trees, for all sequences at once."""
 
-    def __init__(self, head: EagleHead | LeanHead, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
+    def __init__(self, head: EagleHead | FusedHead, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
         budget.check(head.config.vocab_size)
         super().__init__(head, lm_head)
         self.budget = budget
 
     @torch.inference_mode()
-    def propose(self, depth: int) -> DraftTree:
-        depth = min(depth, self.budget.depth)
-        root = int(self._tokens[-1])
-        if depth < 1:
-            return DraftTree.bare(root)
-        pool, _ = self._expand(self._catch_up(), depth)
-        return self.choose(root, pool.of(0))
+    def propose(self, sequences: abc.Sequence[Sequence]) -> list[Tree]:
+        roots = [sequence.tokens[-1] for sequence in sequences]
+        depths = [min(sequence.max_depth, self.budget.depth) for sequence in sequences]
+        if max(depths, default=0) < 1:
+            return [DraftTree.root_only(root) for root in roots]
+        # Sequences without room for a draft take part too: left out, they would lose their rows of the shared cache.
+        features = self.catch_up(sequences)
+        pools, grown = self.expand(batch_caches([sequence.draft.cache for sequence in sequences]), features, max(depths))
+        trees: list[Tree] = []
+        for row, (sequence, root, depth) in enumerate(zip(sequences, roots, depths, strict=True)):
+            # Layers come one after the other: the upper ones alone are the pool of a shallower tree.
+            pool = pools.row(row, replace(self.budget, depth=depth).pool)
+            trees.append(self.choose(root, pool) if depth >= 1 else DraftTree.root_only(root))
+            sequence.draft.passes += max(0, min(depth, grown[row]))
+        return trees
 
     def choose(self, root: int, pool: Pool) -> DraftTree:
-        """The tree that is made of the candidates of one text."""
+        """The tree that is made of the candidates of one sequence (EAGLE-2, section 4.2: reranking)."""
         return rerank(root, pool, self.budget.m, self.budget.least)
 
-    def _expand(self, feature: Tensor, depth: int) -> tuple[Pool, Tensor]:
-        """Layers 1 to `depth`: all children of the k best nodes of the layer above; and how many layers were grown [texts].
+    def expand(self, cache: StackedKVCache, feature: Tensor, depth: int) -> tuple[Pool, list[int]]:
+        """Grow layers 1 to `depth` (EAGLE-2, section 4.1: expansion).
 
-        feature is the root's, [texts, 1, H]; the caches of several texts stand side by side, and are left as they were found.
+        Args:
+            cache: the head's cache of the sequences, which is left unchanged.
+            feature: the head's estimate of the feature at each root, [B, 1, H].
+            depth: number of layers.
+
+        Returns:
+            The candidates of all layers, and for each sequence how many layers were grown.
         """
-        k, texts, device = self.budget.k, len(feature), feature.device
-        layer = self._children(feature, torch.zeros(texts, 1, device=device), torch.full((texts, 1), -1, device=device))
-        layers, before = [layer], 0  # before: candidates in the layers above
-        mask = additive(self.cache.holds(), feature.dtype)[:, None]
-        kept, root = self.cache.length, (self.cache.lengths - 1)[:, None]
-        growing, grown = torch.ones(texts, dtype=torch.bool, device=device), torch.ones(texts, dtype=torch.long, device=device)
+        k, batch, device = self.budget.k, len(feature), feature.device
+        layer = self.children(feature, torch.zeros(batch, 1, device=device), torch.full((batch, 1), -1, device=device))
+        layers, before = [layer], 0  # before: number of candidates in the layers above
+        mask = additive(cache.valid_mask(), feature.dtype)[:, None]
+        length, root = cache.length, (cache.lengths - 1)[:, None]
+        growing, grown = torch.ones(batch, dtype=torch.bool, device=device), torch.ones(batch, dtype=torch.long, device=device)
         for level in range(1, depth):
             beam = best(layer.values, k)
             values = layer.values.gather(1, beam)
@@ -124,79 +138,35 @@ class Eagle2(Headed):
                 if not growing.any():
                     break
             grown += growing
-            parent, n = beam.div(k, rounding_mode="floor"), beam.shape[1]  # which of the nodes expanded in the layer above it is
-            mask = torch.cat([_of(mask, parent), _itself(n, mask.dtype, device).expand(texts, n, n)], dim=-1)
-            tokens, positions = layer.tokens.gather(1, beam), (root + level).expand(texts, n)
-            feature = self._pass(tokens, _of(feature, parent), positions, mask)
-            self.cache.length += n
-            layer = self._children(feature, values, beam + before)
+            parent, n = beam.div(k, rounding_mode="floor"), beam.shape[1]  # index among the nodes expanded in the layer above
+            mask = torch.cat([select(mask, parent), own_column(n, mask.dtype, device).expand(batch, n, n)], dim=-1)
+            tokens, positions = layer.tokens.gather(1, beam), (root + level).expand(batch, n)
+            feature = self.run_head(cache, tokens, select(feature, parent), positions, mask)
+            cache.length += n
+            layer = self.children(feature, values, beam + before)
             before += layers[-1].values.shape[1]
             if self.budget.layer:
                 layer = replace(layer, values=layer.values.masked_fill(~growing[:, None], -math.inf))
             layers.append(layer)
-        self.cache.length = self.cache.end = kept
-        return Pool.join(layers), grown
+        cache.length = cache.pass_end = length
+        return Pool.join(layers), grown.tolist()
 
-    def _children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
-        """The k most confident continuations of each expanded node: n of them make a layer of n * k candidates."""
-        logits = self.lm_head(features)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        confidences = (wide if self.budget.head_temperature == 1 else wide / self.budget.head_temperature).log_softmax(-1)
+    def children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
+        """The k most confident continuations of each expanded node.
+
+        Args:
+            features: estimates of the features at n nodes, [B, n, H].
+            values: their values, [B, n].
+            parents: their indices in the pool, [B, n].
+
+        Returns:
+            n k candidates for each sequence.
+        """
+        logits = widen(self.lm_head(features))
+        confidences = (logits if self.budget.head_temperature == 1 else logits / self.budget.head_temperature).log_softmax(-1)
         top, tokens = confidences.topk(self.budget.k, dim=-1)
+        # The value of a node is the product of confidences on its path; here as a sum of logarithms.
         return Pool(tokens.flatten(1), parents[..., None].expand(tokens.shape).flatten(1), (values[..., None] + top).flatten(1))
-
-
-@torch.inference_mode()
-def propose_together(drafters: Sequence[Eagle2], depths: Sequence[int]) -> list[DraftTree]:
-    """`propose` of several texts with one head: every pass of it serves all of them.
-
-    Layers are made from the top down, so that the tree of a text that must end soon needs but the upper ones.
-    """
-    roots = [int(drafter._tokens[-1]) for drafter in drafters]
-    depths = [min(depth, drafter.budget.depth) for drafter, depth in zip(drafters, depths, strict=True)]
-    if max(depths, default=0) < 1:
-        return [DraftTree.bare(root) for root in roots]
-    features = _catch_up_together(drafters)  # also of texts whose tree stays bare: one that is left out would lose its row
-    joint = copy(drafters[0])
-    joint.cache = beside([drafter.cache for drafter in drafters])
-    pool, grown = joint._expand(features, max(depths))
-    trees = []
-    for text, (root, drafter, depth) in enumerate(zip(roots, drafters, depths, strict=True)):
-        candidates = pool.of(text, replace(drafter.budget, depth=depth).pool)
-        trees.append(drafter.choose(root, candidates) if depth >= 1 else DraftTree.bare(root))
-        drafter.passes += max(0, min(depth, int(grown[text])))
-    return trees
-
-
-def _catch_up_together(drafters: Sequence[Eagle2]) -> Tensor:
-    """`_catch_up` of several texts: the roots' features [texts, 1, H]. Prompts have a pass of their own, or all that others
-    have to catch up with would be padded to the length of a prompt."""
-    prompts = [row for row, drafter in enumerate(drafters) if not drafter.cache.length]
-    others = [row for row, drafter in enumerate(drafters) if drafter.cache.length]
-    passes = [_one_catch_up([drafters[row] for row in rows]) for rows in (prompts, others) if rows]
-    return torch.cat(passes)[torch.tensor([*prompts, *others], device=passes[0].device).argsort()]
-
-
-def _one_catch_up(drafters: Sequence[Eagle2]) -> Tensor:
-    """One pass of it. Of texts that have less to catch up with the new tokens stand to the right, so that all roots are in the
-    last column."""
-    joint, device = copy(drafters[0]), drafters[0].head.fc.device
-    joint.cache = cache = beside([drafter.cache for drafter in drafters])
-    news = [len(drafter._tokens) for drafter in drafters]
-    observed = [torch.tensor([int(token) for token in drafter._tokens], device=device) for drafter in drafters]
-    tokens = pad_sequence(observed, True, padding_side="left")
-    features = pad_sequence([torch.cat(drafter._features) for drafter in drafters], True, padding_side="left")
-    columns = torch.arange(tokens.shape[1], device=device)
-    first = tokens.shape[1] - torch.tensor(news, device=device)[:, None]
-    positions = (cache.lengths[:, None] + columns - first).clamp(min=0)
-    new = (columns >= first)[:, None]
-    own = causal(len(columns), len(columns), device) & new | torch.eye(len(columns), dtype=torch.bool, device=device)
-    text = cache.holds()[:, None].expand(-1, len(columns), -1)
-    out = joint._pass(tokens, features, positions, additive(torch.cat([text, own], dim=-1), features.dtype))
-    for drafter, n in zip(drafters, news, strict=True):
-        drafter.cache.keep(range(len(columns) - n, len(columns)))
-        drafter._tokens, drafter._features = [], []
-    return out[:, -1:]
 
 
 @dataclass(frozen=True)
@@ -215,7 +185,7 @@ class Pool:
         fields = zip(*((x.tokens, x.parents, x.values) for x in layers), strict=True)
         return cls(*(torch.cat(parts, dim=-1) for parts in fields))
 
-    def of(self, text: int, n: int | None = None) -> Pool:
+    def row(self, text: int, n: int | None = None) -> Pool:
         """The first n candidates of one text; all without n."""
         return Pool(self.tokens[text, :n], self.parents[text, :n], self.values[text, :n])
 
@@ -255,7 +225,7 @@ def subtree(root: int, pool: Pool, kept: Tensor) -> DraftTree:
     )
 
 
-def _of(rows: Tensor, chosen: Tensor) -> Tensor:
+def select(rows: Tensor, chosen: Tensor) -> Tensor:
     """The chosen rows [texts, k] of each text's [texts, n, …]."""
     texts, n = rows.shape[:2]
     if texts > 1:
@@ -264,7 +234,7 @@ def _of(rows: Tensor, chosen: Tensor) -> Tensor:
 
 
 @lru_cache
-def _itself(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def own_column(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The mask of n nodes that see themselves alone."""
     with torch.inference_mode(False):
         return additive(torch.eye(n, dtype=torch.bool, device=device), dtype)

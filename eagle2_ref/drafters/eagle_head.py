@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.cache import Cache
-from eagle2_ref.model.llama import Layer, Pass, Rotary
+from eagle2_ref.model.cache import StackedKVCache
+from eagle2_ref.model.llama import ForwardContext, Layer, RotaryTable
 
 
 @dataclass(frozen=True)
@@ -115,23 +115,23 @@ class EagleHead(nn.Module):
         self.layers: Any = nn.ModuleList(LayerWeights(config, normed=index > 0) for index in range(config.num_hidden_layers))
 
     def forward(
-        self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+        self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None = None, cache: StackedKVCache | None = None
     ) -> Tensor:
         """tokens [texts, n], features [texts, n, H], positions [n] or [texts, n] -> [texts, n, H].
 
         tokens[i] is the token that *follows* features[i]; positions[i] is the position of the feature. mask:
         [texts or 1, n, kept + n], boolean or additive; without it rows see the cache and their own past.
         """
-        return self.lean()(tokens, features, positions, mask, cache)
+        return self.fused()(tokens, features, positions, mask, cache)
 
-    def lean(self) -> LeanHead:
+    def fused(self) -> FusedHead:
         """The head as it drafts. Gradients flow through to the head, if they are on."""
-        layers = [layer.lean(index) for index, layer in enumerate(self.layers)]
-        return LeanHead(self.config, self.embed_tokens.weight, self.fc.weight.t().contiguous(), self.fc.bias, layers)
+        layers = [layer.fused(index) for index, layer in enumerate(self.layers)]
+        return FusedHead(self.config, self.embed_tokens.weight, self.fc.weight.t().contiguous(), self.fc.bias, layers)
 
 
 @dataclass
-class LeanHead:
+class FusedHead:
     """A head as it drafts: plain matrices, of which those that read the same input are one."""
 
     config: HeadConfig
@@ -141,23 +141,23 @@ class LeanHead:
     layers: list[Layer]
 
     def __call__(
-        self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+        self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None = None, cache: StackedKVCache | None = None
     ) -> Tensor:
         """As `EagleHead.forward` has it."""
         texts, n = tokens.shape
-        here = pass_of(self.config, positions.expand(texts, n), mask, cache, features.dtype)
+        ctx = forward_context(self.config, positions.expand(texts, n), mask, cache, features.dtype)
         embedded = F.embedding(tokens.flatten(), self.embedding).to(features.dtype)
         both = torch.cat([embedded, features.flatten(0, 1)], dim=-1)
         x = both @ self.fc if self.fc_bias is None else torch.addmm(self.fc_bias, both, self.fc)
         for layer in self.layers:
-            x = layer(x, here)
+            x = layer(x, ctx)
         return x.view(texts, n, -1)
 
-    def cache(self, capacity: int = 256) -> Cache:
+    def cache(self, capacity: int = 256) -> StackedKVCache:
         """An empty cache for one text."""
         config = self.config
         shape = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
-        return Cache(*shape, self.fc.dtype, self.fc.device, capacity)
+        return StackedKVCache(*shape, self.fc.dtype, self.fc.device, capacity)
 
 
 class LayerWeights(nn.Module):
@@ -178,21 +178,23 @@ class LayerWeights(nn.Module):
             self.input_layernorm = nn.RMSNorm(width, config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(width, config.rms_norm_eps)
 
-    def lean(self, index: int) -> Layer:
+    def fused(self, index: int) -> Layer:
         config, normed = self.config, hasattr(self, "input_layernorm")
         return Layer.of(self, index, config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps, normed)
 
 
-def pass_of(config: HeadConfig, positions: Tensor, mask: Tensor | None, cache: Cache | None, dtype: torch.dtype) -> Pass:
+def forward_context(
+    config: HeadConfig, positions: Tensor, mask: Tensor | None, cache: StackedKVCache | None, dtype: torch.dtype
+) -> ForwardContext:
     """What the layers of a pass over positions [texts, n] have in common."""
     texts, n = positions.shape
-    rotary = rotary_of(config, dtype, positions.device)
+    rotary = rotary_table(config, dtype, positions.device)
     rotary.reserve(cache.capacity + n if cache else int(positions.max()) + 1)
-    return Pass.of(texts, n, rotary.at(positions.flatten()), mask, cache)
+    return ForwardContext.of(texts, n, rotary.at(positions.flatten()), mask, cache)
 
 
 @lru_cache
-def rotary_of(config: HeadConfig, dtype: torch.dtype, device: torch.device) -> Rotary:
+def rotary_table(config: HeadConfig, dtype: torch.dtype, device: torch.device) -> RotaryTable:
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents / config.rope_factor  # in transformers' order, to the last bit
-    return Rotary(frequencies.to(device), config.num_attention_heads, config.num_key_value_heads, dtype)
+    return RotaryTable(frequencies.to(device), config.num_attention_heads, config.num_key_value_heads, dtype)

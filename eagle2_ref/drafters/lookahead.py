@@ -1,29 +1,30 @@
-"""Lookahead decoding: guesses from the target's own Jacobi iteration, which rides in its passes (Fu et al., arXiv 2402.02057)."""
+"""Lookahead decoding: n-grams from the target's own Jacobi iteration (Fu et al., arXiv 2402.02057)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import abc
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
-from eagle2_ref.coins import Coins
-from eagle2_ref.drafters.base import Checkpoint, FromText, whole
+from eagle2_ref.drafters.base import Checkpoint, Drafter, DraftState, require_whole
 from eagle2_ref.model.target import Target
-from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 
 Gram = tuple[int, ...]
-"""A token, and a guess at what follows it."""
+"""An n-gram: a token, and a guess of the tokens that follow it."""
 
 
 @dataclass(frozen=True)
 class Lookahead:
-    """The paper's G, N - 1 and W. k: guesses kept of each token; all are tried. depth: tokens of a guess. window: its columns.
+    """Options of lookahead decoding: k, depth and window are the paper's G, N - 1 and W.
 
-    text: what followed a token in the text itself is a guess too (POOL_FROM_PROMPT in the published code, where it is optional).
+    k: n-grams stored for each token; all are proposed. depth: length of a guess. window: number of columns of the Jacobi
+    iteration. text: whether n-grams of the text itself are guesses too (POOL_FROM_PROMPT in the published code, where it is off).
     """
 
     k: int = 7
@@ -34,114 +35,146 @@ class Lookahead:
     checkpoint: ClassVar[Checkpoint] = "none"
 
     def drafter(self, target: Target, draft: Path | str) -> LookaheadDrafter:  # noqa: ARG002
-        whole(self, k=1, depth=1, window=1)
+        require_whole(self, k=1, depth=1, window=1)
         return LookaheadDrafter(self, target.context)
 
 
-class LookaheadDrafter(FromText):
-    """Both branches of the paper in one tree: the guesses that the newest token has are proposals, the window is passengers.
+@dataclass(frozen=True)
+class LookaheadTree(DraftTree):
+    """A tree whose last nodes are scored by the target, but never accepted.
 
-    Guesses are made of what the target said of the past: the rule is that of chosen trees, and the law is the target's at any
-    temperature. A guess that holds to its end is followed by one more token. (The published code emits none then.)
+    lookahead_nodes: number of trailing nodes that belong to the window. The rule sees `proposals` only.
+    """
+
+    lookahead_nodes: int
+
+    @property
+    def proposals(self) -> DraftTree:
+        n = len(self) - self.lookahead_nodes
+        return DraftTree(self.tokens[:n], self.parents[:n], self.values[:n])
+
+
+class LookaheadState(DraftState):
+    """The n-grams and the window of one sequence."""
+
+    def __init__(self, pool: NgramPool, window: Window) -> None:
+        self.pool, self.window = pool, window
+        self.pooled = 0  # number of tokens of the text whose n-grams are in the pool
+
+
+class LookaheadDrafter(Drafter):
+    """Both branches of the paper in one tree: n-grams that begin with the newest token are proposals, the rest is the window.
+
+    Guesses depend only on the past: they are chosen, not sampled, and `reject` is lossless at any temperature. After a guess
+    that is accepted whole there is one more token. (The published code emits none.)
     """
 
     def __init__(self, method: Lookahead, context: int) -> None:
         self.method, self.context = method, context
 
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
-        super().begin(prompt, params, coins)
-        self.pool = Pool(self.method.k)
-        self.window = Window(prompt, self.method.depth, self.method.window)
-        self._pooled = 0  # tokens of the text that have been looked at
+    def start(self, sequence: Sequence) -> LookaheadState:
+        window = Window(sequence.tokens, self.method.depth, self.method.window)
+        return LookaheadState(NgramPool(self.method.k), window)
 
-    def propose(self, depth: int) -> DraftTree:
-        text = self.text
+    def propose_one(self, sequence: Sequence) -> LookaheadTree:
+        text, state = sequence.tokens, sequence.draft
         if self.method.text:
-            self._pool_the_text()
-        tree = grown(DraftTree.bare(text[-1]), ROOT, (guess[:depth] for guess in self.pool.of(text[-1])))
-        return self.window.aboard(tree, self.context - len(text))
+            self.pool_text(sequence)
+        guesses = (guess[: sequence.max_depth] for guess in state.pool.after(text[-1]))
+        tree = with_guesses(DraftTree.root_only(text[-1]), ROOT, guesses)
+        attached: LookaheadTree = state.window.attach(tree, self.context - len(text))
+        return attached
 
-    def learn(self, tree: Tree, logits: Tensor, path: Sequence[int]) -> None:  # noqa: ARG002
-        self.pool.add(self.window.advance(tree, logits.argmax(-1).tolist()))
+    def learn(self, sequence: Sequence, tree: Tree, logits: Tensor, path: abc.Sequence[int]) -> None:  # noqa: ARG002
+        sequence.draft.pool.add(sequence.draft.window.advance(tree, logits.argmax(-1).tolist()))
 
-    def _pool_the_text(self) -> None:
-        n = self.method.depth + 1
-        self.pool.add(tuple(self.text[end - n : end]) for end in range(max(self._pooled + 1, n), len(self.text) + 1))
-        self._pooled = len(self.text)
+    def pool_text(self, sequence: Sequence) -> None:
+        """Add the n-grams that the text has gained."""
+        n, text, state = self.method.depth + 1, sequence.tokens, sequence.draft
+        state.pool.add(tuple(text[end - n : end]) for end in range(max(state.pooled + 1, n), len(text) + 1))
+        state.pooled = len(text)
 
 
-class Pool:
-    """Guesses by the token that they follow; of each token the `size` newest are kept."""
+class NgramPool:
+    """N-grams by their first token; for each token the `size` newest are stored."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._guesses: dict[int, list[Gram]] = {}
 
-    def of(self, token: int) -> list[Gram]:
-        """The guesses at what follows a token, the newest first."""
+    def after(self, token: int) -> list[Gram]:
+        """The guesses of what follows a token, the newest first."""
         return self._guesses.get(token, [])[::-1]
 
     def add(self, grams: Iterable[Gram]) -> None:
-        """One after the other; one that is there already becomes the newest."""
+        """Add n-grams, one after the other. One that is stored already becomes the newest."""
         for gram in grams:
             self.drop(gram)
-            kept = self._guesses.setdefault(gram[0], [])
-            kept.append(gram[1:])
-            del kept[: -self.size]
+            guesses = self._guesses.setdefault(gram[0], [])
+            guesses.append(gram[1:])
+            del guesses[: -self.size]
 
     def drop(self, gram: Gram) -> None:
-        kept = self._guesses.get(gram[0], [])
-        if gram[1:] in kept:
-            kept.remove(gram[1:])
+        """Remove an n-gram, if it is stored."""
+        guesses = self._guesses.get(gram[0], [])
+        if gram[1:] in guesses:
+            guesses.remove(gram[1:])
 
 
 class Window:
-    """The lookahead branch: rows of a Jacobi iteration, from the oldest to the newest.
+    """The lookahead branch (section 3.2): rows of a Jacobi iteration, from the oldest to the newest.
 
-    rows[r][c] is a guess at the token r + c below the root; (0, 0) stands for the root itself. A slot sees row 0 up to its own
-    column, and its column down to itself. Those are its ancestors, if row 0 is a chain and every column hangs on its token of
-    row 0: the window is a tree, and needs neither a mask nor positions of its own. What the target says behind the last row is
-    the next row, and a column together with it an n-gram.
+    rows[r][c] is a guess of the token at r + c below the root; (0, 0) is the root itself. A cell attends to row 0 up to its own
+    column, and to its column down to itself. If row 0 is a chain, and every column hangs on its token of row 0, these are its
+    ancestors: the window is a tree, and needs no mask or positions of its own. What the target predicts after the last row is
+    the next row, and a column with that prediction is an n-gram.
     """
 
-    def __init__(self, prompt: Sequence[int], depth: int, columns: int) -> None:
-        """One row is there at first, of the prompt's tokens in their order (drawn from it at random in the published code).
+    def __init__(self, prompt: abc.Sequence[int], depth: int, columns: int) -> None:
+        """Begin with one row, tokens of the prompt in their order. (The published code takes random tokens of it.)
 
-        With each of `depth` - 1 passes the window gains a row and loses a column; from then on it gains a row and loses one.
+        In each of the first `depth` - 1 steps the window gains a row and loses a column; then it gains a row and loses one.
         """
         self.depth = depth
         self.rows = [[int(prompt[column % len(prompt)]) for column in range(columns + depth - 1)]]
 
-    def aboard(self, tree: DraftTree, room: int) -> DraftTree:
-        """The tree with the window's slots as passengers, row by row; no column that would reach deeper than `room`."""
-        columns = min(len(self.rows[0]), max(0, room - len(self.rows) + 2))
+    def attach(self, tree: DraftTree, max_depth: int) -> LookaheadTree:
+        """The tree with the cells of the window as trailing nodes, row by row, without columns deeper than `max_depth`."""
+        columns = min(len(self.rows[0]), max(0, max_depth - len(self.rows) + 2))
         self.rows = [row[:columns] for row in self.rows]
         tokens = [token for row in self.rows for token in row][1:]
-        above = [slot - 1 if slot < columns else slot - columns for slot in range(1, len(tokens) + 1)]
-        parents = [_node(slot, tree) for slot in above]
+        above = [cell - 1 if cell < columns else cell - columns for cell in range(1, len(tokens) + 1)]
+        parents = [_node(cell, tree) for cell in above]
         joint = DraftTree.of([*tree.tokens.tolist(), *tokens], [*tree.parents.tolist(), *parents])
-        return replace(joint, passengers=len(tokens))
+        return LookaheadTree(joint.tokens, joint.parents, joint.values, len(tokens))
 
-    def advance(self, tree: Tree, said: Sequence[int]) -> list[Gram]:
-        """`said` are the target's likeliest tokens behind all nodes of a tree that the window rode in; the text has gone on by
-        one token at least. Returns the columns of a whole window, each an n-gram."""
+    def advance(self, tree: Tree, predicted: abc.Sequence[int]) -> list[Gram]:
+        """Move the window on by one step of the iteration.
+
+        Args:
+            tree: the tree with the window's cells.
+            predicted: the target's most likely token after each of its nodes.
+
+        Returns:
+            The columns of a full window, each an n-gram.
+        """
         columns = len(self.rows[0])
         last = range(columns * (len(self.rows) - 1), columns * len(self.rows))
-        rows = [*self.rows, [said[_node(slot, tree.proposals)] for slot in last]]
-        grown_up = len(rows) > self.depth
-        self.rows = rows[1:] if grown_up else [row[1:] for row in rows]
-        if not (grown_up and columns):
+        rows = [*self.rows, [predicted[_node(cell, tree.proposals)] for cell in last]]
+        full = len(rows) > self.depth
+        self.rows = rows[1:] if full else [row[1:] for row in rows]
+        if not (full and columns):
             return []
         return list(zip([tree.token(ROOT), *rows[0][1:]], *rows[1:], strict=True))
 
 
-def _node(slot: int, proposals: Tree) -> int:
-    """The node of a slot, counted row by row: passengers sit behind the proposals, slot 0 is the root."""
-    return len(proposals) - 1 + slot if slot else ROOT
+def _node(cell: int, proposals: Tree) -> int:
+    """The node of a cell, counted row by row: cell 0 is the root, the others follow the proposals."""
+    return len(proposals) - 1 + cell if cell else ROOT
 
 
-def grown(tree: DraftTree, node: int, guesses: Iterable[Sequence[int]]) -> DraftTree:
-    """A tree with guesses at what follows one of its nodes; those that begin alike share what they share."""
+def with_guesses(tree: DraftTree, node: int, guesses: Iterable[abc.Sequence[int]]) -> DraftTree:
+    """The tree with guesses of what follows a node. Guesses with a common beginning share its nodes."""
     tokens, parents = tree.tokens.tolist(), tree.parents.tolist()
     place = {(parent, token): child for child, (parent, token) in enumerate(zip(parents, tokens, strict=True))}
     for guess in guesses:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eagle2_ref.coins import Coins
-from eagle2_ref.drafters.base import Checkpoint, Drafter, whole
-from eagle2_ref.drafters.tree_choices import cut, slots
+from eagle2_ref.drafters.base import Checkpoint, Drafter, DraftState, require_whole
+from eagle2_ref.drafters.tree_choices import choices, prune
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.checkpoint import must_match, read_json, read_tensors
 from eagle2_ref.model.target import Target
-from eagle2_ref.sampling import SamplingParams, sound
+from eagle2_ref.sampling import checked_draft_logits
+from eagle2_ref.sequence import Sequence
 from eagle2_ref.tree import DraftTree
 
-PUBLISHED = slots(
+PUBLISHED = choices(
     "0 00 1 01 2 000 10 02 3 03 4 04 20 05 001 5 06 6 07 010 11 7 08 002 30 09 8 9 100 020 12 003 40 21 004 005 0000 011 006"
     " 030 50 13 007 008 009 60 040 14 70 012 200 31 22 80 050 15 101 021 90 060 0001 16 070"
 )
@@ -39,8 +39,8 @@ class Medusa:
     checkpoint: ClassVar[Checkpoint] = "medusa"
 
     def drafter(self, target: Target, draft: Path | str) -> MedusaDrafter:
-        whole(self, k=1, depth=1, m=1)
-        return MedusaDrafter(heads_for(target, draft), self)
+        require_whole(self, k=1, depth=1, m=1)
+        return MedusaDrafter(load_heads(target, draft), self)
 
 
 class Block(nn.Module):
@@ -77,43 +77,51 @@ class MedusaHeads(nn.Module):
         return torch.stack([lm_head(block(feature)) for block, lm_head in heads])
 
 
-class MedusaDrafter(Drafter):
-    """Every node of depth i is a guess of head i, whatever stands above it: the heads do not see each other's tokens.
+class MedusaState(DraftState):
+    """The target's feature [H] before the newest token of a sequence."""
 
-    The tree is static, and what fills it is chosen: `walk` and `reject` are lossless. (Published is `typical`, which is not.)
+    feature: Tensor
+
+
+class MedusaDrafter(Drafter):
+    """A static tree in which every node at depth i is a guess of head i, independent of the nodes above it.
+
+    Its tokens are chosen, not sampled: `walk` and `reject` are lossless. (The published rule is `typical`, which is not.)
     """
 
     def __init__(self, heads: MedusaHeads, method: Medusa) -> None:
         self.heads = heads
         k, depth = min(method.k, heads.vocab_size), min(method.depth, len(heads))
-        self.slots = cut(PUBLISHED, k, depth, method.m)
+        self.choices = prune(PUBLISHED, k, depth, method.m)
 
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:  # noqa: ARG002
-        self.passes = 0
+    def start(self, sequence: Sequence) -> MedusaState:  # noqa: ARG002
+        return MedusaState()
 
-    def observe(self, tokens: Sequence[int], features: Tensor) -> None:
-        self._root, self._feature = tokens[-1], features[-1]
+    def observe(self, sequence: Sequence, tokens: abc.Sequence[int], features: Tensor) -> None:  # noqa: ARG002
+        sequence.draft.feature = features[-1]
 
     @torch.inference_mode()
-    def propose(self, depth: int) -> DraftTree:
-        tree = [slot for slot in self.slots if len(slot) <= depth]
+    def propose_one(self, sequence: Sequence) -> DraftTree:
+        root = sequence.tokens[-1]
+        tree = [choice for choice in self.choices if len(choice) <= sequence.max_depth]
         if not tree:
-            return DraftTree.bare(int(self._root))
-        self.passes += 1
-        laws = sound(self.heads(self._feature, max(map(len, tree)))).log_softmax(-1)
-        confidences, tokens = (told.tolist() for told in laws.topk(1 + max(map(max, tree))))
-        place = {(): 0} | {slot: node for node, slot in enumerate(tree, start=1)}
+            return DraftTree.root_only(root)
+        sequence.draft.passes += 1
+        logits = checked_draft_logits(self.heads(sequence.draft.feature, max(map(len, tree))))
+        best = logits.log_softmax(-1).topk(1 + max(map(max, tree)))  # row i: the guesses of head i
+        confidences, tokens = best.values.tolist(), best.indices.tolist()
+        node = {(): 0} | {choice: i for i, choice in enumerate(tree, start=1)}
         return DraftTree.of(
-            [int(self._root), *(tokens[len(slot) - 1][slot[-1]] for slot in tree)],
-            [-1, *(place[slot[:-1]] for slot in tree)],
-            [0.0, *(sum(confidences[i][rank] for i, rank in enumerate(slot)) for slot in tree)],
+            [root, *(tokens[len(choice) - 1][choice[-1]] for choice in tree)],
+            [-1, *(node[choice[:-1]] for choice in tree)],
+            [0.0, *(sum(confidences[i][rank] for i, rank in enumerate(choice)) for choice in tree)],
         )
 
 
-def heads_for(target: Target, draft: Path | str) -> MedusaHeads:
+def load_heads(target: Target, draft: Path | str) -> MedusaHeads:
     """The heads of a directory in vLLM's layout, beside a target; as strictly read as EAGLE's."""
     directory, embedding = Path(draft), target.network.embedding
-    heads = _made(directory)
+    heads = _create(directory)
     if (heads.vocab_size, heads.width) != tuple(embedding.shape):
         raise BadInput(
             f"heads do not fit the target: vocabulary {heads.vocab_size} and hidden size {heads.width} in {directory},"
@@ -126,7 +134,7 @@ def heads_for(target: Target, draft: Path | str) -> MedusaHeads:
     return heads.to(embedding).eval()
 
 
-def _made(directory: Path) -> MedusaHeads:
+def _create(directory: Path) -> MedusaHeads:
     """Heads of the shape that a config.json tells."""
     path = directory / "config.json"
     if not path.exists():

@@ -1,31 +1,31 @@
-"""Ouroboros: a small model's draft, made faster and longer by whole phrases (Zhao et al., arXiv 2402.13720)."""
+"""Ouroboros: a small model drafts a chain by lookahead, and whole phrases continue it (Zhao et al., arXiv 2402.13720)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from copy import copy
+from collections import abc
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
-from eagle2_ref.coins import Coins
-from eagle2_ref.drafters.base import Checkpoint, FromText, whole
-from eagle2_ref.drafters.lookahead import Gram, Pool, Window, grown
-from eagle2_ref.drafters.small_model import small_for
+from eagle2_ref.drafters.base import Checkpoint, Drafter, DraftState, require_whole
+from eagle2_ref.drafters.lookahead import Gram, NgramPool, Window, with_guesses
+from eagle2_ref.drafters.small_model import load_small
+from eagle2_ref.model.cache import KVCache
 from eagle2_ref.model.target import Target
-from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 
 
 @dataclass(frozen=True)
 class Ouroboros:
-    """phrase: tokens of a phrase. depth: of the tree, a chain with phrases behind it, which takes what they leave, half at least.
+    """Options of Ouroboros. The defaults are those with which the published code runs Spec-Bench.
 
-    k: phrases tried there. window: columns of the small model's own lookahead, and phrases kept of each token. warm: phrases
-    are kept from text to text, so that what is drafted depends on what was decoded before. (The settings are those with which
-    the published code runs on Spec-Bench.)
+    k: phrases proposed after the chain. depth: of the tree, a chain and phrases after it; the chain has what the phrases leave,
+    at least half. phrase: tokens of a phrase. window: columns of the small model's lookahead, and phrases stored for each token.
+    warm: phrases are kept from one sequence to the next, so that drafts depend on what was decoded before.
     """
 
     k: int = 3
@@ -38,99 +38,111 @@ class Ouroboros:
 
     @property
     def chain(self) -> int:
-        """Tokens of the chain, the paper's gamma."""
+        """Number of tokens of the chain, gamma in the paper."""
         return max(self.depth - self.phrase, (self.depth + 1) // 2)
 
     def drafter(self, target: Target, draft: Path | str) -> OuroborosDrafter:
-        whole(self, k=1, depth=1, phrase=1, window=1)
-        return OuroborosDrafter(self, Target(small_for(target, draft), str(draft)))
+        require_whole(self, k=1, depth=1, phrase=1, window=1)
+        return OuroborosDrafter(self, Target(load_small(target, draft), str(draft)))
 
 
-class OuroborosDrafter(FromText):
-    """A chain, the small model's greedy continuation of the text; and behind its end phrases that followed such a token before.
+class OuroborosState(DraftState):
+    """The small model's cache of a sequence, its window, the phrases, and the parts of the last draft."""
 
-    The small model drafts by lookahead, with itself for a target: a phrase that it agrees with costs it one pass. Phrases come
-    from its window, and from the target: what it said behind tokens that were refused, and behind the phrases that were tried.
-    All is chosen by the past alone: the rule is that of chosen trees, and the law is the target's at any temperature. (The
-    published code compares with the target's likeliest tokens, and is greedy only.)
+    def __init__(self, cache: KVCache, window: Window, pool: NgramPool) -> None:
+        self.cache, self.window, self.pool = cache, window, pool
+        self.chain: list[int] = []
+        self.phrases: list[Gram] = []
+
+
+class OuroborosDrafter(Drafter):
+    """A chain, the small model's greedy continuation of the text, and after its end phrases that followed this token before.
+
+    The small model decodes by lookahead, as its own target: a phrase that it agrees with costs one pass. Phrases come from its
+    window, and from the target: from its output after rejected tokens, and after the phrases that were proposed. All tokens
+    are chosen, not sampled, and `reject` is lossless at any temperature. (The published code is greedy only.)
     """
 
     def __init__(self, method: Ouroboros, small: Target) -> None:
         self.method, self.small = method, small
-        self.pool = Pool(method.window)
+        self.warm_pool = NgramPool(method.window)
 
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
-        super().begin(prompt, params, coins)
-        self.small = copy(self.small)
-        self.small.reset()
-        self.passes = 0
-        if not self.method.warm:
-            self.pool = Pool(self.method.window)
-        self.window = Window(prompt, self.method.phrase, self.method.window)
+    def start(self, sequence: Sequence) -> OuroborosState:
+        pool = self.warm_pool if self.method.warm else NgramPool(self.method.window)
+        return OuroborosState(self.small.cache(), Window(sequence.tokens, self.method.phrase, self.method.window), pool)
 
-    def propose(self, depth: int) -> DraftTree:
-        depth = max(0, min(depth, self.method.depth, self.small.context - len(self.text)))
-        self._chain = self._continued(min(depth, self.method.chain))
-        tokens = [self.text[-1], *self._chain]
-        chain = DraftTree.of(tokens, list(range(-1, len(self._chain))))
-        self._phrases = [phrase[: depth - len(self._chain)] for phrase in self.pool.of(tokens[-1])[: self.method.k]]
-        return grown(chain, len(self._chain), self._phrases)
+    def propose_one(self, sequence: Sequence) -> DraftTree:
+        text, state = sequence.tokens, sequence.draft
+        depth = max(0, min(sequence.max_depth, self.method.depth, self.small.context - len(text)))
+        state.chain = self.continuation(sequence, min(depth, self.method.chain))
+        tokens = [text[-1], *state.chain]
+        tree = DraftTree.of(tokens, list(range(-1, len(state.chain))))
+        state.phrases = [phrase[: depth - len(state.chain)] for phrase in state.pool.after(tokens[-1])[: self.method.k]]
+        return with_guesses(tree, len(state.chain), state.phrases)
 
-    def learn(self, tree: Tree, logits: Tensor, path: Sequence[int]) -> None:
-        said, end = logits.argmax(-1).tolist(), len(self._chain)
-        self.pool.add(corrected(self._chain[len(path) :], said[1 + len(path) : 1 + end], self.method.phrase))
-        for phrase in self._phrases:
-            if len(phrase) == self.method.phrase:
-                self.pool.drop((tree.token(end), *phrase))
-                self.pool.add([(tree.token(end), *rewritten(tree, said, end, phrase))])
+    def learn(self, sequence: Sequence, tree: Tree, logits: Tensor, path: abc.Sequence[int]) -> None:
+        state, n = sequence.draft, self.method.phrase
+        predicted, end = logits.argmax(-1).tolist(), len(state.chain)
+        state.pool.add(corrected(state.chain[len(path) :], predicted[1 + len(path) : 1 + end], n))
+        for phrase in state.phrases:
+            if len(phrase) == n:  # a phrase that was proposed is replaced by what the target would have written
+                state.pool.drop((tree.token(end), *phrase))
+                state.pool.add([(tree.token(end), *rewritten(tree, predicted, end, phrase))])
 
-    def _continued(self, n: int) -> list[int]:
-        """The n tokens with which the small model would go on."""
+    def continuation(self, sequence: Sequence, n: int) -> list[int]:
+        """The n tokens with which the small model continues the text, greedily."""
         if n < 1:
             return []
-        self._follow()
-        tokens = [self.text[-1]]
+        text, state, small = sequence.tokens, sequence.draft, self.small
+        self.catch_up(sequence)
+        tokens = [text[-1]]
         while len(tokens) <= n:
-            tree = grown(DraftTree.bare(tokens[-1]), ROOT, (guess[: n - len(tokens)] for guess in self.pool.of(tokens[-1])))
-            tree = self.window.aboard(tree, self.small.context - len(self.text) + 1 - len(tokens))
-            said = self.small.verify(tree).logits.argmax(-1).tolist()
-            path = likeliest(tree.proposals, said)
-            self.small.commit(path)
-            self.pool.add(self.window.advance(tree, said))
-            tokens += [said[node] for node in (ROOT, *path)]
-        self.passes = self.small.passes
+            guesses = (guess[: n - len(tokens)] for guess in state.pool.after(tokens[-1]))
+            tree = with_guesses(DraftTree.root_only(tokens[-1]), ROOT, guesses)
+            tree = state.window.attach(tree, small.context - len(text) + 1 - len(tokens))
+            (output,) = small.verify([state.cache], [tree])
+            state.passes += 1
+            predicted = output.logits.argmax(-1).tolist()
+            path = greedy_path(tree.proposals, predicted)
+            small.commit(state.cache, path)
+            state.pool.add(state.window.advance(tree, predicted))
+            tokens += [predicted[node] for node in (ROOT, *path)]
         return tokens[1:]
 
-    def _follow(self) -> None:
-        """Bring the small model's cache up to the root: drop what was refused, read what was emitted without it."""
-        root = len(self.text) - 1
-        self.small.cache.cut(root)
-        if self.small.length < root:
-            self.small.prefill(self.text[self.small.length : root])
+    def catch_up(self, sequence: Sequence) -> None:
+        """Bring the small model's cache up to the root: drop rejected tokens, read those that it did not draft."""
+        text, state = sequence.tokens, sequence.draft
+        root = len(text) - 1
+        state.cache.truncate(root)
+        if state.cache.length < root:
+            self.small.prefill([state.cache], [text[state.cache.length : root]])
+            state.passes += 1
 
 
-def likeliest(tree: Tree, said: Sequence[int]) -> list[int]:
-    """The path that a model takes through a tree, if `said` is what it finds likeliest behind each node."""
+def greedy_path(tree: Tree, predicted: abc.Sequence[int]) -> list[int]:
+    """The path through a tree that follows a model's most likely token after each node."""
     path: list[int] = []
     node = ROOT
-    while (child := tree.child(node, said[node])) is not None:
+    while (child := tree.child(node, predicted[node])) is not None:
         path.append(child)
         node = child
     return path
 
 
-def corrected(tokens: Sequence[int], said: Sequence[int], n: int) -> Iterator[Gram]:
-    """Of tokens of a draft, with what the target said behind each: n-grams that begin with one of them and go on as the target
-    does. It was asked about the draft alone: but for its last token a phrase is the draft's as well."""
+def corrected(tokens: abc.Sequence[int], predicted: abc.Sequence[int], n: int) -> Iterator[Gram]:
+    """Phrases from a rejected draft: n-grams that begin with one of its tokens and continue as the target does.
+
+    The target has read the draft only: a phrase must agree with the draft up to its last token, which is the target's.
+    """
     for first in range(len(tokens) - n + 1):
-        if list(tokens[first + 1 : first + n]) == list(said[first : first + n - 1]):
-            yield tokens[first], *said[first : first + n]
+        if list(tokens[first + 1 : first + n]) == list(predicted[first : first + n - 1]):
+            yield tokens[first], *predicted[first : first + n]
 
 
-def rewritten(tree: Tree, said: Sequence[int], node: int, phrase: Sequence[int]) -> list[int]:
-    """A phrase that was tried behind a node, in the target's words: what it said before each of the tokens."""
+def rewritten(tree: Tree, predicted: abc.Sequence[int], node: int, phrase: abc.Sequence[int]) -> list[int]:
+    """The target's most likely token in place of each token of a phrase that was proposed after a node."""
     words = []
     for token in phrase:
-        words.append(said[node])
-        node = tree.child(node, token) or node  # it was put there
+        words.append(predicted[node])
+        node = tree.child(node, token) or node  # the phrase is in the tree
     return words

@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.cache import Kept, Room
-from eagle2_ref.model.network import Rows
+from eagle2_ref.model.cache import CacheStorage, KVCache
+from eagle2_ref.model.network import ModelOutput
 
 
-class Hosted:
+class HFModel:
     """A model of transformers. Each kind of its attention layers is handed a mask of its own.
 
     Its layers may be on several devices. Tokens are given, and logits and features told, on that of the LM head.
@@ -31,36 +31,38 @@ class Hosted:
             raise BadInput(f"{name} takes no positions of its tokens", "only a model that does can be verified against a tree")
         self._keeps_logits = "logits_to_keep" in takes
         model.base_model.register_forward_hook(self._keep_features)
-        self._heard: list[Tensor] = []  # the features of the newest pass
+        self._features: list[Tensor] = []  # the features of the newest pass
 
     @property
     def embedding(self) -> Tensor:
         weight: Tensor = self.model.get_input_embeddings().weight
         return weight.to(self.device)
 
-    def cache(self) -> HostedCache:
-        return HostedCache(Room(), self.device)
+    def cache(self) -> HFCache:
+        return HFCache(CacheStorage(), self.device)
 
     def lm_head(self, features: Tensor) -> Tensor:
         out: Tensor = self.model.get_output_embeddings()(features)
         return out
 
-    def __call__(self, tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: HostedCache, last: bool = False) -> Rows:
-        asked: dict[str, Any] = {"logits_to_keep": 1} if last and self._keeps_logits else {}
-        if seen is not None:
-            asked["attention_mask"] = self._masks(seen, positions, cache)
-        self._heard.clear()
-        entries = cache.open(tokens.shape[1])
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: HFCache, last_only: bool = False
+    ) -> ModelOutput:
+        asked: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps_logits else {}
+        if mask is not None:
+            asked["attention_mask"] = self._masks(mask, positions, cache)
+        self._features.clear()
+        entries = cache.begin_cache(tokens.shape[1])
         logits = self.model(input_ids=tokens, position_ids=positions, past_key_values=entries, use_cache=True, **asked).logits
         if not entries.written:
             raise BadInput(
                 f"{self.name} keeps a state that cannot be rolled back", "only attention caches can be verified against a tree"
             )
-        if not self._heard:
+        if not self._features:
             raise BadInput(f"{self.name} does not show the features its LM head is given", "a head cannot draft for such a model")
-        return Rows(logits[:, -1:] if last else logits, self._heard[0].to(self.device))
+        return ModelOutput(logits[:, -1:] if last_only else logits, self._features[0].to(self.device))
 
-    def _masks(self, seen: Tensor, positions: Tensor, cache: HostedCache) -> Tensor | dict[str, Tensor]:
+    def _masks(self, seen: Tensor, positions: Tensor, cache: HFCache) -> Tensor | dict[str, Tensor]:
         """Additive [texts, 1, n, columns]: 0 where a new token may look, the lowest number elsewhere; one for each kind of
         layer, some of which see only so far back."""
         text = torch.arange(cache.length, device=seen.device).expand(len(positions), -1)
@@ -75,36 +77,36 @@ class Hosted:
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def _keep_features(self, _module: object, _args: object, output: Any) -> None:
-        self._heard[:] = [output[0] if isinstance(output, tuple) else output.last_hidden_state]
+        self._features[:] = [output[0] if isinstance(output, tuple) else output.last_hidden_state]
 
 
-class HostedCache(Kept):
+class HFCache(KVCache):
     """Keys and values of layers of any shapes: each has two tensors, made when it writes for the first time."""
 
-    def open(self, n: int) -> InPlace:
+    def begin_cache(self, n: int) -> InPlaceCache:
         """A pass begins that will write n entries a text; returns what transformers takes for its cache."""
-        self._begin(n)
-        return InPlace(self)
+        self.begin_pass(n)
+        return InPlaceCache(self)
 
     def write(self, name: int, new: Tensor) -> Tensor:
         """Put new keys, or new values, [texts, kv_heads, n, dim] behind the kept ones; returns all of that name."""
-        room = self._room
-        if name not in room.tensors:
-            room.tensors[name] = new.new_zeros(room.texts, new.shape[1], room.capacity, new.shape[3])
-        rows = room.tensors[name].narrow(0, self._row, len(new))
-        rows.narrow(-2, self.begun, new.shape[2]).copy_(new)
-        return rows.narrow(-2, 0, self.end)
+        storage = self.storage
+        if name not in storage.tensors:
+            storage.tensors[name] = new.new_zeros(storage.rows, new.shape[1], storage.capacity, new.shape[3])
+        rows = storage.tensors[name].narrow(0, self.row, len(new))
+        rows.narrow(-2, self.pass_start, new.shape[2]).copy_(new)
+        return rows.narrow(-2, 0, self.pass_end)
 
-    def kept(self) -> list[Tensor]:
+    def entries(self) -> list[Tensor]:
         """The kept entries of each layer, [2, texts, kv_heads, length, dim]."""
-        rows = [rows.narrow(-2, 0, self.length) for rows in self._rows()]
+        rows = [rows.narrow(-2, 0, self.length) for rows in self.rows()]
         return [torch.stack(layer) for layer in zip(rows[::2], rows[1::2], strict=True)]
 
 
-class InPlace(DynamicCache):  # type: ignore[misc]
+class InPlaceCache(DynamicCache):  # type: ignore[misc]
     """A cache of transformers' kind that is one of ours, for one pass: what transformers would copy stays where it is."""
 
-    def __init__(self, cache: HostedCache) -> None:
+    def __init__(self, cache: HFCache) -> None:
         super().__init__()
         self._cache, self.written = cache, False
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaRotaryEmbedding
 
-from eagle2_ref.model.cache import Cache
-from eagle2_ref.model.network import Rows, causal
+from eagle2_ref.model.cache import StackedKVCache
+from eagle2_ref.model.network import ModelOutput, causal
 
 
-class Rotary:
-    """Rotary embedding: cosines and sines of every position, for the queries, keys and values of a token in one.
+class RotaryTable:
+    """RotaryTable embedding: cosines and sines of every position, for the queries, keys and values of a token in one.
 
     Values are turned by an angle of zero; the sines of the first half of a head have their sign changed. The tables grow; what
     they have outgrown stays where it is, as a CUDA graph may read it there.
@@ -35,10 +35,10 @@ class Rotary:
             self._outgrown.append(self._tables)
             self._tables = self._made(max(n, 2 * len(self._tables[0]), 256))
 
-    def at(self, positions: Tensor) -> Turn:
+    def at(self, positions: Tensor) -> Rotary:
         """Of positions [rows], for which there is room."""
         cos, sin = self._tables
-        return Turn(cos.index_select(0, positions), sin.index_select(0, positions))
+        return Rotary(cos.index_select(0, positions), sin.index_select(0, positions))
 
     def _made(self, n: int) -> tuple[Tensor, Tensor]:
         angles = torch.arange(n, device=self._frequencies.device).float()[:, None] * self._frequencies
@@ -51,7 +51,7 @@ class Rotary:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Rotary:
     """Cosines and sines of the tokens of a pass, [rows, heads + 2 kv_heads, dim]."""
 
     cos: Tensor
@@ -63,23 +63,23 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What the layers of a pass have in common. mask: additive or boolean, [texts or 1, 1, n, kept + n]."""
+class ForwardContext:
+    """What the layers of a pass have in common. mask: additive or boolean, [texts or 1, 1, n, length + n]."""
 
     texts: int
-    turn: Turn
+    rotary: Rotary
     mask: Tensor | None
-    cache: Cache | None
+    cache: StackedKVCache | None
 
     @classmethod
-    def of(cls, texts: int, n: int, turn: Turn, mask: Tensor | None, cache: Cache | None) -> Pass:
-        """Without a mask [texts or 1, n, kept + n] the n rows of a text see what is kept of it, and their own past."""
-        kept = cache.length if cache else 0
-        if mask is None and n > 1 and kept:
-            mask = additive(causal(n, kept + n, turn.cos.device), turn.cos.dtype)
+    def of(cls, texts: int, n: int, rotary: Rotary, mask: Tensor | None, cache: StackedKVCache | None) -> ForwardContext:
+        """Without a mask [texts or 1, n, length + n] the n rows of a text see what is length of it, and their own past."""
+        length = cache.length if cache else 0
+        if mask is None and n > 1 and length:
+            mask = additive(causal(n, length + n, rotary.cos.device), rotary.cos.dtype)
         if cache:
-            cache.open(n)
-        return cls(texts, turn, None if mask is None else mask.view(-1, 1, n, mask.shape[-1]), cache)
+            cache.begin_pass(n)
+        return cls(texts, rotary, None if mask is None else mask.view(-1, 1, n, mask.shape[-1]), cache)
 
 
 @dataclass
@@ -121,27 +121,27 @@ class Layer:
             norm=module.post_attention_layernorm.weight,
         )
 
-    def __call__(self, x: Tensor, here: Pass) -> Tensor:
+    def __call__(self, x: Tensor, ctx: ForwardContext) -> Tensor:
         """x [rows, width] of all texts of the pass, one after the other."""
-        x = self.attend(x if self.input_norm is None else rms_norm(x, self.input_norm, self.eps), x, here)
+        x = self.attend(x if self.input_norm is None else rms_norm(x, self.input_norm, self.eps), x, ctx)
         return self.mlp(rms_norm(x, self.norm, self.eps), x)
 
-    def attend(self, x: Tensor, beside: Tensor, here: Pass) -> Tensor:
-        """`beside`, and what attention reads from x."""
-        rows, texts, heads, kv_heads = len(x), here.texts, self.heads, self.kv_heads
+    def attend(self, x: Tensor, residual: Tensor, ctx: ForwardContext) -> Tensor:
+        """`residual`, and what attention reads from x."""
+        rows, texts, heads, kv_heads = len(x), ctx.texts, self.heads, self.kv_heads
         projected = x @ self.qkv if self.qkv_bias is None else torch.addmm(self.qkv_bias, x, self.qkv)
-        q, new = here.turn(projected.view(rows, heads + 2 * kv_heads, -1)).split_with_sizes((heads, 2 * kv_heads), dim=1)
+        q, new = ctx.rotary(projected.view(rows, heads + 2 * kv_heads, -1)).split_with_sizes((heads, 2 * kv_heads), dim=1)
         q = q.view(texts, rows // texts, heads, -1).transpose(1, 2)
         new = new.view(texts, rows // texts, 2, kv_heads, -1).permute(2, 0, 3, 1, 4)
-        keys, values = new.unbind() if here.cache is None else here.cache.write(self.index, new)
-        alone = here.mask is None and q.shape[-2] == keys.shape[-2] > 1
-        seen = F.scaled_dot_product_attention(q, keys, values, here.mask, is_causal=alone, enable_gqa=heads != kv_heads)
-        return torch.addmm(beside, seen.transpose(1, 2).reshape(rows, -1), self.out)
+        keys, values = new.unbind() if ctx.cache is None else ctx.cache.write(self.index, new)
+        alone = ctx.mask is None and q.shape[-2] == keys.shape[-2] > 1
+        seen = F.scaled_dot_product_attention(q, keys, values, ctx.mask, is_causal=alone, enable_gqa=heads != kv_heads)
+        return torch.addmm(residual, seen.transpose(1, 2).reshape(rows, -1), self.out)
 
-    def mlp(self, x: Tensor, beside: Tensor) -> Tensor:
-        """`beside`, and what the MLP makes of x."""
+    def mlp(self, x: Tensor, residual: Tensor) -> Tensor:
+        """`residual`, and what the MLP makes of x."""
         gate, up = (x @ self.gate_up).chunk(2, dim=-1)
-        return torch.addmm(beside, F.silu(gate) * up, self.down)
+        return torch.addmm(residual, F.silu(gate) * up, self.down)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -180,7 +180,7 @@ class Llama:
         self.dtype, self.device, self.embedding = model.dtype, model.device, model.get_input_embeddings().weight.detach()
         rope = LlamaRotaryEmbedding(config)
         frequencies = rope.inv_freq.to(self.device)
-        self.rotary = Rotary(frequencies, self.heads, self.kv_heads, self.dtype, rope.attention_scaling)
+        self.rotary = RotaryTable(frequencies, self.heads, self.kv_heads, self.dtype, rope.attention_scaling)
         self.layers = list[Layer]()
         with torch.no_grad():
             for index in range(len(body.layers)):
@@ -191,7 +191,7 @@ class Llama:
 
     @staticmethod
     def fits(model: PreTrainedModel) -> bool:
-        """Whether all of a model is known here."""
+        """Whether all of a model is known ctx."""
         config = model.config
         return isinstance(model, LlamaForCausalLM) and (
             not config.attention_bias
@@ -200,25 +200,28 @@ class Llama:
             and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")
         )
 
-    def cache(self) -> Cache:
-        return Cache(len(self.layers), self.kv_heads, self.dim, self.dtype, self.device)
+    def cache(self) -> StackedKVCache:
+        return StackedKVCache(len(self.layers), self.kv_heads, self.dim, self.dtype, self.device)
 
     def lm_head(self, features: Tensor) -> Tensor:
         out: Tensor = features @ self.unembedding
         return out
 
-    def __call__(self, tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Cache, last: bool = False) -> Rows:
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: StackedKVCache, last_only: bool = False
+    ) -> ModelOutput:
         texts, n = tokens.shape
         self.rotary.reserve(cache.capacity + n)
-        turn = self.rotary.at(positions.flatten())
-        mask = additive(seen, self.dtype) if seen is not None and seen.dtype == torch.bool else seen
-        here = Pass.of(texts, n, turn, mask, cache)
+        rotary = self.rotary.at(positions.flatten())
+        if mask is not None and mask.dtype == torch.bool:
+            mask = additive(mask, self.dtype)
+        ctx = ForwardContext.of(texts, n, rotary, mask, cache)
         x = F.embedding(tokens.flatten(), self.embedding)
         for layer in self.layers:
-            x = layer(x, here)
+            x = layer(x, ctx)
         features = rms_norm(x, self.norm, self.eps)
         features = features.view(texts, n, -1)
-        return Rows(self.lm_head(features[:, -1:] if last else features), features)
+        return ModelOutput(self.lm_head(features[:, -1:] if last_only else features), features)
 
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,19 +1,23 @@
-"""What a target is run with: a network and its cache. Two there are: llama.py, lean, and hosted.py, for all the others."""
+"""What the target needs of a model. There are two: llama.py, which is fast, and hf_model.py, which runs any model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from eagle2_ref.model.cache import KVCache
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a target pass returns: logits [rows, V], and features [n, H], the inputs of the LM head at the new positions.
+class ModelOutput:
+    """The result of a pass: logits [n, V], and features [n, H], which are the inputs of the LM head.
 
-    Of a pass over several texts both have a dimension in front, one entry a text.
+    A pass over a batch has one more dimension in front, [B, n, V] and [B, n, H].
     """
 
     logits: Tensor
@@ -30,22 +34,50 @@ class Network(Protocol):
 
     @property
     def embedding(self) -> Tensor:
-        """[V, H], on the device of the network."""
+        """Input embedding [V, H], on the device of the network."""
 
     def cache(self) -> Any:
-        """An empty cache for one text."""
+        """An empty cache for one sequence."""
 
-    def __call__(self, tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> Rows:
-        """One pass over n new tokens [texts, n]; their entries are written behind the kept ones.
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Any, last_only: bool = False
+    ) -> ModelOutput:
+        """Run one pass. Keys and values are written into the cache, after the sequence.
 
-        seen: boolean [texts or 1, n, kept + n], true where a token may look; without it tokens see the text and their own
-        past. last: logits of the last token of each text alone.
+        Args:
+            tokens: new tokens, [B, n].
+            positions: their positions, [B, n].
+            mask: boolean [B or 1, n, length + n], true where a token may attend. None: each token sees the sequence, and the
+                new tokens up to itself.
+            cache: the cache of B sequences.
+            last_only: compute logits for the last token of each sequence only, [B, 1, V].
         """
 
     def lm_head(self, features: Tensor) -> Tensor:
-        """Features [..., H] -> logits [..., V]."""
+        """Features [..., H] to logits [..., V]."""
 
 
 def causal(n: int, columns: int, device: torch.device) -> Tensor:
-    """Boolean [n, columns]: the n rows are the last ones of a sequence of `columns` entries."""
+    """Boolean [n, columns]: causal mask of the last n rows of a sequence of `columns` entries."""
     return torch.ones(n, columns, dtype=torch.bool, device=device).tril(columns - n)
+
+
+def pad_left(texts: Sequence[Tensor], cache: KVCache) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Tokens, positions and mask of a pass that appends a text [n] to each sequence of a batch.
+
+    Shorter texts are padded on the left, so that the last token of every sequence is in the last column.
+
+    Returns:
+        Tokens [B, n], positions [B, n], and a boolean mask [B, n, length + n]; no mask for a single sequence.
+    """
+    if len(texts) == 1:
+        n, device = len(texts[0]), texts[0].device
+        return texts[0][None], torch.arange(cache.length, cache.length + n, device=device)[None], None
+    tokens = pad_sequence(list(texts), batch_first=True, padding_side="left")
+    device, n = tokens.device, tokens.shape[1]
+    columns = torch.arange(n, device=device)
+    first = n - torch.tensor([len(text) for text in texts], device=device)[:, None]
+    positions = (cache.lengths[:, None] + columns - first).clamp(min=0)
+    is_new = (columns >= first)[:, None]
+    own = causal(n, n, device) & is_new | torch.eye(n, dtype=torch.bool, device=device)  # padding sees itself
+    return tokens, positions, torch.cat([cache.valid_mask()[:, None].expand(-1, n, -1), own], dim=-1)

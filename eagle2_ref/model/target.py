@@ -1,4 +1,4 @@
-"""The target: a causal LM with the cache of a text; prefill, verify a tree in one pass, commit the accepted path."""
+"""The target: a causal LM that reads a prompt, verifies draft trees, and commits the accepted path to a cache."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import is_accelerate_available
 
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.cache import Kept
-from eagle2_ref.model.hf_model import Hosted
+from eagle2_ref.model.cache import KVCache, batch_caches
+from eagle2_ref.model.hf_model import HFModel
 from eagle2_ref.model.llama import Llama
-from eagle2_ref.model.network import Network, Rows
+from eagle2_ref.model.network import ModelOutput, Network, pad_left
 from eagle2_ref.tree import Tree
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
 
 AUTO = "auto"
-"""A device's name: all there are. A model that one cannot hold is spread over them, layer by layer."""
+"""Device name for all devices: a model that is too large for one is spread over them, layer by layer."""
 
 
 class Target:
-    """A causal LM and the cache of a text. `length` tokens are in the cache; the root, the newest emitted token, is not yet.
+    """A causal LM. It has no state: what it knows of a sequence is in the cache that is passed in.
 
-    A shallow copy, once reset, is the same model with a cache for another text.
+    The cache of a sequence holds all of its tokens but the newest. That token is the root of the next draft tree.
     """
 
     def __init__(self, model: Network | PreTrainedModel, name: str = "the target") -> None:
-        self.network: Network = Hosted(model, name) if isinstance(model, PreTrainedModel) else model
+        self.network: Network = HFModel(model, name) if isinstance(model, PreTrainedModel) else model
         self.name = name
-        self.reset()
 
     @classmethod
     def load(cls, directory: Path | str, dtype: str = "float32", device: str = "cpu") -> Target:
-        """Load a checkpoint directory; no code that it may contain is run.
+        """Load a checkpoint directory of transformers. Code that it may contain is not run.
 
-        A LLaMA runs lean; any other model, and one that is spread over several devices, in transformers.
+        A LLaMA on one device uses our own forward pass (llama.py); any other model uses that of transformers (hf_model.py).
+
+        Raises:
+            BadInput: the dtype or device is unknown, or the checkpoint is missing, damaged or too large.
         """
         if dtype not in DTYPES:
             raise BadInput(f"dtype {dtype!r} is not known", f"known are {', '.join(DTYPES)}")
@@ -55,56 +58,87 @@ class Target:
 
     @property
     def context(self) -> int:
-        """How many tokens a text may have."""
+        """The most tokens that a sequence can have."""
         return self.network.context
 
     @property
     def device(self) -> torch.device:
         return self.network.device
 
-    @property
-    def length(self) -> int:
-        return self.cache.length
-
-    def reset(self) -> None:
-        """Empty the cache."""
-        self.cache: Kept = self.network.cache()
-        self.passes = 0
+    def cache(self) -> KVCache:
+        """An empty cache for one sequence."""
+        cache: KVCache = self.network.cache()
+        return cache
 
     @torch.inference_mode()
-    def prefill(self, tokens: Sequence[int]) -> Rows:
-        """Put a prompt into an empty cache, or more text behind what it holds. Logits [1, V] after its last token, features
-        [n, H] of all."""
-        text = torch.tensor([list(tokens)], device=self.device)
-        positions = torch.arange(self.length, self.length + len(tokens), device=self.device)
-        rows = self._forward(text, positions[None], None, last=True)
-        self.cache.keep(range(len(tokens)))
-        return rows
+    def prefill(self, caches: Sequence[KVCache], texts: Sequence[Sequence[int]]) -> list[ModelOutput]:
+        """Append tokens to each sequence, in one pass.
 
-    @torch.inference_mode()
-    def verify(self, tree: Tree) -> Rows:
-        """Logits [m + 1, V] and features [m + 1, H] of all nodes, each as if only its own path stood behind the text.
+        Args:
+            caches: one for each sequence.
+            texts: the n tokens to append to each of them.
 
-        A node at depth d has the root's position plus d, and sees the text, its ancestors and itself. The cache holds all
-        nodes until `commit`.
+        Returns:
+            For each sequence the logits after its last token, [1, V], and the features of its new tokens, [n, H].
         """
-        positions = self.length + torch.tensor(tree.depths, device=self.device)
-        seen = self._seen(tree.ancestors().to(self.device)) if len(tree) > 1 else None
-        return self._forward(tree.tokens.to(self.device)[None], positions[None], seen)
+        if not caches:
+            return []
+        cache = batch_caches(caches)
+        tokens, positions, mask = pad_left([torch.tensor(list(text), device=self.device) for text in texts], cache)
+        output = self.network(tokens, positions, mask, cache, True)
+        columns = tokens.shape[1]
+        for own, text in zip(caches, texts, strict=True):
+            own.keep(range(columns - len(text), columns))
+        return [ModelOutput(output.logits[row], output.features[row, columns - len(text) :]) for row, text in enumerate(texts)]
 
     @torch.inference_mode()
-    def commit(self, path: Sequence[int]) -> None:
-        """Keep the root and the nodes of a path in the cache, in this order, and drop all others."""
-        self.cache.keep([0, *path])
+    def verify(self, caches: Sequence[KVCache], trees: Sequence[Tree]) -> list[ModelOutput]:
+        """Score every node of a draft tree for each sequence, in one pass. The entries of all nodes are scratch until `commit`.
 
-    def _forward(self, tokens: Tensor, positions: Tensor, seen: Tensor | None, last: bool = False) -> Rows:
-        rows = self.network(tokens, positions, seen, self.cache, last)
-        self.passes += 1
-        return Rows(rows.logits[0], rows.features[0])
+        Returns:
+            For each sequence logits [m + 1, V] and features [m + 1, H]: those of node i are as if only its path followed the
+            sequence.
+        """
+        if not caches:
+            return []
+        cache = batch_caches(caches)
+        tokens = pad([tree.tokens for tree in trees]).to(self.device)
+        output = self.network(tokens, self.positions(cache, trees), self.mask(cache, trees), cache)
+        if len(trees) == 1:
+            return [ModelOutput(output.logits[0], output.features[0])]
+        return [ModelOutput(output.logits[row, : len(tree)], output.features[row, : len(tree)]) for row, tree in enumerate(trees)]
 
-    def _seen(self, ancestors: Tensor) -> Tensor:
-        """Boolean [1, m + 1, length + m + 1]: all nodes see the text, and each its ancestors and itself."""
-        return torch.cat([ancestors.new_ones(len(ancestors), self.length), ancestors], dim=1)[None]
+    def positions(self, cache: KVCache, trees: Sequence[Tree]) -> Tensor:
+        """Positions of the nodes, [B, m + 1]: that of the root plus the depth of the node."""
+        depths = pad([torch.tensor(tree.depths) for tree in trees]).to(self.device)
+        return depths + (cache.lengths[:, None] if len(trees) > 1 else cache.length)
+
+    def mask(self, cache: KVCache, trees: Sequence[Tree]) -> Tensor | None:
+        """Attention mask, boolean [B, m + 1, length + m + 1]: a node sees the sequence, its ancestors and itself.
+
+        None where there is one sequence whose tree is the root alone: it sees everything.
+        """
+        if len(trees) == 1 and len(trees[0]) == 1:
+            return None
+        nodes = max(map(len, trees))
+        if len(trees) == 1:
+            tree_mask = trees[0].ancestors()[None]
+        else:
+            tree_mask = torch.eye(nodes, dtype=torch.bool).repeat(len(trees), 1, 1)  # padding sees itself
+            for row, tree in enumerate(trees):
+                tree_mask[row, : len(tree), : len(tree)] = tree.ancestors()
+        text_mask = cache.valid_mask()[:, None].expand(-1, nodes, -1)
+        return torch.cat([text_mask, tree_mask.to(self.device)], dim=-1)
+
+    @torch.inference_mode()
+    def commit(self, cache: KVCache, path: Sequence[int]) -> None:
+        """Append the root and the nodes of a path to the sequence, and drop the entries of all other nodes."""
+        cache.keep([0, *path])
+
+
+def pad(rows: Sequence[Tensor]) -> Tensor:
+    """Stack rows [n] of several lengths to [B, longest], padded with 0 on the right."""
+    return rows[0][None] if len(rows) == 1 else pad_sequence(list(rows), batch_first=True)
 
 
 def load_model(directory: Path | str, dtype: str, device: str = "cpu") -> PreTrainedModel:

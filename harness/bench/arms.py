@@ -12,8 +12,9 @@ from transformers.generation.streamers import BaseStreamer
 
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Block, Decoder
-from eagle2_ref.fixed_shape import Static
+from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence as Text
 from harness.bench.clock import Clock
 from harness.bench.counting import counted
 from harness.bench.record import Counts
@@ -57,16 +58,21 @@ class Ours:
 
     def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> Timed:
         params = SamplingParams(temperature=temperature, max_new_tokens=tokens, eos_token_id=self.ends or None)
-        stream, drafter = self.decoder.stream(prompt, params, SeededCoins(seed)), self.decoder.drafter
-        made = _timed(stream, self.clock, lambda _: drafter.passes if drafter else 0)
-        return replace(made, ended=self.decoder.finish != "length")
+        started: list[Text] = []
+
+        def stream() -> Iterator[Block]:
+            started.append(self.decoder.start(prompt, params, SeededCoins(seed)))
+            yield from self.decoder.blocks(started[0])
+
+        made = _timed(stream(), self.clock, lambda _: started[0].generation().draft_passes)
+        return replace(made, ended=started[0].finish != "length")
 
 
 @dataclass
 class Fixed:
     """The loop in fixed shapes: on CUDA a graph a step. Its rule is `walk`, and every tree of a text is as large as the first."""
 
-    static: Static
+    static: FixedShapeDecoder
     clock: Clock
 
     def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> Timed:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from eagle2_ref.batch import Batch, Text
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.errors import BadInput
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.tree import Tree
+from eagle2_ref.sequence import Sequence as Text
 from harness.bench.arms import SPECULATIVE, TUNED, VANILLA, Arm, ours_at
 from harness.bench.clock import Clock
 from harness.bench.record import Together
@@ -63,10 +62,11 @@ def _timed(
 ) -> Together:
     ours = ours_at(arms[name], temperature)
     assert ours, f"{name} is no decoder of ours"
-    batch = Heard(ours.decoder, len(group), clock)
+    batch = Heard(ours.decoder, clock)
     params = [SamplingParams(temperature=temperature, max_new_tokens=settings.tokens) for _ in group]
     begun = clock()
-    made = batch.generate([prompt.tokens for prompt in group], params, [SeededCoins(settings.seed + repeat) for _ in group])
+    coins = [SeededCoins(settings.seed + repeat) for _ in group]
+    made = batch.generate_batch([prompt.tokens for prompt in group], params, coins, len(group))
     ended = clock()
     blocks = [block for text in made for block in text.blocks[1:]]
     return Together(
@@ -82,13 +82,13 @@ def _timed(
     )
 
 
-class Heard(Batch):
-    """A batch that notes when all of its texts have their first token: when they are asked for their first trees."""
+class Heard(Decoder):
+    """A decoder that notes when all of its sequences have their first token: at their first step."""
 
-    def __init__(self, decoder: Decoder, size: int, clock: Clock) -> None:
-        super().__init__(decoder, size)
+    def __init__(self, decoder: Decoder, clock: Clock) -> None:
+        super().__init__(decoder.target, decoder.drafter, decoder.rule)
         self.clock, self.prefilled = clock, 0.0
 
-    def propose(self, texts: Sequence[Text]) -> Sequence[Tree]:
+    def step(self, sequences: Sequence[Text]) -> None:
         self.prefilled = self.prefilled or self.clock()
-        return super().propose(texts)
+        super().step(sequences)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.coins import SeededCoins
-from eagle2_ref.fixed_shape import Static
+from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.sampling import SamplingParams
 from harness.bench.clock import Clock
 from harness.bench.record import Bound
@@ -31,7 +31,13 @@ READS = ("target", "catch-up", "head")
 
 
 def bound(
-    static: Static, arm: str, prompts: Sequence[Prompt], params: SamplingParams, seed: int, clock: Clock, bandwidth: float
+    static: FixedShapeDecoder,
+    arm: str,
+    prompts: Sequence[Prompt],
+    params: SamplingParams,
+    seed: int,
+    clock: Clock,
+    bandwidth: float,
 ) -> Bound:
     """Decode once more, with a look at the clock between blocks, where the host waits anyway.
 
@@ -51,9 +57,9 @@ def bound(
     )
 
 
-def weights(static: Static) -> dict[str, int]:
+def weights(static: FixedShapeDecoder) -> dict[str, int]:
     """Bytes of weights that the passes of a step read. Of embeddings a pass reads a few rows, which are not counted."""
-    network, drafter = static.network, static.drafter
+    network, drafter = static.network, static.eagle
     target, once = _bytes(*_of(network.layers), network.norm, network.unembedding), 0
     if drafter:
         once = _bytes(*_of(drafter.head.layers), drafter.head.fc, drafter.head.fc_bias, network.unembedding)

@@ -48,19 +48,21 @@ def foretold(decoder: Decoder, prompt: Prompt, temperature: float, seed: int) ->
     assert isinstance(drafter, Eagle2)
     params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
     came = Decoder(target).generate(prompt.tokens, params, KeyedCoins(seed)).tokens
-    target.reset()
-    features, text = target.prefill([*prompt.tokens, *came]).features, torch.tensor(came, device=target.device)
-    drafter.observe([*prompt.tokens[1:], came[0]], features[: len(prompt.tokens)])
+    sequence = spare.start(prompt.tokens, params, KeyedCoins(seed))
+    (output,) = target.prefill([sequence.cache], [[*prompt.tokens, *came]])
+    features, text = output.features, torch.tensor(came, device=target.device)
+    drafter.observe(sequence, [*prompt.tokens[1:], came[0]], features[: len(prompt.tokens)])
+    cache = sequence.draft.cache
     found: list[list[Tensor]] = [[] for _ in range(DEPTH)]
     for root in range(len(came) - DEPTH):
-        feature, kept = drafter._catch_up(), drafter.cache.length
+        feature, kept = drafter.catch_up([sequence]), cache.length
         for layer in range(DEPTH):
             found[layer].append(drafter.lm_head(feature)[0])
             token, position = text[root + layer + 1].view(1, 1), torch.full((1, 1), kept + layer, device=text.device)
-            feature = drafter._pass(token, feature, position, None)
-            drafter.cache.length += 1
-        drafter.cache.length = drafter.cache.end = kept
-        drafter.observe(came[root + 1 : root + 2], features[len(prompt.tokens) + root][None])
+            feature = drafter.run_head(cache, token, feature, position, None)
+            cache.length += 1
+        cache.truncate(kept)
+        drafter.observe(sequence, came[root + 1 : root + 2], features[len(prompt.tokens) + root][None])
     return [(torch.cat(logits), text[layer + 1 : layer + 1 + len(logits)]) for layer, logits in enumerate(found)]
 
 

@@ -10,9 +10,8 @@ from harness.bench.clock import Clock
 from harness.bench.record import Campaign
 from harness.bench.settings import Settings
 from harness.bench.steps import Stopwatch
-from harness.distributions.campaign import PER_CALL, Bet, Plan, shard, starts
-from harness.distributions.oracle import Oracle
-from harness.distributions.teacher import load_plain
+from harness.distributions.campaign import TEXTS_PER_CALL, Plan, SequentialTest, sample_shard, short_prompts
+from harness.distributions.scoring import TargetScorer, load_target
 from harness.implementations import connect
 from harness.pairs import Pair, Prompt, shipped
 
@@ -38,27 +37,27 @@ def campaigns(settings: Settings, pair: Pair, prompts: Sequence[Prompt], clock: 
     """Every decoder on the run's pair, and on a toy."""
     toy, texts = shipped("dice8"), [prompt.tokens for prompt in prompts]
     own = Asked.behind(pair, texts, new=48, tokens=1_500, k=settings.k, depth=settings.depth, m=settings.m)
-    for asked in (own, Asked.behind(toy, starts(toy.vocab_size), new=20, tokens=4_000, k=3, depth=4, m=10)):
+    for asked in (own, Asked.behind(toy, short_prompts(toy.vocab_size), new=20, tokens=4_000, k=3, depth=4, m=10)):
         for decoder in DECODERS:
             yield campaign(decoder, asked, settings, clock)
 
 
 def campaign(decoder: str, asked: Asked, settings: Settings, clock: Clock) -> Campaign:
     """One of them, until its verdict. What is loaded, and the first text, are not in its time."""
-    oracle = Oracle(load_plain(asked.pair, "float64", settings.device), noise=0.0)
-    options: dict[str, Any] = {"dtype": settings.dtype, "device": settings.device, "batch": PER_CALL, **asked.budget}
+    scorer = TargetScorer(load_target(asked.pair, "float64", settings.device))
+    options: dict[str, Any] = {"dtype": settings.dtype, "device": settings.device, "batch": TEXTS_PER_CALL, **asked.budget}
     engine = connect(decoder).open(asked.pair, **options)
-    shard(engine, oracle, asked.plan, settings.seed, range(1))
-    watch, bet = Stopwatch(clock), Bet(oracle, asked.plan, settings.seed, asked.tokens)
+    sample_shard(engine, scorer, asked.plan, settings.seed, range(1))
+    watch, test = Stopwatch(clock), SequentialTest(scorer, asked.plan, settings.seed, asked.tokens)
     watch.stand_at(engine.raw, "generate", "decoding")
-    watch.stand_at(oracle, "logits", "scoring")
+    watch.stand_at(scorer, "logits", "scoring")
     begun = clock()
-    found = bet.sample(engine)
+    found = test.run(engine)
     return Campaign(
         decoder=decoder,
         pair=asked.pair.name,
         verdict="fault" if found.fault else "inconclusive" if found.extend else "pass",
-        texts=int(bet.sums.sequences),
+        texts=int(test.counts.sequences),
         tokens=found.tokens,
         seconds=clock() - begun,
         **watch.spent,

@@ -10,8 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2
+from eagle2_ref.model.cache import KVCache
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import DraftTree
 from harness.bench.clock import Clock
 from harness.bench.record import Cost
@@ -30,10 +34,11 @@ def costs(decoder: Decoder, prompt: Sequence[int], clock: Clock, times: int = TI
     spare = twin(decoder)
     behind = min(BEHIND, decoder.target.context - max(ROWS))
     text = [prompt[i % len(prompt)] for i in range(behind)]
-    features = spare.target.prefill(text).features
-    passes = _target(spare, text)
+    sequence = spare.start(text, SamplingParams(), SeededCoins(0))
+    features = spare.target.prefill([sequence.cache], [text])[0].features
+    passes = _target(spare, sequence.cache, text)
     if isinstance(spare.drafter, Eagle2):
-        passes |= _head(spare.drafter, text, features)
+        passes |= _head(spare.drafter, sequence, text, features)
     spent: dict[tuple[What, int], list[float]] = {size: [] for size in passes}
     sizes, order = list(passes), np.random.default_rng(0)
     for turn in range(WARM + times):
@@ -47,19 +52,19 @@ def costs(decoder: Decoder, prompt: Sequence[int], clock: Clock, times: int = TI
         yield Cost(what=what, rows=rows, behind=behind, n=times, median=float(median), low=float(low), high=float(high))
 
 
-def _target(decoder: Decoder, text: Sequence[int]) -> dict[tuple[What, int], Pass]:
+def _target(decoder: Decoder, cache: KVCache, text: Sequence[int]) -> dict[tuple[What, int], Pass]:
     """Verify binary trees. Nothing is committed, so that the text stays as long as it is."""
-    return {("target", rows): partial(decoder.target.verify, _tree(text, rows)) for rows in ROWS}
+    return {("target", rows): partial(decoder.target.verify, [cache], [_tree(text, rows)]) for rows in ROWS}
 
 
 def _tree(text: Sequence[int], rows: int) -> DraftTree:
     return DraftTree.of([text[i % len(text)] for i in range(rows)], [(i - 1) // 2 if i else -1 for i in range(rows)])
 
 
-def _head(drafter: Eagle2, text: Sequence[int], features: Tensor) -> dict[tuple[What, int], Pass]:
+def _head(drafter: Eagle2, sequence: Text, text: Sequence[int], features: Tensor) -> dict[tuple[What, int], Pass]:
     """A layer of the draft tree: every row sees the text and itself. features [n, H] are the target's of the text."""
-    drafter.observe([*text[1:], text[0]], features)
-    drafter.propose(1)  # which puts the text into the head's cache
+    drafter.observe(sequence, [*text[1:], text[0]], features)
+    drafter.catch_up([sequence])  # which puts the text into the head's cache
     n, device = len(text), features.device
     tokens = torch.tensor([list(text)], device=device)
 
@@ -68,6 +73,6 @@ def _head(drafter: Eagle2, text: Sequence[int], features: Tensor) -> dict[tuple[
             itself = torch.full((rows, rows), float("-inf"), dtype=features.dtype, device=device).fill_diagonal_(0)
             mask = torch.cat([itself.new_zeros(rows, n), itself], dim=1)[None]
             positions = torch.full((1, rows), n, device=device)
-            return drafter.lm_head(drafter.head(tokens[:, :rows], features[None, :rows], positions, mask, drafter.cache))
+            return drafter.lm_head(drafter.head(tokens[:, :rows], features[None, :rows], positions, mask, sequence.draft.cache))
 
     return {("head", rows): partial(one, rows) for rows in ROWS}

@@ -16,7 +16,7 @@ import torch
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.errors import BadInput
-from eagle2_ref.fixed_shape import Static
+from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.model.target import Target, load_model, torch_device
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams
@@ -228,7 +228,8 @@ def opened(settings: Settings, pair: Pair) -> Iterator[Scene]:
     arms: dict[str, Arm] = {SPECULATIVE: Ours(decoder, watch), VANILLA: Ours(bare, watch)}
     told = {SPECULATIVE: "eagle2_ref with its head", VANILLA: "the same loop and network, without a drafter"}
     if settings.static:
-        arms |= {STATIC: Fixed(Static(twin(decoder)), watch), STATIC_VANILLA: Fixed(Static(twin(bare)), watch)}
+        fixed = [FixedShapeDecoder(one.target, one.drafter) for one in (twin(decoder), twin(bare))]
+        arms |= {STATIC: Fixed(fixed[0], watch), STATIC_VANILLA: Fixed(fixed[1], watch)}
         told |= {
             STATIC: "eagle2_ref in fixed shapes, with its head and the rule walk",
             STATIC_VANILLA: "the same without a drafter",

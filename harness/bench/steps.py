@@ -72,11 +72,11 @@ def watching(decoder: Decoder, clock: Clock) -> Stopwatch:
     parts: list[tuple[str, object, str]] = [
         ("target pass", decoder.target, "verify"),
         ("cache commit", decoder.target, "commit"),
-        ("rule", decoder, "_accept"),
+        ("rule", decoder, "accept"),
     ]
     if decoder.drafter:
-        heads = [("head passes", decoder.drafter, name) for name in ("_pass", "lm_head")]
-        parts += [*heads, ("tree building", decoder, "_propose")]
+        heads = [("head passes", decoder.drafter, name) for name in ("run_head", "lm_head")]
+        parts += [*heads, ("tree building", decoder, "propose")]
     for part, owner, name in parts:
         watch.stand_at(owner, name, part)
     return watch

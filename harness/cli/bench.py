@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eagle2_ref.errors import BadInput
-from harness.cli.options import Device, DraftDir, Dtype, PairName, Seed, TargetDir, mendable, progress
+from harness.cli.options import Device, DraftDir, Dtype, PairName, Seed, TargetDir, progress, report_user_errors
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ OUT, COMMITTED = Path("reports/latest/bench"), Path("reports/bench")
     epilog="Examples:  `eagle2 bench --limit 6 --tokens 64`  ·  `eagle2 bench --beside transformers:method=prompt_lookup`"
     "  ·  `eagle2 bench --against reports/bench/record.jsonl`  ·  `eagle2 bench --draw reports/bench`"
 )
-@mendable
+@report_user_errors
 def bench(
     pair: PairName = "stdlib",
     target: TargetDir = "",
@@ -57,7 +57,9 @@ def bench(
     out: Annotated[Path | None, typer.Option("--out", help="Directory of record and page; reports/latest/bench.")] = None,
     seed: Seed = 0,
     draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this directory again.")] = None,
-    readme: Annotated[Path | None, typer.Option(help="Measure nothing: write the section of docs/benchmarks.md from this record.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Measure nothing: write the section of docs/benchmarks.md from this record.")
+    ] = None,
     counts: Annotated[bool, typer.Option("--counts", help="Count only, and write reports/bench/counts.json anew.")] = False,
 ) -> None:
     """Time decoding with and without the head, and transformers' generate, interleaved in one process; count what is spent."""

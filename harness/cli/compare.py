@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eagle2_ref.errors import BadInput
-from harness.cli.options import Device, DraftDir, PairName, Seed, TargetDir, mendable, progress
+from harness.cli.options import Device, DraftDir, PairName, Seed, TargetDir, progress, report_user_errors
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ OUT = Path("reports/latest/compare")
     "  ·  `eagle2 compare --preset vicuna-7b --target DIR --draft DIR --prompts question.jsonl --device cuda`"
     "\n\nExit codes: 0 compared, 1 a greedy text is not ordinary decoding's, 2 usage."
 )
-@mendable
+@report_user_errors
 def compare(
     methods: Annotated[str, typer.Option(help="By name, with commas between; all by default.")] = "",
     temperature: Annotated[str, typer.Option(help="One or more, with commas between; 0 is greedy.")] = "0,1",
@@ -48,7 +48,9 @@ def compare(
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Directory of record and page; reports/latest/compare.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this directory again.")] = None,
-    readme: Annotated[Path | None, typer.Option(help="Measure nothing: write the section of docs/benchmarks.md from this record.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Measure nothing: write the section of docs/benchmarks.md from this record.")
+    ] = None,
 ) -> None:
     """Compare every method on the very same network and prompts: tokens per pass, what drafting costs, times as fast."""
     from harness.compare.record import read

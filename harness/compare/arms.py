@@ -12,7 +12,7 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.base import Checkpoint, Method
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from eagle2_ref.methods import METHODS, Family
+from eagle2_ref.methods import METHODS, MethodSpec
 from eagle2_ref.model.network import Network
 from eagle2_ref.model.target import Target
 from harness.compare.record import Entered
@@ -63,13 +63,13 @@ class Arms:
                     self.left_out[f"{family.name}, m = {settings.m}"] = str(error).splitlines()[0]
 
 
-def own_options(family: Family, settings: Settings) -> dict[str, Any]:
+def own_options(family: MethodSpec, settings: Settings) -> dict[str, Any]:
     """Its defaults; a preset has a budget of its own for EAGLE-2's dynamic trees."""
     dynamic = isinstance(family.make, type) and issubclass(family.make, Budget)
     return asdict(settings.model.budget) if settings.model and dynamic else {}
 
 
-def sized(family: Family, settings: Settings) -> Method | None:
+def sized(family: MethodSpec, settings: Settings) -> Method | None:
     """The method with m draft tokens a pass: a tree of m, a chain of m, or as many guesses of one length as make no more.
 
     None where that has no meaning, and where it is not asked for.
@@ -85,11 +85,11 @@ def sized(family: Family, settings: Settings) -> Method | None:
     return family.make(depth=m) if "depth" in own else None
 
 
-def _defaults(family: Family) -> dict[str, Any]:
+def _defaults(family: MethodSpec) -> dict[str, Any]:
     return {name: option.default for name, option in inspect.signature(family.make).parameters.items()}
 
 
-def _contender(family: Family, method: Method, network: Network, draft: Path, own: bool, equal: bool) -> Contender:
+def _contender(family: MethodSpec, method: Method, network: Network, draft: Path, own: bool, equal: bool) -> Contender:
     target = Target(network)
     options: Any = method
     entered = Entered(

@@ -17,7 +17,7 @@ from harness.pairs import Prompt
 Text = tuple[int, ...]
 
 BOTH_ERR = 3
-"""Two orders of arithmetic, each off by as much as was seen and half as much again, as laws/teacher.py has it."""
+"""Two orders of arithmetic, each off by as much as was seen and half as much again, as distributions/noise.py has it."""
 
 
 @dataclass
@@ -56,16 +56,17 @@ def _parted(arm: str, prompt: Prompt, text: Text, due: Text, target: Target) -> 
 def _twice(target: Target, prompt: Sequence[int], new: Text) -> tuple[Tensor, float]:
     """Logits [V] of what follows a text, its new tokens one pass each; and how far those of a single pass are from them, over
     the 8 likeliest tokens of every position."""
-    target.reset()
-    steps = [target.prefill(prompt).logits]
+    cache = target.cache()
+    steps = [target.prefill([cache], [prompt])[0].logits]
     for token in new:
-        steps.append(target.verify(DraftTree.bare(token)).logits)
-        target.commit([])
+        steps.append(target.verify([cache], [DraftTree.root_only(token)])[0].logits)
+        target.commit(cache, [])
     slowly = torch.cat(steps).double()
     if not new:
         return slowly[-1], 0.0
-    target.reset()
-    target.prefill(prompt)
-    at_once = target.verify(DraftTree.of(list(new), list(range(-1, len(new) - 1)))).logits.double()
+    cache = target.cache()
+    target.prefill([cache], [prompt])
+    chain = DraftTree.of(list(new), list(range(-1, len(new) - 1)))
+    at_once = target.verify([cache], [chain])[0].logits.double()
     likeliest = slowly[1:].topk(min(8, slowly.shape[-1]), dim=-1).indices
     return slowly[-1], float((at_once - slowly[1:]).gather(-1, likeliest).abs().max())

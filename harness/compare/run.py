@@ -100,9 +100,9 @@ def in_parts(decoder: Decoder, arm: str, prompts: Sequence[Prompt], params: Samp
     watch = Stopwatch(clock)
     watch.stand_at(watched.target, "verify", "target pass")
     watch.stand_at(watched.target, "commit", "cache commit")
-    watch.stand_at(watched, "_accept", "rule")
+    watch.stand_at(watched, "accept", "rule")
     if watched.drafter:
-        for name in ("_propose", "_learn"):
+        for name in ("propose", "observe"):
             watch.stand_at(watched, name, DRAFTING)
     return stepped(watched, watch, arm, prompts, params, seed)
 

@@ -11,14 +11,17 @@ import transformers
 from torch import Tensor
 
 import eagle2_ref
-from eagle2_ref.batch import Batch
-from eagle2_ref.coins import Coins, SeededCoins, undecided
+from eagle2_ref.coins import Coins, SeededCoins
 from eagle2_ref.decode import Decoder, Generation
-from eagle2_ref.fixed_shape import Static
-from eagle2_ref.methods import LOSSY, METHODS, Family, method
+from eagle2_ref.drafters.base import Drafter
+from eagle2_ref.errors import BadInput
+from eagle2_ref.fixed_shape import FixedShapeDecoder
+from eagle2_ref.methods import LOSSY, METHODS, MethodSpec, method
+from eagle2_ref.model.target import Target
 from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import Tree
+from harness.implementations.engine import is_unread
 
 transformers.utils.logging.disable_progress_bar()  # bars of loading would stand among the results
 
@@ -42,7 +45,7 @@ class Reference:
     are committed for its method. decoder: `decoder` is an eagle2_ref Decoder whose insides may be looked at.
     """
 
-    family: Family
+    family: MethodSpec
     capabilities = COMMON
     version = f"eagle2_ref {eagle2_ref.__version__}"
 
@@ -58,9 +61,15 @@ class Reference:
         **own: Any,
     ) -> None:
         self.rule = _from_outside(accept) if accept else self.family.rule_of(rule)
-        self.decoder = Decoder.load(target, draft, self.family.make(**own), self.rule, dtype, device)
-        self.batch = Batch(self.decoder, batch)
+        loaded = Target.load(target, dtype, device)
+        drafter = None if draft is None else self.family.make(**own).drafter(loaded, draft)
+        self.decoder = self.make_decoder(loaded, drafter, self.rule)
+        self.batch = checked_batch(batch)
         self.counted = Counter(passes=0, drafted=0, accepted=0)
+
+    def make_decoder(self, target: Target, drafter: Drafter | None, rule: Rule) -> Decoder:
+        """The decoder of these parts. A decoder that differs in one part overrides this."""
+        return Decoder(target, drafter, rule)
 
     @classmethod
     def describe(cls, rule: str = "", **others: Any) -> dict[str, Any]:
@@ -81,9 +90,9 @@ class Reference:
     def decode_all(
         self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], coins: Sequence[Coins]
     ) -> list[dict[str, Any]]:
-        if self.batch.size == 1:
+        if self.batch == 1:
             return [self.decode(*asked) for asked in zip(prompts, params, coins, strict=True)]
-        made = self.batch.generate(prompts, [SamplingParams.of(param) for param in params], coins)
+        made = self.decoder.generate_batch(prompts, [SamplingParams.of(param) for param in params], coins, self.batch)
         return [self._count(told(generation)) for generation in made]
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
@@ -165,14 +174,16 @@ class FixedShapes(Engine):
         device: str = "cpu",
     ) -> None:
         super().__init__(target, draft, "walk", k, depth, m, head_temperature, dtype=dtype, device=device)
-        self.static = Static(self.decoder)
 
-    def generate(
-        self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
-    ) -> list[dict[str, Any]]:
-        asked = zip(prompts, params, seeds, strict=True)
-        made = [self.static.generate(prompt, SamplingParams.of(param), SeededCoins(seed)) for prompt, param, seed in asked]
-        return [self._count(told(generation)) for generation in made]
+    def make_decoder(self, target: Target, drafter: Drafter | None, rule: Rule) -> Decoder:
+        return FixedShapeDecoder(target, drafter, rule)
+
+
+def checked_batch(size: int) -> int:
+    """Raise BadInput for a number of sequences in a pass that cannot be."""
+    if size < 1 or size != int(size):
+        raise BadInput(f"batch is {size}", "batch must be a whole number of 1 or more")
+    return int(size)
 
 
 def between(network: Any, forward: Callable[..., Any]) -> Any:
@@ -203,6 +214,6 @@ def told(generation: Generation) -> dict[str, Any]:
 def _from_outside(accept: Accept) -> Rule:
     def rule(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
         path, token = accept(tree.tokens.tolist(), tree.parents.tolist(), p, coins)
-        return Accepted(list(path), token if undecided(token) else int(token))
+        return Accepted(list(path), token if is_unread(token) else int(token))
 
     return rule

@@ -16,6 +16,7 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.model.checkpoint import load_head, save_head
 from eagle2_ref.rules import walk
+from eagle2_ref.sequence import Sequence as Text
 from harness import mutants
 from harness.bench.counts import COUNTS, Committed, chosen, committed, count, moved, named
 from harness.pairs import shipped
@@ -41,10 +42,10 @@ def features_one_step_off(_folder: Path) -> Decoder:
     assert isinstance(decoder.drafter, Eagle2)
     observe = decoder.drafter.observe
 
-    def late(tokens: Sequence[int], features: Tensor) -> None:
+    def late(sequence: Text, tokens: Sequence[int], features: Tensor) -> None:
         first = before.pop() if before else features[:1]
         before.append(features[-1:])
-        observe(tokens, torch.cat([first, features[:-1]]))
+        observe(sequence, tokens, torch.cat([first, features[:-1]]))
 
     decoder.drafter.observe = late  # type: ignore[method-assign]
     return decoder

@@ -14,8 +14,8 @@ from harness.bench.campaigns import Asked, campaign
 from harness.bench.record import LINES, Campaign, read
 from harness.bench.settings import Settings, command
 from harness.cli import app
-from harness.distributions.campaign import LONGEST, PER_CALL, ROUND, starts
-from harness.distributions.oracle import Oracle
+from harness.distributions.campaign import MAX_PROMPT, TEXTS_PER_CALL, TEXTS_PER_LOOK, short_prompts
+from harness.distributions.scoring import TargetScorer
 from harness.implementations import reference
 from harness.implementations.engine import Engine
 from harness.pairs import Prompt, shipped
@@ -23,14 +23,14 @@ from properties.meta.helpers import tiny
 from properties.meta.helpers.fake_clock import ticking
 
 COIN = shipped("coin4")
-ASKED = Asked.behind(COIN, starts(COIN.vocab_size), new=12, tokens=600, k=2, depth=3, m=5)
+ASKED = Asked.behind(COIN, short_prompts(COIN.vocab_size), new=12, tokens=600, k=2, depth=3, m=5)
 
 
 def test_every_second_is_somebodys() -> None:
     """By a clock that ticks at each look: a call to the decoder and the passes over its texts take one each, with one between."""
     found = campaign("ref", ASKED, Settings(), ticking())
-    assert (found.verdict, found.texts, found.tokens) == ("pass", ROUND, 12 * ROUND)
-    calls = ROUND / PER_CALL
+    assert (found.verdict, found.texts, found.tokens) == ("pass", TEXTS_PER_LOOK, 12 * TEXTS_PER_LOOK)
+    calls = TEXTS_PER_LOOK / TEXTS_PER_CALL
     assert (found.decoding, found.scoring, found.seconds) == (calls, calls, 4 * calls + 1)
     assert found.overhead == pytest.approx(1 - 4 / 9)
 
@@ -39,8 +39,8 @@ def test_every_second_is_somebodys() -> None:
     ("owner", "name", "whose"),
     [
         (reference.Engine, "generate", "decoding"),
-        (Oracle, "logits", "scoring"),
-        (Oracle, "_law", "harness"),
+        (TargetScorer, "logits", "scoring"),
+        (TargetScorer, "_law", "harness"),
         (Engine, "_check", "harness"),
     ],
 )
@@ -69,7 +69,7 @@ def test_all_decoders_on_the_pair_and_on_a_toy(monkeypatch: pytest.MonkeyPatch) 
     made: list[Any] = list(campaigns.campaigns(Settings(k=2, depth=2, m=4), COIN, prompts, ticking()))
     decoders, asked = zip(*made, strict=True)
     assert decoders == campaigns.DECODERS * 2 and [one.pair.name for one in asked] == ["coin4"] * 2 + ["dice8"] * 2
-    assert asked[0].plan.prompts == [[1] * LONGEST] * 3 and asked[0].budget == {"k": 2, "depth": 2, "m": 4}
+    assert asked[0].plan.prompts == [[1] * MAX_PROMPT] * 3 and asked[0].budget == {"k": 2, "depth": 2, "m": 4}
 
 
 TOLD = Campaign(decoder="ref", pair="coin4", verdict="pass", texts=128, tokens=4096, seconds=8.0, decoding=6.0, scoring=1.6)

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from eagle2_ref.coins import SeededCoins
-from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget
-from eagle2_ref.fixed_shape import Static
+from eagle2_ref.fixed_shape import FixedShapeDecoder
+from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from harness.bench import bound
 from harness.bench.figures import compared
@@ -98,10 +98,10 @@ def test_the_weights_of_a_step_are_those_on_disk(record: Record, pair: Pair) -> 
 
 def test_a_step_is_what_lies_between_two_blocks(pair: Pair) -> None:
     """The first of a text, which has the prompt in it, is not one."""
-    decoder = Decoder.load(pair.target, pair.draft, Budget(2, 2, 3))
+    fixed = FixedShapeDecoder.load(pair.target, pair.draft, Budget(2, 2, 3), walk)
     prompt, params = Prompt("a", "k", "", list(b"import os")), SamplingParams(0.0, max_new_tokens=12)
-    blocks = Static(decoder).generate(prompt.tokens, params, SeededCoins(0)).blocks
-    found = bound.bound(Static(decoder), "static", [prompt, prompt], params, 0, ticking(), 1e9)
+    blocks = fixed.generate(prompt.tokens, params, SeededCoins(0)).blocks
+    found = bound.bound(fixed, "static", [prompt, prompt], params, 0, ticking(), 1e9)
     assert found.steps == 2 * (len(blocks) - 2) and found.milliseconds == 1000.0
 
 

@@ -24,6 +24,7 @@ from harness.bench.settings import asked_prompts
 from harness.bench.steps import twin
 from harness.bench.tune import PROMPTS, Prices, priced, tune
 from harness.pairs import Prompt, prompts, shipped
+from properties.meta.helpers.drafting import OneSequence
 
 PRICES = Prices({1: 2.0, 9: 3.0, 33: 6.0}, {1: 0.2, 9: 0.4}, step=0.5, layer=0.1)
 
@@ -135,11 +136,11 @@ def test_the_head_is_asked_along_the_text_what_it_is_asked_in_a_tree(temperature
     seen, spare = 0, twin(decoder)
     assert isinstance(spare.drafter, Eagle2)
     spare.drafter.budget, text = Budget(8, 2, 72), [*prompt.tokens, *came]
-    features = spare.target.prefill(text).features
+    features = spare.target.prefill([spare.target.cache()], [text])[0].features
     for root in range(0, len(first), 7):
-        spare.drafter.reset()
-        spare.drafter.observe(text[1 : len(prompt.tokens) + root + 1], features[: len(prompt.tokens) + root])
-        tree = spare.drafter.propose(2)
+        one = OneSequence(spare.drafter, text[:1])
+        one.observe(text[1 : len(prompt.tokens) + root + 1], features[: len(prompt.tokens) + root])
+        tree = one.propose(2)
         below = tree.values[tree.children(0)].sort(descending=True).values
         assert torch.allclose(below, first[root].log_softmax(-1).topk(8).values, atol=1e-4)
         if (node := tree.child(0, came[root + 1])) is not None:

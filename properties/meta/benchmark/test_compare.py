@@ -19,7 +19,7 @@ from eagle2_ref.coins import Coins, SeededCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.base import Checkpoint
 from eagle2_ref.drafters.eagle2 import Budget
-from eagle2_ref.methods import CHOSEN, METHODS, Family
+from eagle2_ref.methods import CHOSEN, METHODS, MethodSpec
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import Accepted, reject
 from eagle2_ref.sampling import SamplingParams
@@ -140,8 +140,8 @@ class Lacking(Budget):
 
 
 @pytest.fixture
-def ghost(monkeypatch: pytest.MonkeyPatch) -> Family:
-    family = Family("ghost", "the <b>ghost</b>", "unwritten", Lacking, CHOSEN)
+def ghost(monkeypatch: pytest.MonkeyPatch) -> MethodSpec:
+    family = MethodSpec("ghost", "the <b>ghost</b>", "unwritten", Lacking, CHOSEN)
     monkeypatch.setitem(METHODS, "ghost", family)
     return family
 
@@ -200,8 +200,7 @@ def test_a_text_that_parts_within_the_noise_is_a_tie(pair: Pair, prompts: Path) 
     other = (due[n] + 1) % 256
     one = _parted("x", prompt, (*due[:n], other, *due[n + 1 :]), due, target)
     assert (one.at, one.emitted, one.expected, one.tie) == (n, other, due[n], False) and 0 < one.noise < 1e-3
-    target.reset()
-    logits = target.prefill([*prompt.tokens, *due[:n]]).logits[0]
+    logits = target.prefill([target.cache()], [[*prompt.tokens, *due[:n]]])[0].logits[0]
     assert one.margin == pytest.approx(float(logits[due[n]] - logits[other]), abs=1e-3)
     assert one.model_copy(update={"margin": one.noise}).tie
     shorter = _parted("x", prompt, due[:2], due, target)
@@ -274,7 +273,9 @@ def test_the_section_of_the_readme_is_that_of_the_committed_record() -> None:
     """And without a record there are no figures in it."""
     whole, committed = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"), ROOT / "reports" / "compare"
     inner = readme.section(read(committed, whole=True)) if committed.is_dir() else ""
-    assert put(whole, inner, readme.FAMILY, ROOT / "docs" / "benchmarks.md") == whole, "run `eagle2 compare --readme reports/compare`"
+    assert put(whole, inner, readme.FAMILY, ROOT / "docs" / "benchmarks.md") == whole, (
+        "run `eagle2 compare --readme reports/compare`"
+    )
 
 
 def test_no_folder_of_this_machine_is_told(ran: Path, pair: Pair) -> None:

@@ -12,7 +12,7 @@ from eagle2_ref.drafters.base import Checkpoint
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.drafters.lookup import Lookup
 from eagle2_ref.errors import BadInput
-from eagle2_ref.methods import CHOSEN, METHODS, Family
+from eagle2_ref.methods import CHOSEN, METHODS, MethodSpec
 from eagle2_ref.model.target import Target
 from harness.bench.arms import Timed
 from harness.bench.record import Asked, Call, Counts, Point, Steps
@@ -216,7 +216,7 @@ SIZED = {
 @pytest.mark.parametrize("what", SIZED)
 def test_equal_budgets(what: str) -> None:
     make, expected = SIZED[what]
-    family = Family("x", "X", "made up", make, CHOSEN)
+    family = MethodSpec("x", "X", "made up", make, CHOSEN)
     assert sized(family, Settings(m=20)) == expected and sized(family, Settings(m=0)) is None
 
 
@@ -261,7 +261,7 @@ class Static(Budget):
 def test_budgets_of_a_static_tree_end_with_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.bench.budgets.TOKENS", 8)
     monkeypatch.setattr("harness.bench.reliability.TOKENS", 16)
-    monkeypatch.setitem(METHODS, "eagle", Family("eagle", "EAGLE", "", Static, CHOSEN))
+    monkeypatch.setitem(METHODS, "eagle", MethodSpec("eagle", "EAGLE", "", Static, CHOSEN))
     target = Target.load(pair.target)
     arms = Arms(Settings(methods=("eagle2", "eagle"), m=0), target, checkpoints(pair), "x")
     prompts = [Prompt("a", "code", "", [1, 2, 3])]

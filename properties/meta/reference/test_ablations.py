@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.ablations import ByConfidence, Expanded, WithoutReranking, WithoutValue
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
-from eagle2_ref.fixed_shape import Static
+from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.methods import METHODS
+from eagle2_ref.rules import walk
 from eagle2_ref.tree import DraftTree
 from harness.implementations import connect
 from harness.pairs import shipped
@@ -134,5 +134,5 @@ def test_fixed_shapes_are_those_of_eagle2_alone() -> None:
     pair = shipped("coin4")
     for method in (WithoutValue(2, 2, 4), WithoutReranking(2, 2, 4)):
         with pytest.raises(BadInput, match="have no fixed shape"):
-            Static(Decoder.load(pair.target, pair.draft, method))
+            FixedShapeDecoder.load(pair.target, pair.draft, method, walk)
     assert METHODS["eagle2-confidence"].make is WithoutValue and METHODS["eagle2-expansion"].make is WithoutReranking

@@ -8,7 +8,6 @@ import math
 import pytest
 import torch
 
-from eagle2_ref.batch import Batch
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
@@ -16,10 +15,11 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
+from harness.kill_matrix.stage import Stage
 from harness.mutants.batch import SEVERAL_LENGTHS
 from harness.mutants.cases import COUPLED, GREEDY_TREE, MIN_P, TOP_K, TWO_LAYERS
 from properties.meta.helpers import tiny
-from properties.meta.helpers.mutant_stage import Scene
+from properties.meta.helpers.drafting import OneSequence
 from properties.meta.reference.test_target import running
 
 TUNED = "ref:head_temperature=0.6,node=0.1,layer=0.4"
@@ -33,9 +33,9 @@ def drafter(budget: Budget) -> Eagle2:
 
 def tree(budget: Budget, seed: int) -> tuple[DraftTree, int]:
     """The first tree behind a random text, and the head's passes that it took."""
-    one, generator = drafter(budget), torch.Generator().manual_seed(seed)
+    one, generator = OneSequence(drafter(budget)), torch.Generator().manual_seed(seed)
     one.observe(tiny.tokens(9, seed=seed), torch.randn(9, 16, dtype=torch.float64, generator=generator))
-    return one.propose(99), one.passes
+    return one.propose(99), one.state.passes
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -83,7 +83,7 @@ def test_a_row_of_a_batch_stops_where_it_stops_alone() -> None:
     one = Decoder(target, Eagle2(head, target.network.lm_head, budget), walk)
     prompts = [tiny.tokens(n, seed=n) for n in (13, 1, 5, 30, 2, 9)]
     params = [SamplingParams((0.0, 0.7, 1.3)[row % 3], max_new_tokens=25) for row in range(6)]
-    together = Batch(one, 4).generate(prompts, params, [KeyedCoins(row) for row in range(6)])
+    together = one.generate_batch(prompts, params, [KeyedCoins(row) for row in range(6)], 4)
     depths = set()
     for row, made in enumerate(together):
         alone = one.generate(prompts[row], params[row], KeyedCoins(row))
@@ -95,8 +95,8 @@ def test_a_row_of_a_batch_stops_where_it_stops_alone() -> None:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return Scene.set(tmp_path_factory.mktemp("scene"))
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return Stage.build(tmp_path_factory.mktemp("scene"))
 
 
 CASES = [
@@ -112,9 +112,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=str)
-def test_properties_hold_on_tuned_trees(name: str, case: str, scene: Scene) -> None:
+def test_properties_hold_on_tuned_trees(name: str, case: str, scene: Stage) -> None:
     """Whatever is left out, the law is the target's, and trees, caches and stops are as they should be."""
-    result = scene.verdict(name, case, TUNED)
+    result = scene.result(name, case, TUNED)
     assert result.verdict in ("pass", "tie"), result.summary
 
 

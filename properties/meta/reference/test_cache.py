@@ -8,24 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from eagle2_ref.model.cache import Cache, Kept, Room, beside
-from eagle2_ref.model.hf_model import HostedCache
+from eagle2_ref.model.cache import CacheStorage, KVCache, StackedKVCache, batch_caches
+from eagle2_ref.model.hf_model import HFCache
 
 LAYERS, HEADS, DIM = 3, 2, 4
 
 
-def empty(lean: bool) -> Kept:
+def empty(lean: bool) -> KVCache:
     device = torch.device("cpu")
-    return Cache(LAYERS, HEADS, DIM, torch.float64, device, capacity=2) if lean else HostedCache(Room(2), device)
+    return StackedKVCache(LAYERS, HEADS, DIM, torch.float64, device, capacity=2) if lean else HFCache(CacheStorage(2), device)
 
 
-def write(cache: Kept, new: Tensor) -> None:
+def write(cache: KVCache, new: Tensor) -> None:
     """A pass that writes new entries [layers, 2, texts, heads, n, dim]."""
-    cache.open(new.shape[-2])  # type: ignore[attr-defined]
+    cache.begin_pass(new.shape[-2])
     for layer, entries in enumerate(new):
-        if isinstance(cache, Cache):
+        if isinstance(cache, StackedKVCache):
             cache.write(layer, entries)
-        elif isinstance(cache, HostedCache):
+        elif isinstance(cache, HFCache):
             for which in range(2):
                 cache.write(2 * layer + which, entries[which])
 
@@ -44,7 +44,7 @@ def test_each_text_keeps_its_own(lean: bool) -> None:
             write(started, new)
             started.keep(range(3))
             texts += [(started, new)]
-        joint = beside([cache for cache, _ in texts])
+        joint = batch_caches([cache for cache, _ in texts])
         new = torch.randn(LAYERS, 2, len(texts), HEADS, 5, DIM, dtype=torch.float64, generator=generator)
         write(joint, new)
         for row, (cache, expected) in enumerate(texts):
@@ -57,22 +57,22 @@ def test_each_text_keeps_its_own(lean: bool) -> None:
         cache.keep([0])
         texts[-1] = cache, torch.cat([expected, new[:, :, :1, :, :1]], dim=-2)
         for cache, expected in texts:
-            assert all(torch.equal(kept, own) for kept, own in zip(cache.kept(), expected, strict=True))
+            assert all(torch.equal(kept, own) for kept, own in zip(cache.entries(), expected, strict=True))
 
 
 def test_a_text_that_stays_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """While nobody comes or goes nothing moves; into the row of one that leaves moves the one that stands there now."""
-    copied, entries = list[Kept](), Cache._entries
+    copied, entries = list[KVCache](), StackedKVCache.written
 
-    def noted(cache: Cache) -> list[Tensor]:
+    def noted(cache: StackedKVCache) -> list[Tensor]:
         copied.append(cache)
         return entries(cache)
 
-    monkeypatch.setattr(Cache, "_entries", noted)
+    monkeypatch.setattr(StackedKVCache, "written", noted)
     caches = [empty(True) for _ in range(4)]
-    beside(caches)
-    store = caches[0]._room.tensors[0]
+    batch_caches(caches)
+    store = caches[0].storage.tensors[0]
     for texts, moved in ((caches, []), ([caches[0], caches[3], caches[2]], [caches[3]])):
         copied.clear()
-        beside(texts)
-        assert set(copied) == set(moved) and caches[0]._room.tensors[0] is store
+        batch_caches(texts)
+        assert set(copied) == set(moved) and caches[0].storage.tensors[0] is store

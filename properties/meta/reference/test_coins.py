@@ -14,17 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2, kstest
 from torch import Tensor
 
-from eagle2_ref.coins import (
-    Coins,
-    EnumeratedCoins,
-    KeyedCoins,
-    ScriptedCoins,
-    SeededCoins,
-    Unrepeatable,
-    executions,
-    invert,
-    unfold,
-)
+from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins, SeededCoins, invert
+from harness.enumeration.coins import EnumeratedCoins, Unrepeatable, executions, unfold
 from properties.strategies import laws
 
 LAST = math.nextafter(1.0, 0.0)

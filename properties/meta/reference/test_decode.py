@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eagle2_ref.coins import Coins, KeyedCoins, SeededCoins
+from eagle2_ref.coins import KeyedCoins, SeededCoins
 from eagle2_ref.decode import Block, Decoder, Generation
-from eagle2_ref.drafters.base import Drafter
+from eagle2_ref.drafters.base import Drafter, DraftState
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.checkpoint import save_head
 from eagle2_ref.model.target import DTYPES, Target
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_target import running
@@ -34,18 +35,18 @@ class Oracle(Drafter):
     def __init__(self, text: Sequence[int], depth: int) -> None:
         self.text, self.depth = list(text), depth
 
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:  # noqa: ARG002
+    def start(self, sequence: Text) -> DraftState:  # noqa: ARG002
         self.features: list[Tensor] = []
-        self.known, self.root = 1, 0  # the first token of a text is never observed, for no feature comes before it
+        return DraftState()
 
-    def observe(self, tokens: Sequence[int], features: Tensor) -> None:
+    def observe(self, sequence: Text, tokens: Sequence[int], features: Tensor) -> None:  # noqa: ARG002
         assert len(tokens) == len(features)
         self.features.append(features)
-        self.known, self.root = self.known + len(tokens), tokens[-1]
 
-    def propose(self, depth: int) -> DraftTree:
-        chain = self.text[self.known : self.known + min(depth, self.depth)]
-        tokens, parents, above = [self.root], [-1], 0
+    def propose_one(self, sequence: Text) -> DraftTree:
+        known = len(sequence.tokens)
+        chain = self.text[known : known + min(sequence.max_depth, self.depth)]
+        tokens, parents, above = [sequence.tokens[-1]], [-1], 0
         for token in chain:
             tokens += [(token + 1) % 64, token]
             parents += [above, above]
@@ -252,7 +253,7 @@ def test_every_dtype_decodes(tmp_path: Path, dtype: str, device: str) -> None:
     model = tiny.target()
     model.save_pretrained(tmp_path / "target")
     save_head(tiny.fitting(model), tmp_path / "draft")
-    decoder = Decoder.load(tmp_path / "target", tmp_path / "draft", Budget(3, 3, 9), dtype=dtype, device=device)
+    decoder = Decoder.load(tmp_path / "target", tmp_path / "draft", Budget(3, 3, 9), RULES["walk"], dtype, device)
     alone = Decoder.load(tmp_path / "target", dtype=dtype, device=device)
     for temperature in (0.0, 0.8):
         params = SamplingParams(temperature, top_p=0.9, repetition_penalty=1.2, max_new_tokens=20)
@@ -273,6 +274,6 @@ def test_a_damaged_target_is_told_with_its_position() -> None:
 
 def test_a_block_is_a_plain_value() -> None:
     """Frozen, so that what was streamed cannot change afterwards."""
-    block = Block(0, [1], 0, DraftTree.bare(0), [])
+    block = Block(0, [1], 0, DraftTree.root_only(0), [])
     with pytest.raises(AttributeError):
         block.start = 1  # type: ignore[misc]

@@ -13,6 +13,7 @@ from eagle2_ref.drafters.eagle_head import EagleHead
 from eagle2_ref.errors import BadInput
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
+from properties.meta.helpers.drafting import OneSequence
 
 BUDGETS = [(1, 1, 1), (1, 5, 5), (4, 1, 3), (2, 3, 10), (3, 4, 5), (3, 4, 30), (5, 3, 17), (64, 2, 40)]
 TEXT = tiny.tokens(40)
@@ -27,13 +28,14 @@ def features(n: int) -> Tensor:
     return torch.randn(n, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def watched(drafter: Eagle2, pieces: list[int], depth: int = 99) -> Iterator[tuple[DraftTree, int]]:
+def watched(drafter: Eagle2 | OneSequence, pieces: list[int], depth: int = 99) -> Iterator[tuple[DraftTree, int]]:
     """Feed a text in pieces, and draft after each: the tree, and how many features were known."""
     known, end = features(40), 0
+    one = drafter if isinstance(drafter, OneSequence) else OneSequence(drafter, TEXT[:1])
     for n in pieces:
-        drafter.observe(TEXT[end + 1 : end + n + 1], known[end : end + n])
+        one.observe(TEXT[end + 1 : end + n + 1], known[end : end + n])
         end += n
-        yield drafter.propose(depth), end
+        yield one.propose(depth), end
 
 
 @torch.inference_mode()
@@ -85,15 +87,15 @@ def test_trees_keep_to_their_budget(k: int, depth: int, m: int) -> None:
 @pytest.mark.parametrize("room", range(5))
 def test_where_the_text_must_end_soon_the_tree_is_shallower(room: int) -> None:
     """With room for a path of n tokens the tree is n deep; for n = 0 it is bare, and costs no pass."""
-    drafting = drafter(3, 4, 30)
+    drafting = OneSequence(drafter(3, 4, 30), TEXT[:1])
     ((tree, _),) = watched(drafting, [7], depth=room)
     assert max(tree.depths) == room and len(tree) - 1 == (min(30, Budget(3, room, 1).pool) if room else 0)
-    assert drafting.passes == room
+    assert drafting.state.passes == room
 
 
 def test_what_was_observed_waits_for_the_next_tree() -> None:
     """Where no tree was asked for, or a bare one, nothing of the text is lost."""
-    patient, straight = drafter(3, 4, 30), drafter(3, 4, 30)
+    patient, straight = (OneSequence(drafter(3, 4, 30), TEXT[:1]) for _ in range(2))
     list(watched(patient, [7], depth=0))
     ((expected, _),) = watched(straight, [7])
     tree = patient.propose(4)
@@ -102,23 +104,20 @@ def test_what_was_observed_waits_for_the_next_tree() -> None:
 
 def test_the_cache_is_left_as_it_was_found() -> None:
     """It holds the observed text, computed from the target's features, whatever was expanded in between."""
-    drafting = drafter(3, 4, 30)
+    drafting = OneSequence(drafter(3, 4, 30), TEXT[:1])
     for _, n in watched(drafting, [6, 1, 3, 2]):
-        assert drafting.cache.length == n
-    kept = drafting.cache.kept().clone()
-    plain = drafter(3, 1, 3)
+        assert drafting.state.cache.length == n
+    plain = OneSequence(drafter(3, 1, 3), TEXT[:1])
     list(watched(plain, [12]))
-    assert (kept - plain.cache.kept()).abs().max() <= 1e-12
+    assert (drafting.state.cache.entries() - plain.state.cache.entries()).abs().max() <= 1e-12
 
 
 def test_passes_are_counted_and_forgotten() -> None:
-    """One pass a layer; after `reset` the next text is drafted as by a new drafter."""
+    """One pass a layer; the next text is drafted as by a new drafter."""
     drafting = drafter(3, 4, 30)
-    first = [tree.tokens.tolist() for tree, _ in watched(drafting, [6, 3])]
-    assert drafting.passes == 8
-    drafting.reset()
-    assert drafting.passes == 0 and drafting.cache.length == 0
-    assert [tree.tokens.tolist() for tree, _ in watched(drafting, [6, 3])] == first
+    texts = [OneSequence(drafting, TEXT[:1]) for _ in range(2)]
+    first, second = ([tree.tokens.tolist() for tree, _ in watched(one, [6, 3])] for one in texts)
+    assert first == second and [one.state.passes for one in texts] == [8, 8]
 
 
 def test_a_long_text_outgrows_the_first_cache() -> None:
@@ -127,7 +126,7 @@ def test_a_long_text_outgrows_the_first_cache() -> None:
     known = torch.randn(300, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     trees = []
     for pieces in ([300], [250, 5, 1, 44]):
-        drafting, end = drafter(3, 4, 20), 0
+        drafting, end = OneSequence(drafter(3, 4, 20), text[:1]), 0
         for n in pieces:
             drafting.observe(text[end + 1 : end + n + 1], known[end : end + n])
             end += n
@@ -142,7 +141,7 @@ def test_a_saturated_head_drafts_a_connected_tree() -> None:
     def sure(features: Tensor) -> Tensor:
         return torch.tensor([1e4] + [0.0] * 63).expand(*features.shape[:-1], -1)
 
-    drafting = Eagle2(tiny.head().float(), sure, Budget(2, 5, 9))
+    drafting = OneSequence(Eagle2(tiny.head().float(), sure, Budget(2, 5, 9)), TEXT[:1])
     drafting.observe(TEXT[1:4], features(3).float())
     tree = drafting.propose(9)
     assert max(tree.depths) == 5 and tree.values.tolist().count(0.0) == 6
@@ -152,7 +151,7 @@ def test_a_saturated_head_drafts_a_connected_tree() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_every_dtype_drafts(dtype: torch.dtype) -> None:
     """Values are at least float32, and trees keep their budget."""
-    drafting = drafter(3, 3, 12, tiny.head().to(dtype))
+    drafting = OneSequence(drafter(3, 3, 12, tiny.head().to(dtype)), TEXT[:1])
     drafting.observe(TEXT[1:6], features(5).to(dtype))
     tree = drafting.propose(9)
     assert len(tree) == 13 and tree.values.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -166,7 +165,7 @@ def test_a_damaged_head_is_told() -> None:
     damaged = tiny.head()
     with torch.no_grad():
         damaged.fc.weight[0, 0] = float("nan")
-    drafting = drafter(3, 3, 12, damaged)
+    drafting = OneSequence(drafter(3, 3, 12, damaged), TEXT[:1])
     drafting.observe(TEXT[1:6], features(5))
     with pytest.raises(BadInput, match="the head's confidences are not numbers"):
         drafting.propose(9)

@@ -11,16 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from eagle2_ref.coins import Coins, SeededCoins, executions
+from eagle2_ref.coins import Coins, SeededCoins
 from eagle2_ref.drafters.eagle import PUBLISHED, Eagle, EagleDrafter
-from eagle2_ref.drafters.tree_choices import Slot, cut
+from eagle2_ref.drafters.tree_choices import Choice, prune
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
+from harness.enumeration.coins import executions
 from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
+from properties.meta.helpers.drafting import OneSequence
 from properties.meta.reference.test_drafter import features
 
 PARAMS: dict[str, SamplingParams] = {
@@ -38,10 +40,9 @@ def drafter(method: Eagle = WHOLE, vocab_size: int = 64) -> EagleDrafter:
     return EagleDrafter(tiny.head(vocab_size), lambda features: features @ WEIGHTS[:vocab_size].to(features).T, method)
 
 
-def begun(one: EagleDrafter, params: SamplingParams, coins: Coins, pieces: Sequence[int] = (9,)) -> EagleDrafter:
+def begun(drafter: EagleDrafter, params: SamplingParams, coins: Coins, pieces: Sequence[int] = (9,)) -> OneSequence:
     """Told of TEXT, in pieces, with a tree after each piece but the last; the newest token is the one behind them."""
-    one.begin(TEXT[:1], params, coins)
-    end = 0
+    one, end = OneSequence(drafter, TEXT[:1], params, coins), 0
     for i, n in enumerate(pieces):
         one.observe(TEXT[end + 1 : end + n + 1], features(40)[end : end + n])
         end += n
@@ -50,9 +51,9 @@ def begun(one: EagleDrafter, params: SamplingParams, coins: Coins, pieces: Seque
     return one
 
 
-def places(tree: Tree) -> list[Slot]:
+def places(tree: Tree) -> list[Choice]:
     """The slot of every node."""
-    found: list[Slot] = [()]
+    found: list[Choice] = [()]
     for node in range(1, len(tree)):
         parent = tree.parent(node)
         found.append((*found[parent], tree.children(parent).index(node)))
@@ -60,20 +61,20 @@ def places(tree: Tree) -> list[Slot]:
 
 
 @torch.inference_mode()
-def after(one: EagleDrafter, n: int, path: Sequence[int], params: SamplingParams) -> Tensor:
+def after(drafter: EagleDrafter | Any, n: int, path: Sequence[int], params: SamplingParams) -> Tensor:
     """The head's law [V] behind a path on the first n features: one pass over the whole past a token, no cache, no tree mask."""
     tokens, known = torch.tensor([*TEXT[1 : n + 1], *path]), features(40)[:n]
     for i in range(n, n + len(path) + 1):
-        known = torch.cat([known, one.head(tokens[None, :i], known[None], torch.arange(i))[0, -1:]])
+        known = torch.cat([known, drafter.head(tokens[None, :i], known[None], torch.arange(i))[0, -1:]])
     history = torch.tensor([[*TEXT[: n + 1], *path]])
-    law: Tensor = params.processors()(history, one.lm_head(known[-1:])).softmax(-1)[0]
+    law: Tensor = params.processors()(history, drafter.lm_head(known[-1:])).softmax(-1)[0]
     return law
 
 
 def test_the_published_tree() -> None:
     """25 nodes; 4, 8, 8, 3 and 2 of them in its layers; parents before children, and no child without its earlier siblings."""
     assert Counter(map(len, PUBLISHED)) == {1: 4, 2: 8, 3: 8, 4: 3, 5: 2}
-    assert Eagle() == Eagle(k=4, depth=5, m=25) and cut(PUBLISHED, 4, 5, 25) == PUBLISHED
+    assert Eagle() == Eagle(k=4, depth=5, m=25) and prune(PUBLISHED, 4, 5, 25) == PUBLISHED
     children = Counter("".join(map(str, slot[:-1])) for slot in PUBLISHED)
     assert children == {"": 4, "0": 3, "1": 2, "2": 2, "3": 1, "00": 3, "01": 2, "02": 2, "10": 1, "000": 3, "0000": 2}
     for i, slot in enumerate(PUBLISHED):
@@ -91,7 +92,7 @@ def test_the_published_tree() -> None:
     ],
 )
 def test_a_smaller_budget_takes_a_part_of_it(k: int, depth: int, m: int, left: list[str]) -> None:
-    assert ["".join(map(str, slot)) for slot in cut(PUBLISHED, k, depth, m)] == left
+    assert ["".join(map(str, slot)) for slot in prune(PUBLISHED, k, depth, m)] == left
 
 
 @pytest.mark.parametrize("pieces", [(9,), (5, 1, 4), (3, 6)], ids=str)
@@ -106,7 +107,7 @@ def test_q_is_the_heads_own_law_along_every_path(params: SamplingParams, pieces:
         tokens = [tree.token(child) for child in tree.children(node)]
         if tokens:
             path = [tree.token(i) for i in tree.path(node)]
-            assert (tree.q[node] - after(one, sum(pieces), path, params)).abs().max() <= 1e-9
+            assert (tree.q[node] - after(one.drafter, sum(pieces), path, params)).abs().max() <= 1e-9
         assert len(set(tokens)) == len(tokens) and all(tree.q[node, token] > 0 for token in tokens)
 
 
@@ -119,7 +120,7 @@ def test_at_temperature_0_the_likeliest_tokens_fill_the_slots(penalty: float | N
     assert isinstance(tree, DraftTree) and places(tree)[1:] == PUBLISHED
     for node in range(len(tree)):
         if children := tree.children(node):
-            law = after(one, 9, [tree.token(i) for i in tree.path(node)], params)
+            law = after(one.drafter, 9, [tree.token(i) for i in tree.path(node)], params)
             assert [tree.token(child) for child in children] == law.topk(len(children)).indices.tolist()
             for child in children:
                 due = float(tree.values[node]) + float(law[tree.token(child)].log())
@@ -131,7 +132,8 @@ def test_children_are_drawn_without_replacement() -> None:
     params, total = SamplingParams(top_k=3), 0.0
 
     def propose(coins: Coins) -> DraftTree | SampledTree:
-        return begun(drafter(Eagle(2, 2, 3), 6), params, coins).propose(9)
+        tree: DraftTree | SampledTree = begun(drafter(Eagle(2, 2, 3), 6), params, coins).propose(9)
+        return tree
 
     def of_six(tokens: Sequence[int]) -> list[int]:
         return [token % 6 for token in tokens]
@@ -160,7 +162,7 @@ def test_where_the_text_must_end_soon_the_tree_is_shallower(room: int, params: S
     one = begun(drafter(), params, SeededCoins(0))
     tree = one.propose(room)
     assert places(tree)[1:] == [slot for slot in PUBLISHED if len(slot) <= room]
-    assert one.passes == room and one.cache.length == (9 if room else 0)
+    assert one.state.passes == room and one.state.cache.length == (9 if room else 0)
 
 
 def test_the_cache_is_left_as_it_was_found() -> None:
@@ -168,7 +170,7 @@ def test_the_cache_is_left_as_it_was_found() -> None:
     grown, plain = (begun(drafter(Eagle(4, depth, 25)), SamplingParams(), SeededCoins(0), (6, 1, 3, 2)) for depth in (5, 1))
     for one in (grown, plain):
         one.propose(9)
-    assert (grown.cache.kept() - plain.cache.kept()).abs().max() <= 1e-12
+    assert (grown.state.cache.entries() - plain.state.cache.entries()).abs().max() <= 1e-12
 
 
 def test_shape_does_not_hang_on_what_was_drawn() -> None:

@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from eagle2_ref.batch import Batch
 from eagle2_ref.coins import Coins, KeyedCoins, SeededCoins
-from eagle2_ref.cuda_graph import recorded
+from eagle2_ref.cuda_graph import capture
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
-from eagle2_ref.fixed_shape import GRAIN, Static
+from eagle2_ref.fixed_shape import GRAIN, FixedShapeDecoder
 from eagle2_ref.model.llama import Llama, rms_norm
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import RULES, walk
@@ -70,7 +69,7 @@ def test_the_text_there_is_the_text_here(kind: str, rule: str, params: dict[str,
     for one in (here, there):
         coins: list[list[Coins]] = [[SeededCoins(1), KeyedCoins(2)] for _ in range(2)]
         made.append([one.generate(*each).tokens for each in zip(prompts, asked, coins[0], strict=True)])
-        made.append([text.tokens for text in Batch(one, 2).generate(prompts, asked, coins[1])])
+        made.append([text.tokens for text in one.generate_batch(prompts, asked, coins[1], 2)])
     assert made[0] == made[1] == made[2] == made[3]
     assert isinstance(there.target.network.embedding, There) and device.waits
 
@@ -84,7 +83,7 @@ def test_a_step_waits_for_nothing(params: dict[str, Any], draft: bool, device: D
         one, waited = decoder(where), list[list[str]]()
         one.drafter = one.drafter if draft else None
         made.append(list[int]())
-        for block in Static(one, capture=False).stream(tiny.tokens(9), asked, SeededCoins(1)):
+        for block in FixedShapeDecoder(one.target, one.drafter, graph=False).stream(tiny.tokens(9), asked, SeededCoins(1)):
             waited.append(list(device.waits))
             made[-1] += block.tokens
             device.waits.clear()
@@ -98,7 +97,7 @@ def test_a_graph_goes_on_as_the_loop_does(draft: bool) -> None:
     """What was recorded once, with all that Python knew then, is right for every later text: other coins, lengths, parameters."""
     plain = decoder("cpu", max_position_embeddings=3 * GRAIN)
     plain.drafter = plain.drafter if draft else None
-    fixed = Static(plain, capture=True)
+    fixed = FixedShapeDecoder(plain.target, plain.drafter, graph=True)
     for n in (10, 1, GRAIN - 20, 40):
         for params in PARAMS[:3]:
             asked = SamplingParams.of({**params, "max_new_tokens": 20})
@@ -110,7 +109,7 @@ def test_a_graph_goes_on_as_the_loop_does(draft: bool) -> None:
 def test_a_graph_finds_its_tables_where_they_were() -> None:
     """A longer prompt, and tables of positions that grow for it, after a graph was recorded that reads the old ones."""
     plain = decoder("cpu", max_position_embeddings=4096)
-    fixed, asked = Static(plain, capture=True), SamplingParams(1.0, max_new_tokens=20)
+    fixed, asked = FixedShapeDecoder(plain.target, plain.drafter, graph=True), SamplingParams(1.0, max_new_tokens=20)
     for reserve in (0, 3000):
         plain.target.network.rotary.reserve(reserve)  # type: ignore[attr-defined]
         texts = [one.generate(tiny.tokens(9), asked, SeededCoins(5)).tokens for one in (plain, fixed)]
@@ -127,7 +126,7 @@ def test_a_step_is_recorded_within_its_room() -> None:
         filled.add_(1)
         return room.sum()[None]
 
-    replay = recorded(step, (room, filled), room.device)
+    replay = capture(step, (room, filled), room.device)
     assert (room.tolist(), int(filled)) == ([0, 0, 0], 2)
     assert (replay().tolist(), room.tolist(), int(filled)) == ([7], [0, 0, 7], 3)
 
@@ -146,7 +145,7 @@ def test_the_norm_of_a_gpu_is_the_norm(dtype: torch.dtype) -> None:
 def test_damage_is_told(what: str) -> None:
     """Weights that are no numbers: fixed shapes look for them too."""
     plain = decoder("cpu")
-    fixed = Static(plain)
+    fixed = FixedShapeDecoder(plain.target, plain.drafter)
     generated = fixed.generate(tiny.tokens(9), SamplingParams(0.0, max_new_tokens=8), SeededCoins(0))
     assert len(generated.tokens) == 8
     damaged = plain.target.network.unembedding if what == "target's logits" else plain.drafter.head.fc  # type: ignore[attr-defined, union-attr]
@@ -158,8 +157,10 @@ def test_damage_is_told(what: str) -> None:
         list(asked)
 
 
-def test_walk_is_the_rule() -> None:
-    """Of a decoder with another rule, fixed shapes take the networks alone."""
-    text, asked = tiny.tokens(9), SamplingParams(1.0, max_new_tokens=20)
-    same = [Static(decoder("cpu", rule=rule)).generate(text, asked, SeededCoins(1)).tokens for rule in RULES]
-    assert same[0] == same[1] == Decoder(decoder("cpu").target, None, walk).generate(text, asked, SeededCoins(1)).tokens
+def test_walk_is_the_only_rule() -> None:
+    """Another rule is refused, not ignored."""
+    text, asked, plain = tiny.tokens(9), SamplingParams(1.0, max_new_tokens=20), decoder("cpu")
+    fixed = FixedShapeDecoder(plain.target, plain.drafter).generate(text, asked, SeededCoins(1)).tokens
+    assert fixed == Decoder(plain.target, None, walk).generate(text, asked, SeededCoins(1)).tokens
+    with pytest.raises(BadInput, match="do not implement the rule reject"):
+        FixedShapeDecoder(plain.target, plain.drafter, RULES["reject"])

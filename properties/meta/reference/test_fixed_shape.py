@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle2_ref.coins import ScriptedCoins, SeededCoins, invert
+from eagle2_ref.coins import KeyedCoins, ScriptedCoins, SeededCoins, invert
 from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
-from eagle2_ref.fixed_shape import GRAIN, Static, ancestors, draw, follow, laws
+from eagle2_ref.fixed_shape import GRAIN, FixedShapeDecoder, ancestors, distributions, follow, sample
 from eagle2_ref.model.target import Target
-from eagle2_ref.rules import walk
-from eagle2_ref.sampling import SamplingParams, law
+from eagle2_ref.rules import reject, walk
+from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_target import LEAN, running
@@ -32,12 +32,14 @@ PARAMS: list[dict[str, Any]] = [
 
 
 @cache
-def decoders(kind: str = "llama", k: int = 3, depth: int = 4, m: int = 12, draft: bool = True) -> tuple[Decoder, Static]:
+def decoders(
+    kind: str = "llama", k: int = 3, depth: int = 4, m: int = 12, draft: bool = True
+) -> tuple[Decoder, FixedShapeDecoder]:
     model = tiny.target(kind)
     target = running(model, lean=True)
     drafter = Eagle2(tiny.fitting(model), target.network.lm_head, Budget(k, depth, m)) if draft else None
     decoder = Decoder(target, drafter, walk)
-    return decoder, Static(decoder)
+    return decoder, FixedShapeDecoder(target, drafter)
 
 
 def same(*made: Generation, depth: int) -> None:
@@ -82,11 +84,11 @@ def test_a_text_that_needs_more_room_gets_it() -> None:
     model = tiny.target(max_position_embeddings=3 * GRAIN)
     target = running(model, lean=True)
     plain = Decoder(target, Eagle2(tiny.fitting(model), target.network.lm_head, Budget(3, 4, 12)), walk)
-    fixed = Static(plain)
+    fixed = FixedShapeDecoder(plain.target, plain.drafter)
     for n in (10, GRAIN - 20, 2 * GRAIN, 10):
         asked = SamplingParams(1.0, max_new_tokens=30)
         same(*(one.generate(tiny.tokens(n), asked, SeededCoins(n)) for one in (plain, fixed)), depth=4)
-    assert fixed._state is not None and fixed._state.target.capacity == 3 * GRAIN
+    assert fixed.state is not None and fixed.state.target.capacity == 3 * GRAIN
 
 
 @given(st.data())
@@ -110,7 +112,7 @@ def test_nodes_are_followed_as_walk_follows_them(data: st.DataObject) -> None:
     assert torch.equal(sees, tree.ancestors())
     depths = sees.sum(1) - 1
     assert depths.tolist() == tree.depths
-    drawn = draw(p, torch.tensor(u, dtype=torch.float64)[depths])
+    drawn = sample(p, torch.tensor(u, dtype=torch.float64)[depths])
     path, accepted = follow(tree.tokens, tree.parents, sees, depths, drawn, depth)
     assert path[1 : int(accepted)].tolist() == expected.path
     assert drawn[path[: int(accepted)]].tolist() == expected.tokens(tree)
@@ -119,14 +121,14 @@ def test_nodes_are_followed_as_walk_follows_them(data: st.DataObject) -> None:
 @given(st.lists(st.sampled_from([0.0, 1e-30, 0.1, 1.0]), min_size=1, max_size=9).filter(any), st.floats(0, 1, exclude_max=True))
 def test_a_token_is_drawn_as_invert_draws_it(weights: list[float], u: float) -> None:
     p = torch.tensor([weights], dtype=torch.float64) / sum(weights)
-    assert draw(p, torch.tensor([u], dtype=torch.float64)).tolist() == [invert(p[0], u)]
+    assert sample(p, torch.tensor([u], dtype=torch.float64)).tolist() == [invert(p[0], u)]
 
 
 @pytest.mark.parametrize("params", PARAMS, ids=str)
 def test_laws_are_those_of_sampling(params: dict[str, Any]) -> None:
     asked, logits = SamplingParams.of(params), torch.randn(3, 64, generator=torch.Generator().manual_seed(0)).round(decimals=1)
     tree = DraftTree.of([1, 2, 3], [-1, 0, 0])
-    assert torch.equal(laws(logits, asked)[0], law(logits, tree, [5, 1], asked))
+    assert torch.equal(distributions(logits, asked)[0], target_distribution(logits, tree, [5, 1], asked))
 
 
 def test_what_has_no_fixed_shape_is_refused() -> None:
@@ -135,7 +137,11 @@ def test_what_has_no_fixed_shape_is_refused() -> None:
     with pytest.raises(BadInput, match="a repetition penalty looks back"):
         fixed.generate([1, 2], SamplingParams(1.0, repetition_penalty=1.2), SeededCoins(0))
     with pytest.raises(BadInput, match="the target is no LLaMA"):
-        Static(Decoder(Target(tiny.target())))
+        FixedShapeDecoder(Target(tiny.target()))
     head = tiny.fitting(tiny.target())
     with pytest.raises(BadInput, match="trees have no fixed shape"):
-        Static(Decoder(plain.target, Eagle2(head, plain.target.network.lm_head, Budget(3, 4, 12, layer=0.5)), walk))
+        FixedShapeDecoder(plain.target, Eagle2(head, plain.target.network.lm_head, Budget(3, 4, 12, layer=0.5)))
+    with pytest.raises(BadInput, match="do not implement the rule reject"):
+        FixedShapeDecoder(plain.target, plain.drafter, reject)
+    with pytest.raises(BadInput, match="do not implement KeyedCoins"):
+        fixed.generate([1, 2], SamplingParams(1.0), KeyedCoins(0))

@@ -88,7 +88,7 @@ def test_passes_with_a_cache_equal_one_pass(shape: str, capacity: int) -> None:
     """In pieces of 1, 7, 1 and 11 positions, with a cache that must grow, the head says what it says in one pass."""
     head, (tokens, features) = tiny.head(**SHAPES[shape]), inputs(width=SHAPES[shape].get("width", 16))
     whole = passed(head, tokens, features, torch.arange(20))
-    cache = head.lean().cache(capacity)
+    cache = head.fused().cache(capacity)
     for piece in torch.split(torch.arange(20), [1, 7, 1, 11]):
         out = passed(head, tokens[piece], features[piece], piece, None, cache)
         cache.keep(range(len(piece)))
@@ -99,7 +99,7 @@ def test_passes_with_a_cache_equal_one_pass(shape: str, capacity: int) -> None:
 def test_a_tree_in_one_pass_equals_its_paths() -> None:
     """Under the tree's mask each node says what it says at the end of its own path, and rejected entries leave no trace."""
     head, (tokens, features) = tiny.head(), inputs()
-    cache = head.lean().cache(capacity=4)
+    cache = head.fused().cache(capacity=4)
     passed(head, tokens[:12], features[:12], torch.arange(12), None, cache)
     cache.keep(range(12))
     own = inputs(len(TREE), seed=1)[1]
@@ -116,14 +116,14 @@ def test_a_tree_in_one_pass_equals_its_paths() -> None:
 def test_the_cache_keeps_what_was_computed() -> None:
     """After two passes `kept` is what one pass writes: keys after rotation, and values, of the kept length."""
     head, (tokens, features) = tiny.head(num_hidden_layers=2), inputs()
-    once, twice = (head.lean().cache(capacity=3) for _ in range(2))
+    once, twice = (head.fused().cache(capacity=3) for _ in range(2))
     passed(head, tokens, features, torch.arange(20), None, once)
     once.keep(range(20))
     for piece in torch.split(torch.arange(20), [13, 7]):
         passed(head, tokens[piece], features[piece], piece, None, twice)
         twice.keep(range(len(piece)))
-    assert once.kept().shape == (2, 2, 1, 2, 20, 4)
-    assert (once.kept() - twice.kept()).abs().max() <= 1e-12
+    assert once.entries().shape == (2, 2, 1, 2, 20, 4)
+    assert (once.entries() - twice.entries()).abs().max() <= 1e-12
 
 
 @torch.inference_mode()

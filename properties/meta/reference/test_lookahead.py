@@ -10,21 +10,31 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from eagle2_ref.batch import Batch
-from eagle2_ref.coins import Coins, KeyedCoins
+from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Block, Decoder
-from eagle2_ref.drafters.lookahead import Gram, Lookahead, LookaheadDrafter, Pool, Window, grown
+from eagle2_ref.drafters.lookahead import (
+    Gram,
+    Lookahead,
+    LookaheadDrafter,
+    LookaheadState,
+    LookaheadTree,
+    NgramPool,
+    Window,
+    with_guesses,
+)
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.distributions.exact import target_law, total_variation
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
+from harness.enumeration.emitted_law import emitted_law
 from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_target import running
-from properties.test_law import ROUNDING, emitted_law
+from properties.test_law import ROUNDING
 
 METHODS = [
     Lookahead(),
@@ -73,12 +83,15 @@ def drafting(method: Lookahead, **changes: Any) -> tuple[Decoder, LookaheadDraft
     return Decoder(target, drafter, walk), drafter, model
 
 
-def blocks(decoder: Decoder, prompt: Sequence[int], n: int = 30, temperature: float = 1.0) -> Iterator[tuple[list[int], Block]]:
+def blocks(
+    decoder: Decoder, prompt: Sequence[int], n: int = 30, temperature: float = 1.0
+) -> Iterator[tuple[list[int], Block, Text]]:
     """Each block after the prompt's, with the text that its tree stood on, the root last."""
     text = list(prompt)
-    for block in decoder.stream(prompt, SamplingParams(temperature=temperature, max_new_tokens=n), KeyedCoins(3)):
+    sequence = decoder.start(prompt, SamplingParams(temperature=temperature, max_new_tokens=n), KeyedCoins(3))
+    for block in decoder.blocks(sequence):
         if len(text) > len(prompt):
-            yield list(text), block
+            yield list(text), block, sequence
         text += block.tokens
 
 
@@ -102,14 +115,15 @@ def test_the_window_is_jacobi_iteration(method: Lookahead, temperature: float) -
     past = [[prompt[i % 7] for i in range(1, method.window + method.depth - 1)]]
     grams: list[Gram] = []
     looked = proposed = 0
-    for text, block in blocks(decoder, prompt, temperature=temperature):
+    for text, block, sequence in blocks(decoder, prompt, temperature=temperature):
         if method.text:
             grams += [tuple(text[end - n : end]) for end in range(max(n, looked + 1), len(text) + 1)]
             looked = len(text)
         guesses, deepest = newest(grams, text[-1], method.k), min(method.depth, 7 + 30 - len(text) - 1)
         assert paths(block.tree.proposals) == {guess[: i + 1] for guess in guesses for i in range(deepest)}
         past, made = jacobi(past, text[-1], method.depth, lambda slots, text=text: behind([*text, *slots]))  # type: ignore[misc]
-        assert drafter.window.rows[0][1:] == past[0] and drafter.window.rows[1:] == past[1:]
+        window = sequence.draft.window
+        assert window.rows[0][1:] == past[0] and window.rows[1:] == past[1:]
         grams += made
         proposed += len(guesses)
     assert proposed > 3
@@ -118,8 +132,8 @@ def test_the_window_is_jacobi_iteration(method: Lookahead, temperature: float) -
 def test_a_window_of_one_row() -> None:
     """depth 1, which the published code does not know: each slot of row 0 makes a pair with what is said behind it."""
     window = Window([5, 6], depth=1, columns=3)
-    tree = window.aboard(DraftTree.bare(9), room=99)
-    assert (tree.tokens.tolist(), tree.parents.tolist(), tree.passengers) == ([9, 6, 5], [-1, 0, 1], 2)
+    tree = window.attach(DraftTree.root_only(9), max_depth=99)
+    assert (tree.tokens.tolist(), tree.parents.tolist(), tree.lookahead_nodes) == ([9, 6, 5], [-1, 0, 1], 2)
     assert window.advance(tree, [1, 2, 3]) == [(9, 1), (6, 2), (5, 3)]
     assert window.rows == [[1, 2, 3]]
 
@@ -127,12 +141,12 @@ def test_a_window_of_one_row() -> None:
 def test_a_window_by_hand() -> None:
     """Two rows: row 0 hangs on the root as a chain, row 1 on row 0; behind two proposals, so that slots begin at node 3."""
     window = Window([1, 2, 3], depth=2, columns=2)
-    tree = window.aboard(grown(DraftTree.bare(9), ROOT, [(4, 7)]), room=99)
-    assert (tree.tokens.tolist(), tree.parents.tolist(), tree.passengers) == ([9, 4, 7, 2, 3], [-1, 0, 1, 0, 3], 2)
+    tree = window.attach(with_guesses(DraftTree.root_only(9), ROOT, [(4, 7)]), max_depth=99)
+    assert (tree.tokens.tolist(), tree.parents.tolist(), tree.lookahead_nodes) == ([9, 4, 7, 2, 3], [-1, 0, 1, 0, 3], 2)
     assert window.advance(tree, [10, 11, 12, 13, 14]) == [], "one row makes no n-grams yet"
     assert window.rows == [[2, 3], [13, 14]], "a row is gained, a column lost"
-    tree = window.aboard(DraftTree.bare(8), room=99)
-    assert (tree.tokens.tolist(), tree.parents.tolist(), tree.passengers) == ([8, 3, 13, 14], [-1, 0, 0, 1], 3)
+    tree = window.attach(DraftTree.root_only(8), max_depth=99)
+    assert (tree.tokens.tolist(), tree.parents.tolist(), tree.lookahead_nodes) == ([8, 3, 13, 14], [-1, 0, 0, 1], 3)
     assert window.advance(tree, [20, 21, 22, 23]) == [(8, 13, 22), (3, 14, 23)]
     assert window.rows == [[13, 14], [22, 23]]
 
@@ -143,7 +157,7 @@ def test_columns_that_would_reach_too_deep_are_left_out(room: int, columns: int)
     window = Window([1, 2, 3], depth=2, columns=4)
     window.rows = [[0, 1, 2, 3], [4, 5, 6, 7]]
     for deep in (room, 99):
-        tree = window.aboard(DraftTree.bare(8), deep)
+        tree = window.attach(DraftTree.root_only(8), deep)
         assert [len(row) for row in window.rows] == [columns, columns]
         assert len(tree) == max(1, 2 * columns) and max(tree.depths) <= room
     grams = window.advance(tree, list(range(10, 18)))
@@ -152,19 +166,19 @@ def test_columns_that_would_reach_too_deep_are_left_out(room: int, columns: int)
 
 def test_a_pool_keeps_the_newest() -> None:
     """Of each token as many as it may; one that comes again becomes the newest."""
-    pool = Pool(2)
+    pool = NgramPool(2)
     pool.add([(1, 5, 5), (1, 6, 6), (2, 7, 7), (1, 5, 5), (1, 8, 8)])
-    assert pool.of(1) == [(8, 8), (5, 5)] and pool.of(2) == [(7, 7)] and pool.of(3) == []
+    assert pool.after(1) == [(8, 8), (5, 5)] and pool.after(2) == [(7, 7)] and pool.after(3) == []
     pool.add([(1, 8, 8), (1, 8, 8)])
-    assert pool.of(1) == [(8, 8), (5, 5)]
+    assert pool.after(1) == [(8, 8), (5, 5)]
     for gram in ((1, 8, 8), (1, 9, 9), (3, 1, 1)):
         pool.drop(gram)
-    assert pool.of(1) == [(5, 5)]
+    assert pool.after(1) == [(5, 5)]
 
 
 def test_guesses_that_begin_alike_share_what_they_share() -> None:
-    chain = grown(DraftTree.bare(0), ROOT, [(1, 2)])
-    tree = grown(chain, 2, [(3, 4), (3, 5), (6,), (3, 4), ()])
+    chain = with_guesses(DraftTree.root_only(0), ROOT, [(1, 2)])
+    tree = with_guesses(chain, 2, [(3, 4), (3, 5), (6,), (3, 4), ()])
     assert tree.tokens.tolist() == [0, 1, 2, 3, 4, 5, 6] and tree.parents.tolist() == [-1, 0, 1, 2, 3, 3, 2]
 
 
@@ -175,10 +189,10 @@ class Knowing(LookaheadDrafter):
         super().__init__(method, 96)
         self.known = text
 
-    def begin(self, prompt: Sequence[int], params: SamplingParams, coins: Coins) -> None:
-        super().begin(prompt, params, coins)
-        n = self.method.depth + 1
-        self.pool.add(tuple(self.known[i : i + n]) for i in range(len(self.known) - n + 1))
+    def start(self, sequence: Text) -> LookaheadState:
+        state, n = super().start(sequence), self.method.depth + 1
+        state.pool.add(tuple(self.known[i : i + n]) for i in range(len(self.known) - n + 1))
+        return state
 
 
 def test_a_guess_that_holds_to_its_end_is_followed_by_one_more_token() -> None:
@@ -200,13 +214,14 @@ def test_nothing_lies_beyond_the_context(method: Lookahead, length: int) -> None
     control = Decoder(decoder.target, None, walk)
     prompt, params = tiny.tokens(length), SamplingParams(max_new_tokens=99)
     widest = 0
-    for text, block in blocks(decoder, prompt, 99):
+    for text, block, sequence in blocks(decoder, prompt, 99):
+        assert isinstance(block.tree, LookaheadTree)
         assert len(text) - 1 + max(block.tree.depths) < 24
         assert max(block.tree.proposals.depths) <= min(method.depth, 24 - len(text) - 1)
         assert all(node < len(block.tree.proposals) for node in block.path)
-        widest = max(widest, block.tree.passengers)
+        widest = max(widest, block.tree.lookahead_nodes)
     slots = [rows * (method.window + method.depth - rows) for rows in range(1, method.depth + 1)]
-    assert decoder.finish == "context" and widest == max(slots) - 1
+    assert sequence.finish == "context" and widest == max(slots) - 1
     made = [d.generate(prompt, params, KeyedCoins(3)).tokens for d in (decoder, control)]
     assert made[0] == made[1] and len(made[0]) == 24 - length
 
@@ -221,7 +236,7 @@ def test_the_text_before_is_forgotten_and_texts_side_by_side_are_strangers() -> 
 
     alone = told([decoder.generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)])
     assert told([decoder.generate(prompts[0], params, KeyedCoins(0))]) == alone[:1]
-    together = Batch(decoder, 2).generate(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)])
+    together = decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)
     assert told(together) == alone
 
 
@@ -232,7 +247,7 @@ def test_the_law_is_the_targets_while_guesses_are_accepted(options: str, rule: s
     pair, prompt, params = shipped("coin4"), [2, 3, 2], {"temperature": 1.0, "top_k": 2, "max_new_tokens": 7}
     engine = connect(f"ref:drafter=lookahead,rule={rule},dtype=float64,{options}").open(pair)
     emitted, _ = emitted_law(engine, prompt, params)
-    expected = target_law(load_plain(pair, "float64"), prompt, SamplingParams.of(params))
+    expected = target_law(load_target(pair, "float64"), prompt, SamplingParams.of(params))
     assert total_variation(emitted, expected) <= ROUNDING
     assert engine.raw.counters()["accepted"] > 50
 

@@ -10,20 +10,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle2_ref.batch import Batch
-from eagle2_ref.coins import KeyedCoins, SeededCoins
+from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.lookup import Lookup, LookupDrafter, copied
+from eagle2_ref.drafters.lookup import Lookup, LookupDrafter, find_continuation
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from harness.distributions.exact import target_law, total_variation
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
+from harness.enumeration.emitted_law import emitted_law
 from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
+from properties.meta.helpers.drafting import OneSequence
 from properties.meta.reference.test_target import running
-from properties.test_law import ROUNDING, emitted_law
+from properties.test_law import ROUNDING
 
 FEATURES = torch.zeros(99, 16)
 
@@ -45,7 +46,7 @@ def searched(text: Sequence[int], ngram: int, n: int) -> list[int]:
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 12))
 def test_the_chain_is_what_a_search_of_every_place_finds(text: list[int], ngram: int, n: int) -> None:
-    assert list(copied(text, ngram, n)) == searched(text, ngram, n)
+    assert list(find_continuation(text, ngram, n)) == searched(text, ngram, n)
 
 
 @pytest.mark.parametrize(
@@ -63,21 +64,19 @@ def test_the_chain_is_what_a_search_of_every_place_finds(text: list[int], ngram:
     ],
 )
 def test_chains_by_hand(text: list[int], ngram: int, n: int, chain: list[int]) -> None:
-    assert list(copied(text, ngram, n)) == chain == searched(text, ngram, n)
+    assert list(find_continuation(text, ngram, n)) == chain == searched(text, ngram, n)
 
 
 def test_a_tree_is_the_chain_on_the_newest_token() -> None:
     """Of the text that was observed, the newest token too; no deeper than was asked for, and than the method has it."""
-    drafter = LookupDrafter(Lookup(ngram=2, depth=3))
-    drafter.begin([1], SamplingParams(), SeededCoins(0))
+    drafter = OneSequence(LookupDrafter(Lookup(ngram=2, depth=3)), [1])
     assert drafter.propose(9).tokens.tolist() == [1], "a text of one token"
     drafter.observe([2, 3, 4, 5, 6, 1], FEATURES[:6])
     drafter.observe([2], FEATURES[:1])
     for depth, chain in ((9, [3, 4, 5]), (3, [3, 4, 5]), (2, [3, 4]), (0, [])):
         tree = drafter.propose(depth)
         assert tree.tokens.tolist() == [2, *chain] and tree.parents.tolist() == [*range(-1, len(chain))]
-    drafter.begin([2], SamplingParams(), SeededCoins(0))
-    assert drafter.propose(9).tokens.tolist() == [2], "the text before is forgotten"
+    assert OneSequence(drafter.drafter, [2]).propose(9).tokens.tolist() == [2], "the text before is forgotten"
 
 
 @pytest.mark.parametrize("length", [1, 5])
@@ -93,7 +92,7 @@ def test_texts_to_the_end_of_the_context_alone_and_side_by_side(length: int) -> 
     control = [Decoder(target, None, walk).generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)]
     assert [made.tokens for made in alone] == [made.tokens for made in control]
     assert {made.finish for made in alone} == {"context"}
-    assert told(Batch(decoder, 2).generate(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)])) == told(alone)
+    assert told(decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)) == told(alone)
 
 
 @pytest.mark.parametrize("rule", ["walk", "reject"])
@@ -101,7 +100,7 @@ def test_the_law_is_the_targets_while_copies_are_accepted(rule: str) -> None:
     pair, prompt, params = shipped("coin4"), [2, 3, 2], {"temperature": 1.0, "top_k": 2, "max_new_tokens": 7}
     engine = connect(f"ref:drafter=lookup,rule={rule},dtype=float64,ngram=2,depth=3").open(pair)
     emitted, _ = emitted_law(engine, prompt, params)
-    expected = target_law(load_plain(pair, "float64"), prompt, SamplingParams.of(params))
+    expected = target_law(load_target(pair, "float64"), prompt, SamplingParams.of(params))
     assert total_variation(emitted, expected) <= ROUNDING
     assert engine.raw.counters()["accepted"] > 50
 

@@ -17,18 +17,19 @@ from torch import Tensor
 
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.medusa import PUBLISHED, Medusa, MedusaDrafter, MedusaHeads, heads_for
-from eagle2_ref.drafters.tree_choices import Slot, cut
+from eagle2_ref.drafters.medusa import PUBLISHED, Medusa, MedusaDrafter, MedusaHeads, load_heads
+from eagle2_ref.drafters.tree_choices import Choice, prune
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree
 from fixtures.training.drafters.medusa import MedusaHeads as TrainedHeads
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
 from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
+from properties.meta.helpers.drafting import OneSequence
 
 PAIR = shipped("dice8")
 MEDUSA = PAIR.drafter("medusa")
@@ -46,7 +47,7 @@ def by_hand(feature: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def slot_of(tree: DraftTree, node: int, ranks: Tensor) -> Slot:
+def slot_of(tree: DraftTree, node: int, ranks: Tensor) -> Choice:
     """Which guess of which head each token on a node's path is."""
     return tuple(ranks[i].tolist().index(tree.token(x)) for i, x in enumerate(tree.path(node)))
 
@@ -57,7 +58,7 @@ def test_the_published_tree() -> None:
     A likelier guess of the same head behind the same node stands before a less likely one.
     """
     assert Counter(map(len, PUBLISHED)) == {1: 10, 2: 28, 3: 23, 4: 2}
-    assert cut(PUBLISHED, Medusa().k, Medusa().depth, Medusa().m) == PUBLISHED
+    assert prune(PUBLISHED, Medusa().k, Medusa().depth, Medusa().m) == PUBLISHED
     assert all(slot[:-1] in [(), *PUBLISHED[:i]] for i, slot in enumerate(PUBLISHED))
     assert all(slot[-1] == 0 or (*slot[:-1], slot[-1] - 1) in PUBLISHED[:i] for i, slot in enumerate(PUBLISHED))
     assert len(set(PUBLISHED)) == 63
@@ -69,7 +70,7 @@ def test_trees_are_the_heads_best_guesses_behind_the_last_accepted_token(method:
     slot is the guess of that rank, with the product of the confidences on its path."""
     assert MEDUSA
     decoder = Decoder.load(PAIR.target, MEDUSA, method, walk, dtype="float64")
-    model, text, accepted = load_plain(PAIR, "float64"), list(PROMPT), Counter[int]()
+    model, text, accepted = load_target(PAIR, "float64"), list(PROMPT), Counter[int]()
     params = SamplingParams(temperature=1.0, max_new_tokens=30)
     for block in decoder.stream(PROMPT, params, SeededCoins(3)):
         tree, room = block.tree, 33 - len(text) - 1
@@ -80,7 +81,7 @@ def test_trees_are_the_heads_best_guesses_behind_the_last_accepted_token(method:
             laws = by_hand(feature).log_softmax(-1)
             ranks = laws.argsort(descending=True)
             slots = [slot_of(tree, node, ranks) for node in range(1, len(tree))]
-            assert slots == cut(PUBLISHED, min(method.k, 8), min(method.depth, 3, room), method.m)
+            assert slots == prune(PUBLISHED, min(method.k, 8), min(method.depth, 3, room), method.m)
             for node, slot in enumerate(slots, start=1):
                 due = sum(float(laws[i, ranks[i, rank]]) for i, rank in enumerate(slot))
                 assert float(tree.values[node]) == pytest.approx(due, abs=1e-5)
@@ -93,9 +94,9 @@ def test_trees_are_the_heads_best_guesses_behind_the_last_accepted_token(method:
 def test_heads_are_those_that_were_trained() -> None:
     """The module of the training and ours: one layout, and one answer."""
     assert MEDUSA
-    trained = TrainedHeads(load_plain(PAIR, "float32"), 3)
+    trained = TrainedHeads(load_target(PAIR, "float32"), 3)
     trained.load_state_dict(load_file(MEDUSA / "model.safetensors"))
-    ours, feature = heads_for(Target.load(PAIR.target), MEDUSA), torch.randn(64, generator=torch.Generator().manual_seed(0))
+    ours, feature = load_heads(Target.load(PAIR.target), MEDUSA), torch.randn(64, generator=torch.Generator().manual_seed(0))
     for n in (1, 3):
         with torch.inference_mode():
             due = torch.stack([trained(feature, head) for head in range(n)])
@@ -103,17 +104,16 @@ def test_heads_are_those_that_were_trained() -> None:
 
 
 def test_a_pass_a_tree_and_none_for_a_bare_one() -> None:
-    drafter = MedusaDrafter(tiny.scatter(MedusaHeads(4, 64, 16), 0).double(), Medusa())
-    drafter.begin([1], SamplingParams(), SeededCoins(0))
+    drafter = OneSequence(MedusaDrafter(tiny.scatter(MedusaHeads(4, 64, 16), 0).double(), Medusa()))
     drafter.observe([5, 6], torch.ones(2, 16, dtype=torch.float64))
     for room, nodes in enumerate((0, 10, 38, 61, 63, 63)):
         tree = drafter.propose(room)
         assert (len(tree) - 1, max(tree.depths), tree.token(ROOT)) == (nodes, min(room, 4), 6)
-    assert drafter.passes == 5
+    assert drafter.state.passes == 5
 
 
 def test_heads_that_are_not_numbers_are_told() -> None:
-    drafter = MedusaDrafter(tiny.scatter(MedusaHeads(2, 64, 16), 0).double(), Medusa())
+    drafter = OneSequence(MedusaDrafter(tiny.scatter(MedusaHeads(2, 64, 16), 0).double(), Medusa()))
     drafter.observe([5], torch.full((1, 16), float("nan"), dtype=torch.float64))
     with pytest.raises(BadInput, match="the drafter's logits are not numbers"):
         drafter.propose(3)
@@ -183,7 +183,7 @@ def test_deeper_blocks_and_biases_load(folder: Path) -> None:
     made = tiny.scatter(MedusaHeads(2, 8, 64, layers=2, bias=True), 3)
     save_file(made.state_dict(), folder / "model.safetensors")
     told(folder, num_heads=2, num_hidden_layers=2, medusa_fc_bias=True)
-    heads, x = heads_for(Target.load(PAIR.target), folder), torch.ones(64)
+    heads, x = load_heads(Target.load(PAIR.target), folder), torch.ones(64)
     state = made.state_dict()
     due = x
     for layer in range(2):

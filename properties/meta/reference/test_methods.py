@@ -28,7 +28,7 @@ def test_every_method_makes_its_drafter(name: str) -> None:
     assert draft is not None
     drafter = family.make().drafter(Target.load(pair.target), draft)
     assert isinstance(drafter, Drafter)
-    assert drafter.trees is (DraftTree if family.deterministic else SampledTree)
+    assert drafter.tree_type is (DraftTree if family.deterministic else SampledTree)
     assert set(RULES) <= set(family.rules), "the rules of any tree are its rules too"
 
 

@@ -13,25 +13,26 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eagle2_ref.batch import Batch
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.drafters.lookahead import Gram
 from eagle2_ref.drafters.ouroboros import Ouroboros, OuroborosDrafter, corrected, rewritten
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.network import Rows
+from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import DraftTree
 from harness.distributions.exact import target_law, total_variation
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
+from harness.enumeration.emitted_law import emitted_law
 from harness.implementations import connect
 from harness.implementations.reference import between
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_lookahead import Likeliest, jacobi, likeliest, newest, paths
 from properties.meta.reference.test_target import running
-from properties.test_law import ROUNDING, emitted_law
+from properties.test_law import ROUNDING
 
 METHODS = [
     Ouroboros(k=2, depth=6, phrase=2, window=4),
@@ -116,12 +117,13 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def blocks(decoder: Decoder, prompt: Sequence[int], n: int, temperature: float) -> Iterator[tuple[list[int], Block]]:
+def blocks(decoder: Decoder, prompt: Sequence[int], n: int, temperature: float) -> Iterator[tuple[list[int], Block, Text]]:
     """Each block after the prompt's, with the text that its tree stood on, the root last."""
     text = list(prompt)
-    for block in decoder.stream(prompt, SamplingParams(temperature=temperature, max_new_tokens=n), KeyedCoins(2)):
+    sequence = decoder.start(prompt, SamplingParams(temperature=temperature, max_new_tokens=n), KeyedCoins(2))
+    for block in decoder.blocks(sequence):
         if len(text) > len(prompt):
-            yield list(text), block
+            yield list(text), block, sequence
         text += block.tokens
 
 
@@ -132,19 +134,19 @@ def test_trees_are_those_of_plain_passes(method: Ouroboros, temperature: float) 
     decoder, drafter = drafting(method)
     prompt, new = tiny.tokens(5, 8), 40
     slow, seen = Slow(method, prompt), set()
-    for text, block in blocks(decoder, prompt, new, temperature):
+    for text, block, sequence in blocks(decoder, prompt, new, temperature):
         left = min(method.depth, 5 + new - len(text) - 1)
         chain = slow.chain(text, min(left, method.chain))
         phrases = newest(slow.grams, chain[-1], method.k) if chain else []
         cut = [phrase[: left - len(chain)] for phrase in phrases]
         expected = {(*chain, *phrase)[:n] for phrase in [(), *cut] for n in range(1, len(chain) + len(phrase) + 1)}
-        assert paths(block.tree) == expected and block.tree.passengers == 0
+        assert paths(block.tree) == expected and block.tree.proposals is block.tree
         slow.hear(text, chain, min(len(block.path), len(chain)), [p for p in cut if len(p) == method.phrase])
         if chain:
-            assert drafter.small.length == len(text) + len(chain) - 1
-            fresh = running(models()[1], lean=True)
-            fresh.prefill([*text, *chain[:-1]])
-            difference = (drafter.small.cache.kept() - fresh.cache.kept()).abs().max()
+            cache, fresh = sequence.draft.cache, drafter.small.cache()
+            assert cache.length == len(text) + len(chain) - 1
+            drafter.small.prefill([fresh], [[*text, *chain[:-1]]])
+            difference = (cache.entries() - fresh.entries()).abs().max()
             assert difference < 1e-9
         seen.add((bool(cut), len(block.path) > len(chain)))
     assert (True, False) in seen or method.depth == 1
@@ -197,7 +199,7 @@ def test_texts_to_the_end_of_the_context(length: int, room: int) -> None:
     target, small = (running(tiny.target(max_position_embeddings=n), lean=True) for n in (24, room))
     network = small.network
 
-    def within(tokens: Tensor, positions: Tensor, *rest: Any) -> Rows:
+    def within(tokens: Tensor, positions: Tensor, *rest: Any) -> ModelOutput:
         assert positions.max() < room
         return network(tokens, positions, *rest)
 
@@ -222,7 +224,7 @@ def test_the_text_before_is_forgotten_and_texts_side_by_side_are_strangers() -> 
     prompts, params = [tiny.tokens(n, 8, seed=n) for n in (3, 11, 6)], SamplingParams(max_new_tokens=25)
     alone = told([decoder.generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)])
     assert told([decoder.generate(prompts[0], params, KeyedCoins(0))]) == alone[:1]
-    together = Batch(decoder, 2).generate(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)])
+    together = decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)
     assert told(together) == alone
 
 
@@ -248,7 +250,7 @@ def test_the_law_is_the_targets_while_phrases_are_accepted(options: str, rule: s
     pair, prompt, params = shipped("coin4"), [2, 3, 2], {"temperature": 1.0, "top_k": 2, "max_new_tokens": 7}
     engine = connect(f"ref:drafter=ouroboros,rule={rule},dtype=float64,{options}").open(pair)
     emitted, _ = emitted_law(engine, prompt, params)
-    expected = target_law(load_plain(pair, "float64"), prompt, SamplingParams.of(params))
+    expected = target_law(load_target(pair, "float64"), prompt, SamplingParams.of(params))
     assert total_variation(emitted, expected) <= ROUNDING
     assert engine.raw.counters()["accepted"] > 50
 

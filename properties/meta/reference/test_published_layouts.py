@@ -16,6 +16,7 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.model.checkpoint import load_head
 from eagle2_ref.model.llama import Llama
+from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from fixtures.converters.published import write_published
 from harness.compare.chat import LLAMA2, LLAMA3, VICUNA, Chat
@@ -28,7 +29,7 @@ ASKED = {"vicuna": VICUNA, "llama2": LLAMA2, "llama3": LLAMA3}
 
 def loaded(pair: Pair) -> tuple[Decoder, Decoder]:
     """In float64, with the head and without."""
-    decoder = Decoder.load(pair.target, pair.draft, BUDGET, dtype="float64")
+    decoder = Decoder.load(pair.target, pair.draft, BUDGET, walk, "float64")
     return decoder, Decoder(decoder.target)
 
 

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins, SeededCoins, executions, unfold
-from eagle2_ref.rules import RULES, Accepted, reject, walk, without
+from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins, SeededCoins
+from eagle2_ref.rules import RULES, Accepted, exclude, reject, walk
 from eagle2_ref.tree import DraftTree
-from harness.distributions.induction import departure
+from harness.enumeration.coins import executions, unfold
+from harness.enumeration.induction import rule_deviation
 from properties.strategies import trees_with_laws
 
 LAST = math.nextafter(1.0, 0.0)
@@ -83,7 +84,7 @@ def test_a_child_of_probability_zero_is_never_accepted(coin: float) -> None:
 def test_a_bare_tree_is_one_step_of_ordinary_decoding(name: str) -> None:
     """Nothing is accepted, and one token is drawn from p."""
     found: dict[int, float] = {}
-    for accepted, weight in executions(lambda coins: RULES[name](DraftTree.bare(1), P[:1], coins)):
+    for accepted, weight in executions(lambda coins: RULES[name](DraftTree.root_only(1), P[:1], coins)):
         assert accepted.path == []
         for (token,), share in unfold([accepted.token]):
             found[token] = found.get(token, 0.0) + weight * share
@@ -120,8 +121,8 @@ def test_walk_with_keyed_coins_is_the_drawing_of_positions(instance: tuple[Draft
 def test_without_is_the_law_given_that_the_draw_is_another() -> None:
     """Zero at the token, the rest in proportion, and the argument as it was."""
     r = P[0].clone()
-    assert without(r, 3).tolist() == [0.25, 0.5, 0.25, 0.0]
-    assert without(without(r, 3), 1).tolist() == [0.5, 0.0, 0.5, 0.0]
+    assert exclude(r, 3).tolist() == [0.25, 0.5, 0.25, 0.0]
+    assert exclude(exclude(r, 3), 1).tolist() == [0.5, 0.0, 0.5, 0.0]
     assert torch.equal(r, P[0])
 
 
@@ -171,4 +172,4 @@ def test_the_induction_costs_one_execution_a_node(name: str) -> None:
         runs += 1
         return RULES[name](tree, p, coins)
 
-    assert departure(counted, DraftTree.of(tokens, parents), p).distance <= 1e-12 and runs == 60
+    assert rule_deviation(counted, DraftTree.of(tokens, parents), p).distance <= 1e-12 and runs == 60

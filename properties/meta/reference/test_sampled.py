@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eagle2_ref.coins import Coins, ScriptedCoins, executions, unfold
+from eagle2_ref.coins import Coins, ScriptedCoins
 from eagle2_ref.drafters.eagle2 import rerank
-from eagle2_ref.drafters.tree_choices import Slot, slots
-from eagle2_ref.rules import Accepted, Rule, by_kind, lacking, reject, sampled, typical, walk
+from eagle2_ref.drafters.tree_choices import Choice, choices
+from eagle2_ref.rules import Accepted, Rule, reject, residual, rule_for, sampled, typical, walk
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree
-from harness.distributions.induction import departure
+from harness.enumeration.coins import executions, unfold
+from harness.enumeration.induction import rule_deviation
 from properties.strategies import laws
 
 LAST = math.nextafter(1.0, 0.0)
@@ -40,19 +41,19 @@ def laws_of_paths(draw: st.DrawFn, vocab_size: int) -> Law:
 
 
 @st.composite
-def instances(draw: st.DrawFn) -> tuple[list[Slot], Law, Law]:
+def instances(draw: st.DrawFn) -> tuple[list[Choice], Law, Law]:
     """A shape, and p and q behind every path; the wider shapes with three tokens, so that executions stay few."""
     shape = draw(st.sampled_from(SHAPES))
     vocab_size = draw(st.integers(2, 3 if len(shape) > 4 else 4))
-    return slots(shape), draw(laws_of_paths(vocab_size)), draw(laws_of_paths(vocab_size))
+    return choices(shape), draw(laws_of_paths(vocab_size)), draw(laws_of_paths(vocab_size))
 
 
-def drawn(shape: list[Slot], q: Law, coins: Coins) -> tuple[SampledTree, list[tuple[int, ...]]]:
+def drawn(shape: list[Choice], q: Law, coins: Coins) -> tuple[SampledTree, list[tuple[int, ...]]]:
     """A tree of this shape, slot by slot: a child is a draw from q without its earlier siblings; and the path of every node.
 
     Where q has no further token, the slot stays empty, and what is below it.
     """
-    paths: dict[Slot, tuple[int, ...]] = {(): ()}
+    paths: dict[Choice, tuple[int, ...]] = {(): ()}
     for *above, rank in shape:
         parent = tuple(above)
         if parent not in paths or (rank and (*parent, rank - 1) not in paths):
@@ -68,13 +69,13 @@ def drawn(shape: list[Slot], q: Law, coins: Coins) -> tuple[SampledTree, list[tu
     return SampledTree(torch.tensor(tokens), torch.tensor(parents), laws), list(paths.values())
 
 
-def run(shape: list[Slot], p: Law, q: Law, coins: Coins, rule: Rule = sampled) -> tuple[Accepted, SampledTree]:
+def run(shape: list[Choice], p: Law, q: Law, coins: Coins, rule: Rule = sampled) -> tuple[Accepted, SampledTree]:
     tree, paths = drawn(shape, q, coins)
     return rule(tree, torch.stack([p(path) for path in paths]), coins), tree
 
 
 @given(instances(), st.sampled_from([sampled, reject, walk]))
-def test_over_draws_and_coins_the_next_token_is_one_from_p(instance: tuple[list[Slot], Law, Law], rule: Rule) -> None:
+def test_over_draws_and_coins_the_next_token_is_one_from_p(instance: tuple[list[Choice], Law, Law], rule: Rule) -> None:
     """Wherever a block gets to: Q(emits a path, then x) = Q(emits the path, then anything) p(x), for every path and x.
 
     Also by the rules that do not look at q: a draft that was drawn is, once it is there, a proposal like any other.
@@ -90,7 +91,7 @@ def test_over_draws_and_coins_the_next_token_is_one_from_p(instance: tuple[list[
 
 
 @given(instances())
-def test_a_drafter_that_knows_p_is_never_refused(instance: tuple[list[Slot], Law, Law]) -> None:
+def test_a_drafter_that_knows_p_is_never_refused(instance: tuple[list[Choice], Law, Law]) -> None:
     """q = p: the first child of every node is accepted, down to a leaf."""
     shape, p, _ = instance
     for (accepted, tree), _weight in executions(lambda coins: run(shape, p, p, coins)):
@@ -104,7 +105,7 @@ def test_disjoint_supports_accept_nothing() -> None:
     """What p gives to no draft: none is kept, and the one token is a draw from p itself."""
     p, q = row(0.25, 0.75, 0, 0), row(0, 0, 0.5, 0.5)
     found = torch.zeros(4, dtype=torch.float64)
-    for (accepted, _), weight in executions(lambda coins: run(slots("0 1 00"), lambda _: p, lambda _: q, coins)):
+    for (accepted, _), weight in executions(lambda coins: run(choices("0 1 00"), lambda _: p, lambda _: q, coins)):
         assert not accepted.path
         for (token,), share in unfold([accepted.token]):
             found[token] += weight * share
@@ -148,9 +149,9 @@ def test_a_certain_draft_is_compared(coin: float) -> None:
 
 def test_what_is_lacking() -> None:
     """(p - q)+ renormalised; where rounding alone has refused a draft nothing is lacking, and p stays."""
-    assert lacking(row(0.5, 0.25, 0.25), row(0.25, 0.5, 0.25)).tolist() == [1, 0, 0]
-    assert lacking(row(0.5, 0.5, 0), row(0, 0.25, 0.75)).tolist() == pytest.approx([2 / 3, 1 / 3, 0])
-    assert lacking(row(0.5, 0.5), row(0.5, 0.5)).tolist() == [0.5, 0.5]
+    assert residual(row(0.5, 0.25, 0.25), row(0.25, 0.5, 0.25)).tolist() == [1, 0, 0]
+    assert residual(row(0.5, 0.5, 0), row(0, 0.25, 0.75)).tolist() == pytest.approx([2 / 3, 1 / 3, 0])
+    assert residual(row(0.5, 0.5), row(0.5, 0.5)).tolist() == [0.5, 0.5]
 
 
 # --- the kinds of trees ----------------------------------------------------------------------------------------------
@@ -170,9 +171,9 @@ def test_each_kind_by_its_rule() -> None:
     """A drawn tree by p/q, a chosen one as if each node had been certain: coin for coin."""
     chosen = DraftTree(ONE.tokens, ONE.parents, torch.zeros(2))
     for coin in (0.1, 0.3, 0.6):  # kept below p / q = 1/2, or below p = 1/4
-        assert by_kind(ONE, P, ScriptedCoins([coin, 0.7])) == sampled(ONE, P, ScriptedCoins([coin, 0.7]))
-        assert by_kind(chosen, P, ScriptedCoins([coin, 0.7])) == reject(chosen, P, ScriptedCoins([coin, 0.7]))
-    assert by_kind(ONE, P, ScriptedCoins([0.3, 0.0])).path != by_kind(chosen, P, ScriptedCoins([0.3, 0.0])).path
+        assert rule_for(ONE, P, ScriptedCoins([coin, 0.7])) == sampled(ONE, P, ScriptedCoins([coin, 0.7]))
+        assert rule_for(chosen, P, ScriptedCoins([coin, 0.7])) == reject(chosen, P, ScriptedCoins([coin, 0.7]))
+    assert rule_for(ONE, P, ScriptedCoins([0.3, 0.0])).path != rule_for(chosen, P, ScriptedCoins([0.3, 0.0])).path
 
 
 def test_rules_say_what_trees_they_take() -> None:
@@ -234,7 +235,7 @@ def test_typical_at_temperature_0_is_greedy(a: int, b: int, c: int, coin: float)
 def test_typical_is_lossy() -> None:
     """A drafted token of probability 1/4 comes for certain: the law is off by a total variation of 3/4."""
     tree = DraftTree.of([9, 2], [-1, 0])
-    found = departure(typical, tree, torch.stack([FLAT, FLAT]))
+    found = rule_deviation(typical, tree, torch.stack([FLAT, FLAT]))
     assert (found.node, found.token) == (ROOT, 2)
     assert (found.distance, found.q) == pytest.approx((0.75, 1.0))
-    assert departure(walk, tree, torch.stack([FLAT, FLAT])).distance <= 1e-12
+    assert rule_deviation(walk, tree, torch.stack([FLAT, FLAT])).distance <= 1e-12

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from eagle2_ref.errors import BadInput
-from eagle2_ref.sampling import SamplingParams, law
+from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
 
@@ -80,7 +80,7 @@ def by_generate(text: list[int], params: dict[str, Any]) -> Tensor:
 def test_the_law_is_that_of_generate(params: dict[str, Any]) -> None:
     """At every node of a tree p is the law that `generate` reports after the text and the node's path: same order of
     processors, same support, each node's own history under a repetition penalty."""
-    p = law(raw(), TREE, TEXT, SamplingParams.of(params))
+    p = target_distribution(raw(), TREE, TEXT, SamplingParams.of(params))
     for node in range(len(TREE)):
         theirs = by_generate(prefix(node), params)
         assert torch.equal(p[node] > 0, theirs > 0), node
@@ -90,10 +90,12 @@ def test_the_law_is_that_of_generate(params: dict[str, Any]) -> None:
 def test_a_nodes_own_history_counts() -> None:
     """Under a repetition penalty two nodes with equal logits have different laws, for what lies behind them differs."""
     logits = raw()[:1].expand(len(TREE), -1)
-    plain = law(logits, TREE, TEXT, SamplingParams())
-    penalised = law(logits, TREE, TEXT, SamplingParams(repetition_penalty=1.5))
+    plain = target_distribution(logits, TREE, TEXT, SamplingParams())
+    penalised = target_distribution(logits, TREE, TEXT, SamplingParams(repetition_penalty=1.5))
     assert (plain == plain[0]).all() and not torch.equal(penalised[1], penalised[2])
-    assert torch.equal(penalised[0], law(logits[:1], DraftTree.bare(7), TEXT, SamplingParams(repetition_penalty=1.5))[0])
+    assert torch.equal(
+        penalised[0], target_distribution(logits[:1], DraftTree.root_only(7), TEXT, SamplingParams(repetition_penalty=1.5))[0]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -106,14 +108,14 @@ def test_at_temperature_0_the_first_of_equals_has_all_the_mass(dtype: torch.dtyp
         tied = sorted(torch.randperm(size, generator=generator)[:3].tolist())
         logits[tied] = logits.max() + 1
         for params in (SamplingParams(0.0), SamplingParams(0.0, top_k=1, top_p=0.5, min_p=0.9)):
-            p = law(logits[None], DraftTree.bare(0), [0], params)[0]
+            p = target_distribution(logits[None], DraftTree.root_only(0), [0], params)[0]
             assert p[tied[0]] == 1 and p.sum() == 1
 
 
 def test_the_law_is_as_wide_as_the_logits() -> None:
     """Sixteen bits become float32, wider stays as it is; each row sums to one."""
     for dtype, wide in ((torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)):
-        p = law(raw().to(dtype), TREE, TEXT, SamplingParams(0.7, top_k=9, repetition_penalty=1.2))
+        p = target_distribution(raw().to(dtype), TREE, TEXT, SamplingParams(0.7, top_k=9, repetition_penalty=1.2))
         assert p.dtype == wide and p.shape == (len(TREE), 64)
         assert (p.sum(-1) - 1).abs().max() <= 1e-6
 
@@ -121,7 +123,7 @@ def test_the_law_is_as_wide_as_the_logits() -> None:
 def test_the_logits_are_left_alone() -> None:
     """A law is computed from logits, and does not change them."""
     before = raw().clone()
-    law(raw(), TREE, TEXT, SamplingParams(0.7, 9, 0.9, 0.1, 1.2))
+    target_distribution(raw(), TREE, TEXT, SamplingParams(0.7, 9, 0.9, 0.1, 1.2))
     assert torch.equal(raw(), before)
 
 
@@ -132,12 +134,12 @@ def test_logits_that_are_no_numbers_are_told_with_their_position(bad: float, nod
     logits = raw().clone()
     logits[node, 5] = bad
     with pytest.raises(BadInput, match=rf"not numbers at position {position} \(after token {token}\)"):
-        law(logits, TREE, TEXT, SamplingParams())
+        target_distribution(logits, TREE, TEXT, SamplingParams())
     logits[node] = -math.inf
     with pytest.raises(BadInput, match=f"position {position} "):
-        law(logits, TREE, TEXT, SamplingParams())
+        target_distribution(logits, TREE, TEXT, SamplingParams())
     logits[node, 3] = 0.0
-    assert law(logits, TREE, TEXT, SamplingParams())[node, 3] == 1
+    assert target_distribution(logits, TREE, TEXT, SamplingParams())[node, 3] == 1
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

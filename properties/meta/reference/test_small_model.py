@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from eagle2_ref.coins import KeyedCoins, SeededCoins, executions, invert
+from eagle2_ref.coins import KeyedCoins, SeededCoins, invert
 from eagle2_ref.decode import Block, Decoder
 from eagle2_ref.drafters.small_model import Speculative, SpeculativeDrafter
 from eagle2_ref.errors import BadInput
@@ -21,9 +21,11 @@ from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import SampledTree
 from harness.distributions.exact import next_token_law
+from harness.enumeration.coins import executions
 from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
+from properties.meta.helpers.drafting import OneSequence
 from properties.meta.reference.test_target import running
 
 PARAMS: dict[str, dict[str, Any]] = {
@@ -83,9 +85,9 @@ def test_drafts_are_drawn_from_q(params: dict[str, Any]) -> None:
 
     def chain(coins: Any) -> SampledTree:
         drafter = SpeculativeDrafter(running(small_one, lean=True).network, Speculative(2))
-        drafter.begin([1, 2], SamplingParams.of(params), coins)
-        drafter.observe([2, 4], torch.zeros(2, 1))
-        return drafter.propose(9)
+        one = OneSequence(drafter, [1, 2, 4], SamplingParams.of(params), coins)
+        tree: SampledTree = one.propose(9)
+        return tree
 
     total = 0.0
     for tree, weight in executions(chain):
@@ -98,9 +100,7 @@ def test_drafts_are_the_draws_of_their_coins() -> None:
     """Token for token the inversions of the uniforms that the coins give."""
     drafter = decoder().drafter
     assert drafter
-    drafter.begin(tiny.tokens(6), SamplingParams(), SeededCoins(3))
-    drafter.observe(tiny.tokens(6)[1:], torch.zeros(5, 1))
-    tree, same = drafter.propose(9), SeededCoins(3)
+    tree, same = OneSequence(drafter, tiny.tokens(6), coins=SeededCoins(3)).propose(9), SeededCoins(3)
     assert isinstance(tree, SampledTree)
     assert tree.tokens[1:].tolist() == [invert(q, same.uniform()) for q in tree.q[:-1]]
 

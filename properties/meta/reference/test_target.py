@@ -55,19 +55,20 @@ def test_a_tree_in_one_pass_says_what_its_paths_say(kind: str, lean: bool) -> No
     a commit."""
     model = tiny.target(kind)
     target, text = running(model, lean), list(TEXT)
-    first = target.prefill(text)
+    cache = target.cache()
+    (first,) = target.prefill([cache], [text])
     logits, features = plain(model, text)
     assert first.logits.shape == (1, 64) and (first.logits[0] - logits[-1]).abs().max() <= ROUNDING[kind]
     assert first.features.shape == (13, 16) and (first.features - features).abs().max() <= ROUNDING[kind]
     for path in ([1, 3, 6, 7], [], [2]):
-        rows = target.verify(TREE)
+        (rows,) = target.verify([cache], [TREE])
         for node in range(len(TREE)):
             logits, features = plain(model, [*text, TREE.token(0), *(TREE.token(i) for i in TREE.path(node))])
             assert (rows.logits[node] - logits[-1]).abs().max() <= ROUNDING[kind], (path, node)
             assert (rows.features[node] - features[-1]).abs().max() <= ROUNDING[kind], (path, node)
-        target.commit(path)
+        target.commit(cache, path)
         text += [TREE.token(node) for node in (0, *path)]
-    assert target.passes == 4 and target.length == len(text)
+    assert cache.length == len(text)
 
 
 @pytest.mark.parametrize(("kind", "lean"), WAYS)
@@ -77,13 +78,14 @@ def test_the_cache_after_a_commit_is_a_fresh_one(kind: str, lean: bool, path: li
     """Keys and values of every layer equal those of a pass over the committed text into an empty cache."""
     model = tiny.target(kind)
     target, fresh = running(model, lean), DynamicCache()
-    target.prefill(TEXT)
-    target.verify(TREE)
-    target.commit(path)
+    cache = target.cache()
+    target.prefill([cache], [TEXT])
+    target.verify([cache], [TREE])
+    target.commit(cache, path)
     text = [*TEXT, *(TREE.token(node) for node in (0, *path))]
     model(torch.tensor([text]), past_key_values=fresh, use_cache=True)
-    assert len(target.cache.kept()) == len(fresh.layers) == 3
-    for ours, theirs in zip(target.cache.kept(), fresh.layers, strict=True):
+    assert len(cache.entries()) == len(fresh.layers) == 3
+    for ours, theirs in zip(cache.entries(), fresh.layers, strict=True):
         expected = torch.stack([theirs.keys, theirs.values])
         assert ours.shape == expected.shape and (ours - expected).abs().max() <= ROUNDING[kind]
 
@@ -110,7 +112,8 @@ def test_every_kind_loads_from_disk(tmp_path: Path, kind: str) -> None:
     """What `save_pretrained` wrote is loaded and says the same."""
     model = tiny.target(kind)
     model.save_pretrained(tmp_path)
-    first = Target.load(tmp_path, "float64").prefill(TEXT)
+    target = Target.load(tmp_path, "float64")
+    (first,) = target.prefill([target.cache()], [TEXT])
     assert (first.logits[0] - plain(model, TEXT)[0][-1]).abs().max() <= ROUNDING[kind]
 
 
@@ -121,8 +124,9 @@ def test_every_dtype_runs(tmp_path: Path, dtype: str) -> None:
     model.save_pretrained(tmp_path)
     target = Target.load(tmp_path, dtype)
     assert target.network.embedding.dtype == DTYPES[dtype]
-    target.prefill(TEXT)
-    logits = target.verify(TREE).logits
+    cache = target.cache()
+    target.prefill([cache], [TEXT])
+    logits = target.verify([cache], [TREE])[0].logits
     near = {"float64": 1e-9, "float32": 1e-4, "float16": 0.05, "bfloat16": 0.4}[dtype]
     for node in range(len(TREE)):
         truth = plain(model, [*TEXT, 7, *(TREE.token(i) for i in TREE.path(node))])[0][-1]
@@ -151,7 +155,8 @@ def test_a_model_that_trees_cannot_be_verified_on_is_refused(kind: str) -> None:
     changes, told = REFUSED[kind]
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**tiny.SHAPE, **changes})).double()
     with pytest.raises(BadInput, match=told):
-        Target(model, "the model").prefill(TEXT)
+        target = Target(model, "the model")
+        target.prefill([target.cache()], [TEXT])
 
 
 def test_a_checkpoint_that_does_not_match_is_refused(tmp_path: Path) -> None:

@@ -49,16 +49,16 @@ def test_cut_at_a_depth_the_rest_stays_as_it_was(tree: DraftTree, depth: int) ->
         return [([tree.token(i) for i in (ROOT, *tree.path(node))], float(tree.values[node])) for node in nodes]
 
     valued = DraftTree(tree.tokens, tree.parents, -torch.arange(len(tree), dtype=torch.float32))
-    cut = valued.down_to(depth)
+    cut = valued.truncate(depth)
     assert all(parent < node for node, parent in enumerate(cut.parents.tolist()))
     everything = told(valued, range(len(valued)))
     assert told(cut, range(len(cut))) == [row for row, d in zip(everything, valued.depths, strict=True) if d <= depth]
-    assert cut.down_to(depth) is cut
+    assert cut.truncate(depth) is cut
 
 
 def test_a_bare_tree_is_its_root() -> None:
     """One node, no children, the empty path."""
-    tree = DraftTree.bare(9)
+    tree = DraftTree.root_only(9)
     assert (len(tree), tree.token(ROOT), tree.parent(ROOT), tree.depths, tree.children(ROOT), tree.path(ROOT)) == (
         (1, 9, -1, [0], [], [])
     )
