@@ -50,9 +50,8 @@ def open_engine(connectable: str, pair: str, **options: Any) -> Any:
 def connectable_prefixes() -> list[str]:
     """The words that may stand before the first colon of a connectable string."""
     from harness.implementations import CONNECTORS
-    from harness.implementations.ready import READY
 
-    return [*CONNECTORS, *READY]
+    return [*CONNECTORS]
 
 
 def methods() -> dict[str, Any]:
@@ -71,9 +70,8 @@ def gallery() -> dict[str, Any]:
 
 def read_any_record(path: Path) -> Any:
     """Read a committed record by the reader of its format; BadInput or ValidationError if it is not whole."""
-    from harness.bench.record import read as read_bench
+    from harness.benchmark.record import read_bench, read_comparison
     from harness.calibration.figures import Calibration
-    from harness.compare.record import read as read_comparison
     from harness.record.model import Trial, read_record
 
     if path.name == "trials.jsonl":

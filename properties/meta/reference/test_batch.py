@@ -22,13 +22,14 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.sequence import Sequence as Text
-from eagle2_ref.tree import DraftTree
+from eagle2_ref.tree import DraftTree, Tree
 from harness.enumeration.coins import EnumeratedCoins, executions, unfold
 from harness.implementations.reference import between
 from harness.kill_matrix.stage import Stage
 from harness.mutants import GALLERY
 from harness.mutants.batch import ONE_LENGTH
-from harness.mutants.planting import Asked, PlantedLaw
+from harness.mutants.laws import WrongDistribution
+from harness.mutants.planting import Fault
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence, propose_together
@@ -253,27 +254,31 @@ def test_the_reference_in_batches_is_green(name: str, case: str, impl: str, scen
     assert result.verdict == "pass", result.summary
 
 
-class LastOfTiesTogether(PlantedLaw):
+class LastOfTiesTogether(Fault):
     """A black box that takes the last of equally likely tokens in a call of several rows, the first where one is alone."""
 
     capabilities = frozenset({"temperature", "budget"})
 
     def generate(self, prompts: Any, params: Any, seeds: Any) -> Any:
-        self.alone = len(prompts) == 1
+        self.decoder.alone = len(prompts) == 1  # type: ignore[attr-defined]
         return super().generate(prompts, params, seeds)
 
-    def wrong(self, p: torch.Tensor, asked: Asked) -> torch.Tensor:
-        if self.alone or asked.params.temperature:
-            return p
-        return target_distribution(asked.logits.flip(-1), asked.tree, asked.text, asked.params).flip(-1)
+    class FaultyDecoder(WrongDistribution):
+        alone = True
+
+        def change(self, p: torch.Tensor, sequence: Text, tree: Tree, logits: torch.Tensor) -> torch.Tensor:
+            if self.alone or sequence.params.temperature:
+                return p
+            return target_distribution(logits.flip(-1), tree, sequence.tokens, sequence.params).flip(-1)
 
 
 class SecondBestTogether(LastOfTiesTogether):
     """One that takes the second best token there."""
 
-    def wrong(self, p: torch.Tensor, asked: Asked) -> torch.Tensor:
-        second = asked.logits.scatter(-1, asked.logits.argmax(-1, keepdim=True), float("-inf"))
-        return p if self.alone or asked.params.temperature else second.softmax(-1)
+    class FaultyDecoder(LastOfTiesTogether.FaultyDecoder):
+        def change(self, p: torch.Tensor, sequence: Text, tree: Tree, logits: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+            second = logits.scatter(-1, logits.argmax(-1, keepdim=True), float("-inf"))
+            return p if self.alone or sequence.params.temperature else second.softmax(-1)
 
 
 @pytest.mark.parametrize(("planted", "expected"), [("LastOfTiesTogether", "tie"), ("SecondBestTogether", "fault")])

@@ -15,7 +15,6 @@ from scipy.stats import chi2, kstest
 from torch import Tensor
 
 from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins, SeededCoins, invert
-from harness.enumeration.coins import EnumeratedCoins, Unrepeatable, executions, unfold
 from properties.strategies import laws
 
 LAST = math.nextafter(1.0, 0.0)
@@ -152,84 +151,3 @@ def test_scripted_coins_are_read_in_order() -> None:
     """A uniform and a categorical take the next number each."""
     coins = ScriptedCoins([0.0, 0.25, LAST])
     assert coins.uniform() == 0.0 and coins.categorical(P) == 2 and coins.categorical(P) == 5
-
-
-# --- enumeration -------------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.integers(1, 5).flatmap(laws), min_size=1, max_size=3))
-def test_executions_are_all_and_their_weights_sum_to_one(rows: list[list[float]]) -> None:
-    """Independent draws give the product law; branches of probability zero are not run."""
-    found = list(executions(lambda coins: tuple(int(coins.categorical(tensor(row))) for row in rows)))
-    assert len({outcome for outcome, _ in found}) == len(found) == math.prod(sum(x > 0 for x in row) for row in rows)
-    assert math.fsum(weight for _, weight in found) == pytest.approx(1, abs=1e-12)
-    for outcome, weight in found:
-        assert weight == pytest.approx(math.prod(row[x] for row, x in zip(rows, outcome, strict=True)), rel=1e-12)
-
-
-@given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=4))
-def test_a_lazy_uniform_may_be_compared_again(thresholds: list[float]) -> None:
-    """All comparisons of one number agree with each other, and each comes out true with the probability of its threshold."""
-
-    def run(coins: EnumeratedCoins) -> list[bool]:
-        u = coins.uniform()
-        return [u < x for x in thresholds]
-
-    found = list(executions(run))
-    assert math.fsum(weight for _, weight in found) == pytest.approx(1, abs=1e-12)
-    for i, x in enumerate(thresholds):
-        below = math.fsum(weight for answers, weight in found if answers[i])
-        assert below == pytest.approx(min(max(x, 0), 1), abs=1e-12)
-        assert all(answers[i] <= answers[j] for answers, _ in found for j, y in enumerate(thresholds) if x <= y)
-
-
-def test_a_lazy_uniform_knows_every_comparison() -> None:
-    """u < x and u <= x are one, for the boundary has probability zero; u > x and u >= x are its opposite."""
-    found = {tuple(answers): weight for answers, weight in executions(_all_comparisons)}
-    assert found == {(True, True, False, False): pytest.approx(0.3), (False, False, True, True): pytest.approx(0.7)}
-
-
-def _all_comparisons(coins: EnumeratedCoins) -> list[bool]:
-    u = coins.uniform()
-    return [u < 0.3, u <= 0.3, u > 0.3, u >= 0.3]
-
-
-def test_a_run_that_takes_no_coin_has_one_execution() -> None:
-    """Of weight one."""
-    assert list(executions(lambda _: "done")) == [("done", 1.0)]
-
-
-@given(laws(5), st.lists(st.integers(0, 4), max_size=4))
-def test_an_undecided_token_has_the_law_that_is_left(row: list[float], asked: list[int]) -> None:
-    """Whatever is asked about it, and however often: all that is found adds up to the law it was drawn from."""
-    found, runs = [0.0] * 5, 0
-    for (token, answers), weight in executions(lambda coins: _questioned(coins, row, asked)):
-        runs += 1
-        for (x,), share in unfold([token]):
-            found[x] += weight * share
-            assert answers == [x == y for y in asked]
-    assert found == pytest.approx(row, abs=1e-12)
-    assert runs <= len(set(asked)) + 1
-
-
-def _questioned(coins: EnumeratedCoins, row: list[float], asked: list[int]) -> tuple[int, list[bool]]:
-    token = coins.categorical(tensor(row))
-    return token, [token == x for x in asked]
-
-
-def test_an_undecided_token_is_decided_where_it_is_used_as_a_number() -> None:
-    """As an index, as a number, in a set: one execution a token."""
-    for use in (int, lambda token: [0, 1, 2, 3][token], lambda token: token in {0, 3} or int(token)):
-        assert len(list(executions(lambda coins, use=use: use(coins.categorical(tensor([0.25] * 4)))))) == 4  # type: ignore[misc]
-
-
-def test_what_cannot_be_repeated_is_told() -> None:
-    """A run that keeps something from one execution to the next meets other odds at a choice it has met before."""
-    left = [0.3]
-
-    def leaky(coins: EnumeratedCoins) -> bool:
-        left[0] += 0.2
-        return coins.uniform() < left[0]
-
-    with pytest.raises(Unrepeatable):
-        list(executions(leaky))

@@ -153,8 +153,8 @@ def tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None
     [
         (lambda at: (at / "config.json").unlink(), "no heads at .*: config.json is missing"),
         (lambda at: (at / "config.json").write_text("{"), "config.json is not JSON"),
-        (lambda at: told(at, num_heads=None), "does not tell num_heads, vocab_size and hidden_size"),
-        (lambda at: told(at, num_heads="three"), "does not tell num_heads"),
+        (lambda at: told(at, num_heads=None), "must have num_heads, vocab_size and hidden_size"),
+        (lambda at: told(at, num_heads="three"), "must have num_heads"),
         (lambda at: told(at, num_heads=0), "0 heads of 1 layers"),
         (lambda at: told(at, num_heads=2), r"unexpected tensor blocks\.2\.layers\.0\.weight \[64, 64\]"),
         (lambda at: told(at, num_heads=4), r"missing tensor blocks\.3\.layers\.0\.weight, expected \[64, 64\]"),

@@ -205,5 +205,5 @@ def test_devices_and_dtypes_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"device 'gpu' is not known\n  give cpu, cuda, or cuda:N"):
         Target.load(tmp_path, device="gpu")
     absent = "cuda:64" if torch.cuda.is_available() else "cuda"
-    with pytest.raises(BadInput, match="asked for, but"):
+    with pytest.raises(BadInput, match="requested, but"):
         Target.load(tmp_path, device=absent)
