@@ -20,11 +20,12 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.distributions.exact import target_law, total_variation
 from harness.distributions.teacher import load_plain
+from harness.enumeration.emitted_law import emitted_law
 from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_target import running
-from properties.test_law import ROUNDING, emitted_law
+from properties.test_law import ROUNDING
 
 METHODS = [
     Lookahead(),

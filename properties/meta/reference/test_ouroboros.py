@@ -25,13 +25,14 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.distributions.exact import target_law, total_variation
 from harness.distributions.teacher import load_plain
+from harness.enumeration.emitted_law import emitted_law
 from harness.implementations import connect
 from harness.implementations.reference import between
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_lookahead import Likeliest, jacobi, likeliest, newest, paths
 from properties.meta.reference.test_target import running
-from properties.test_law import ROUNDING, emitted_law
+from properties.test_law import ROUNDING
 
 METHODS = [
     Ouroboros(k=2, depth=6, phrase=2, window=4),
