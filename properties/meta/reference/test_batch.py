@@ -29,7 +29,7 @@ from harness.kill_matrix.stage import Stage
 from harness.mutants import GALLERY
 from harness.mutants.batch import ONE_LENGTH
 from harness.mutants.laws import WrongDistribution
-from harness.mutants.planting import Fault, WrongDistribution
+from harness.mutants.planting import Fault
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence, propose_together

@@ -85,7 +85,7 @@ def test_each_end_of_text_token_of_a_family_ends_the_text(tmp_path: Path, family
         swapped[[end, plain[place]]] = weights[[plain[place], end]]
         decoder, bare = loaded(changed(pair, tmp_path / str(end), swapped))
         for arm in (decoder, bare):
-            result = arm.generate(text, SamplingParams(0.0, max_new_tokens=12, eos_token_id=chat.ends), SeededCoins(0))
+            result = arm.generate(text, SamplingParams(0.0, max_new_tokens=12, eos_token_id=chat.end_tokens), SeededCoins(0))
             assert result.tokens == [*plain[:place], end] and result.finish == "eos"
             assert len(arm.generate(text, SamplingParams(0.0, max_new_tokens=12), SeededCoins(0)).tokens) == 12
 
