@@ -19,8 +19,7 @@ from harness.benchmark.pages import bench_answer, machine_line
 from harness.benchmark.record import read_bench
 from harness.files import write_atomic
 from harness.record.model import read_record
-from harness.report.summary import code, text
-from harness.report.words import seconds
+from harness.report.text import code_span, escape_markdown, seconds
 from harness.verdict import BROKEN, FAULT, PASS
 
 LARGE = Path("fixtures/work/large")
@@ -92,10 +91,16 @@ def summary(asked: Sequence[Part], out: Path) -> Iterator[str]:
     for part in (part for part in whole if part.words[0] == "verify"):
         found = read_record(out / part.name / "record.jsonl")
         told, end = found.header, found.footer
-        cells = (code(told.implementation), told.settings["dtype"], f"**{end.verdict}**", str(end.results), seconds(end.seconds))
+        cells = (
+            code_span(told.implementation),
+            told.settings["dtype"],
+            f"**{end.verdict}**",
+            str(end.results),
+            seconds(end.seconds),
+        )
         yield f"| {' | '.join(cells)} | [{part.name}]({part.name}/summary.md) |"
     for part in (part for part in whole if part.words[0] == "bench"):
         timed = read_bench(out / part.name)
-        said, where = text(bench_answer(timed), 1200), text(machine_line(timed.header), 600)
+        said, where = escape_markdown(bench_answer(timed), 1200), escape_markdown(machine_line(timed.header), 600)
         yield from ("", f"{said} [{part.name}]({part.name}/summary.md)", "", where)
-    yield from ("", f"Again: {code('eagle2 gpu')}")
+    yield from ("", f"Again: {code_span('eagle2 gpu')}")

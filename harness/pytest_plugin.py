@@ -177,16 +177,17 @@ class Recording:
             return  # `eagle2 verify` prints its own summary
         from harness.known import KNOWN
         from harness.record.model import read_record
-        from harness.report.words import excused, sentence, shown
+        from harness.report.sentences import excuse_sentence, verdict_sentence
+        from harness.report.text import printable
 
         record = read_record(self.recorder.path)
         terminalreporter.write_sep("-", "eagle2")
         for result in record.results:
             if result.excuse or (result.property == KNOWN.id and result.verdict != "pass"):
-                reason = excused(result.excuse) if result.excuse else result.summary
-                case = shown(name(result.property, result.case), 200)
-                terminalreporter.write_line(f"{result.verdict}: {case}: {shown(reason, 400)}")
-        terminalreporter.write_line(f"{record.footer.verdict}: {sentence(record)}")
+                reason = excuse_sentence(result.excuse) if result.excuse else result.summary
+                case = printable(name(result.property, result.case), 200)
+                terminalreporter.write_line(f"{result.verdict}: {case}: {printable(reason, 400)}")
+        terminalreporter.write_line(f"{record.footer.verdict}: {verdict_sentence(record)}")
         terminalreporter.write_line(f"record and report: {self.recorder.out}")
 
 

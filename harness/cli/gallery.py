@@ -65,7 +65,7 @@ def unedited(
     from harness.environment import versions
     from harness.files import write_atomic
     from harness.implementations.published import published_rule
-    from harness.report.unedited import summary
+    from harness.report.unedited import unedited_summary
 
     console, found = Console(highlight=False), []
     rule = enumerate_rule_sizes(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
@@ -79,4 +79,4 @@ def unedited(
             console.print(said, soft_wrap=True)
     command = f"eagle2 unedited --new-tokens {new_tokens}" + (f" --published {published.name}" if published else "")
     out.mkdir(parents=True, exist_ok=True)
-    console.print(str(write_atomic(out / "summary.md", summary(found, versions(), command))), soft_wrap=True)
+    console.print(str(write_atomic(out / "summary.md", unedited_summary(found, versions(), command))), soft_wrap=True)

@@ -133,17 +133,18 @@ def judge(
     raise typer.Exit(run(replace(settings, known=known, whole=not only).absolute(), jobs))
 
 
-@app.command(epilog="Example:  `eagle2 report reports/latest/record.jsonl --out /tmp/report`")
+@app.command(
+    epilog="Examples:  `eagle2 report reports/latest/record.jsonl --out /tmp/report`  ·  `eagle2 report reports/engines`"
+)
 @mendable
 def report(
-    path: Annotated[Path, typer.Argument(help="A record.jsonl.")],
+    path: Annotated[Path, typer.Argument(help="A record: record.jsonl, trials.jsonl, calibration.jsonl, or its folder.")],
     out: Annotated[Path | None, typer.Option("--out", help="Directory to write; the record's own by default.")] = None,
 ) -> None:
-    """Draw the report of a record again: index.html, summary.md, junit.xml, badge.json."""
-    import harness.report
-    from harness.record.model import read_record
+    """Draw the report of a record again: of verify, engines, mutants or calibrate."""
+    from harness.redraw import redraw
 
-    for written in harness.report.render(read_record(path), out or path.parent):
+    for written in redraw(path, out):
         typer.echo(written)
 
 

@@ -63,11 +63,11 @@ def mendable(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from None
         except Exception as error:
             from harness.implementations.engine import AdapterError, NotApplicable  # late: it imports torch
-            from harness.report.words import shown  # what an error quotes may come from a file that wants to be printed
+            from harness.report.text import printable  # an error may quote a file that is not trusted
 
             if not isinstance(error, BadInput | AdapterError | NotApplicable):
                 raise
-            typer.echo(f"eagle2: {shown(str(error))}", err=True)
+            typer.echo(f"eagle2: {printable(str(error))}", err=True)
             raise typer.Exit(USAGE if isinstance(error, BadInput) else BROKEN) from None
 
     return run

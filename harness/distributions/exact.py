@@ -43,7 +43,11 @@ def target_law(model: PreTrainedModel, prompt: Sequence[int], params: SamplingPa
 def next_token_law(model: PreTrainedModel, texts: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     """p [texts, V] after texts [texts, n] of one length, as `transformers.generate` would sample from it."""
     logits = model(texts).logits[:, -1]
-    scores = params.process(texts, logits if logits.dtype == torch.float64 else logits.float())
+    return probabilities(params.process(texts, logits if logits.dtype == torch.float64 else logits.float()), params)
+
+
+def probabilities(scores: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """p [n, V] of processed scores [n, V]; a point mass at temperature 0."""
     if params.temperature == 0:
         return torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
     return scores.softmax(-1)

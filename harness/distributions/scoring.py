@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.model.target import load_model
 from eagle2_ref.sampling import SamplingParams
+from harness.distributions.exact import probabilities
 from harness.pairs import Pair
 
 Laws = NDArray[np.float64]
@@ -118,7 +119,7 @@ class TargetScorer:
 
     def _law(self, prompt: Sequence[int], text: Sequence[int], params: SamplingParams, logits: Tensor) -> Laws:
         history = torch.tensor([[*prompt, *text]], device=logits.device)
-        p = _probabilities(logits, history, len(prompt), params)
+        p = probabilities(process_logits(logits, history, len(prompt), params), params)
         emitted = history[0, len(prompt) :, None]
         for i in (p.gather(-1, emitted)[:, 0] == 0).nonzero()[:, 0].tolist():
             before, x = history[:, : len(prompt) + i], int(emitted[i])
@@ -132,11 +133,12 @@ class TargetScorer:
 
         Likelier tokens lose and all others gain, x included: top-p compares the probability above x, not that of x.
         """
-        unfiltered = replace(params, top_k=None, top_p=None, min_p=None)
-        p = _probabilities(logits, text, text.shape[1], unfiltered)[0]
+        n, unfiltered = text.shape[1], replace(params, top_k=None, top_p=None, min_p=None)
+        p = probabilities(process_logits(logits, text, n, unfiltered), unfiltered)[0]
         gains = p < p[x]
         gains[x] = True
-        return _probabilities(logits + torch.where(gains, self.noise, -self.noise), text, text.shape[1], params)[0]
+        favourable = logits + torch.where(gains, self.noise, -self.noise)
+        return probabilities(process_logits(favourable, text, n, params), params)[0]
 
 
 def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
@@ -171,14 +173,6 @@ def process_logits(logits: Tensor, text: Tensor, start: int, params: SamplingPar
         columns, ends = (torch.arange(n, device=text.device) for n in (text.shape[1], len(logits)))
         past = torch.where(columns < (start + ends)[:, None], text, past)
     return params.process(past, logits)
-
-
-def _probabilities(logits: Tensor, text: Tensor, start: int, params: SamplingParams) -> Tensor:
-    """p [n, V] of logits at the positions start, start + 1, … of a text [1, length], each with its own past."""
-    scores = process_logits(logits, text, start, params)
-    if params.temperature == 0:
-        return torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
-    return scores.softmax(-1)
 
 
 def _divergences(scores: Tensor, logits: Tensor, start: int, tokens: Sequence[int]) -> list[Divergence]:

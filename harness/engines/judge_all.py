@@ -20,7 +20,7 @@ from eagle2_ref.model.target import DTYPES
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, NotApplicable
 from harness.record.model import Record, read_record
-from harness.report.engines import render_index
+from harness.report.engines import render_engines
 from harness.verdict import BROKEN
 
 
@@ -101,7 +101,7 @@ def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, 
     for place in [place for place, record in found.items() if record is None]:
         console.print(f"{place}: its record is not whole, and is left out", markup=False)
     records = {place: record for place, record in found.items() if record}
-    for written in render_index(records, out) if records else []:
+    for written in render_engines(records, out) if records else []:
         console.print(str(written))
     return BROKEN if broken else 0
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from eagle2_ref.coins import invert
-from harness.enumeration.coins import EnumeratedCoins, Trail
+from harness.enumeration.coins import ChoiceTrail, EnumeratedCoins
 
 LAST = math.nextafter(1.0, 0.0)
 """The largest float64 below 1."""
@@ -33,7 +33,7 @@ class BoundaryUniform:
     It keeps that value, so `<` and `<=` may answer differently.
     """
 
-    def __init__(self, trail: Trail) -> None:
+    def __init__(self, trail: ChoiceTrail) -> None:
         self._trail = trail
         self._value: float | None = None
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from harness.distributions.exact import Law
-from harness.enumeration.coins import EnumeratedCoins, executions, undecided, unfold
+from harness.enumeration.coins import EnumeratedCoins, executions, is_symbolic, unfold
 from harness.implementations.engine import Engine, Output
 
 
@@ -42,7 +42,7 @@ def emitted_law(
     for (output, coins), weight in executions(run):
         if len(executed) == most:
             raise TooManyExecutions
-        executed.append((tuple(int(token) for token in output.tokens if not undecided(token)), coins.choices))
+        executed.append((tuple(int(token) for token in output.tokens if not is_symbolic(token)), coins.choices))
         for text, share in unfold(output.tokens):
             law[text] += weight * share
     return law, executed

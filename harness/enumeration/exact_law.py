@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import Law
-from harness.enumeration.coins import Trail, Unrepeatable, undecided
+from harness.enumeration.coins import ChoiceTrail, Unrepeatable, is_symbolic
 from harness.enumeration.induction import NextTokens, RuleDeviation, protected
 from harness.enumeration.intercept import NotEnumerable, intercepted
 
@@ -153,14 +153,14 @@ class Executions:
         if first is not None and not _same(self._execute(first[0])[1], first[1]):
             raise NotEnumerable(f"{HIDDEN}: the first execution ended differently when it was run again")
 
-    def _execute(self, script: Any) -> tuple[Trail, Leaf]:
-        trail = Trail(script)
+    def _execute(self, script: Any) -> tuple[ChoiceTrail, Leaf]:
+        trail = ChoiceTrail(script)
         self.count += 1
         try:
             with intercepted(trail):
                 *before, last = self._run()
                 path = tuple(int(token) for token in before)
-                end = last.law.clone() if undecided(last) else int(last)
+                end = last.law.clone() if is_symbolic(last) else int(last)
         except Exception as error:
             cause = error.__cause__ or error  # an adapter may have wrapped it
             if isinstance(cause, Unrepeatable):
@@ -170,7 +170,7 @@ class Executions:
             raise NotEnumerable(f"{HIDDEN}: an execution made fewer choices than when the same beginning was run before")
         return trail, Leaf(path, float(trail.weight), end)
 
-    def _merge_last_draw(self, trail: Trail, leaf: Leaf) -> tuple[Leaf, Any] | None:
+    def _merge_last_draw(self, trail: ChoiceTrail, leaf: Leaf) -> tuple[Leaf, Any] | None:
         """Merge the executions for all values of the last draw, if the outcome differs in that value alone.
 
         Some values are run to check this: the likeliest, the least likely and the last.

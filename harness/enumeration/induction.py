@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eagle2_ref.rules import Accepted, Rule
 from eagle2_ref.tree import ROOT, DraftTree
-from harness.enumeration.coins import EnumeratedCoins, LazyToken, executions, undecided
+from harness.enumeration.coins import EnumeratedCoins, SymbolicToken, executions, is_symbolic
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def rule_deviation(rule: Rule, tree: DraftTree, p: Tensor) -> RuleDeviation:
 
     for accepted, weight in executions(run):
         token: object = accepted.token
-        last = token.law if isinstance(token, LazyToken) and undecided(token) else int(accepted.token)
+        last = token.law if isinstance(token, SymbolicToken) and is_symbolic(token) else int(accepted.token)
         sums.add(accepted.path, last, float(weight))
         count += 1
     return sums.largest_deviation(count)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.errors import BadInput
-from harness.enumeration.coins import Unrepeatable, undecided
+from harness.enumeration.coins import Unrepeatable, is_symbolic
 from harness.pairs import Pair
 
 if TYPE_CHECKING:
@@ -174,10 +174,10 @@ class Engine:
     def _validate(self, prompt: Sequence[int], params: Params, answer: Any) -> Output:
         tokens = answer["tokens"] if isinstance(answer, dict) and "tokens" in answer else answer
         try:
-            tokens = tuple(token if undecided(token) else int(token) for token in tokens)
+            tokens = tuple(token if is_symbolic(token) else int(token) for token in tokens)
         except (TypeError, ValueError):
             raise AdapterError(f"an answer is {str(answer)[:80]!r}, not a list of token ids or a dict with 'tokens'") from None
-        decided = [token for token in tokens if not undecided(token)]
+        decided = [token for token in tokens if not is_symbolic(token)]
         if invalid := [token for token in decided if not 0 <= token < self.pair.vocab_size]:
             raise AdapterError(f"an answer has token {invalid[0]}; the vocabulary is 0 to {self.pair.vocab_size - 1}")
         limit = min(params["max_new_tokens"], max(self.pair.context - len(prompt), 0))

@@ -21,7 +21,7 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import Tree
-from harness.enumeration.coins import undecided
+from harness.enumeration.coins import is_symbolic
 
 transformers.utils.logging.disable_progress_bar()  # bars of loading would stand among the results
 
@@ -214,6 +214,6 @@ def told(generation: Generation) -> dict[str, Any]:
 def _from_outside(accept: Accept) -> Rule:
     def rule(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
         path, token = accept(tree.tokens.tolist(), tree.parents.tolist(), p, coins)
-        return Accepted(list(path), token if undecided(token) else int(token))
+        return Accepted(list(path), token if is_symbolic(token) else int(token))
 
     return rule

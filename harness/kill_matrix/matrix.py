@@ -30,7 +30,7 @@ from harness.mutants.cases import COUPLED, ONE_LAYER, STREAM, UNEDITED
 from harness.pairs import FIXTURES
 from harness.record.jsonl import Writer
 from harness.record.model import LawPicture, Trial
-from harness.report.matrix import Matrix, render_matrix, sentence
+from harness.report.matrix import Matrix, matrix_sentence, render_matrix
 from harness.settings import Settings
 from harness.verdict import FAULT, INCONCLUSIVE, PASS
 
@@ -136,11 +136,13 @@ def report(done: Sequence[Trial], out: Path) -> int:
     console = Console(highlight=False)
     for row in [*found.survivors, *found.unjudged]:
         outcome = "survives" if row.survived else "was not judged"
-        console.print(f"[bold red]{row.told.id} {outcome}[/]  {escape(row.told.fault)}  eagle2 mutants --only {row.told.id}")
-    for row in found.dead:
-        for trial in row.died:
-            console.print(f"[bold red]{row.told.id} dies[/]  {trial.property} {escape(f'[{trial.case}]: {trial.summary}')}")
-    console.print(sentence(found))
+        console.print(
+            f"[bold red]{row.mutant.id} {outcome}[/]  {escape(row.mutant.fault)}  eagle2 mutants --only {row.mutant.id}"
+        )
+    for row in found.dead_controls:
+        for trial in row.false_alarms:
+            console.print(f"[bold red]{row.mutant.id} dies[/]  {trial.property} {escape(f'[{trial.case}]: {trial.summary}')}")
+    console.print(matrix_sentence(found))
     console.print(f"report: {out / 'index.html'}", soft_wrap=True)
     return {"pass": PASS, "fault": FAULT}.get(found.verdict, INCONCLUSIVE)
 

@@ -16,8 +16,9 @@ from harness.implementations.engine import AdapterError, Missing, NotApplicable
 from harness.pairs import Pair
 from harness.record.model import Record, Result, Witness
 from harness.replay.reproduce import Reproduction, pair_of, reproduce
-from harness.report.view import find
-from harness.report.words import number, shown, witness
+from harness.report.cases import find_case
+from harness.report.sentences import witness_sentence
+from harness.report.text import number, printable
 from harness.settings import Settings
 from harness.terminal import branches, speller
 from harness.verdict import FAULT, INCONCLUSIVE, PASS, SIGNS
@@ -38,9 +39,9 @@ def replay(record: Record, name: str, console: Console, rerun: Callable[[Setting
     Returns:
         The exit code: 1 if the fault occurs again, 0 if it does not, 3 if it cannot be reproduced.
     """
-    result = find(record, name).result
+    result = find_case(record, name).result
     for head, line in _recorded(record, result):
-        _print(console, head, shown(line, 1000))
+        _print(console, head, printable(line, 1000))
     if result.witness is None:
         return rerun(_settings(record, result, given))
     if record.header.implementation.startswith("trace:"):
@@ -80,7 +81,7 @@ def _recorded(record: Record, result: Result) -> list[tuple[str, str]]:
     options = "".join(f", {option}={value}" for option, value in seen.options.items())
     where = "its rule alone" if seen.law else f"on {seen.pair}"
     lines += [
-        ("witness", witness(seen)),
+        ("witness", witness_sentence(seen)),
         ("opened", f"{record.header.implementation} {where}{options}"),
         ("params", ", ".join(f"{key}={value}" for key, value in seen.params.items())),
         ("random", _random_numbers(seen)),
@@ -128,10 +129,10 @@ def _print(console: Console, head: str, line: str) -> None:
 
 
 def _not_reproduced(console: Console, reason: str) -> int:
-    console.print(Text(f"Not reproduced: {shown(reason)}.", style=SIGNS["pass"].terminal))
+    console.print(Text(f"Not reproduced: {printable(reason)}.", style=SIGNS["pass"].terminal))
     return PASS
 
 
 def _cannot_reproduce(console: Console, reason: str) -> int:
-    console.print(Text(f"Cannot be reproduced: {shown(reason)}.", style=SIGNS["inconclusive"].terminal))
+    console.print(Text(f"Cannot be reproduced: {printable(reason)}.", style=SIGNS["inconclusive"].terminal))
     return INCONCLUSIVE

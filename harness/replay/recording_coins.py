@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from harness.enumeration.coins import Trail, Unrepeatable, Weights, undecided
-from harness.report.words import number
+from harness.enumeration.coins import ChoiceTrail, Unrepeatable, Weights, is_symbolic
+from harness.report.text import number
 
 
-class RecordedTrail(Trail):
+class RecordedTrail(ChoiceTrail):
     """A trail that repeats recorded choices, and raises Unrepeatable if one of them does not exist any more."""
 
     def __init__(self, choices: Sequence[int]) -> None:
@@ -49,7 +49,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Categorical:
-    """A token was sampled from probabilities p [V]; it may stay undecided until its value matters."""
+    """A token was sampled from probabilities p [V]; it stays symbolic until its value matters."""
 
     position: int
     p: Tensor
@@ -60,7 +60,7 @@ class Categorical:
         return True
 
     def describe(self, token: int) -> str:
-        outcome = "" if undecided(self.token) else f"; the outcome is {int(self.token)}"
+        outcome = "" if is_symbolic(self.token) else f"; the outcome is {int(self.token)}"
         return f"a sample in which token {token} has probability {number(float(self.p[token]))}{outcome}"
 
 

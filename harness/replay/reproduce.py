@@ -18,7 +18,7 @@ from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import next_token_law
 from harness.distributions.scoring import load_target
 from harness.enumeration.boundary import BoundaryCoins
-from harness.enumeration.coins import EnumeratedCoins, LazyToken, Unrepeatable, executions, undecided, unfold
+from harness.enumeration.coins import EnumeratedCoins, SymbolicToken, Unrepeatable, executions, is_symbolic, unfold
 from harness.implementations import Implementation
 from harness.implementations.engine import AdapterError, BlockTrace, Engine, Missing, Output
 from harness.pairs import Pair, shipped
@@ -160,8 +160,8 @@ def _enumerate(engine: Engine, seen: Witness, before: tuple[int, ...], p: Tensor
 
 
 def _can_be(token: object, emitted: int) -> bool:
-    """Whether a token is, or can still become, the emitted one: a last token may be undecided."""
-    return float(token.law[emitted]) > 0 if isinstance(token, LazyToken) and undecided(token) else token == emitted
+    """Whether a token is, or can still become, the emitted one: a last token may be symbolic."""
+    return float(token.law[emitted]) > 0 if isinstance(token, SymbolicToken) and is_symbolic(token) else token == emitted
 
 
 def _step(output: Output, position: int) -> tuple[Step | None, int]:

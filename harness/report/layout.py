@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias, Union
 from harness.files import write_atomic
 from harness.record.model import Verdict
 from harness.report import text
-from harness.report.plots import Drawing
+from harness.report.plots import COLOURS, Drawing
 from harness.report.tables import Mark, Table
 from harness.verdict import SIGNS
 
@@ -154,7 +154,8 @@ class Page:
 
 def html(page: Page) -> str:
     """The page as one HTML file. It runs no script and fetches nothing, and its policy forbids both."""
-    return _templates().get_template("layout.html").render(page=page, sign=SIGNS[page.verdict], signs=SIGNS)
+    template = _templates().get_template("layout.html")
+    return template.render(page=page, sign=SIGNS[page.verdict], signs=SIGNS, colours=COLOURS).lstrip()
 
 
 def markdown(page: Page) -> str:
@@ -167,7 +168,8 @@ def markdown(page: Page) -> str:
     )
     subtitle = f" {text.escape_markdown(page.subtitle, 80)}" if page.subtitle else ""
     lines = [f"## {title}{subtitle}", "", text.escape_markdown(page.answer, 2400)]
-    for line in (page.warning, page.meta):
+    tally = " · ".join(f"{text.number(n)} {verdict}" for verdict, n in page.counts)
+    for line in (page.warning, tally, page.meta):
         lines += ["", text.escape_markdown(line, 1000)] if line else []
     for section in page.sections:
         lines += _markdown_block(section, 3)
@@ -233,7 +235,7 @@ def _markdown_block(block: Block, level: int) -> Sequence[str]:
         case Facts():
             return (
                 "",
-                *(f"- {text.escape_markdown(name, 60)}: {text.escape_markdown(value, 400)}" for name, value in block.pairs),
+                *(f"- {text.escape_markdown(name, 60)}: {text.escape_markdown(value, 1000)}" for name, value in block.pairs),
             )
         case Command():
             return ("", f"Command: {text.code_span(block.text)}")
@@ -246,9 +248,9 @@ def _markdown_block(block: Block, level: int) -> Sequence[str]:
 
 
 def _markdown_item(item: Item) -> Iterator[str]:
-    lead = f"**{text.escape_markdown(item.lead, 60)}** " if item.lead else ""
-    lead = f"[{lead.strip()}]({item.link}) " if item.link and not item.link.startswith("#") else lead
-    yield f"- {lead}{text.escape_markdown(item.text, 800)}"
+    lead = f"**{text.escape_markdown(item.lead, 200)}**" if item.lead else ""
+    lead = f"[{lead}]({item.link})" if item.link and not item.link.startswith("#") else lead
+    yield f"- {': '.join(part for part in (lead, text.escape_markdown(item.text, 800)) if part)}"
     yield from (f"  {text.escape_markdown(note, 800)}" for note in item.notes)
     yield from (f"  {text.code_span(command)}" for command in item.commands if command)
 

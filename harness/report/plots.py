@@ -6,7 +6,7 @@
     )
     drawing.standalone()    # the text of a file `passes.svg`; for a page, put `drawing` into a `layout.Section`
 
-Colours are roles of the stylesheet (`COLOURS`), so that a plot follows light and dark mode. The same input gives the same
+Colours are roles (`COLOURS`) that a page defines, so that a plot follows light and dark mode. The same input gives the same
 bytes: no identifiers, no dates, fixed metrics of text. matplotlib is imported in `_canvas` only; it takes half a second.
 """
 
@@ -19,33 +19,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from xml.etree import ElementTree
 
-from harness.report.svg_paths import Label as Label  # for the pages that are not drawn by this module yet
-from harness.report.svg_paths import Plot as Plot
-from harness.report.svg_paths import ceiling as ceiling
-from harness.report.svg_paths import count as count
 from harness.report.text import number, printable, token_label
+from harness.verdict import SIGNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+DARK = ("#f08a7f", "#e6bb66", "#b9a9e0", "#d9a08c", "#8fbde8", "#7cc6a0", "#9aa4a9")
+"""Colours of the verdicts in dark mode, in their order."""
+
 COLOURS = {
     "ink": ("#20262a", "#e5e2da"),
     "muted": ("#5c676e", "#9aa4a9"),
-    "line": ("#c9c4b8", "#4a5358"),
+    "line": ("#d9d4c9", "#3a4348"),
     "paper": ("#ffffff", "#1c2124"),
-    "tie": ("#2a6299", "#8fbde8"),
-    "open": ("#8a5a00", "#e6bb66"),
-    "pass": ("#24704d", "#7cc6a0"),
-    "blocked": ("#65558f", "#b9a9e0"),
-    "known": ("#8f4f3a", "#d9a08c"),
-    "na": ("#626b71", "#9aa4a8"),
-    "fault": ("#b3261e", "#f08a7f"),
+    **{sign.style: (f"#{sign.colour}", dark) for sign, dark in zip(SIGNS.values(), DARK, strict=True)},
 }
-"""Roles and their colours in light and in dark mode. In an inline plot a role is the CSS variable of that name."""
+"""Roles and their colours in light and in dark mode. Pages define a CSS variable for each; every verdict is a role."""
 
 Align = Literal["left", "center", "right"]
 
@@ -54,8 +49,7 @@ PALETTE = ("tie", "open", "pass", "blocked", "known", "na")
 
 FONT = 'ui-sans-serif,system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",Arial,sans-serif'
 FONT_SIZE = 8.25  # points: 11 px
-WIDTH = 440.0  # px, of a plot on half a page; WIDE of one on a whole page
-WIDE = 680.0
+WIDE, WIDTH, NARROW = 680.0, 440.0, 320.0  # px, of a plot as wide as the page, half as wide, a third as wide
 ROW = 18.0  # px, of one row of a plot with a row for each thing
 DOT = 4.5  # points, diameter of a dot
 
@@ -74,7 +68,7 @@ class Drawing:
         title: what it shows; the accessible name, too.
         caption: how to read it, in one or two sentences.
         svg: the SVG element for a page, with every colour as a CSS variable and its light value as the fallback.
-        wide: takes the whole width of a page.
+        size: a third of the width of a page, half of it, or all of it.
     """
 
     block: ClassVar[str] = "drawing"
@@ -83,7 +77,7 @@ class Drawing:
     title: str
     caption: str
     svg: str
-    wide: bool = False
+    size: Literal["third", "half", "full"] = "half"
 
     def standalone(self) -> str:
         """The text of an SVG file, with its own font and its own dark mode."""
@@ -153,6 +147,7 @@ def lines(
     markers: bool = True,
     connected: bool = True,
     legend: bool = True,
+    alike: bool = False,
     square: bool = False,
     width: float = WIDE,
 ) -> Drawing:
@@ -167,6 +162,7 @@ def lines(
         markers: draw a dot at each point.
         connected: join the points of a curve.
         legend: name the curves.
+        alike: one colour and a thin line for all curves, where there are many.
         square: both axes of the same length.
         width: of the whole picture, px.
     """
@@ -187,17 +183,17 @@ def lines(
             canvas.dashed((x0, level), (x1, level))
         if at is not None:
             canvas.dashed((at, y0), (at, y1))
-        for one, colour in zip(series, _cycle(canvas), strict=False):
+        for one, colour in zip(series, repeat(canvas("tie")) if alike else _cycle(canvas), strict=False):
             points = [(a, b) for a, b in zip(one.x, one.y, strict=True) if x0 <= a <= x1 and y0 <= b <= y1]
             whiskers = zip(one.x, one.low, one.high, strict=True) if one.low else ()
             canvas.segments([((a, max(lo, y0)), (a, min(hi, y1))) for a, lo, hi in whiskers], color=canvas("muted"), lw=1)
             if connected and points:
-                axes.plot(*zip(*points, strict=True), color=colour, lw=1.4, clip_on=False)
+                axes.plot(*zip(*points, strict=True), color=colour, lw=0.8 if alike else 1.4, clip_on=False)
             if markers:
                 canvas.marks(points, colour)
         if legend:
             _name_curves(canvas, series, y1)
-        return canvas.drawing(name, title, caption, wide=width >= WIDE)
+        return canvas.drawing(name, title, caption, width)
 
 
 def bars(
@@ -245,7 +241,7 @@ def bars(
                 canvas.text(start + unit * max(value, *(ends_ or (0, 0))) + 6, row, f"{value:.2f}", "left", role="muted")
         for row, (label, bar) in enumerate(rows):
             canvas.text(-8 if bar else -left, row, label, "right" if bar else "left", role="ink" if bar else "muted")
-        return canvas.drawing(name, title, caption, wide=True)
+        return canvas.drawing(name, title, caption, WIDE)
 
 
 def stacked_bars(name: str, title: str, rows: Mapping[str, Mapping[str, float]], unit: str, *, caption: str = "") -> Drawing:
@@ -266,7 +262,7 @@ def stacked_bars(name: str, title: str, rows: Mapping[str, Mapping[str, float]],
                 start += value
             canvas.text(start + longest / 60, y, f"{total:.2f} {unit}", "left", role="muted")
         _key(canvas, parts, len(rows) - 0.3)
-        return canvas.drawing(name, title, caption, wide=True)
+        return canvas.drawing(name, title, caption, WIDE)
 
 
 def dots(
@@ -288,6 +284,7 @@ def dots(
         joined: join the dots of a row; otherwise the dots of a row lie one below the other.
     """
     series = list(dict.fromkeys(dot.series for row in rows.values() for dot in row))
+    rows = {label[:40]: row for label, row in rows.items()}
     left = 30.0 + 5.6 * max(map(len, rows), default=0)
     height = (ROW if joined or len(series) < 3 else 1.4 * ROW) * len(rows)
     finite = [v for row in rows.values() for dot in row for v in (dot.value, dot.end or dot.value) if math.isfinite(v)]
@@ -322,7 +319,7 @@ def dots(
             canvas.marks([(outside, y) for dot, y in places if not math.isfinite(dot.value)], colour, hollow=True)
         if len(series) > 1:
             _key(canvas, series, len(rows) - 0.3)
-        return canvas.drawing(name, title, caption, wide=True)
+        return canvas.drawing(name, title, caption, WIDE)
 
 
 def heatmap(name: str, title: str, rows: Mapping[str, Mapping[str, float]], *, base: float = 0.0, caption: str = "") -> Drawing:
@@ -341,7 +338,7 @@ def heatmap(name: str, title: str, rows: Mapping[str, Mapping[str, float]], *, b
                     shade = 0.04 + 0.5 * max(row[heading] - base, 0) / max(highest - base, 1e-9)
                     canvas.axes.barh(y, 0.95, 0.9, left=column - 0.475, color=canvas("tie"), alpha=round(shade, 2), lw=0)
                     canvas.text(column, y, f"{row[heading]:.2f}", "center", role="ink")
-        return canvas.drawing(name, title, caption, wide=True)
+        return canvas.drawing(name, title, caption, WIDE)
 
 
 def histogram(name: str, title: str, counts: Sequence[int], xlabel: str, *, caption: str = "") -> Drawing:
@@ -481,7 +478,7 @@ class Canvas:
         """Text at a point, moved away from it by `gap` and down by `down` px. `role` is a role or a colour."""
         shift = {"left": gap, "center": 0, "right": -gap}[align] * 0.75, -down * 0.75
         self.axes.annotate(
-            text, (x, y), xytext=shift, textcoords="offset points", annotation_clip=False, ha=align, va="center_baseline",
+            _label(text), (x, y), xytext=shift, textcoords="offset points", annotation_clip=False, ha=align, va="center_baseline",
             color=COLOURS[role][0] if role in COLOURS else role, parse_math=False,  # a record's text may hold dollar signs
         )  # fmt: skip
 
@@ -506,11 +503,12 @@ class Canvas:
             if xs:
                 self.axes.plot(xs, ys, color=fill, lw=width, solid_capstyle="round", clip_on=False)
 
-    def drawing(self, name: str, title: str, caption: str, wide: bool = False) -> Drawing:
+    def drawing(self, name: str, title: str, caption: str, width: float = WIDTH) -> Drawing:
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         self.figure.savefig(file, format="svg", transparent=True, bbox_inches="tight", pad_inches=2 / 72, metadata=nothing)
-        return Drawing(name, title, caption, _clean(file.getvalue(), printable(title, 200)), wide)
+        svg = _clean(file.getvalue(), printable(title, 200))
+        return Drawing(name, title, caption, svg, "full" if width >= WIDE else "half" if width >= WIDTH else "third")
 
 
 @contextmanager
@@ -540,7 +538,7 @@ def _canvas(width: float, height: float) -> Iterator[Canvas]:
         figure = Figure(figsize=(width / 96, height / 96), dpi=72)
         FigureCanvasSVG(figure)
         axes = figure.add_axes((0, 0, 1, 1))
-        axes.tick_params(length=0, which="both", labelsize=FONT_SIZE)
+        axes.tick_params(length=0, which="both", labelsize=FONT_SIZE, pad=6)
         yield Canvas(figure, axes)
 
 
@@ -604,8 +602,22 @@ def _scale(axes: Axes, x: Axis, y: Axis, series: Sequence[Series]) -> None:
         set_limits(start, end)
         axis.set_ticks(list(ticks), labels=[_tick(tick) for tick in ticks])
         axis.set_ticks([], minor=True)
-    axes.set_xlabel(x.label, parse_math=False)
-    axes.text(0, 1.04, y.label, transform=axes.transAxes, ha="left", color=COLOURS["muted"][0], parse_math=False)
+    axes.set_xlabel(_label(x.label), parse_math=False)
+    axes.text(0, 1.04, _label(y.label), transform=axes.transAxes, ha="left", color=COLOURS["muted"][0], parse_math=False)
+
+
+def ceiling(values: Iterable[float]) -> float:
+    """The end of an axis: the largest value, rounded up to 1, 2, 3, 5 or 8 times a power of ten."""
+    largest = max(values, default=0.0)
+    if not largest > 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(largest))
+    return float(next(f"{f * power:.6g}" for f in (1, 2, 3, 5, 8, 10, 20) if f * power >= largest * (1 - 1e-9)))
+
+
+def _label(text: str) -> str:
+    """One line that fits a plot."""
+    return printable(text, 120).replace("\n", " ")
 
 
 def _tick(value: float) -> str:
@@ -639,8 +651,7 @@ def _key(canvas: Canvas, names: Sequence[str], y: float) -> None:
 
 
 def _cycle(canvas: Canvas) -> Iterator[str]:
-    while True:
-        yield from (canvas(role) for role in PALETTE)
+    return cycle([canvas(role) for role in PALETTE])
 
 
 def _interval(bar: Bar, panel: int) -> tuple[float, float] | None:

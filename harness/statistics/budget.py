@@ -11,11 +11,11 @@ from math import prod
 
 from harness.statistics.eprocess import FAULT
 
-RUNS_A_DAY = 50
-DAYS_A_CENTURY = 36525
-ALARMS_A_CENTURY = 1.0
+RUNS_PER_DAY = 50
+DAYS_PER_CENTURY = 36525
+ALARMS_PER_CENTURY = 1.0
 """Upper limit for the expected number of false alarms in a century."""
-ALLOWED = ALARMS_A_CENTURY / (RUNS_A_DAY * DAYS_A_CENTURY)
+ALLOWED = ALARMS_PER_CENTURY / (RUNS_PER_DAY * DAYS_PER_CENTURY)
 """The same limit for all checks of one run together: 5.5e-7."""
 
 E_PROCESS_SHARE = 1 / FAULT
@@ -36,8 +36,8 @@ class ErrorBudget:
 
     @property
     def per_century(self) -> float:
-        """Expected false alarms in a century of RUNS_A_DAY."""
-        return self.false_alarm / ALLOWED * ALARMS_A_CENTURY
+        """Expected false alarms in a century of RUNS_PER_DAY."""
+        return self.false_alarm / ALLOWED * ALARMS_PER_CENTURY
 
     @property
     def within_limit(self) -> bool:

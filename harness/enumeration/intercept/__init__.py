@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from harness.enumeration.coins import Trail
+from harness.enumeration.coins import ChoiceTrail
 from harness.enumeration.intercept import arithmetic, observations, sampling_calls
 from harness.enumeration.intercept.dispatch import InterceptMode
 from harness.enumeration.intercept.leak_guards import AtenGuard, RefusalGuard, generator_guard
@@ -23,7 +23,7 @@ assert arithmetic and observations and sampling_calls  # importing them register
 
 
 @contextlib.contextmanager
-def intercepted(trail: Trail) -> Iterator[None]:
+def intercepted(trail: ChoiceTrail) -> Iterator[None]:
     """Code inside takes its random choices from the trail. Results may still be symbolic; read them before leaving."""
     variables = RandomVariables(trail)
     mode = InterceptMode(variables)

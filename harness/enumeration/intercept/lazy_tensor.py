@@ -134,7 +134,7 @@ class LazyTensor:
             or not self.symbolic.all()
         )
         if cut:
-            raise NotEnumerable(f"a clamp that cuts off some of {self.transform}")
+            raise NotEnumerable(f"a clamp that cuts off part of the range of {self.transform}")
         return self
 
     def is_shifted(self) -> bool:

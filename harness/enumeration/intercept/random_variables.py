@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.enumeration.coins import LazyToken, Trail
+from harness.enumeration.coins import ChoiceTrail, SymbolicToken, SymbolicUniform
 
 MAX_BRANCHES = 1 << 16
 """Integers with more values than this are not branched on: they can only serve as seeds."""
@@ -29,23 +29,19 @@ class NotEnumerable(Exception):
         NotEnumerable.raised.append(self)
 
 
-class UniformVariable:
+class UniformVariable(SymbolicUniform):
     """A uniform number U in [0, 1), known to lie in an interval; or exponential noise -log U that has won a race.
 
     After a race only the rate is known at which the winner is now distributed. It can race again, and nothing else.
     """
 
-    def __init__(self, trail: Trail) -> None:
-        self._trail = trail
-        self.low, self.high, self.rate = 0.0, 1.0, 1.0
+    def __init__(self, trail: ChoiceTrail) -> None:
+        super().__init__(trail)
+        self.rate = 1.0
 
     def locate(self, edges: Tensor) -> int:
-        """How many of the ascending edges [n] are at or below U. Branches over the intervals between them.
-
-        U equals an edge with probability zero.
-        """
-        if self.rate != 1.0:
-            raise NotEnumerable("the winner of a race of noises is compared with a number")
+        """How many of the ascending edges [n] are at or below U. Branches over the intervals between them."""
+        self._require_unraced()
         ends = torch.tensor([self.low, self.high], dtype=torch.float64)
         bounds = torch.cat([ends[:1], edges.clamp(self.low, self.high), ends[1:]])
         widths = bounds.diff()
@@ -57,18 +53,16 @@ class UniformVariable:
 
     def is_above(self, edge: float) -> bool:
         """Whether U is above one edge: `locate` for the most common case."""
+        self._require_unraced()
+        return self > edge
+
+    def _require_unraced(self) -> None:
         if self.rate != 1.0:
             raise NotEnumerable("the winner of a race of noises is compared with a number")
-        if edge <= self.low or edge >= self.high:
-            return edge <= self.low
-        width = self.high - self.low
-        above = self._trail.choose([(edge - self.low) / width, (self.high - edge) / width]) == 1
-        self.low, self.high = (edge, self.high) if above else (self.low, edge)
-        return above
 
     @property
     def midpoint(self) -> float:
-        return (self.low + self.high) / 2
+        return float(self.low + self.high) / 2
 
 
 class RandomVariables:
@@ -76,7 +70,7 @@ class RandomVariables:
 
     FRESH, OPEN, CONSUMED = 0, 1, 2
 
-    def __init__(self, trail: Trail) -> None:
+    def __init__(self, trail: ChoiceTrail) -> None:
         self.trail = trail
         self._states = np.zeros(1024, dtype=np.uint8)
         self._count = 0
@@ -117,7 +111,7 @@ class RandomVariables:
     def uniform(self, number: int) -> UniformVariable:
         """The uniform variable of an id, to be compared."""
         if self._states[number] == self.CONSUMED:
-            raise NotEnumerable("the noise of a race is used a second time")
+            raise NotEnumerable("a random number is used in a race and again elsewhere")
         self._states[number] = self.OPEN
         return self._uniforms.setdefault(number, UniformVariable(self.trail))
 
@@ -135,7 +129,7 @@ class RandomVariables:
         """Mark ids as used up by a race. Each must be unused and occur once, or the racers would not be independent."""
         ids = numbers.numpy()
         if self._states[ids].any() or len(np.unique(ids)) != len(ids):
-            raise NotEnumerable("the noise of a race is used a second time")
+            raise NotEnumerable("a random number is used in a race and again elsewhere")
         self._states[ids] = self.CONSUMED
 
     def race_pair(self, mine: int, my_rate: float, other: int, other_rate: float) -> bool:
@@ -144,7 +138,7 @@ class RandomVariables:
         Branches, and gives the winner its new rate: the minimum of two exponentials is exponential with the sum of their rates.
         """
         a, b = self.uniform(mine), self.uniform(other)
-        if mine == other or (a.low, a.high, b.low, b.high) != (0.0, 1.0, 0.0, 1.0):
+        if mine == other or (a.low, a.high, b.low, b.high) != (0, 1, 0, 1):
             raise NotEnumerable("two symbolic numbers are compared, one of which was compared before")
         rates = [my_rate * a.rate, other_rate * b.rate]
         first = self.trail.choose([rate / sum(rates) for rate in rates]) == 0
@@ -154,7 +148,7 @@ class RandomVariables:
         return first
 
 
-class SymbolicInt(LazyToken):
+class SymbolicInt(SymbolicToken):
     """An integer of which only the distribution is known.
 
     Equality with a number branches two ways; arithmetic, order and use as an index branch over all values.
@@ -172,7 +166,7 @@ class SymbolicInt(LazyToken):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if isinstance(other, LazyToken):
+        if isinstance(other, SymbolicToken):
             return int(self) == int(other)
         if self.token is None and isinstance(other, int | np.integer):
             value = int(other)
@@ -210,7 +204,7 @@ class SymbolicSeed:
 
 def _int_operation(name: str) -> Callable[..., Any]:
     def operate(self: SymbolicInt, *others: Any) -> Any:
-        return getattr(int(self), name)(*(int(other) if isinstance(other, LazyToken) else other for other in others))
+        return getattr(int(self), name)(*(int(other) if isinstance(other, SymbolicToken) else other for other in others))
 
     return operate
 

@@ -37,7 +37,7 @@ def test_import_contracts_hold() -> None:
         ("eagle2_ref/tree.py", "import harness.files", "eagle2_ref is not allowed to import harness"),
         ("harness/files.py", "import properties.subject", "harness is not allowed to import properties"),
         ("harness/statistics/pit.py", "import torch", "harness.statistics is not allowed to import torch"),
-        ("harness/report/page.py", "import harness.mutants", "harness.report is not allowed to import harness.mutants"),
+        ("harness/report/text.py", "import harness.mutants", "harness.report is not allowed to import harness.mutants"),
     ],
 )
 def test_import_contracts_reject_an_upward_import(file: str, line: str, broken: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from eagle2_ref.errors import BadInput
 from harness.engines import judge_all as battery
 from harness.engines.judge_all import Judging, folder_of, judge_all
 from harness.record.model import Result, read_record
-from harness.report.engines import Cell, render_index
+from harness.report.engines import effect, render_engines
 from harness.verdict import BROKEN
 from properties.meta.helpers.records import Page, hostile
 
@@ -29,7 +29,7 @@ def test_a_run_a_method_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     page, markdown = ((tmp_path / "engines" / name).read_text() for name in ("index.html", "index.md"))
     for drawn in (page, markdown):
         assert "right" in drawn and "wrong" in drawn and "LAW-2" in drawn
-    assert "✗ **fault**" in markdown and "✓ **pass**" in markdown
+    assert "✗ fault" in markdown and "✓ pass" in markdown
     (record,) = (tmp_path / "engines").glob("*/right/record.jsonl")
     assert sorted(path.name for path in record.parent.iterdir()) == ["index.html", "record.jsonl", "summary.md"]
 
@@ -107,14 +107,14 @@ def test_strangers_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured", "verdict", "effect"),
+    ("measured", "verdict", "size"),
     [
         (
             {"total variation": 0.541, "total variation of a right one": 0.07, "impossible": 3},
             "fault",
-            "TV 0.54 (right: 0.07), 3 impossible",
+            "TV 0.54 (target: 0.07), 3 impossible",
         ),
-        ({"total variation": 0.08, "total variation of a right one": 0.07, "impossible": 0}, "pass", "TV 0.08 (right: 0.07)"),
+        ({"total variation": 0.08, "total variation of a right one": 0.07, "impossible": 0}, "pass", "TV 0.08 (target: 0.07)"),
         ({"log10 E": 3.0, "log10 E, ranks": 11.8}, "fault", "10^12"),
         ({"tau": 1.307}, "fault", "τ 1.31"),
         ({"tokens": 96, "faults": 4}, "fault", "4 of 96 tokens"),
@@ -123,12 +123,12 @@ def test_strangers_are_refused(tmp_path: Path) -> None:
         ({"tokens": 96}, "fault", ""),
     ],
 )
-def test_effects(measured: dict[str, float], verdict: str, effect: str) -> None:
+def test_effects(measured: dict[str, float], verdict: str, size: str) -> None:
     result = Result.model_validate({"property": "LAW-4", "case": "", "verdict": verdict, "summary": "", "measured": measured})
-    assert Cell(result).effect == effect
+    assert effect(result) == size
 
 
 def test_hostile_words_are_shown_as_words(tmp_path: Path) -> None:
-    page, markdown = (path.read_text(encoding="utf-8") for path in render_index({"engine-1/method": hostile()}, tmp_path))
+    page, markdown = (path.read_text(encoding="utf-8") for path in render_engines({"engine-1/method": hostile()}, tmp_path))
     assert not set(Page(page).tags) & {"script", "img", "iframe"}
     assert "<script" not in markdown.replace(r"\<script", "")

@@ -18,7 +18,7 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import Rule, reject, walk
 from eagle2_ref.tree import DraftTree
 from harness.catalogue import catalogue
-from harness.enumeration.coins import EnumeratedCoins, Trail, Unrepeatable, executions
+from harness.enumeration.coins import ChoiceTrail, EnumeratedCoins, Unrepeatable, executions
 from harness.implementations import connect
 from harness.implementations.reference import Engine
 from harness.pairs import Pair, shipped
@@ -260,7 +260,7 @@ def test_uses_of_random_numbers_are_recorded() -> None:
 
 
 def test_interval_of_a_compared_number_is_recorded() -> None:
-    coins = RecordingCoins(EnumeratedCoins(Trail([(0, None), (1, None)])))
+    coins = RecordingCoins(EnumeratedCoins(ChoiceTrail([(0, None), (1, None)])))
     coin = coins.uniform()
     assert coin < 0.5 and coin >= 0.25 and coin > 0.25 and not coin <= 0.25
     assert [(c.low, c.high, c.sign, c.threshold) for c in coins.draws if isinstance(c, Comparison)] == [

@@ -1,7 +1,7 @@
-"""Toy targets whose law is a hash of the whole text so far, and heads that are noisy copies of them.
+"""Toy pairs: a target whose distribution is a hash of the whole preceding text, and a draft head that is a noisy copy of it.
 
-A law that remembers less than depth + 2 tokens hides what happens deep in a tree: a row of the wrong prefix would be the
-right row by chance. Laws span from flat to peaked (above .9), since a fault may live at one end alone.
+A distribution that depends on fewer than depth + 2 tokens would hide faults deep in a tree: the row of a wrong prefix would
+be the correct row by chance. Distributions range from flat to peaked (above 0.9), since some faults show at one end only.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Floats: TypeAlias = NDArray[Any]
 Ints: TypeAlias = NDArray[Any]
 Bools: TypeAlias = NDArray[Any]
 Texts: TypeAlias = NDArray[Any]
-"""A text is known by its hash."""
+"""A text is represented by its hash."""
 
-KINDS = 128  # laws of a world; a text's hash picks one, and how its tokens are numbered
-LIKELIEST = 512  # tokens among which a head drafts
-VARIANTS = 4  # ways in which a head is wrong about a law
+KINDS = 128  # distributions of a pair; the hash of a text selects one, and how its tokens are numbered
+MOST_LIKELY = 512  # tokens among which a head drafts
+VARIANTS = 4  # different errors of the head for each distribution
 
 BUDGETS = {8: Budget(k=3, depth=4, m=10), 64: Budget(k=4, depth=4, m=16), 32000: Budget(k=4, depth=5, m=24)}
-"""The worlds: a vocabulary and the draft trees of EAGLE-2 that are grown on it."""
+"""Vocabulary sizes, with the budget of the draft trees of each."""
 
 NOISE = 1.0
-"""Standard deviation of a head's error in log p: blocks of two to four tokens, so that no slot of a tree is rare."""
+"""Standard deviation of the head's error in log p. It gives blocks of two to four tokens, so that no place in a tree is rare."""
 
 
 def tempered(p: Floats, temperature: float = 0.7) -> Floats:
@@ -41,24 +41,25 @@ def tempered(p: Floats, temperature: float = 0.7) -> Floats:
 
 
 def nucleus(p: Floats, top_p: float = 0.9) -> Floats:
-    """The most probable tokens that together have mass top_p, the one that reaches it included. p [K, V] is descending."""
+    """The fewest most probable tokens whose probability is at least top_p. p [K, V] is descending."""
     before = np.cumsum(p, axis=1) - p
     cut = np.where(before < top_p, p, 0)
     law: Floats = cut / cut.sum(axis=1, keepdims=True)
     return law
 
 
-PROCESSINGS: dict[str, Callable[[Floats], Floats]] = {"T=0.7": tempered, "top_p=0.9": nucleus}
-"""What is done to the raw law before it is the target's. Neither changes the order of tokens."""
+PROCESSING: dict[str, Callable[[Floats], Floats]] = {"T=0.7": tempered, "top_p=0.9": nucleus}
+"""Sampling parameters that turn the raw distribution into the target's. Neither changes the order of tokens."""
 
 
 @dataclass(frozen=True)
 class Laws:
-    """K laws over V tokens, which each of them ranks from most to least probable.
+    """K distributions over V ranks, rank 0 being the most probable token.
 
-    p        [K, V]      probability of a rank
-    edges    [K V + 1]   law k is the piece from k to k + 1 of one ascending line; its ranks divide that piece
-    support  [K]         number of ranks of positive probability
+    Args:
+        p: probability of each rank, [K, V].
+        edges: cumulative probabilities, those of distribution k shifted by k, so that one sorted array holds all, [K V + 1].
+        support: number of ranks of positive probability, [K].
     """
 
     p: Floats
@@ -71,24 +72,27 @@ class Laws:
         return cls(p, np.concatenate([[0.0], upto.ravel()]), np.count_nonzero(p, axis=1))
 
     def before(self, kind: Ints, rank: Ints) -> Floats:
-        """Mass of the ranks above this one."""
+        """Probability of all ranks before this one."""
         edges: Floats = self.edges[kind * self.p.shape[1] + rank] - kind
         return np.where(rank == 0, 0.0, edges)
 
     def draw(self, kind: Ints, u: Floats) -> Ints:
-        """The rank at mass u: one binary search on the line draws from as many laws as there are kinds."""
+        """The rank at cumulative probability u: one binary search samples from all distributions at once."""
         place = np.searchsorted(self.edges, kind + u, side="right") - 1 - kind * self.p.shape[1]
         rank: Ints = np.clip(place, 0, self.support[kind] - 1)
         return rank
 
 
 @dataclass(frozen=True)
-class World:
-    """A target and its head.
+class ToyPair:
+    """A target and its draft head.
 
-    target, raw   the laws after and before processing, over the same ranks
-    drafts        [K · VARIANTS, k]  ranks of the head's favourites, most confident first
-    confidence    [K · VARIANTS, k]  log of the head's probability of them
+    Args:
+        budget: size of the draft trees.
+        target: distributions after processing.
+        raw: distributions before processing, over the same ranks.
+        drafts: ranks that the head drafts, most confident first, [K * VARIANTS, k].
+        confidence: log of the head's probability of them, [K * VARIANTS, k].
     """
 
     budget: Budget
@@ -98,15 +102,15 @@ class World:
     confidence: Floats
 
     @classmethod
-    def build(cls, vocab: int, processing: str, seed: int) -> World:
+    def build(cls, vocab: int, processing: str, seed: int) -> ToyPair:
         rng = np.random.default_rng([vocab, seed])
         raw = zipf(rng, vocab) if vocab > 1000 else dirichlet(rng, vocab)
         drafts, confidence = head(rng, raw, BUDGETS[vocab].k)
-        return cls(BUDGETS[vocab], Laws.of(PROCESSINGS[processing](raw)), Laws.of(raw), drafts, confidence)
+        return cls(BUDGETS[vocab], Laws.of(PROCESSING[processing](raw)), Laws.of(raw), drafts, confidence)
 
     @cached_property
     def entropy(self) -> Floats:
-        """Of each of the target's laws [KINDS]."""
+        """Entropy of each of the target's distributions, [K]."""
         entropy: Floats = -(self.target.p * np.log(np.where(self.target.p > 0, self.target.p, 1))).sum(axis=1)
         return entropy
 
@@ -115,11 +119,11 @@ class World:
         return len(self.target.p[0])
 
     def kind(self, text: Texts) -> Ints:
-        """Which law comes next."""
+        """Index of the distribution after a text."""
         return (text & np.uint64(KINDS - 1)).astype(np.int64)
 
     def rank(self, text: Texts, token: Ints) -> Ints:
-        """Ranks are numbered on from a token that depends on the text: another text's row is a wrong row."""
+        """Ranks are tokens shifted by an offset that depends on the text, so that the row of another text is wrong."""
         rank = token - self._first(text)
         return np.where(rank < 0, rank + self.vocab, rank)
 
@@ -131,18 +135,18 @@ class World:
         return (((text >> np.uint64(32)) * np.uint64(self.vocab)) >> np.uint64(32)).astype(np.int64)
 
     def p(self, text: Texts, token: Ints) -> Floats:
-        """The target's law: p(token | text)."""
+        """The target's probability p(token | text)."""
         return self.target.p[self.kind(text), self.rank(text, token)]
 
     def draft(self, text: Texts) -> tuple[Ints, Floats]:
-        """The head's k favourite tokens [..., k], and the log of its confidence in them."""
+        """The k tokens that the head drafts, [..., k], and the log of its confidence in them."""
         variant = (text >> np.uint64(16)).astype(np.int64) % VARIANTS
         row = self.kind(text) * VARIANTS + variant
         return self.token(text[..., None], self.drafts[row]), self.confidence[row]
 
 
 def follow(text: Texts, token: Ints) -> Texts:
-    """The text with a token behind it: the finaliser of splitmix64, which leaves no trace of what was similar."""
+    """The text followed by a token: the finaliser of splitmix64, which maps similar texts to unrelated hashes."""
     key = (text ^ (token.astype(np.uint64) << np.uint64(1))) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019)
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -151,30 +155,30 @@ def follow(text: Texts, token: Ints) -> Texts:
 
 
 def head(rng: np.random.Generator, raw: Floats, k: int) -> tuple[Ints, Floats]:
-    """The k favourites of a head that is wrong about log p by NOISE, in VARIANTS ways a law: ranks and log confidences.
+    """Ranks and log confidences of the k tokens that a head drafts, whose error in log p has standard deviation NOISE.
 
-    It is wrong about the likeliest tokens only; none of the others would be among its favourites.
+    Only the most likely tokens have an error; none of the others would be drafted.
     """
-    seen = raw[:, None, :LIKELIEST]
+    seen = raw[:, None, :MOST_LIKELY]
     with np.errstate(divide="ignore"):
         logits = np.log(seen) + NOISE * rng.standard_normal((len(raw), VARIANTS, seen.shape[2]))
-    total = np.exp(logits).sum(axis=2) + raw[:, None, LIKELIEST:].sum(axis=2)
+    total = np.exp(logits).sum(axis=2) + raw[:, None, MOST_LIKELY:].sum(axis=2)
     drafts = np.argsort(-logits, axis=2, kind="stable")[..., :k]
     confidence = np.take_along_axis(logits, drafts, 2) - np.log(total)[..., None]
     return drafts.reshape(-1, k), confidence.reshape(-1, k)
 
 
 def dirichlet(rng: np.random.Generator, vocab: int) -> Floats:
-    """Laws [KINDS, V] of log-uniform concentration: some flat, some of hardly more than one token."""
+    """Dirichlet distributions of log-uniform concentration, from flat to nearly one token, [KINDS, V]."""
     alpha = np.exp(rng.uniform(np.log(0.3), np.log(2 * vocab), (KINDS, 1))) / vocab
-    # Gamma variables in logarithms (Marsaglia and Tsang's boost): for a small alpha most of them underflow.
+    # Gamma variables in logarithms (Marsaglia and Tsang's boost), since most of them underflow for small alpha.
     logs = np.log(rng.gamma(alpha + 1, size=(KINDS, vocab))) + np.log(rng.random((KINDS, vocab))) / alpha
     p = np.exp(logs - logs.max(axis=1, keepdims=True))
     return -np.sort(-p / p.sum(1, keepdims=True), axis=1)
 
 
 def zipf(rng: np.random.Generator, vocab: int) -> Floats:
-    """Laws [KINDS, V] with the long tail of text: exponents from 1 to 2.2; in half of them the first token has a head start."""
+    """Zipf distributions with exponents from 1 to 2.2; half of them have a more probable first token, [KINDS, V]."""
     p = np.arange(1, vocab + 1) ** -rng.uniform(1, 2.2, (KINDS, 1))
     p /= p.sum(1, keepdims=True)
     start = rng.uniform(0, 0.95, (KINDS, 1)) * (rng.random((KINDS, 1)) < 0.5)
