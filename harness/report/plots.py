@@ -23,9 +23,6 @@ from itertools import cycle, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from xml.etree import ElementTree
 
-from harness.report.svg_paths import Label as Label  # for the pages that are not drawn by this module yet
-from harness.report.svg_paths import Plot as Plot
-from harness.report.svg_paths import count as count
 from harness.report.text import number, printable, token_label
 from harness.verdict import SIGNS
 
