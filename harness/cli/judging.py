@@ -171,6 +171,7 @@ def replay(
 
 def run(settings: Settings, jobs: str, report: bool = True) -> int:
     """Run the chapters under pytest, show what came out, and return the exit code."""
+    gc.disable()  # imports create a million objects that are never freed: see properties/conftest.py
     import pytest
 
     from harness import known
@@ -182,11 +183,12 @@ def run(settings: Settings, jobs: str, report: bool = True) -> int:
     from harness.record.model import read_record
     from harness.terminal import show_record
 
+    gc.freeze()
+    gc.enable()
+
     # Wrong arguments are reported before pytest starts.
     pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
     connect(settings.impl).check(pair, settings.dtype, settings.device)
-    # The imported modules are never freed. Frozen, they are not traversed again by every garbage collection.
-    gc.freeze()
     known.read(settings.known)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
     # Settings and conftest files of the current folder, or around the environment, belong to other projects and are not read.
