@@ -129,7 +129,8 @@ def test_children_are_sampled_without_replacement() -> None:
     params, total = SamplingParams(top_k=3), 0.0
 
     def propose(coins: Coins) -> DraftTree | SampledTree:
-        return observed(drafter(Eagle(2, 2, 3), 6), params, coins).propose(9)
+        tree: DraftTree | SampledTree = observed(drafter(Eagle(2, 2, 3), 6), params, coins).propose(9)
+        return tree
 
     def of_six(tokens: Sequence[int]) -> list[int]:
         return [token % 6 for token in tokens]

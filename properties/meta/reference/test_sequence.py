@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import pytest
@@ -25,7 +24,6 @@ GREEDY = SamplingParams(0.0, max_new_tokens=20)
 SAMPLED = SamplingParams(1.0, max_new_tokens=20)
 
 
-@cache
 def decoder(kind: type[Decoder] = Decoder, lean: bool = True) -> Decoder:
     model = tiny.target()
     target = running(model, lean)
