@@ -70,7 +70,7 @@ class AnswersAsFinished(Together):
 
     def plant(self, decoder: Decoder) -> None:
         generate = decoder.generate_batch
-        decoder.generate_batch = lambda *asked: sorted(  # type: ignore[method-assign]
+        decoder.generate_batch = lambda *asked: sorted(  # type: ignore[method-assign, assignment]
             generate(*asked), key=lambda made: made.target_passes
         )
 
@@ -173,8 +173,8 @@ class OneGenerator(Together):
 
     def plant(self, decoder: Decoder) -> None:
         generate = decoder.generate_batch
-        decoder.generate_batch = lambda prompts, params, coins, *size: generate(  # type: ignore[method-assign, misc]
-            prompts, params, [coins[0] for _ in coins], *size
+        decoder.generate_batch = lambda prompts, params, coins, size: generate(  # type: ignore[method-assign, assignment]
+            prompts, params, [coins[0] for _ in coins], size
         )
 
 
