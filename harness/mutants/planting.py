@@ -205,7 +205,7 @@ class PlantedSequence(Planted):
     sequence: ClassVar[type[Sequence]]
 
     def plant(self, decoder: Decoder) -> None:
-        decoder.sequence_type = self.sequence  # type: ignore[misc]
+        decoder.sequence_type = self.sequence
 
 
 class Drafting(Reference):
