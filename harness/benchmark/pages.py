@@ -30,7 +30,7 @@ from harness.benchmark.record import (
     TuningResult,
     VerdictLatency,
 )
-from harness.benchmark.regression import Comparison
+from harness.benchmark.regression import ArmChange
 from harness.files import write_atomic
 from harness.report import layout
 from harness.report.layout import Block, Command, Facts, Page, Paragraph, Section
@@ -125,7 +125,7 @@ def bench_section(record: BenchRecord) -> str:
     return _markdown_section(record, bench_settings(record), [table for table in found if table.rows])
 
 
-def show_regression(rows: Sequence[Comparison], before: BenchRecord, console: Console) -> None:
+def show_regression(rows: Sequence[ArmChange], before: BenchRecord, console: Console) -> None:
     """The comparison with an earlier run on the terminal."""
     header = before.header
     console.print(Text(printable(f"\nCompared with commit {header.commit}, {header.started[:10]}; in brackets: now / then.")))

@@ -20,7 +20,7 @@ from harness.benchmark.record import (
     TuningResult,
     VerdictLatency,
 )
-from harness.benchmark.regression import COUNTS, Comparison
+from harness.benchmark.regression import COUNTS, ArmChange
 from harness.benchmark.roofline import READS
 from harness.benchmark.step_profile import PARTS
 from harness.report.tables import Column, Table
@@ -244,7 +244,7 @@ def verdict_table(found: Sequence[VerdictLatency]) -> Table:
     return _table(headings, rows, title="Time until a verdict", caption=caption)
 
 
-def regression_table(rows: Sequence[Comparison]) -> Table:
+def regression_table(rows: Sequence[ArmChange]) -> Table:
     """Counts and milliseconds of this run, each with its ratio to the earlier run in brackets."""
     cells = [
         (
