@@ -28,6 +28,7 @@ exclude_patterns = ["_generated"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]  # types of torch and private names in signatures have no page here
 
+default_role = "code"  # single backquotes in docstrings
 html_theme = "furo"
 html_title = "eagle2-ref"
 html_static_path = ["_static"]
@@ -37,7 +38,6 @@ html_show_copyright = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_class_signature = "separated"
 napoleon_google_docstring = True
 
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]

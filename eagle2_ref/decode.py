@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import abc, deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class Decoder:
     method, so that a variant overrides one of them.
     """
 
-    sequence_type: ClassVar[type[Sequence]] = Sequence
+    sequence_type: type[Sequence] = Sequence
 
     def __init__(self, target: Target, drafter: Drafter | None = None, rule: Rule = reject) -> None:
         self.target, self.drafter, self.rule = target, drafter, rule

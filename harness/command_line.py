@@ -5,6 +5,9 @@ something else, `json_schema_extra` of the field says so:
 
     option: another name, such as "--temperature". A bool with a name of its own has no --no- form.
     repeated: True for a tuple whose option is given once for each value.
+    argument: True for a positional argument.
+    path: True for a string that is a path.
+    short: a short name, such as "-o", before the option's name.
 
 This module imports neither typer nor torch. `harness/cli/from_settings.py` builds the options of a command from it.
 """
@@ -25,17 +28,17 @@ _EXAMPLE = {int: "1,2,4", float: "0,1", str: "a,b"}
 
 def option_name(name: str, field: FieldInfo) -> str:
     """The option of a field, such as `--head-temperature`."""
-    return str(_extra(field).get("option", f"--{name.replace('_', '-')}"))
+    return str(details(field).get("option", f"--{name.replace('_', '-')}"))
 
 
 def is_renamed(field: FieldInfo) -> bool:
     """Whether the field names its option itself."""
-    return "option" in _extra(field)
+    return "option" in details(field)
 
 
 def is_repeated(field: FieldInfo) -> bool:
     """Whether the option is given once for each value."""
-    return bool(_extra(field).get("repeated"))
+    return bool(details(field).get("repeated"))
 
 
 def is_list(field: FieldInfo) -> bool:
@@ -77,5 +80,6 @@ def changed_options(settings: BaseModel, default: BaseModel) -> Iterator[str]:
             yield from (option, to_text(value))
 
 
-def _extra(field: FieldInfo) -> dict[str, Any]:
+def details(field: FieldInfo) -> dict[str, Any]:
+    """What the field says about its option, see above."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

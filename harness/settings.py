@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +14,39 @@ TIERS = ("quick", "full")
 ORACLES = ("float64", "float32")
 
 
+def option(default: Any, description: str, **details: Any) -> Any:
+    """A field that is an option of commands; harness/cli/from_settings.py reads the description and the details."""
+    return field(default=default, metadata={"description": description, **details})
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run.
+    """Settings of a run. Every field with a description is an option of the commands that need it.
 
-    Args:
-        impl: connectable string.
-        pair, target, draft: a shipped pair by name, or the folders of checkpoints.
-        tier: quick or full.
-        only: a chapter, such as LAW, a property, LAW-1, or one case, LAW-1[case].
-        tape: file to record answers in.
-        evidence: folder of counts that accumulate from run to run.
-        oracle: dtype in which the target scores sampled texts.
-        whole: the run is complete, so that a property without a result is missing data.
-        known: a list of known failures, see harness/known.py.
+    `whole`: the run is complete, so that a property without a result is missing data.
     """
 
-    impl: str = "ref"
-    pair: str = "stdlib"
-    target: str = ""
-    draft: str = ""
-    tier: str = "quick"
-    device: str = "cpu"
-    dtype: str = "float32"
-    seed: int = 0
-    out: str = "reports/latest"
-    time_limit: float = 120.0
-    only: str = ""
-    tape: str = ""
-    evidence: str = ""
-    oracle: str = "float64"
+    impl: str = option(
+        "ref",
+        "Implementation: ref:rule=walk,k=4 · static:k=4 · py:package.module:Engine,depth=5 · py:module:rule · cmd:./engine · "
+        "published:FILE · mutant:M04 · trace:run.jsonl · vllm:method=eagle",
+        argument=True,
+    )
+    pair: str = option("stdlib", "A pair that is shipped: coin4, coin6, dice8 or stdlib.")
+    target: str = option("", "Directory of a target checkpoint, with --draft, instead of --pair.")
+    draft: str = option("", "Directory of its draft checkpoint, such as an EAGLE-2 head.")
+    tier: str = option("quick", "quick, or full: more cases and more samples.")
+    device: str = option("cpu", "cpu, cuda, cuda:1 …")
+    dtype: str = option("float32", "float64, float32, bfloat16 or float16.")
+    seed: int = option(0, "Seed of everything that is sampled.")
+    out: str = option("reports/latest", "Directory of the record and the report.", path=True)
+    time_limit: float = option(120.0, "Seconds that one call of the implementation may take.")
+    only: str = option("", "A chapter (LAW), a property (LAW-1), or one case of it ('LAW-1[case]').")
+    tape: str = option("", "File to write the trace to.", path=True, short="-o")
+    evidence: str = option("", "Folder of LAW-7's counts, which accumulate from run to run.")
+    oracle: str = option("float64", "dtype in which the target scores sampled texts: float64 or float32.")
     whole: bool = False
-    known: str = ""
+    known: str = option("", "TOML file of known failures: [[known]] with id, reason, link, expires.")
 
     def __post_init__(self) -> None:
         if self.tier not in TIERS:
@@ -58,7 +59,7 @@ class Settings:
     @classmethod
     def parse(cls, impl: str, pairs: list[str]) -> Settings:
         """From `--judge name=value` options."""
-        types = {field.name: field.type for field in fields(cls)}
+        types = {f.name: f.type for f in fields(cls)}
         values: dict[str, Any] = {"impl": impl}
         for pair in pairs:
             name, equals, text = pair.partition("=")

@@ -10,7 +10,7 @@ import typer
 from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import BenchSettings
 from harness.cli.from_settings import options_from
-from harness.cli.options import DraftDir, TargetDir, mendable, progress
+from harness.cli.options import DraftDir, TargetDir, examples, progress, report_user_errors
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
@@ -23,10 +23,14 @@ OUT, COMMITTED = Path("reports/latest/bench"), Path("reports/bench")
 
 
 @app.command(
-    epilog="Examples:  `eagle2 bench --limit 6 --tokens 64`  ·  `eagle2 bench --beside transformers:method=prompt_lookup`"
-    "  ·  `eagle2 bench --against reports/bench/record.jsonl`  ·  `eagle2 bench --draw reports/bench`"
+    epilog=examples(
+        "eagle2 bench --limit 6 --tokens 64",
+        "eagle2 bench --beside transformers:method=prompt_lookup",
+        "eagle2 bench --against reports/bench/record.jsonl",
+        "eagle2 bench --draw reports/bench",
+    )
 )
-@mendable
+@report_user_errors
 @options_from(BenchSettings)
 def bench(
     settings: BenchSettings,

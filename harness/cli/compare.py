@@ -10,7 +10,7 @@ import typer
 from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import CompareSettings
 from harness.cli.from_settings import options_from
-from harness.cli.options import DraftDir, TargetDir, mendable, progress
+from harness.cli.options import DraftDir, TargetDir, examples, progress, report_user_errors
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
@@ -24,11 +24,14 @@ OUT = Path("reports/latest/compare")
 
 
 @app.command(
-    epilog="Examples:  `eagle2 compare --methods eagle2,eagle,lookup --limit 6`  ·  `eagle2 compare --draw reports/compare`"
-    "  ·  `eagle2 compare --preset vicuna-7b --target DIR --draft DIR --prompts question.jsonl --device cuda`"
-    "\n\nExit codes: 0 compared, 1 a greedy text differs from ordinary decoding's, 2 usage."
+    epilog=examples(
+        "eagle2 compare --methods eagle2,eagle,lookup --limit 6",
+        "eagle2 compare --draw reports/compare",
+        "eagle2 compare --preset vicuna-7b --target DIR --draft DIR --prompts question.jsonl --device cuda",
+        note="Exit codes: 0 compared, 1 a greedy text differs from ordinary decoding's, 2 wrong usage.",
+    )
 )
-@mendable
+@report_user_errors
 @options_from(CompareSettings)
 def compare(
     settings: CompareSettings,

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
+from harness.implementations.engine import HarnessError
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ Script = Sequence[tuple[int, Weights | None]]
 """The branch to take at each choice, and its weights when the choice was first met, if known."""
 
 
-class Unrepeatable(Exception):
+class Unrepeatable(HarnessError):
     """The same branches led to other choices: state is left over from an earlier execution, or there is other randomness."""
 
 

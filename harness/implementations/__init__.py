@@ -91,15 +91,9 @@ class Connectable:
     """A connectable string, `kind:rest`. Most kinds read `rest` as options, or as a place followed by options."""
 
     name: str
+    kind: str
+    rest: str
     time_limit: float
-
-    @property
-    def kind(self) -> str:
-        return self.name.partition(":")[0]
-
-    @property
-    def rest(self) -> str:
-        return self.name.partition(":")[2]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -119,16 +113,15 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
         NotApplicable: the implementation refuses to describe itself; the message is its own.
         AdapterError: the implementation fails to describe itself.
     """
-    wanted = Connectable(connectable, time_limit)
-    if wanted.kind not in CONNECTORS:
+    kind, _, rest = connectable.partition(":")
+    if kind not in CONNECTORS:
         known = f"known are ref, {', '.join(f'{name}:…' for name in [*CONNECTORS][1:])}"
-        raise BadInput(f"{connectable!r} is not an implementation", suggest(wanted.kind, CONNECTORS, known))
+        raise BadInput(f"{connectable!r} is not an implementation", suggest(kind, CONNECTORS, known))
     try:
-        found = CONNECTORS[wanted.kind](wanted)
+        found = CONNECTORS[kind](Connectable(connectable, kind, rest, time_limit))
     except NotImplementedError as refusal:
-        raise NotApplicable(f"{connectable} refuses to say what it is: {refusal}") from None
-    # Answers of a trace are recorded already.
-    return replace(found, time_limit=time_limit, tape=None if wanted.kind == "trace" else tape)
+        raise NotApplicable(f"{connectable} refuses to describe itself: {refusal}") from None
+    return replace(found, time_limit=time_limit, tape=None if kind == "trace" else tape)  # a trace is recorded already
 
 
 def _connect_reference(wanted: Connectable) -> Implementation:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.errors import BadInput
-from harness.enumeration.coins import Unrepeatable, is_symbolic
 from harness.pairs import Pair
 
 if TYPE_CHECKING:
@@ -31,15 +30,19 @@ Params = dict[str, Any]
 """Sampling parameters of one request: temperature, max_new_tokens, and optional ones; a parameter that is absent is off."""
 
 
-class AdapterError(Exception):
+class HarnessError(Exception):
+    """An error of the harness itself, also where it is raised inside the implementation, for example by enumerating coins."""
+
+
+class AdapterError(HarnessError):
     """The implementation raised, hung or returned an invalid answer. Never a pass."""
 
 
-class NotApplicable(Exception):
+class NotApplicable(HarnessError):
     """The implementation says that it does not support this; the message is the reason."""
 
 
-class Missing(Exception):
+class Missing(HarnessError):
     """A trace lacks an answer that a check needs. Missing data is never a pass."""
 
 
@@ -164,7 +167,7 @@ class Engine:
         except TimeLimit:
             self._hung = f"the implementation hung: {action} took more than {limit:g} s"
             raise AdapterError(self._hung) from None
-        except (AdapterError, NotApplicable, Missing, BadInput, Unrepeatable):
+        except (HarnessError, BadInput):
             raise
         except NotImplementedError as refusal:
             raise NotApplicable(f"the implementation refuses: {refusal}") from None
@@ -174,10 +177,10 @@ class Engine:
     def _validate(self, prompt: Sequence[int], params: Params, answer: Any) -> Output:
         tokens = answer["tokens"] if isinstance(answer, dict) and "tokens" in answer else answer
         try:
-            tokens = tuple(token if is_symbolic(token) else int(token) for token in tokens)
+            tokens = tuple(token if is_unread(token) else int(token) for token in tokens)
         except (TypeError, ValueError):
             raise AdapterError(f"an answer is {str(answer)[:80]!r}, not a list of token ids or a dict with 'tokens'") from None
-        decided = [token for token in tokens if not is_symbolic(token)]
+        decided = [token for token in tokens if not is_unread(token)]
         if invalid := [token for token in decided if not 0 <= token < self.pair.vocab_size]:
             raise AdapterError(f"an answer has token {invalid[0]}; the vocabulary is 0 to {self.pair.vocab_size - 1}")
         limit = min(params["max_new_tokens"], max(self.pair.context - len(prompt), 0))
@@ -216,6 +219,14 @@ class Engine:
         with self.implementation.tape.open("ab", buffering=0) as tape:
             for line in lines:
                 tape.write(json.dumps(line).encode() + b"\n")
+
+
+def is_unread(token: object) -> bool:
+    """Whether a token of enumerating coins has no value yet. It is not validated: reading its value would branch the execution.
+
+    Such a token has an attribute `token` that is None; harness.enumeration is not imported here, since it builds on engines.
+    """
+    return getattr(token, "token", 0) is None
 
 
 def request_key(

@@ -47,6 +47,7 @@ class EngineProcess:
         except OSError as error:
             raise BadInput(f"{shlex.join(self.command)} cannot be run: {error.strerror}", "give the path of a program") from None
         self._finalizer = weakref.finalize(self, _kill, self._running)
+        weakref.finalize(self, self._stderr.close)
 
     def request(self, message: protocol.Message, reply: type[R]) -> R:
         """Send a message and return its reply.

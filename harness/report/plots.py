@@ -373,7 +373,7 @@ def law(name: str, title: str, outcomes: Sequence[str], expected: Sequence[float
 
     Args:
         outcomes: labels, most probable first. Outcomes whose probability is not finite are left out.
-        n: number of samples behind `observed`; 0 if it is exact.
+        n: number of samples of `observed`; 0 if it is exact.
     """
     rows = drawn_outcomes(outcomes, expected, observed)
     errors = [WHISKER * math.sqrt(max(e * (1 - e), 0) / n) if n else 0.0 for _, e, _ in rows]

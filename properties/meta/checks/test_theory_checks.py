@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.drafters.eagle2 import Eagle2, Pool
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.rules import Accepted, Rule, exclude, reject, residual, sampled, walk
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 from harness.case import Case
 from harness.catalogue import Check
 from harness.implementations import Implementation
 from harness.implementations.reference import Engine
-from harness.mutants.planting import PlantedChildren
+from harness.mutants.planting import Fault
 from harness.record.model import Result
 from properties.meta.helpers.checks import result_of
 from properties.test_theory import (
@@ -132,18 +132,12 @@ def test_optimum_of_small_examples() -> None:
 # --- trees that grow -----------------------------------------------------------------------------------------------
 
 
-class Fewer(PlantedChildren):
+class Fewer(Fault):
     """With a larger budget the head proposes its least likely tokens: no tree is part of a larger one."""
 
-    def children(self, grow: Callable[..., Pool], features: Tensor, values: Tensor, parents: Tensor) -> Pool:
-        drafter = self.decoder.drafter
-        assert isinstance(drafter, Eagle2)
-        lm_head, budget = drafter.lm_head, drafter.budget
-        drafter.lm_head = (lambda features: -lm_head(features)) if budget.m > 5 else lm_head
-        try:
-            return grow(features, values, parents)
-        finally:
-            drafter.lm_head = lm_head
+    class FaultyDrafter(Eagle2):
+        def __init__(self, head: Any, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
+            super().__init__(head, (lambda features: -lm_head(features)) if budget.m > 5 else lm_head, budget)
 
 
 @pytest.mark.parametrize("check", [trees_grow_with_m, chains_grow_with_depth], ids=lambda check: check.id)

@@ -50,9 +50,8 @@ def open_engine(connectable: str, pair: str, **options: Any) -> Any:
 def connectable_prefixes() -> list[str]:
     """The words that may stand before the first colon of a connectable string."""
     from harness.implementations import CONNECTORS
-    from harness.implementations.ready import READY
 
-    return [*CONNECTORS, *READY]
+    return [*CONNECTORS]
 
 
 def methods() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import eagle2_ref
 from harness.catalogue import catalogue
 from harness.pairs import FIXTURES
 
@@ -50,7 +51,8 @@ def test_site_builds_without_warnings(tmp_path: Path) -> None:
     pages = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
     assert {page for page in pages if not (tmp_path / page).is_file()} == set()
     assert 'id="term-law"' in (tmp_path / "glossary.html").read_text(encoding="utf-8")
-    assert "SeededCoins" in (tmp_path / "api.html").read_text(encoding="utf-8")
+    api = (tmp_path / "api.html").read_text(encoding="utf-8")
+    assert {name for name in eagle2_ref.__all__ if name[0] != "_" and f'id="eagle2_ref.{name}"' not in api} == set()
     assert "<svg" in next((tmp_path / "_images").glob("imports*.svg")).read_text(encoding="utf-8")
 
 
@@ -76,3 +78,21 @@ def test_readme_is_short_and_shows_rows_of_the_benchmark() -> None:
     assert len(readme.split()) <= 1200
     rows = re.findall(r"^\| \*\*[01]\*\* \|.*$", readme, re.MULTILINE)
     assert len(rows) == 3 and all(row in benchmarks for row in rows)
+
+
+def test_list_of_findings_has_every_title() -> None:
+    """README.md of the findings repeats the title of every page, with a capital where the version is left out."""
+    folder = ROOT / "reports" / "findings"
+    rows = dict(
+        re.findall(
+            r"^\| \[\d+\]\((.+?)\) \| [\w ]+ \| (.+) \|$", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
+    titles = {page.name: page.read_text(encoding="utf-8").partition("\n")[0] for page in folder.glob("[0-9]*.md")}
+    assert rows.keys() == titles.keys()
+    assert {name for name, title in titles.items() if not title.lower().endswith(rows[name].lower())} == set()
+
+
+def test_scripts_of_findings_are_short() -> None:
+    scripts = {page.with_suffix(".py") for page in (ROOT / "reports" / "findings").glob("[0-9]*.md")}
+    assert {script.name for script in scripts if len(script.read_text(encoding="utf-8").splitlines()) > 40} == set()

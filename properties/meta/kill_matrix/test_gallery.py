@@ -5,6 +5,7 @@ The quick part of `eagle2 mutants`, which checks all mutants by all properties.
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -94,7 +95,17 @@ def test_every_entry_has_a_description_and_a_public_source(one: Mutant) -> None:
     assert bool(one.killers) != one.control
 
 
-def test_gallery_is_large_enough() -> None:
+@pytest.mark.parametrize("one", GALLERY.values(), ids=lambda one: one.id)
+def test_faulty_class_overrides_existing_methods(one: Mutant) -> None:
+    """A method that overrides nothing, for instance after a rename, would make a mutant correct."""
+    for name in ("FaultyDecoder", "FaultyTarget", "FaultyDrafter", "FaultySequence"):
+        faulty = getattr(one.make, name, None)
+        if faulty and faulty.__module__.startswith("harness.mutants"):
+            methods = [method for method, value in vars(faulty).items() if inspect.isfunction(value)]
+            assert not [method for method in methods if not hasattr(faulty.__base__, method)]
+
+
+def test_gallery_size() -> None:
     assert len(MUTANTS) >= 50
     assert len(CONTROLS) >= 8
 
