@@ -289,9 +289,9 @@ def show_page(page: Page, console: Console) -> None:
     console.print(Text(printable(page.meta), style="dim"))
 
 
-def write_page(page: Page, out: Path) -> Path:
-    """Write index.html, summary.md and one SVG file per plot, and return the path of the page."""
-    return layout.write(page, out, files=True)[0]
+def write_page(page: Page, out: Path) -> list[Path]:
+    """Write index.html, summary.md and one SVG file per plot, and return their paths."""
+    return layout.write(page, out, files=True)
 
 
 def write_section(section: str, mark: str, file: Path = SECTION_FILE) -> Path:

@@ -103,7 +103,7 @@ def _show(record: BenchRecord, folder: Path, against: Path | None) -> int:
     console = Console(highlight=False)
     page = bench_page(record)
     show_page(page, console)
-    path = write_page(page, folder if folder.is_dir() else folder.parent)
+    path = write_page(page, folder if folder.is_dir() else folder.parent)[0]
     console.print(f"page: {path}", soft_wrap=True, markup=False)
     if against is None:
         return 0

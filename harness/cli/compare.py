@@ -92,6 +92,6 @@ def _show(record: CompareRecord, folder: Path) -> int:
     console = Console(highlight=False)
     page = compare_page(record)
     show_page(page, console)
-    path = write_page(page, folder if folder.is_dir() else folder.parent)
+    path = write_page(page, folder if folder.is_dir() else folder.parent)[0]
     console.print(f"page: {path}", soft_wrap=True, markup=False)
     return FAULT if is_broken(record) else 0

@@ -34,9 +34,12 @@ def test_report_of_engines_has_a_page_for_each_record(tmp_path: Path) -> None:
     assert names == {"index.html", "index.md", f"{place}/index.html", f"{place}/summary.md"}
 
 
-def test_record_of_a_benchmark_names_its_own_command() -> None:
-    with pytest.raises(BadInput, match="eagle2 bench --draw"):
-        redraw(REPORTS / "bench" / "record.jsonl")
+@pytest.mark.parametrize("record", ["bench", "compare"])
+def test_report_of_a_benchmark_has_a_file_for_each_plot(record: str, tmp_path: Path) -> None:
+    names = {path.name for path in redraw(REPORTS / record, tmp_path)}
+    assert {"index.html", "summary.md"} < names and names - {"index.html"} == {
+        path.name for path in (REPORTS / record).iterdir() if path.suffix in (".svg", ".md")
+    }
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]\n", '{"kind":"header"}\n'])
