@@ -1,4 +1,4 @@
-"""A step of fixed shapes as one CUDA graph: what it launched once is launched again, without Python."""
+"""Capture a step of fixed shapes as a CUDA graph: later steps launch the recorded kernels without Python."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-WARM = 3
-"""Runs before the one that is recorded: whatever is made at a first call is there by then."""
+WARM_UP = 3
+"""Runs before the capture, so that everything that is created at a first call exists."""
 
 
 def capture(step: Callable[[], Tensor], state: Sequence[Tensor], device: torch.device) -> Callable[[], Tensor]:
-    """The graph of a step that reads and writes `state` in place, asks the host for nothing, and returns one tensor.
+    """Capture a step.
 
-    The graph reads and writes where tensors lie: state, caches, weights and tables must stay there for as long as it lives. Each
-    run before it begins from the state as it is, as one that went on might run out of its room; it is left as it was found.
+    Args:
+        step: reads and writes tensors in place, does not wait for the device, and returns one tensor.
+        state: the tensors that it changes. Each warm-up run starts from their present values, which are restored: a run that
+            went on from the last one could leave its caches.
+        device: a CUDA device.
+
+    Returns:
+        A function that replays the step. It reads and writes at the same addresses: state, caches, weights and tables must
+        stay where they are.
     """
     before = [tensor.clone() for tensor in state]
     with torch.cuda.device(device):
@@ -23,11 +30,11 @@ def capture(step: Callable[[], Tensor], state: Sequence[Tensor], device: torch.d
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(WARM):
+            for _ in range(WARM_UP):
                 step()
-                put_back(state, before)
+                restore(state, before)
         torch.cuda.current_stream().wait_stream(side)
-        with torch.cuda.graph(graph):  # where nothing is run, but written down
+        with torch.cuda.graph(graph):  # kernels are recorded here, not run
             out = step()
 
     def replay() -> Tensor:
@@ -37,7 +44,7 @@ def capture(step: Callable[[], Tensor], state: Sequence[Tensor], device: torch.d
     return replay
 
 
-def put_back(state: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    """The values of earlier, in the same places."""
+def restore(state: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """Copy earlier values back in place."""
     for tensor, value in zip(state, before, strict=True):
         tensor.copy_(value)

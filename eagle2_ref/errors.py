@@ -1,10 +1,14 @@
-"""One error for everything a user can mend: what is wrong and where, and what to do about it."""
+"""The error for everything that a user can correct."""
 
 
 class BadInput(ValueError):
-    """Wrong input from outside: a checkpoint, an option, a prompt, an implementation's name.
+    """Wrong input from outside: a checkpoint, an option, a prompt, the name of an implementation.
 
-    The first line says what is wrong and where; `hint` says what to do. The command line prints both and exits with 2.
+    The command line prints the message and the hint, and exits with 2.
+
+    Args:
+        what: what is wrong, and where.
+        hint: what to do about it.
     """
 
     def __init__(self, what: str, hint: str = "") -> None:

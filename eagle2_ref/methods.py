@@ -1,4 +1,7 @@
-"""The family: every method by name, each a drafter with its options and the rules that may judge its drafts."""
+"""The registry of drafting methods: each by name, with its drafter, its options and the rules that can judge its drafts.
+
+To add a method, write a file in drafters/ (base.py has the interface) and list it in METHODS.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,15 @@ from eagle2_ref.rules import RULES, Rule, rule_for, typical
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """One method of the family. make: its options, a `Method`. rules: the first is its own, as published or its lossless form.
+    """One drafting method.
 
-    deterministic: its trees depend on the text alone, never on coins.
+    Attributes:
+        name: its name on the command line.
+        title: its name in reports.
+        paper: where it was published.
+        make: class of its options, a `Method`.
+        rules: acceptance rules by name. The first is the default: the published rule, or its lossless form.
+        deterministic: whether its trees depend on the text only, not on random numbers.
     """
 
     name: str
@@ -37,40 +46,41 @@ class MethodSpec:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        checkpoint: Any = self.make
-        found: Checkpoint = checkpoint.checkpoint
-        return found
+        """The kind of checkpoint that it drafts with."""
+        make: Any = self.make
+        checkpoint: Checkpoint = make.checkpoint
+        return checkpoint
 
     @property
     def rule(self) -> str:
-        """The name of its own rule."""
+        """The name of its default rule."""
         return next(iter(self.rules))
 
     def options(self, **given: Any) -> Method:
-        """The method with some of its options, the others being what they are if none are given."""
+        """The method with some options given and the others at their defaults. Raises BadInput for an unknown option."""
         known = inspect.signature(self.make).parameters
         if strange := sorted(given.keys() - known.keys()):
             raise BadInput(f"{self.title} has no option {strange[0]}", f"its options are {', '.join(known)}")
         return self.make(**given)
 
     def rule_of(self, name: str) -> Rule:
-        """The rule of a name, which must be one that may judge its drafts; without a name its own."""
+        """The rule of a name; the default rule for an empty name. Raises BadInput for a rule that is not one of `rules`."""
         if (name or self.rule) not in self.rules:
             raise BadInput(f"rule {name!r} is not known to {self.title}", f"its rules are {', '.join(self.rules)}")
         return self.rules[name or self.rule]
 
 
 CHOSEN: dict[str, Rule] = {**RULES, "typical": typical}
-"""Rules of trees that were chosen; the last of them is lossy."""
+"""Rules for trees of chosen tokens. The last one is lossy."""
 
 DRAWN: dict[str, Rule] = {"sampled": rule_for, **RULES}
-"""Rules of trees that were drawn, for drafters that may choose at temperature 0."""
+"""Rules for trees of sampled tokens, from drafters that may choose tokens at temperature 0."""
 
 LOSSY = {"typical": "typical acceptance: it keeps what the target finds likely enough (Medusa, section 2.3.1)"}
 
 METHODS = {
-    each.name: each
-    for each in (
+    spec.name: spec
+    for spec in (
         MethodSpec("speculative", "speculative sampling", "arXiv 2211.17192", Speculative, DRAWN, deterministic=False),
         MethodSpec("lookup", "prompt lookup", "github.com/apoorvumang/prompt-lookup-decoding", Lookup, CHOSEN),
         MethodSpec("medusa", "Medusa", "arXiv 2401.10774", Medusa, CHOSEN),
@@ -85,7 +95,7 @@ METHODS = {
 
 
 def method(name: str) -> MethodSpec:
-    """The method of a name."""
+    """The method of a name. Raises BadInput with the nearest name for an unknown one."""
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, 1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"

@@ -1,4 +1,4 @@
-"""Acceptance rules: how the target's probabilities and the coins turn a draft tree into emitted tokens."""
+"""Acceptance rules: how the target distribution and random numbers turn a draft tree into emitted tokens."""
 
 from __future__ import annotations
 
@@ -15,25 +15,31 @@ from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a rule decided: the accepted path (nodes below the root, top down), and the one more token it drew."""
+    """The decision of a rule.
+
+    Attributes:
+        path: accepted nodes below the root, top down.
+        token: one more token, sampled after the last node of the path: the recovered token after a rejection, the bonus token
+            after a path that was accepted to its leaf.
+    """
 
     path: list[int]
     token: int
 
     def tokens(self, tree: Tree) -> list[int]:
-        """The emitted tokens: those of the path, then the recovered or bonus token."""
+        """The emitted tokens: those of the path, and the one more."""
         return [*(tree.token(node) for node in self.path), self.token]
 
 
 Rule = Callable[[Any, Tensor, Coins], Accepted]
-"""(tree, p [m + 1, V], coins): each rule says which trees it takes. Row i of p is the target's law after node i."""
+"""(tree, p [m + 1, V], coins) -> Accepted. Row i of p is the target distribution after node i. A rule documents its trees."""
 
 
 def walk(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
-    """Sample the target, and follow the tree for as long as it goes the same way.
+    """Sample from the target, and follow the tree while it has the sampled tokens.
 
-    Law: every emitted token is a draw from p, so the text is distributed as the target's, whatever the tree; the tree
-    decides only how many draws one target pass can serve.
+    Every emitted token is a sample from p, so the text has the target's distribution for any tree. The tree decides only how
+    many tokens come from one target pass.
     """
     path: list[int] = []
     node = ROOT
@@ -47,18 +53,19 @@ def walk(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
 
 
 def reject(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
-    """EAGLE-2's published rule: offer the children one by one, each as a proposal of probability one.
+    """Recursive rejection sampling over a draft tree, as published (EAGLE-2, section 2, with q = 1).
 
-    Law: that of `walk`. A chain of coins "this one? else, of what remains, this one?" is one categorical draw taken in
-    pieces. (The paper writes min(1, p/q); its code, like this, has q = 1: the tree is chosen, not sampled.)
+    The children of a node are offered one after another; a rejected token is removed from the residual distribution. That is
+    one categorical sample taken in pieces ("this token? of the rest, this one?"), so the tokens are distributed as those of
+    `walk`. The paper writes min(1, p/q); its code, like this, has q = 1, since tokens of the tree are chosen, not sampled.
     """
     path: list[int] = []
     node = ROOT
     while True:
-        r = p[node]  # what remains of the target's law
+        r = p[node]  # the residual distribution
         for child in tree.children(node):
             x = tree.token(child)
-            if coins.uniform() < r[x]:  # strict: a coin of 0 must not accept a token of probability 0 (sglang issue 35771)
+            if coins.uniform() < r[x]:  # strict: u = 0 must not accept a token of probability 0 (sglang issue 35771)
                 break
             r = exclude(r, x)
         else:
@@ -68,11 +75,12 @@ def reject(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
 
 
 def sampled(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
-    """The rule of drafts that were drawn from q: keep x with probability min(1, p/q), or else draw from (p - q)+.
+    """Speculative sampling over a tree of sampled tokens: accept x with probability min(1, p/q), else sample from (p - q)+.
 
-    Law: that of `walk`, over the draws of the drafts too. Whatever q is, min(p, q) is what x is drafted and kept with, and
-    (p - q)+ is what p lacks then (Leviathan et al., arXiv 2211.17192, appendix A.1). Of several children each is judged by what
-    is left of p, and of q, after its earlier siblings (EAGLE, section 3.3; SpecInfer, arXiv 2305.09781, section 4.3).
+    Token x is proposed and accepted with probability min(p, q), and (p - q)+ is what p has more, so that the emitted token is a
+    sample from p, over the samples of the drafter too (Leviathan et al., arXiv 2211.17192, appendix A.1). With several
+    children, each is judged by the residuals of p and of q after its earlier siblings (EAGLE, section 3.3; SpecInfer, arXiv
+    2305.09781, section 4.3).
     """
     path: list[int] = []
     node = ROOT
@@ -90,40 +98,40 @@ def sampled(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
 
 
 def rule_for(tree: DraftTree | SampledTree, p: Tensor, coins: Coins) -> Accepted:
-    """`sampled` for a tree that was drawn, `reject` for one that was chosen: of a drafter that does one or the other."""
+    """The lossless rule for either kind of tree: `sampled` for sampled tokens, `reject` for chosen ones."""
     return sampled(tree, p, coins) if isinstance(tree, SampledTree) else reject(tree, p, coins)
 
 
 def typical(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
-    """Medusa's typical acceptance, which is LOSSY: keep whatever the target finds likely enough, and of all paths the longest.
+    """Typical acceptance, which is LOSSY: accept every token that is likely enough, and of all paths the longest.
 
-    A child is kept with p(x) > min(0.09, 0.3 exp(-H(p))), H the entropy after its parent; of paths of one length the likelier
-    one counts (Medusa, arXiv 2401.10774, section 2.3.1). No coin is asked for a draft: what the drafter likes comes too often.
-    At temperature 0 p is certain, and so is what is kept: greedy decoding.
+    A token is accepted if p(x) > min(0.09, 0.3 exp(-H(p))), with the entropy H of p after its parent. Of several longest paths
+    the most likely is taken (Medusa, arXiv 2401.10774, section 2.3.1). No random number is used for a draft, so the drafter's
+    favourites come too often. At temperature 0 p is a point mass, and the rule is greedy decoding.
     """
-    least = torch.exp(torch.special.entr(p).sum(-1)).reciprocal().mul(0.3).clamp(max=0.09)
-    likelihood = {ROOT: 1.0}  # of each node that is kept
+    threshold = torch.exp(torch.special.entr(p).sum(-1)).reciprocal().mul(0.3).clamp(max=0.09)
+    likelihood = {ROOT: 1.0}  # of each accepted node
     for node in range(1, len(tree)):
         parent, x = tree.parent(node), tree.token(node)
-        if parent in likelihood and p[parent, x] > least[parent]:
+        if parent in likelihood and p[parent, x] > threshold[parent]:
             likelihood[node] = likelihood[parent] * float(p[parent, x])
     last = max(likelihood, key=lambda node: (tree.depths[node], likelihood[node]))
     return Accepted(tree.path(last), coins.categorical(p[last]))
 
 
 def residual(r: Tensor, q: Tensor) -> Tensor:
-    """(r - q)+, renormalised. Where nothing is left r is q, and what was refused was refused by rounding."""
+    """(r - q)+, renormalised, [V]. If it is 0, then r = q and the token was rejected by a rounding error: r is returned."""
     rest = (r - q).clamp(min=0)
     total = rest.sum()
     return rest / total if total > 0 else r
 
 
 def exclude(r: Tensor, x: int) -> Tensor:
-    """The law r, given that the draw is not x. A rejected x had probability below 1, so that something remains."""
+    """The distribution r [V] given that the token is not x. A rejected x has probability below 1: something remains."""
     r = r.clone()
     r[x] = 0
     return r / r.sum()
 
 
 RULES: dict[str, Rule] = {"reject": reject, "walk": walk}
-"""The lossless rules of any tree."""
+"""The lossless rules for any tree."""

@@ -1,4 +1,4 @@
-"""From logits to the target's law p: sampling parameters, applied by transformers' own processors at every node."""
+"""From logits to the target distribution p: sampling parameters, applied at every node by the processors of transformers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,20 @@ from eagle2_ref.tree import Tree
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """What a caller asks for. None (and temperature 1) is off; the names are those of `transformers.generate`.
+    """Sampling parameters, under the names of `transformers.generate`. None switches a parameter off.
 
-    Temperature 0 makes p a point mass at the largest processed logit, the first of equals: every rule is then greedy
-    decoding, and no rule needs to know.
+    Attributes:
+        temperature: 0 or more. At 0 p is a point mass at the largest processed logit, the first of equal ones: every
+            acceptance rule is then greedy decoding, without a special case.
+        top_k: keep the k most likely tokens.
+        top_p: keep the most likely tokens up to this total probability, in (0, 1].
+        min_p: keep tokens with this fraction of the largest probability, in [0, 1].
+        repetition_penalty: divides positive logits of tokens that are in the text, multiplies negative ones; above 0.
+        max_new_tokens: number of tokens to emit at most.
+        eos_token_id: a token that ends the text, or several.
+
+    Raises:
+        BadInput: a value is out of range.
     """
 
     temperature: float = 1.0
@@ -38,22 +48,22 @@ class SamplingParams:
     eos_token_id: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _within("temperature", self.temperature, self.temperature >= 0, "0 or more (0 is greedy)")
-        _within(
+        _require("temperature", self.temperature, self.temperature >= 0, "0 or more (0 is greedy)")
+        _require(
             "top_k",
             self.top_k,
             self.top_k is None or (self.top_k >= 1 and self.top_k == int(self.top_k)),
             "a whole number of 1 or more",
         )
-        _within("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "in (0, 1]")
-        _within("min_p", self.min_p, self.min_p is None or 0 <= self.min_p <= 1, "in [0, 1]")
+        _require("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "in (0, 1]")
+        _require("min_p", self.min_p, self.min_p is None or 0 <= self.min_p <= 1, "in [0, 1]")
         penalty, n = self.repetition_penalty, self.max_new_tokens
-        _within("repetition_penalty", penalty, penalty is None or penalty > 0, "above 0")
-        _within("max_new_tokens", n, n >= 1 and n == int(n), "a whole number of 1 or more")
+        _require("repetition_penalty", penalty, penalty is None or penalty > 0, "above 0")
+        _require("max_new_tokens", n, n >= 1 and n == int(n), "a whole number of 1 or more")
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> SamplingParams:
-        """From a plain dictionary, as the harness and JSON carry it."""
+        """From a dictionary such as JSON has. Raises BadInput for an unknown name."""
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(params) - known):
             raise BadInput(f"unknown sampling parameter {', '.join(unknown)}", f"known are {', '.join(sorted(known))}")
@@ -64,21 +74,24 @@ class SamplingParams:
 
     @property
     def eos(self) -> frozenset[int]:
-        """The tokens that end a text."""
+        """The end-of-text tokens."""
         ids = self.eos_token_id
         return frozenset() if ids is None else frozenset([ids] if isinstance(ids, int) else ids)
 
     def ends(self, token: int) -> bool:
-        """Whether a token ends a text. Asked by comparison, so that a token that chance has not decided yet may stay so."""
+        """Whether a token ends the text.
+
+        Compares instead of hashing: in enumeration a comparison costs two branches, and a hash one for every token.
+        """
         return any(token == end for end in self.eos)
 
     @property
     def looks_back(self) -> bool:
-        """Whether what a token's score becomes depends on the text before it."""
+        """Whether scores depend on the text before a token."""
         return self.repetition_penalty is not None
 
     def processors(self) -> LogitsProcessorList:
-        """transformers' processors in the order in which `generate` applies them; at temperature 0 it applies no warper."""
+        """The processors of transformers, in the order of `generate`. At temperature 0 it applies no temperature or filter."""
         chosen = LogitsProcessorList()
         if self.repetition_penalty is not None and self.repetition_penalty != 1.0:
             chosen.append(RepetitionPenaltyLogitsProcessor(penalty=float(self.repetition_penalty)))
@@ -183,6 +196,6 @@ def _refuse_nan(scores: Tensor, tree: Tree, length: int) -> None:
         )
 
 
-def _within(name: str, value: object, holds: bool, allowed: str) -> None:
+def _require(name: str, value: object, holds: bool, allowed: str) -> None:
     if not holds:
         raise BadInput(f"{name} is {value}", f"{name} must be {allowed}")

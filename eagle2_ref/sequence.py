@@ -87,6 +87,8 @@ class Sequence:
         self.blocks: list[Block] = []
         self.finish: Finish | None = None
         self.target_passes = 0
+        if self.draft:
+            self.draft.passes = 0
 
     def extend(self, tokens: abc.Sequence[int], params: SamplingParams | None = None, coins: Coins | None = None) -> None:
         """Begin another turn after a finished one, on the same caches.

@@ -58,7 +58,7 @@ class Context:
         implementation: the implementation under test.
         pair: the pair to decode with.
         prompts: prompts of that pair, cut where they fill more than half of its context.
-        shared: folder in which the processes of a run share measurements; None if there is one process.
+        shared: folder in which the processes of a run share measurements, if there are several.
         reduction: divisors of sample sizes.
         committed: folder that holds PAIR/tau.json, the committed acceptance lengths.
         check_id, case_id: the property and the case that are being checked.
@@ -74,6 +74,7 @@ class Context:
     check_id: str = ""
     case_id: str = ""
     _engines: dict[Any, Engine] = field(default_factory=dict)
+    _noise: dict[tuple[Pair, str], Noise] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings, implementation: Implementation, pair: Pair, shared: Path | None = None) -> Context:
@@ -178,8 +179,13 @@ class Context:
     def noise(self, pair: Pair, dtype: str) -> Noise:
         """Rounding noise of a dtype in the target's logits, on texts that depend on the pair alone.
 
-        It takes seconds, so that the process which needs it first measures it for all processes of the run.
+        It takes seconds: each process measures it once, and the first one for all processes of the run.
         """
+        if (pair, dtype) not in self._noise:
+            self._noise[pair, dtype] = self._shared_noise(pair, dtype)
+        return self._noise[pair, dtype]
+
+    def _shared_noise(self, pair: Pair, dtype: str) -> Noise:
         key = hashlib.sha256(f"{pair.target} {dtype} {self.settings.device}".encode()).hexdigest()[:16]
         file = self.shared / f"noise-{key}.json" if self.shared else None
         if file and file.exists():

@@ -16,9 +16,8 @@ from rich.console import Console
 
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.target import torch_device
-from harness.bench import record as bench
-from harness.bench.show import machine
-from harness.bench.words import sentence
+from harness.benchmark.pages import bench_answer, machine_line
+from harness.benchmark.record import read_bench
 from harness.files import write_atomic
 from harness.record.model import read_record
 from harness.report.tables import Cell, Table, columns
@@ -44,7 +43,7 @@ class Part:
         try:
             if self.words[0] == "verify":
                 return read_record(out / self.name / "record.jsonl").footer.exit_code
-            return PASS if self.name and bench.read(out / self.name, whole=True) else None
+            return PASS if self.name and read_bench(out / self.name, whole=True) else None
         except BadInput:
             return None
 
@@ -107,7 +106,7 @@ def summary(wanted: Sequence[Part], out: Path) -> Iterator[str]:
     table = Table(columns(*headings, left=("implementation", "dtype", "verdict", "report")), tuple(rows))
     yield from ("## On a GPU", "", *table.markdown())
     for part in (part for part in complete if part.words[0] == "bench"):
-        timed = bench.read(out / part.name)
-        result, where = escape_markdown(sentence(timed), 1200), escape_markdown(machine(timed.header), 600)
+        timed = read_bench(out / part.name)
+        result, where = escape_markdown(bench_answer(timed), 1200), escape_markdown(machine_line(timed.header), 600)
         yield from ("", f"{result} [{part.name}]({part.name}/summary.md)", "", where)
     yield from ("", f"Repeat: {code_span('eagle2 gpu')}")

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 RESULT, RECORDING, LEFT_OUT = "eagle2-result", "eagle2-recording", "eagle2-left-out"
 SETTINGS = pytest.StashKey[Settings]()
-SHARED = pytest.StashKey[Path]()
-"""Folder in which the processes of a run share measurements; see properties/conftest.py."""
 CONTEXT = pytest.StashKey["Context"]()
 
 
@@ -201,7 +199,9 @@ def _context(config: pytest.Config) -> Context:
     if CONTEXT not in config.stash:
         from harness.context import Context
 
-        config.stash[CONTEXT] = Context.open_run(config.stash[SETTINGS], config.stash.get(SHARED, None))
+        # pytest-xdist gives every worker a folder inside the one of the run.
+        shared = Path(config.option.basetemp).parent if is_worker(config) else None
+        config.stash[CONTEXT] = Context.open_run(config.stash[SETTINGS], shared)
     return config.stash[CONTEXT]
 
 

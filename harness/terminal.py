@@ -173,7 +173,7 @@ def show_record(record: Record, report: Path | None) -> None:
     """Print a line for each property, the verdict, and the smallest effects that the run would have detected.
 
     Args:
-        report: folder of the record; None if it is not kept.
+        report: folder of the record; None if it is temporary.
     """
     console = Console(highlight=False)
     columns = (Column("property", "left", 8), Column("verdict", "left", 7), Column("cases"), Column("result", "left"))

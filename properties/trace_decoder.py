@@ -33,7 +33,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Step:
-    """An emitted block, the text that ends with it, and the pass that produced it (None for the prompt's block), and its sequence."""
+    """An emitted block, the text that ends with it, the pass that produced it (None for the prompt's), and the sequence."""
 
     block: Block
     text: tuple[int, ...]

@@ -1,1 +1,1 @@
-"""Drafters: each method that proposes draft trees is one file."""
+"""Drafters: one file for each method that proposes draft trees. ../methods.py lists them by name."""

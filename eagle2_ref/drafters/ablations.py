@@ -1,7 +1,7 @@
 """EAGLE-2 without one of its two ideas at a time (EAGLE-2, section 5.3).
 
-No code of these is published; what they are is read off section 4.2: by value nodes are ranked in the expansion and in the
-reranking, and without reranking the draft is what was selected in the expansion.
+No code of these variants is published. They are read from section 4.2: the value ranks nodes in the expansion and in the
+reranking, and without reranking the draft consists of the nodes that were expanded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from eagle2_ref.tree import DraftTree
 
 @dataclass(frozen=True)
 class WithoutValue:
-    """The budget of EAGLE-2."""
+    """Options of EAGLE-2 without value: k, depth and m of its budget."""
 
     k: int = 8
     depth: int = 6
@@ -35,17 +35,17 @@ class WithoutValue:
 
 
 class ByConfidence(Eagle2):
-    """A node is ranked by its own confidence, not by the product of confidences from the root.
+    """Ranks a node by its own confidence, not by the product of confidences from the root.
 
-    That alone would leave nodes without their parents. Whoever takes the most confident node whose parent is taken, again and
-    again, ranks nodes by the weakest confidence on their paths: so does the reranking.
+    That alone would keep nodes without their parents. To keep the most confident node whose parent is kept, again and again, is
+    to rank nodes by the lowest confidence on their paths, which is what the reranking does here.
     """
 
     def children(self, features: Tensor, values: Tensor, parents: Tensor) -> Pool:
         return super().children(features, torch.zeros_like(values), parents)
 
     def choose(self, root: int, pool: Pool) -> DraftTree:
-        pool = pool.checked()
+        pool = pool.checked()  # its values are confidences of single nodes
         weakest, products = pool.values.tolist(), pool.values.tolist()
         for node, parent in enumerate(pool.parents.tolist()):
             if parent >= 0:
@@ -57,7 +57,7 @@ class ByConfidence(Eagle2):
 
 @dataclass(frozen=True)
 class WithoutReranking:
-    """k and depth of EAGLE-2. m: at most so many of the k * depth nodes that it expands, in their order."""
+    """Options of EAGLE-2 without reranking: k and depth of its budget, and the most nodes m of the k * depth expanded ones."""
 
     k: int = 4
     depth: int = 6
@@ -70,10 +70,10 @@ class WithoutReranking:
 
 
 class Expanded(Eagle2):
-    """The nodes that were chosen to be expanded are the draft: of each layer the k of highest value, and no others.
+    """Drafts the nodes that were expanded: of each layer the k of highest value.
 
-    (With the paper's k = 10 and depth 6 these are 60, as many as its m.) Only below such a node there are candidates, so that
-    parents are never lacking.
+    With the paper's k = 10 and depth 6 these are 60 nodes, as many as its m. Candidates have expanded parents, so that the tree
+    is connected.
     """
 
     def choose(self, root: int, pool: Pool) -> DraftTree:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections import abc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -27,7 +26,7 @@ class DraftState:
     """Number of forward passes of the draft model in this turn; 0 for a drafter without a model."""
 
 
-class Drafter(ABC):
+class Drafter:
     """Proposes draft trees. What it proposes changes how fast text is emitted, never its distribution.
 
     A drafter has no state of its own: what it remembers of a sequence is `sequence.draft`. Subclasses override `propose`, or

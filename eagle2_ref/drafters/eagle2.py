@@ -28,12 +28,18 @@ from eagle2_ref.tree import DraftTree, Tree
 
 @dataclass(frozen=True)
 class Budget:
-    """k: nodes expanded a layer, and children looked at a node. depth: layers. m: draft tokens kept, the root not counted.
+    """The size of the draft tree. The paper has k, depth and m; the other options are ours, and off by default.
 
-    The rest is ours, and off by default; the law of the text is the same. head_temperature: of the softmax that gives
-    confidences; below 1 they are sharper. Where confidences are true probabilities, exp(value) is how many tokens a node is
-    expected to bring: `node` is the least for which it is kept, `layer` the least, of a layer's k best in sum, for the next
-    one to be grown.
+    If confidences are true probabilities, exp(value) is the probability that a node is accepted, the number of tokens that it
+    is expected to add. None of the options changes the distribution of the text.
+
+    Attributes:
+        k: number of nodes expanded in a layer, and of children of each.
+        depth: number of layers.
+        m: number of nodes kept by the reranking, the root not counted.
+        head_temperature: of the softmax that gives confidences, above 0; below 1 they are sharper.
+        node: leave out nodes with an expected number of tokens below this, in [0, 1].
+        layer: stop growing when the k best nodes of a layer have a smaller expected number of tokens in sum; 0 or more.
     """
 
     k: int = 8
@@ -50,18 +56,18 @@ class Budget:
 
     @property
     def pool(self) -> int:
-        """Number of candidates that m is chosen from: k in the first layer, k squared in every further one."""
+        """Number of candidates for the reranking: k in the first layer, k squared in each further one."""
         return self.k + (self.depth - 1) * self.k**2
 
     @property
     def least(self) -> float:
-        """The least value of a node that is kept. (Where a layer may be left out its candidates have the value -inf.)"""
+        """The least value of a node that is kept. Candidates of a layer that was not grown have the value -inf."""
         if self.node:
             return math.log(self.node)
         return torch.finfo(torch.float32).min if self.layer else -math.inf
 
     def check(self, vocab_size: int) -> None:
-        """Raise BadInput for a budget that cannot be met."""
+        """Raise BadInput for a value that is out of range, or that the vocabulary or the other values do not allow."""
         for name, value in (("k", self.k), ("depth", self.depth), ("m", self.m)):
             if not isinstance(value, int) or value < 1:
                 raise BadInput(f"budget: {name} is {value}", f"{name} must be a whole number of 1 or more")
@@ -171,9 +177,12 @@ class Eagle2(EagleBase):
 
 @dataclass(frozen=True)
 class Pool:
-    """Candidates, layer by layer: parents come before their children. Each field is [texts, n], or [n] for one text.
+    """The candidates of a tree, layer by layer, so that parents come before their children.
 
-    parents: index of the parent in the pool, -1 for the root.
+    Attributes:
+        tokens: tokens, [B, n], or [n] for one sequence.
+        parents: index of the parent in the pool, of the same shape; -1 for children of the root.
+        values: values, of the same shape.
     """
 
     tokens: Tensor
@@ -182,17 +191,18 @@ class Pool:
 
     @classmethod
     def join(cls, layers: list[Pool]) -> Pool:
-        fields = zip(*((x.tokens, x.parents, x.values) for x in layers), strict=True)
+        """All layers of a pool as one."""
+        fields = zip(*((layer.tokens, layer.parents, layer.values) for layer in layers), strict=True)
         return cls(*(torch.cat(parts, dim=-1) for parts in fields))
 
-    def row(self, text: int, n: int | None = None) -> Pool:
-        """The first n candidates of one text; all without n."""
-        return Pool(self.tokens[text, :n], self.parents[text, :n], self.values[text, :n])
+    def row(self, row: int, n: int | None = None) -> Pool:
+        """The first n candidates of one sequence of a batch; all of them without n."""
+        return Pool(self.tokens[row, :n], self.parents[row, :n], self.values[row, :n])
 
     def checked(self) -> Pool:
-        """On the host. Raises BadInput where values are not numbers."""
+        """The pool on the CPU. Raises BadInput if a value is NaN, which would sort above every number."""
         pool = Pool(self.tokens.cpu(), self.parents.cpu(), self.values.cpu())
-        if np.isnan(pool.values.numpy()).any():  # which counts as higher than any number
+        if np.isnan(pool.values.numpy()).any():
             raise BadInput(
                 "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
             )
@@ -200,10 +210,17 @@ class Pool:
 
 
 def rerank(root: int, pool: Pool, m: int, least: float = -math.inf) -> DraftTree:
-    """Keep the m candidates of highest value, of these the ones whose value is `least` or more.
+    """Keep the m candidates of highest value (EAGLE-2, section 4.2).
 
-    Values never rise along a path, and of equals the shallower and then the earlier is kept: a kept node's parent is
-    kept too. (With a sort that breaks ties arbitrarily a child can stay without its parent, and the text loses a token.)
+    Values never rise along a path, and of equal values the shallower node and then the earlier is kept. Therefore the parent of
+    a kept node is kept too. A sort that breaks ties arbitrarily can keep a child without its parent; the published code then
+    loses the root's token from the text.
+
+    Args:
+        root: token of the root.
+        pool: the candidates of one sequence.
+        m: number of nodes to keep.
+        least: leave out nodes of lower value.
     """
     pool = pool.checked()
     values = pool.values.numpy()
@@ -213,11 +230,17 @@ def rerank(root: int, pool: Pool, m: int, least: float = -math.inf) -> DraftTree
 
 
 def subtree(root: int, pool: Pool, kept: Tensor) -> DraftTree:
-    """The tree of the kept candidates of a pool on the host: indices, ascending, that have the parents of all among them."""
+    """The tree of some candidates.
+
+    Args:
+        root: token of the root.
+        pool: the candidates of one sequence, on the CPU.
+        kept: indices in the pool, ascending. The parent of each is among them.
+    """
     nodes = kept.numpy()
     tokens, parents, values = (field.numpy() for field in (pool.tokens, pool.parents, pool.values))
     place = np.zeros(len(values) + 1, dtype=np.int64)
-    place[nodes] = np.arange(1, len(nodes) + 1)  # node 0 is the root; index -1 stays 0
+    place[nodes] = np.arange(1, len(nodes) + 1)  # node 0 is the root, which is at index -1 of the pool: place[-1] stays 0
     return DraftTree(
         torch.from_numpy(np.concatenate([[root], tokens[nodes]])),
         torch.from_numpy(np.concatenate([[-1], place[parents[nodes]]])),
@@ -226,20 +249,20 @@ def subtree(root: int, pool: Pool, kept: Tensor) -> DraftTree:
 
 
 def select(rows: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen rows [texts, k] of each text's [texts, n, …]."""
-    texts, n = rows.shape[:2]
-    if texts > 1:
-        chosen = chosen + n * torch.arange(texts, device=rows.device)[:, None]
-    return rows.flatten(0, 1).index_select(0, chosen.flatten()).view(texts, -1, rows.shape[-1])
+    """The chosen rows [B, k] of each sequence's rows [B, n, d], as [B, k, d]."""
+    batch, n = rows.shape[:2]
+    if batch > 1:
+        chosen = chosen + n * torch.arange(batch, device=rows.device)[:, None]
+    return rows.flatten(0, 1).index_select(0, chosen.flatten()).view(batch, -1, rows.shape[-1])
 
 
 @lru_cache
 def own_column(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The mask of n nodes that see themselves alone."""
+    """Additive mask [n, n] of the n nodes of a layer, each of which sees itself but no other."""
     with torch.inference_mode(False):
         return additive(torch.eye(n, dtype=torch.bool, device=device), dtype)
 
 
 def best(values: Tensor, n: int) -> Tensor:
-    """Indices of the n highest values [..., c], in ascending order of index; of equal values the earlier is kept."""
+    """Indices of the n highest values [..., c], in ascending order; of equal values the earlier is kept."""
     return values.sort(descending=True, stable=True).indices[..., :n].sort().values

@@ -1,4 +1,4 @@
-"""EAGLE's draft head: embedding and feature in, next feature out."""
+"""EAGLE's draft head: it reads the feature at a position and the next token, and estimates the next feature."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eagle2_ref.model.llama import ForwardContext, Layer, RotaryTable
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Shape of a head, under the names that published `config.json` files use."""
+    """Shape of a head, under the names of published `config.json` files."""
 
     vocab_size: int
     hidden_size: int
@@ -38,8 +38,11 @@ class HeadConfig:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any], where: Path | str = "config.json") -> HeadConfig:
-        """Read a published configuration, with the defaults of the published code: fc.bias unless `"bias": false`,
-        as many key-value heads as heads, rope base 10000 (EAGLE, model/configs.py and model/cnets1.py)."""
+        """Read a published configuration.
+
+        Missing keys have the defaults of the published code: fc.bias unless `"bias": false`, as many key-value heads as heads,
+        rope base 10000 (EAGLE, model/configs.py and model/cnets1.py). Raises BadInput for what is not supported.
+        """
         needed = ["vocab_size", "hidden_size", "intermediate_size", "num_attention_heads"]
         missing = [name for name in needed if name not in raw]
         if missing:
@@ -69,7 +72,7 @@ class HeadConfig:
             raise BadInput(f"{where}: hidden_act {activation!r} is not supported", "only silu is")
 
     def to_json(self) -> dict[str, Any]:
-        """The published layout, with the architecture name by which other engines know it."""
+        """The published layout, with the architecture name that other engines look for."""
         return {
             "architectures": ["EagleLlamaForCausalLM"],
             "model_type": "llama",
@@ -100,10 +103,11 @@ def _rope_factor(scaling: dict[str, Any] | None, where: Path | str) -> float:
 
 
 class EagleHead(nn.Module):
-    """fc(cat(embedding of t[i+1], feature f[i])) -> decoder layers -> an estimate of feature f[i+1].
+    """The parameters of a head, under their published names (EAGLE, arXiv 2401.15077, section 4.1).
 
-    The target's LM head turns features into logits; the head has none of its own (EAGLE, section 4.1). Layer 0 has no
-    input norm, and there is no final norm: f is the target's hidden state *after* its norm. Tensors have the published names.
+    fc(cat(embedding of t[i+1], feature f[i])) -> decoder layers -> an estimate of feature f[i+1]. The target's LM head turns
+    features into logits. A feature is the target's hidden state *after* its final norm, therefore layer 0 has no input norm,
+    and the head no final norm.
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -117,22 +121,29 @@ class EagleHead(nn.Module):
     def forward(
         self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None = None, cache: StackedKVCache | None = None
     ) -> Tensor:
-        """tokens [texts, n], features [texts, n, H], positions [n] or [texts, n] -> [texts, n, H].
+        """Estimate features.
 
-        tokens[i] is the token that *follows* features[i]; positions[i] is the position of the feature. mask:
-        [texts or 1, n, kept + n], boolean or additive; without it rows see the cache and their own past.
+        Args:
+            tokens: [B, n]; token i *follows* feature i.
+            features: [B, n, H], of the target or estimated.
+            positions: positions of the features, [n] or [B, n].
+            mask: boolean or additive, [B or 1, n, length + n]. Without it rows see the cache, and the new rows up to themselves.
+            cache: cache of B sequences, into which keys and values are written.
+
+        Returns:
+            The estimated features of the tokens, [B, n, H].
         """
         return self.fused()(tokens, features, positions, mask, cache)
 
     def fused(self) -> FusedHead:
-        """The head as it drafts. Gradients flow through to the head, if they are on."""
+        """The head with concatenated matrices, for drafting. Gradients flow to the parameters, if enabled."""
         layers = [layer.fused(index) for index, layer in enumerate(self.layers)]
         return FusedHead(self.config, self.embed_tokens.weight, self.fc.weight.t().contiguous(), self.fc.bias, layers)
 
 
 @dataclass
 class FusedHead:
-    """A head as it drafts: plain matrices, of which those that read the same input are one."""
+    """A head for drafting: plain matrices, and those with the same input concatenated."""
 
     config: HeadConfig
     embedding: Tensor
@@ -143,25 +154,25 @@ class FusedHead:
     def __call__(
         self, tokens: Tensor, features: Tensor, positions: Tensor, mask: Tensor | None = None, cache: StackedKVCache | None = None
     ) -> Tensor:
-        """As `EagleHead.forward` has it."""
-        texts, n = tokens.shape
-        ctx = forward_context(self.config, positions.expand(texts, n), mask, cache, features.dtype)
+        """As `EagleHead.forward`."""
+        batch, n = tokens.shape
+        ctx = forward_context(self.config, positions.expand(batch, n), mask, cache, features.dtype)
         embedded = F.embedding(tokens.flatten(), self.embedding).to(features.dtype)
-        both = torch.cat([embedded, features.flatten(0, 1)], dim=-1)
-        x = both @ self.fc if self.fc_bias is None else torch.addmm(self.fc_bias, both, self.fc)
+        pairs = torch.cat([embedded, features.flatten(0, 1)], dim=-1)
+        x = pairs @ self.fc if self.fc_bias is None else torch.addmm(self.fc_bias, pairs, self.fc)
         for layer in self.layers:
             x = layer(x, ctx)
-        return x.view(texts, n, -1)
+        return x.view(batch, n, -1)
 
     def cache(self, capacity: int = 256) -> StackedKVCache:
-        """An empty cache for one text."""
+        """An empty cache for one sequence."""
         config = self.config
         shape = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
         return StackedKVCache(*shape, self.fc.dtype, self.fc.device, capacity)
 
 
 class LayerWeights(nn.Module):
-    """The parameters of one LLaMA decoder layer, under their published names. `reads`: how wide what attention reads is."""
+    """The parameters of one LLaMA decoder layer, under their published names. `reads` is the width of attention's input."""
 
     def __init__(self, config: HeadConfig, normed: bool, reads: int | None = None) -> None:
         super().__init__()
@@ -186,15 +197,16 @@ class LayerWeights(nn.Module):
 def forward_context(
     config: HeadConfig, positions: Tensor, mask: Tensor | None, cache: StackedKVCache | None, dtype: torch.dtype
 ) -> ForwardContext:
-    """What the layers of a pass over positions [texts, n] have in common."""
-    texts, n = positions.shape
+    """The context of a pass over positions [B, n]."""
+    batch, n = positions.shape
     rotary = rotary_table(config, dtype, positions.device)
     rotary.reserve(cache.capacity + n if cache else int(positions.max()) + 1)
-    return ForwardContext.of(texts, n, rotary.at(positions.flatten()), mask, cache)
+    return ForwardContext.of(batch, n, rotary.at(positions.flatten()), mask, cache)
 
 
 @lru_cache
 def rotary_table(config: HeadConfig, dtype: torch.dtype, device: torch.device) -> RotaryTable:
+    """The table of rotations, shared by all heads of one shape."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents / config.rope_factor  # in transformers' order, to the last bit
     return RotaryTable(frequencies.to(device), config.num_attention_heads, config.num_key_value_heads, dtype)

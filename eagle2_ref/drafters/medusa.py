@@ -24,13 +24,16 @@ PUBLISHED = choices(
     "0 00 1 01 2 000 10 02 3 03 4 04 20 05 001 5 06 6 07 010 11 7 08 002 30 09 8 9 100 020 12 003 40 21 004 005 0000 011 006"
     " 030 50 13 007 008 009 60 040 14 70 012 200 31 22 80 050 15 101 021 90 060 0001 16 070"
 )
-"""The 63 nodes of `mc_sim_7b_63` in FasterDecoding/Medusa, medusa/model/medusa_choices.py, in its order: the first of them bring
-the most, so that any number of them is a tree for so many (section 2.3.3)."""
+"""The 63 nodes of `mc_sim_7b_63` in FasterDecoding/Medusa, medusa/model/medusa_choices.py, in its order, the most often
+accepted first: the first m nodes are a tree of m nodes (section 2.3.3)."""
 
 
 @dataclass(frozen=True)
 class Medusa:
-    """What is taken of the published tree: k guesses a head, `depth` heads, the first m nodes. As it is here, all of it."""
+    """Options of Medusa: how much of the published tree is used. The defaults use all of it.
+
+    k: guesses of each head. depth: number of heads. m: nodes, the root not counted.
+    """
 
     k: int = 10
     depth: int = 4
@@ -44,7 +47,7 @@ class Medusa:
 
 
 class Block(nn.Module):
-    """x + silu(W x), a layer or several."""
+    """Residual layers x + silu(W x)."""
 
     def __init__(self, width: int, layers: int, bias: bool) -> None:
         super().__init__()
@@ -57,7 +60,7 @@ class Block(nn.Module):
 
 
 class MedusaHeads(nn.Module):
-    """Head i, from 0, guesses the token i + 1 places behind the root: a block, then an LM head of its own.
+    """Head i, from 0, guesses the token i + 1 positions after the root: residual layers, then an LM head of its own.
 
     Tensors have the names of vLLM's layout.
     """
@@ -72,7 +75,7 @@ class MedusaHeads(nn.Module):
         return len(self.blocks)
 
     def forward(self, feature: Tensor, n: int) -> Tensor:
-        """Logits [n, V] of the first n heads, of one feature [H]."""
+        """Logits [n, V] of the first n heads for one feature [H]."""
         heads = zip(self.blocks[:n], self.lm_heads[:n], strict=True)
         return torch.stack([lm_head(block(feature)) for block, lm_head in heads])
 
@@ -119,7 +122,7 @@ class MedusaDrafter(Drafter):
 
 
 def load_heads(target: Target, draft: Path | str) -> MedusaHeads:
-    """The heads of a directory in vLLM's layout, beside a target; as strictly read as EAGLE's."""
+    """Load the heads of a directory in vLLM's layout for a target. Raises BadInput if anything does not match."""
     directory, embedding = Path(draft), target.network.embedding
     heads = _create(directory)
     if (heads.vocab_size, heads.width) != tuple(embedding.shape):
@@ -135,18 +138,18 @@ def load_heads(target: Target, draft: Path | str) -> MedusaHeads:
 
 
 def _create(directory: Path) -> MedusaHeads:
-    """Heads of the shape that a config.json tells."""
+    """Heads with the shape of config.json, not yet with its weights."""
     path = directory / "config.json"
     if not path.exists():
         raise BadInput(f"no heads at {directory}: {path.name} is missing", "give --draft a directory with Medusa heads")
     config = read_json(path)
     try:
         heads, vocab_size, width = (int(config[name]) for name in ("num_heads", "vocab_size", "hidden_size"))
-        layers, kept = int(config.get("num_hidden_layers", 1)), int(config.get("truncated_vocab_size") or vocab_size)
+        layers, vocab_part = int(config.get("num_hidden_layers", 1)), int(config.get("truncated_vocab_size") or vocab_size)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{path} does not tell num_heads, vocab_size and hidden_size: {error}") from None
-    if kept != vocab_size or config.get("original_lm_head"):
-        raise BadInput(f"{path}: heads of a part of the vocabulary, or with one LM head for all, are not supported")
+        raise BadInput(f"{path} must have num_heads, vocab_size and hidden_size: {error}") from None
+    if vocab_part != vocab_size or config.get("original_lm_head"):
+        raise BadInput(f"{path}: heads over a part of the vocabulary, or with one LM head for all, are not supported")
     if min(heads, vocab_size, width) < 1 or layers < 0:
         raise BadInput(f"{path}: {heads} heads of {layers} layers, vocabulary {vocab_size}, hidden size {width}")
     return MedusaHeads(heads, vocab_size, width, layers, bool(config.get("medusa_fc_bias", False)))

@@ -1,1 +1,1 @@
-"""The target and its parts: network, cache, checkpoints."""
+"""The target model: forward pass, cache, checkpoints."""

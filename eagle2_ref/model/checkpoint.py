@@ -1,4 +1,4 @@
-"""Published head checkpoints: read without running code, and strictly, for a head with renamed tensors decodes on, slowly."""
+"""Published checkpoints of draft heads. Reading is strict and runs no code from the files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ HINT = 'fc.bias is expected unless config.json says "bias": false; layer 0 has n
 
 
 def load_head(directory: Path | str, embedding: Tensor | None = None, where_target: str = "the target") -> EagleHead:
-    """Load a published EAGLE-1/2 checkpoint: `.bin` or safetensors, single or sharded, float32 or lower.
+    """Load a published EAGLE-1/2 checkpoint: .bin or safetensors, single or sharded.
 
-    Strict: a missing, unexpected or misshapen tensor is an error. The published loader passes strict=False, and with
-    renamed tensors decodes on at a third of its acceptance length without a word. `embedding` [V, H] is the target's; it
-    says what the head must fit, and stands in when the checkpoint brings none.
+    The published loader passes strict=False: a head with renamed tensors then decodes at a third of its acceptance length,
+    without an error. Here a missing, unexpected or misshapen tensor is an error.
+
+    Args:
+        directory: folder with config.json and weights.
+        embedding: the target's input embedding [V, H]. The head must fit it, and uses it if the checkpoint has none.
+        where_target: name of the target in error messages.
+
+    Raises:
+        BadInput: the checkpoint is missing or damaged, is an EAGLE-3 head, or does not fit the target.
     """
     directory = Path(directory)
     config = _read_config(directory)
@@ -39,7 +46,7 @@ def load_head(directory: Path | str, embedding: Tensor | None = None, where_targ
 
 
 def save_head(head: EagleHead, directory: Path | str) -> None:
-    """Write the published layout: config.json and model.safetensors, the embedding included."""
+    """Write a head in the published layout: config.json and model.safetensors, with the embedding."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     dtype = str(head.fc.weight.dtype).removeprefix("torch.")
@@ -59,6 +66,7 @@ def _read_config(directory: Path) -> HeadConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises BadInput if there is none."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -69,7 +77,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(directory: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint; the first layout that is there wins. Nothing in a file is executed."""
+    """All tensors of a checkpoint: of the first layout that exists, safetensors before .bin, single files before shards.
+
+    Raises:
+        BadInput: there are no weights, or a file is damaged or holds more than tensors.
+    """
     for single in ("model.safetensors", "pytorch_model.bin"):
         if (directory / single).exists():
             return _read_file(directory / single)
@@ -96,10 +108,10 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
         reason = str(error).partition(". ")[0] or "it is empty"
         raise BadInput(f"{path} cannot be read: {reason}", "the file is damaged; fetch or train it again") from None
-    except UnpicklingError as error:  # what weights_only raises on code; torch's own advice, to do without it, is left out
-        told = [line for line in str(error).splitlines() if line.startswith(("Trying", "Unsupported"))]
+    except UnpicklingError as error:  # raised by weights_only for code; torch's advice to switch it off is left out
+        reasons = [line for line in str(error).splitlines() if line.startswith(("Trying", "Unsupported"))]
         raise BadInput(
-            f"{path} is refused: it holds more than tensors. {' '.join(told)}", "only plain tensors are loaded"
+            f"{path} is refused: it holds more than tensors. {' '.join(reasons)}", "only plain tensors are loaded"
         ) from None
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise BadInput(f"{path} is refused: it is not a dictionary of tensors", "give a checkpoint as `state_dict()` has it")
@@ -127,7 +139,7 @@ def _must_fit(config: HeadConfig, tensors: dict[str, Tensor], embedding: Tensor,
 
 
 def must_match(tensors: dict[str, Tensor], module: nn.Module, where: Path, hint: str) -> None:
-    """Raise BadInput unless the tensors are those of a module: no other names, no other shapes."""
+    """Raise BadInput unless the tensors have exactly the names and shapes of a module's."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     problems = [f"missing tensor {name}, expected {list(shape)}" for name, shape in expected.items() if name not in tensors]
     problems += [f"unexpected tensor {name} {list(t.shape)}" for name, t in tensors.items() if name not in expected]

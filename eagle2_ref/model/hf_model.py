@@ -1,4 +1,4 @@
-"""Any causal LM of transformers as a network: what llama.py does not know goes this way, and is slower."""
+"""Any causal LM of transformers as the target. It runs every model that llama.py does not implement, and is slower."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from eagle2_ref.model.network import ModelOutput
 
 
 class HFModel:
-    """A model of transformers. Each kind of its attention layers is handed a mask of its own.
+    """A model of transformers. Its layers may be on several devices; inputs and outputs are on that of the LM head.
 
-    Its layers may be on several devices. Tokens are given, and logits and features told, on that of the LM head.
+    Args:
+        model: the model, which is set to evaluation mode.
+        name: its name in error messages.
+
+    Raises:
+        BadInput: the model cannot verify a draft tree: it ignores positions, or has layers that ignore the mask.
     """
 
     def __init__(self, model: PreTrainedModel, name: str = "the target") -> None:
@@ -29,9 +34,10 @@ class HFModel:
         takes = inspect.signature(model.forward).parameters
         if "position_ids" not in takes:
             raise BadInput(f"{name} takes no positions of its tokens", "only a model that does can be verified against a tree")
-        self._keeps_logits = "logits_to_keep" in takes
-        model.base_model.register_forward_hook(self._keep_features)
-        self._features: list[Tensor] = []  # the features of the newest pass
+        self._limits_logits = "logits_to_keep" in takes
+        # Features are the output of the base model: the input of the LM head, after the final norm.
+        model.base_model.register_forward_hook(self._store_features)
+        self._features: list[Tensor] = []  # of the latest pass
 
     @property
     def embedding(self) -> Tensor:
@@ -39,6 +45,7 @@ class HFModel:
         return weight.to(self.device)
 
     def cache(self) -> HFCache:
+        """An empty cache for one sequence."""
         return HFCache(CacheStorage(), self.device)
 
     def lm_head(self, features: Tensor) -> Tensor:
@@ -48,13 +55,14 @@ class HFModel:
     def __call__(
         self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: HFCache, last_only: bool = False
     ) -> ModelOutput:
-        asked: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps_logits else {}
+        options: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._limits_logits else {}
         if mask is not None:
-            asked["attention_mask"] = self._masks(mask, positions, cache)
+            options["attention_mask"] = self._masks(mask, positions, cache)
         self._features.clear()
-        entries = cache.begin_cache(tokens.shape[1])
-        logits = self.model(input_ids=tokens, position_ids=positions, past_key_values=entries, use_cache=True, **asked).logits
-        if not entries.written:
+        cache.begin_pass(tokens.shape[1])
+        entries = InPlaceCache(cache)
+        logits = self.model(input_ids=tokens, position_ids=positions, past_key_values=entries, use_cache=True, **options).logits
+        if not entries.used:
             raise BadInput(
                 f"{self.name} keeps a state that cannot be rolled back", "only attention caches can be verified against a tree"
             )
@@ -62,34 +70,36 @@ class HFModel:
             raise BadInput(f"{self.name} does not show the features its LM head is given", "a head cannot draft for such a model")
         return ModelOutput(logits[:, -1:] if last_only else logits, self._features[0].to(self.device))
 
-    def _masks(self, seen: Tensor, positions: Tensor, cache: HFCache) -> Tensor | dict[str, Tensor]:
-        """Additive [texts, 1, n, columns]: 0 where a new token may look, the lowest number elsewhere; one for each kind of
-        layer, some of which see only so far back."""
-        text = torch.arange(cache.length, device=seen.device).expand(len(positions), -1)
+    def _masks(self, mask: Tensor, positions: Tensor, cache: HFCache) -> Tensor | dict[str, Tensor]:
+        """Additive masks [B, 1, n, length + n], one for each kind of layer: some layers see a window of positions only."""
+        text = torch.arange(cache.length, device=mask.device).expand(len(positions), -1)
         distance = positions[..., None] - torch.cat([text, positions], dim=1)[:, None]
         lowest = torch.finfo(self.dtype).min
         masks = {
-            kind: torch.zeros(seen.shape, dtype=self.dtype, device=seen.device).masked_fill_(
-                ~(seen if window is None else seen & (distance < window)), lowest
+            kind: torch.zeros(mask.shape, dtype=self.dtype, device=mask.device).masked_fill_(
+                ~(mask if window is None else mask & (distance < window)), lowest
             )[:, None]
             for kind, window in self._windows.items()
         }
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
-    def _keep_features(self, _module: object, _args: object, output: Any) -> None:
+    def _store_features(self, _module: object, _args: object, output: Any) -> None:
         self._features[:] = [output[0] if isinstance(output, tuple) else output.last_hidden_state]
 
 
 class HFCache(KVCache):
-    """Keys and values of layers of any shapes: each has two tensors, made when it writes for the first time."""
-
-    def begin_cache(self, n: int) -> InPlaceCache:
-        """A pass begins that will write n entries a text; returns what transformers takes for its cache."""
-        self.begin_pass(n)
-        return InPlaceCache(self)
+    """Keys and values of layers of any shapes: two tensors for each layer, which are created at its first write."""
 
     def write(self, name: int, new: Tensor) -> Tensor:
-        """Put new keys, or new values, [texts, kv_heads, n, dim] behind the kept ones; returns all of that name."""
+        """Write the keys, or the values, of a pass.
+
+        Args:
+            name: 2 * layer for keys, 2 * layer + 1 for values.
+            new: [B, kv_heads, n, dim].
+
+        Returns:
+            All keys, or all values, of the layer, [B, kv_heads, length + n, dim].
+        """
         storage = self.storage
         if name not in storage.tensors:
             storage.tensors[name] = new.new_zeros(storage.rows, new.shape[1], storage.capacity, new.shape[3])
@@ -98,20 +108,20 @@ class HFCache(KVCache):
         return rows.narrow(-2, 0, self.pass_end)
 
     def entries(self) -> list[Tensor]:
-        """The kept entries of each layer, [2, texts, kv_heads, length, dim]."""
+        """The entries of each layer, [2, B, kv_heads, length, dim]."""
         rows = [rows.narrow(-2, 0, self.length) for rows in self.rows()]
         return [torch.stack(layer) for layer in zip(rows[::2], rows[1::2], strict=True)]
 
 
 class InPlaceCache(DynamicCache):  # type: ignore[misc]
-    """A cache of transformers' kind that is one of ours, for one pass: what transformers would copy stays where it is."""
+    """Lets transformers write into our cache for one pass, in place of its own, which would copy all entries."""
 
     def __init__(self, cache: HFCache) -> None:
         super().__init__()
-        self._cache, self.written = cache, False
+        self._cache, self.used = cache, False
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
-        self.written = True
+        self.used = True
         return self._cache.write(2 * layer_idx, keys), self._cache.write(2 * layer_idx + 1, values)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
@@ -122,13 +132,13 @@ class InPlaceCache(DynamicCache):  # type: ignore[misc]
 
 
 def _device_of(module: torch.nn.Module) -> torch.device:
-    """Where a module computes: where its weights are, or where a hook of accelerate brings them for each call."""
+    """The device on which a module computes: that of its weights, or the one to which accelerate's hook moves them."""
     hook = getattr(module, "_hf_hook", None)
     return torch.device(hook.execution_device) if hook else next(module.parameters()).device
 
 
 def _windows(config: Any, name: str) -> dict[str, int | None]:
-    """The kinds of attention layers that a model has, with the window of each (None: no limit)."""
+    """The kinds of attention layers of a model, each with its window; None for full attention."""
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
     kinds |= {"local"} & set(getattr(config, "attention_layers", None) or [])  # GPT-Neo's windows count entries, not positions

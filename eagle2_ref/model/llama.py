@@ -1,4 +1,8 @@
-"""LLaMA without anything that decoding does not need: what the target is, if it is a LLaMA, and what a draft head is made of."""
+"""The forward pass of a LLaMA, without anything that decoding does not need. The target and the draft heads use it.
+
+Logits equal those of transformers up to rounding. It is faster because matrices with the same input are one matrix, and because
+keys and values are written in place.
+"""
 
 from __future__ import annotations
 
@@ -17,77 +21,95 @@ from eagle2_ref.model.network import ModelOutput, causal
 
 
 class RotaryTable:
-    """RotaryTable embedding: cosines and sines of every position, for the queries, keys and values of a token in one.
+    """Tables of the rotary embedding: cosines and sines for each position.
 
-    Values are turned by an angle of zero; the sines of the first half of a head have their sign changed. The tables grow; what
-    they have outgrown stays where it is, as a CUDA graph may read it there.
+    One operation rotates the queries, keys and values of a token together: values are rotated by an angle of 0. The tables grow
+    with the positions that are needed; old ones are not freed, since a CUDA graph may read them.
     """
 
     def __init__(self, frequencies: Tensor, heads: int, kv_heads: int, dtype: torch.dtype, scale: float = 1.0) -> None:
-        """frequencies [dim / 2], float32; scale: of cosines and sines."""
-        self._frequencies, self._turned, self._values = frequencies, heads + kv_heads, kv_heads
+        """Args:
+        frequencies: radians per position, [dim / 2], float32.
+        heads, kv_heads: number of query heads, and of key-value heads.
+        dtype: of the tables.
+        scale: factor of cosines and sines.
+        """
+        self._frequencies, self._rotated, self._values = frequencies, heads + kv_heads, kv_heads
         self._dtype, self._scale = dtype, scale
-        self._tables, self._outgrown = self._made(0), list[tuple[Tensor, Tensor]]()
+        self._tables, self._outgrown = self._create(0), list[tuple[Tensor, Tensor]]()
 
     def reserve(self, n: int) -> None:
-        """Make sure of the positions below n."""
+        """Grow the tables to at least n positions."""
         if n > len(self._tables[0]):
             self._outgrown.append(self._tables)
-            self._tables = self._made(max(n, 2 * len(self._tables[0]), 256))
+            self._tables = self._create(max(n, 2 * len(self._tables[0]), 256))
 
     def at(self, positions: Tensor) -> Rotary:
-        """Of positions [rows], for which there is room."""
+        """The rotation of positions [rows], all of which are in the tables."""
         cos, sin = self._tables
         return Rotary(cos.index_select(0, positions), sin.index_select(0, positions))
 
-    def _made(self, n: int) -> tuple[Tensor, Tensor]:
+    def _create(self, n: int) -> tuple[Tensor, Tensor]:
         angles = torch.arange(n, device=self._frequencies.device).float()[:, None] * self._frequencies
         cos, sin = ((x * self._scale).to(self._dtype)[:, None] for x in (angles.cos(), angles.sin()))
-        still = cos.new_ones(n, self._values, 2 * len(self._frequencies))
+        unrotated = cos.new_ones(n, self._values, 2 * len(self._frequencies))
         return (
-            torch.cat([torch.cat([cos, cos], dim=-1).expand(-1, self._turned, -1), still], dim=1),
-            torch.cat([torch.cat([-sin, sin], dim=-1).expand(-1, self._turned, -1), torch.zeros_like(still)], dim=1),
+            torch.cat([torch.cat([cos, cos], dim=-1).expand(-1, self._rotated, -1), unrotated], dim=1),
+            torch.cat([torch.cat([-sin, sin], dim=-1).expand(-1, self._rotated, -1), torch.zeros_like(unrotated)], dim=1),
         )
 
 
 @dataclass(frozen=True)
 class Rotary:
-    """Cosines and sines of the tokens of a pass, [rows, heads + 2 kv_heads, dim]."""
+    """The rotation of the tokens of a pass: cosines and sines, [rows, heads + 2 kv_heads, dim]."""
 
     cos: Tensor
     sin: Tensor
 
     def __call__(self, qkv: Tensor) -> Tensor:
-        """Of each half of a head, the other half is added, times the sine."""
+        """Rotate queries, keys and values [rows, heads + 2 kv_heads, dim]. Sines of the first half of a head are negative."""
         return torch.addcmul(qkv * self.cos, qkv.roll(qkv.shape[-1] // 2, -1), self.sin)
 
 
 @dataclass(frozen=True)
 class ForwardContext:
-    """What the layers of a pass have in common. mask: additive or boolean, [texts or 1, 1, n, length + n]."""
+    """What all layers of a pass share: number of sequences B, rotation, mask [B or 1, 1, n, length + n] and cache."""
 
-    texts: int
+    batch: int
     rotary: Rotary
     mask: Tensor | None
     cache: StackedKVCache | None
 
     @classmethod
-    def of(cls, texts: int, n: int, rotary: Rotary, mask: Tensor | None, cache: StackedKVCache | None) -> ForwardContext:
-        """Without a mask [texts or 1, n, length + n] the n rows of a text see what is length of it, and their own past."""
+    def of(cls, batch: int, n: int, rotary: Rotary, mask: Tensor | None, cache: StackedKVCache | None) -> ForwardContext:
+        """The context of a pass over n tokens of each sequence.
+
+        The mask [B or 1, n, length + n] is boolean or additive. Without it each token sees its sequence, and the new tokens up
+        to itself.
+        """
         length = cache.length if cache else 0
         if mask is None and n > 1 and length:
             mask = additive(causal(n, length + n, rotary.cos.device), rotary.cos.dtype)
         if cache:
             cache.begin_pass(n)
-        return cls(texts, rotary, None if mask is None else mask.view(-1, 1, n, mask.shape[-1]), cache)
+        return cls(batch, rotary, None if mask is None else mask.view(-1, 1, n, mask.shape[-1]), cache)
 
 
 @dataclass
 class Layer:
-    """One decoder layer, as matrices to multiply rows with from the right: those that read the same input are one.
+    """The weights of one decoder layer. Matrices are transposed, and those with the same input are concatenated.
 
-    qkv [width, (heads + 2 kv_heads) dim], out [heads dim, width], gate_up [width, 2 inner], down [inner, width]; norms are
-    weights [width]. The first layer of an EAGLE head has no `input_norm`.
+    Attributes:
+        index: index of the layer in the cache.
+        heads, kv_heads: number of query heads, and of key-value heads.
+        eps: epsilon of the norms.
+        qkv: queries, keys and values, [width, (heads + 2 kv_heads) dim].
+        qkv_bias: their bias, or None.
+        out: output projection of attention, [heads dim, width].
+        gate_up: the two input projections of the MLP, [width, 2 inner].
+        down: its output projection, [inner, width].
+        input_norm: weight of the norm before attention, [width]; None in layer 0 of an EAGLE head.
+        norm: weight of the norm before the MLP, [width].
     """
 
     index: int
@@ -104,7 +126,7 @@ class Layer:
 
     @classmethod
     def of(cls, module: Any, index: int, heads: int, kv_heads: int, eps: float, normed: bool = True) -> Layer:
-        """From a module with the names of transformers' LlamaDecoderLayer. Gradients flow through, if they are on."""
+        """From a module with the names of transformers' LlamaDecoderLayer. Gradients flow to its parameters, if enabled."""
         attention, mlp = module.self_attn, module.mlp
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         return cls(
@@ -122,33 +144,33 @@ class Layer:
         )
 
     def __call__(self, x: Tensor, ctx: ForwardContext) -> Tensor:
-        """x [rows, width] of all texts of the pass, one after the other."""
+        """Apply the layer to x [B n, width], the tokens of all sequences one after another."""
         x = self.attend(x if self.input_norm is None else rms_norm(x, self.input_norm, self.eps), x, ctx)
         return self.mlp(rms_norm(x, self.norm, self.eps), x)
 
     def attend(self, x: Tensor, residual: Tensor, ctx: ForwardContext) -> Tensor:
-        """`residual`, and what attention reads from x."""
-        rows, texts, heads, kv_heads = len(x), ctx.texts, self.heads, self.kv_heads
+        """residual + attention(x)."""
+        rows, batch, heads, kv_heads = len(x), ctx.batch, self.heads, self.kv_heads
         projected = x @ self.qkv if self.qkv_bias is None else torch.addmm(self.qkv_bias, x, self.qkv)
         q, new = ctx.rotary(projected.view(rows, heads + 2 * kv_heads, -1)).split_with_sizes((heads, 2 * kv_heads), dim=1)
-        q = q.view(texts, rows // texts, heads, -1).transpose(1, 2)
-        new = new.view(texts, rows // texts, 2, kv_heads, -1).permute(2, 0, 3, 1, 4)
+        q = q.view(batch, rows // batch, heads, -1).transpose(1, 2)
+        new = new.view(batch, rows // batch, 2, kv_heads, -1).permute(2, 0, 3, 1, 4)
         keys, values = new.unbind() if ctx.cache is None else ctx.cache.write(self.index, new)
-        alone = ctx.mask is None and q.shape[-2] == keys.shape[-2] > 1
-        seen = F.scaled_dot_product_attention(q, keys, values, ctx.mask, is_causal=alone, enable_gqa=heads != kv_heads)
+        is_causal = ctx.mask is None and q.shape[-2] == keys.shape[-2] > 1
+        seen = F.scaled_dot_product_attention(q, keys, values, ctx.mask, is_causal=is_causal, enable_gqa=heads != kv_heads)
         return torch.addmm(residual, seen.transpose(1, 2).reshape(rows, -1), self.out)
 
     def mlp(self, x: Tensor, residual: Tensor) -> Tensor:
-        """`residual`, and what the MLP makes of x."""
+        """residual + MLP(x)."""
         gate, up = (x @ self.gate_up).chunk(2, dim=-1)
         return torch.addmm(residual, F.silu(gate) * up, self.down)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """LLaMA's norm. The mean square is taken in float32 whatever the dtype, as transformers does.
+    """RMS norm of x [rows, width]. The mean square is computed in float32 for every dtype, as in transformers.
 
-    On CUDA by the kernel that torch has for it: there a pass is launches, and this one stands for eight. Where x is float32 as a
-    product of matrices, which on a CPU is a third quicker than a mean. Else in transformers' order.
+    On CUDA, kernel launches dominate latency; torch's kernel replaces eight. In float32 on a CPU the mean is a product of
+    matrices, which is a third faster. Otherwise operations are in the order of transformers.
     """
     if x.is_cuda and x.dtype != torch.float64:
         return F.rms_norm(x, weight.shape, weight, eps)
@@ -171,7 +193,7 @@ def _epsilon(eps: float, device: torch.device) -> Tensor:
 
 
 class Llama:
-    """A LLaMA, with the weights of transformers' model, which is taken apart."""
+    """A LLaMA with the weights of a transformers model. The model is emptied, so that no weight is in memory twice."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config, body = model.config, model.model
@@ -185,13 +207,13 @@ class Llama:
         with torch.no_grad():
             for index in range(len(body.layers)):
                 self.layers.append(Layer.of(body.layers[index], index, self.heads, self.kv_heads, self.eps))
-                body.layers[index] = torch.nn.Identity()  # so that its weights are not there twice
+                body.layers[index] = torch.nn.Identity()
             self.norm, self.unembedding = body.norm.weight, model.lm_head.weight.t().contiguous()
         self.dim = self.layers[0].out.shape[0] // self.heads
 
     @staticmethod
     def fits(model: PreTrainedModel) -> bool:
-        """Whether all of a model is known ctx."""
+        """Whether this forward pass implements everything that a model has."""
         config = model.config
         return isinstance(model, LlamaForCausalLM) and (
             not config.attention_bias
@@ -210,20 +232,20 @@ class Llama:
     def __call__(
         self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: StackedKVCache, last_only: bool = False
     ) -> ModelOutput:
-        texts, n = tokens.shape
+        batch, n = tokens.shape
         self.rotary.reserve(cache.capacity + n)
         rotary = self.rotary.at(positions.flatten())
         if mask is not None and mask.dtype == torch.bool:
             mask = additive(mask, self.dtype)
-        ctx = ForwardContext.of(texts, n, rotary, mask, cache)
+        ctx = ForwardContext.of(batch, n, rotary, mask, cache)
         x = F.embedding(tokens.flatten(), self.embedding)
         for layer in self.layers:
             x = layer(x, ctx)
         features = rms_norm(x, self.norm, self.eps)
-        features = features.view(texts, n, -1)
+        features = features.view(batch, n, -1)
         return ModelOutput(self.lm_head(features[:, -1:] if last_only else features), features)
 
 
-def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where a row may look, -inf elsewhere: what attention would make of the boolean mask in every layer."""
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as an additive one: 0 where true, -inf where false. Attention would convert it in every layer."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))

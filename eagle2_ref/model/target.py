@@ -142,7 +142,11 @@ def pad(rows: Sequence[Tensor]) -> Tensor:
 
 
 def load_model(directory: Path | str, dtype: str, device: str = "cpu") -> PreTrainedModel:
-    """A checkpoint by transformers alone, but strictly: it gives random weights to tensors that a checkpoint lacks."""
+    """Load a checkpoint with transformers, but strictly: it would give random weights to tensors that are missing.
+
+    Raises:
+        BadInput: the device is unknown, or the checkpoint is missing, damaged or too large.
+    """
     where = None if device == AUTO else torch_device(device)
     if where is None and not is_accelerate_available():
         raise BadInput("device 'auto' needs accelerate, which is not installed", "pip install 'eagle2-ref[big]'")
@@ -157,7 +161,7 @@ def load_model(directory: Path | str, dtype: str, device: str = "cpu") -> PreTra
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except Exception as error:  # transformers, safetensors and json each have their own; all mean the same to the user
+    except Exception as error:  # transformers, safetensors and json raise errors of their own; to the user they are the same
         raise BadInput(f"the target at {directory} cannot be loaded: {error}", hint) from error
     problems = [
         f"tensor {name} is {list(found)}, expected {list(expected)}" for name, found, expected in sorted(info["mismatched_keys"])
@@ -176,20 +180,20 @@ def load_model(directory: Path | str, dtype: str, device: str = "cpu") -> PreTra
 
 
 def spread(model: PreTrainedModel) -> bool:
-    """Whether layers are on several devices; hooks of accelerate then bring to each what it reads."""
+    """Whether layers are on several devices. Hooks of accelerate then move their inputs."""
     return hasattr(model, "_hf_hook")
 
 
 def torch_device(name: str) -> torch.device:
-    """The one device of a name such as `cpu`, `cuda` or `cuda:1`, if it is there."""
+    """The device of a name such as `cpu`, `cuda` or `cuda:1`. Raises BadInput if it does not exist."""
     try:
         device = torch.device(name)
     except RuntimeError:
         raise BadInput(f"device {name!r} is not known", "give cpu, cuda, or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(
-            "CUDA was asked for, but this torch sees no CUDA device", "use --device cpu, or a torch built for your GPU"
+            "CUDA was requested, but this torch sees no CUDA device", "use --device cpu, or a torch built for your GPU"
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadInput(f"{name} was asked for, but there are {torch.cuda.device_count()} CUDA devices", "give one of cuda:0 …")
+        raise BadInput(f"{name} was requested, but there are {torch.cuda.device_count()} CUDA devices", "give one of cuda:0 …")
     return device

@@ -13,12 +13,8 @@ import typer
 from eagle2_ref.errors import BadInput
 from harness.verdict import BROKEN, USAGE
 
-PairName = Annotated[str, typer.Option("--pair", help="A pair that is shipped: coin4, coin6, dice8 or stdlib.")]
 TargetDir = Annotated[str, typer.Option("--target", help="Directory of a target checkpoint, with --draft, instead of --pair.")]
 DraftDir = Annotated[str, typer.Option("--draft", help="Directory of its draft checkpoint, such as an EAGLE-2 head.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")]
-Dtype = Annotated[str, typer.Option(help="float64, float32, bfloat16 or float16.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is sampled.")]
 Jobs = Annotated[str, typer.Option("--jobs", "-n", help="Number of processes; auto is one per core.")]
 Processes = Annotated[int, typer.Option("--jobs", "-n", help="Number of processes; 0 is one per core.")]
 

@@ -1,4 +1,4 @@
-"""The reference decoder as an implementation: what an outsider would write, and doors for the checks that look inside."""
+"""The reference decoder as an implementation: the two methods of the protocol, and access for checks that look inside."""
 
 from __future__ import annotations
 
@@ -23,26 +23,32 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import Tree
 from harness.implementations.engine import is_unread
 
-transformers.utils.logging.disable_progress_bar()  # bars of loading would stand among the results
+transformers.utils.logging.disable_progress_bar()  # they would be printed among the results
 
 Accept = Callable[[list[int], list[int], Tensor, Coins], tuple[list[int], int]]
-"""A bare rule: (tokens [m + 1], parents [m + 1], p [m + 1, V], coins) -> (accepted nodes, top down; one more token)."""
+"""A rule without our types: (tokens [m + 1], parents [m + 1], p [m + 1, V], coins) -> (accepted nodes, one more token)."""
 
 LAW = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"}
-TOLD = {"blocks", "logprobs", "counters"}
-COMMON = frozenset({*LAW, *TOLD, "context", "coins", "budget", "batch", "decoder"})
+REPORTED = {"blocks", "logprobs", "counters"}
+COMMON = frozenset({*LAW, *REPORTED, "context", "coins", "budget", "batch", "decoder"})
 RULE_CAPABILITIES = COMMON | {"accept", "deterministic", "dynamic", "head"}
 
 
 class Reference:
-    """eagle2_ref behind the protocol of DESIGN's outsider, whatever the method: two methods and a list of what it can do.
+    """eagle2_ref as an implementation, with any drafting method.
 
-    coins: `decode` takes the coins. accept: `accept` is the rule alone. rules: the option `rule` chooses among the lossless ones.
-    budget: those of the options k, depth and m that there are bound the trees. batch: the option batch is, the number of texts
-    that share a target pass, and a text with its seed, or with its coins in `decode_all`, is what it is alone. deterministic: its
-    trees depend on the text alone, never on coins; or sampled: they are drawn, and its rule is that of drawn ones. dynamic: its
-    trees are EAGLE-2's, the m nodes of highest value. head: it drafts with an EAGLE head. tau: it emits as many tokens a pass as
-    are committed for its method. decoder: `decoder` is an eagle2_ref Decoder whose insides may be looked at.
+    Capabilities:
+        coins: `decode` takes the coins.
+        accept: `accept` is the rule alone.
+        rules: the option `rule` chooses among the lossless rules.
+        budget: the options k, depth and m, as far as the method has them, bound its trees.
+        batch: the option `batch` is the number of sequences in a target pass; a text does not depend on it.
+        deterministic: trees depend on the text only, not on random numbers.
+        sampled: trees have sampled tokens, and the rule is the one for such trees.
+        dynamic: trees are those of EAGLE-2, the m nodes of highest value.
+        head: the drafter is an EAGLE head.
+        tau: acceptance lengths are those committed for the method.
+        decoder: `decoder` is an eagle2_ref Decoder whose parts may be inspected.
     """
 
     family: MethodSpec
@@ -73,14 +79,13 @@ class Reference:
 
     @classmethod
     def describe(cls, rule: str = "", **others: Any) -> dict[str, Any]:
-        """What it says of itself before it is opened. A drafter that is kept warm drafts by the texts before, too."""
+        """Capabilities and version, before it is opened. A warm drafter is excluded from checks of repeated texts."""
         lossy = LOSSY.get(rule, "")
         unable = {"rules", "accept"} if lossy else set()
         unable |= {"sampled"} if rule in RULES else set()
         unable |= {"deterministic", "batch", "tau"} if others.get("warm") else set()
-        able = cls.capabilities - unable
-        told = {"checkpoint": cls.family.checkpoint, "lossy": lossy, "method": cls.family.name}
-        return {"capabilities": able, "version": cls.version, **told}
+        description = {"checkpoint": cls.family.checkpoint, "lossy": lossy, "method": cls.family.name}
+        return {"capabilities": cls.capabilities - unable, "version": cls.version, **description}
 
     def generate(
         self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
@@ -91,18 +96,18 @@ class Reference:
         self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], coins: Sequence[Coins]
     ) -> list[dict[str, Any]]:
         if self.batch == 1:
-            return [self.decode(*asked) for asked in zip(prompts, params, coins, strict=True)]
-        made = self.decoder.generate_batch(prompts, [SamplingParams.of(param) for param in params], coins, self.batch)
-        return [self._count(told(generation)) for generation in made]
+            return [self.decode(*request) for request in zip(prompts, params, coins, strict=True)]
+        generations = self.decoder.generate_batch(prompts, [SamplingParams.of(param) for param in params], coins, self.batch)
+        return [self._count(to_answer(generation)) for generation in generations]
 
     def decode(self, prompt: list[int], params: dict[str, Any], coins: Coins) -> dict[str, Any]:
-        return self._count(told(self.decoder.generate(prompt, SamplingParams.of(params), coins)))
+        return self._count(to_answer(self.decoder.generate(prompt, SamplingParams.of(params), coins)))
 
     def counters(self) -> dict[str, int]:
         return dict(self.counted)
 
     def _count(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """All passes but the prompt's, with or without drafts."""
+        """Add the passes of an answer to the counters: all but that over the prompt, with or without drafts."""
         for block in answer["blocks"][1:]:
             self.counted.update(passes=1, drafted=len(block["tokens"]) - 1, accepted=block["accepted"])
         return answer
@@ -135,14 +140,14 @@ class Engine(Reference):
 
 
 def engine(drafter: str) -> type[Reference]:
-    """The implementation that drafts by a method, of its name; its options are the method's own, and those that all have."""
+    """The implementation class of a drafting method. Its options are those of the method, and those that all methods have."""
     family = method(drafter)
     if family is Engine.family:
         return Engine
     common = dict(inspect.signature(Reference).parameters)
     own = {name: option.replace(kind=option.KEYWORD_ONLY) for name, option in inspect.signature(family.make).parameters.items()}
     del common["accept"], common["own"]
-    told = {
+    attributes = {
         "family": family,
         "capabilities": COMMON
         | {"tau"}
@@ -151,16 +156,16 @@ def engine(drafter: str) -> type[Reference]:
         "__signature__": inspect.Signature([*common.values(), *own.values()]),
         "__doc__": f"{family.title}.",
     }
-    return type(f"Drafting_{drafter}", (Reference,), told)
+    return type(f"Drafting_{drafter}", (Reference,), attributes)
 
 
 class FixedShapes(Engine):
-    """The loop of eagle2_ref/static.py, one text at a time: on CUDA a graph a step, elsewhere the same operations one by one.
+    """The decoder with fixed shapes (eagle2_ref/fixed_shape.py), one sequence in a pass, with CUDA graphs on a GPU.
 
-    Its rule is `walk`. It knows no penalties, which look back; and what looks inside a Decoder looks for what is not there.
+    Its rule is `walk`, and it has no repetition penalty. Its parts are not those of `Decoder`, so it does not declare `decoder`.
     """
 
-    capabilities = frozenset({*LAW, *TOLD, "context", "budget", "deterministic"}) - {"repetition_penalty"}
+    capabilities = frozenset({*LAW, *REPORTED, "context", "budget", "deterministic"}) - {"repetition_penalty"}
 
     def __init__(
         self,
@@ -180,14 +185,14 @@ class FixedShapes(Engine):
 
 
 def checked_batch(size: int) -> int:
-    """Raise BadInput for a number of sequences in a pass that cannot be."""
+    """The number of sequences in a pass. Raises BadInput unless it is a whole number of 1 or more."""
     if size < 1 or size != int(size):
         raise BadInput(f"batch is {size}", "batch must be a whole number of 1 or more")
     return int(size)
 
 
 def between(network: Any, forward: Callable[..., Any]) -> Any:
-    """A network whose passes somebody else makes, or listens to; all else is its own."""
+    """A network whose passes are intercepted by `forward`, with all other attributes of the original."""
     return _Between(network, forward)
 
 
@@ -198,12 +203,12 @@ class _Between:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
-    def __call__(self, *given: Any) -> Any:
-        return self._forward(*given)
+    def __call__(self, *arguments: Any) -> Any:
+        return self._forward(*arguments)
 
 
-def told(generation: Generation) -> dict[str, Any]:
-    """A generation in the words of the protocol: plain numbers and lists. Log-probabilities only where every token has one."""
+def to_answer(generation: Generation) -> dict[str, Any]:
+    """A generation in the format of the protocol: numbers and lists. Log-probabilities only if every token has one."""
     drafts = [(block.accepted, block.tree.proposals) for block in generation.blocks[1:]]
     blocks = [{"accepted": n, "tokens": tree.tokens.tolist(), "parents": tree.parents.tolist()} for n, tree in drafts]
     answer = {"tokens": generation.tokens, "blocks": [{"accepted": 0, "tokens": [], "parents": []}, *blocks]}

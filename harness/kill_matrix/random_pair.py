@@ -47,7 +47,8 @@ def random_head(vocab_size: int = 64, width: int = 16, seed: int = 1, **changes:
 def random_head_for(model: PreTrainedModel, seed: int = 1, **changes: Any) -> EagleHead:
     """A random head with the embedding of a target."""
     embedding = model.get_input_embeddings().weight
-    head = random_head(embedding.shape[0], embedding.shape[1], seed, **changes).to(embedding.dtype)
+    vocab_size, width = embedding.shape
+    head = random_head(vocab_size, width, seed, **changes).to(embedding.dtype)
     with torch.no_grad():
         head.embed_tokens.weight.copy_(embedding)
     return head

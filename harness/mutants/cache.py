@@ -120,8 +120,8 @@ class PrefixNeverWritten(Fault):
     """If a prompt begins like an earlier one, the target's cache is restored, but the head's entries are never written."""
 
     class FaultyDrafter(Eagle2):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
             self.prompts: list[list[int]] = []
 
         def observe(self, sequence: Sequence, tokens: abc.Sequence[int], features: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import abc
 from typing import Any
 
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.implementations.reference import RULE_CAPABILITIES, Engine
 from harness.mutants import control
 from harness.mutants.drafts import LmHead, SaturatedDrafter
-from harness.mutants.planting import Fault, PathAndToken, faulty_reject
+from harness.mutants.planting import Fault, Params, PathAndToken, Prompts, Results, Seeds, faulty_reject
 
 POINT_MASSES = "SafeAILab/EAGLE issue 183"
 OTHER_DRAFTER = RULE_CAPABILITIES - {"decoder", "batch"}
@@ -88,9 +87,7 @@ class Coupled(Fault):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "rule": "walk"})
 
-    def generate(
-        self, prompts: abc.Sequence[list[int]], params: abc.Sequence[dict[str, Any]], seeds: abc.Sequence[int]
-    ) -> list[dict[str, Any]]:
+    def generate(self, prompts: Prompts, params: Params, seeds: Seeds) -> Results:
         return [self.decode(prompt, row, KeyedCoins(seed)) for prompt, row, seed in zip(prompts, params, seeds, strict=True)]
 
 
@@ -123,9 +120,7 @@ class SeedlessGreedy(Engine):
     Right: greedy decoding uses no random numbers.
     """
 
-    def generate(
-        self, prompts: abc.Sequence[list[int]], params: abc.Sequence[dict[str, Any]], seeds: abc.Sequence[int]
-    ) -> list[dict[str, Any]]:
+    def generate(self, prompts: Prompts, params: Params, seeds: Seeds) -> Results:
         used = [seed if row["temperature"] else 0 for row, seed in zip(params, seeds, strict=True)]
         return super().generate(prompts, params, used)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import abc
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -137,8 +138,8 @@ class NoResidualStream(Fault):
     """The head's layer returns the output of its MLP without the residual connection."""
 
     class FaultyDrafter(Eagle2):
-        def __init__(self, head: EagleHead | FusedHead, lm_head: LmHead, budget: Budget) -> None:
-            super().__init__(head, lm_head, budget)
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
             first, *others = self.head.layers
             self.head = replace(self.head, layers=[LayerWithoutResidual(**vars(first)), *others])
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.base import Drafter
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
-from eagle2_ref.drafters.eagle_head import EagleHead, FusedHead
+from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import Rule
 from eagle2_ref.sampling import SamplingParams
@@ -20,8 +19,7 @@ from eagle2_ref.sequence import Block, Sequence
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.mutants import control, mutant
 from harness.mutants.cases import BIASED, FULL_CONTEXT, TOLD_COOLER, TOLD_PLAINLY
-from harness.mutants.drafts import LmHead
-from harness.mutants.planting import Fault
+from harness.mutants.planting import Fault, Params, Prompts, Results, Seeds
 from harness.mutants.stops import BlockKeptWhole
 
 # --- block counts ---------------------------------------------------------------------------------------------------
@@ -196,9 +194,7 @@ class DraftedSinceLastCall(Fault):
 
     before = 0
 
-    def generate(
-        self, prompts: abc.Sequence[list[int]], params: abc.Sequence[dict[str, Any]], seeds: abc.Sequence[int]
-    ) -> list[dict[str, Any]]:
+    def generate(self, prompts: Prompts, params: Params, seeds: Seeds) -> Results:
         self.before = self.counted["drafted"]
         return super().generate(prompts, params, seeds)
 
@@ -239,6 +235,6 @@ class BiasLost(Fault):
     """The bias of the head's first layer is not loaded, without a warning."""
 
     class FaultyDrafter(Eagle2):
-        def __init__(self, head: EagleHead | FusedHead, lm_head: LmHead, budget: Budget) -> None:
-            super().__init__(head, lm_head, budget)
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
             self.head = replace(self.head, fc_bias=None)

@@ -1,16 +1,17 @@
 """How a fault is planted: the reference implementation with a faulty class in place of one of its own.
 
-A mutant is a subclass of `Fault` that nests the faulty class, and the faulty class overrides the public method with the fault:
+A mutant is a subclass of `Fault` with a nested class, which overrides the public method that the fault is in:
 
-    class CacheNotTrimmed(Fault):
+    class CacheReversed(Fault):
         class FaultyTarget(Target):
             def commit(self, cache: KVCache, path: abc.Sequence[int]) -> None:
-                ...
+                super().commit(cache, path[::-1])
 """
 
 from __future__ import annotations
 
 import inspect
+from collections import abc
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
@@ -30,9 +31,24 @@ D = TypeVar("D", bound=Drafter)
 PathAndToken = tuple[list[int], int]
 """Result of a plain rule: the accepted path, and the token after it."""
 
+# Arguments and result of `generate`
+Prompts = abc.Sequence[list[int]]
+Params = abc.Sequence[dict[str, Any]]
+Seeds = abc.Sequence[int]
+Results = list[dict[str, Any]]
+
+
+def without_batch(implementation: type[Reference]) -> inspect.Signature:
+    """The options of an implementation, except the batch size."""
+    options = inspect.signature(implementation).parameters.values()
+    return inspect.Signature([option for option in options if option.name != "batch"])
+
 
 class Fault(Engine):
-    """The reference implementation of EAGLE-2 with a fault. It decodes one sequence at a time, see batch.py for batches."""
+    """The reference implementation of EAGLE-2 with a fault. It decodes one sequence at a time; for batches see batch.py.
+
+    A mutant replaces one of the four classes.
+    """
 
     FaultyDecoder: type[Decoder] = Decoder
     FaultyTarget: type[Target] = Target
@@ -40,9 +56,7 @@ class Fault(Engine):
     FaultySequence: type[Sequence] = Sequence
 
     capabilities = Engine.capabilities - {"batch"}
-    __signature__ = inspect.Signature(
-        [option for option in inspect.signature(Engine).parameters.values() if option.name != "batch"]
-    )
+    __signature__ = without_batch(Engine)
 
     def make_decoder(self, target: Target, drafter: Drafter | None, rule: Rule) -> Decoder:
         if isinstance(drafter, Eagle2):
@@ -69,8 +83,7 @@ class MethodFault(Reference):
         if method:
             reference = engine(method)
             cls.family, cls.capabilities = reference.family, reference.capabilities - {"batch"}
-            options = inspect.signature(reference).parameters.values()
-            cls.__signature__ = inspect.Signature([option for option in options if option.name != "batch"])
+            cls.__signature__ = without_batch(reference)
 
     def make_decoder(self, target: Target, drafter: Drafter | None, rule: Rule) -> Decoder:
         if drafter is None:

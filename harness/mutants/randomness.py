@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from eagle2_ref.tree import DraftTree
 from harness.implementations.reference import Engine
 from harness.mutants import mutant
 from harness.mutants.cases import ONE_DRAFT, ONE_LAYER, SAMPLED_ONE_LAYER, TWO_LAYERS
-from harness.mutants.planting import Fault, PathAndToken, faulty_reject, invert
+from harness.mutants.planting import Fault, Params, PathAndToken, Prompts, Results, Seeds, faulty_reject, invert
 
 ASCEND = "vllm-project/vllm-ascend"
 
@@ -39,9 +38,7 @@ def reused_coin(tokens: list[int], parents: list[int], p: Tensor, coins: Coins) 
 class SeedIgnored(Engine):
     """All requests are sampled with the same seed."""
 
-    def generate(
-        self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
-    ) -> list[dict[str, Any]]:
+    def generate(self, prompts: Prompts, params: Params, seeds: Seeds) -> Results:
         return super().generate(prompts, params, [0] * len(seeds))
 
 
@@ -49,9 +46,7 @@ class SeedIgnored(Engine):
 class SeedsCollide(Engine):
     """Seeds are rounded to float32, so that large seeds close to each other give the same text."""
 
-    def generate(
-        self, prompts: Sequence[list[int]], params: Sequence[dict[str, Any]], seeds: Sequence[int]
-    ) -> list[dict[str, Any]]:
+    def generate(self, prompts: Prompts, params: Params, seeds: Seeds) -> Results:
         return super().generate(prompts, params, [int(torch.tensor(seed, dtype=torch.float32)) for seed in seeds])
 
 

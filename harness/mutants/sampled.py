@@ -32,9 +32,9 @@ from harness.mutants.planting import invert
 class SampledChain(Engine):
     """Draft tokens are sampled from q, accepted with probability min(1, p/q), and a rejected one is replaced from (p - q)+.
 
-    Right: x is drafted and accepted with probability min(q, p), and (p - q)+ supplies the rest of p, whatever q is, if q is
-    the distribution that the draft tokens were sampled from. This is true on average over the drafts, not for a given draft: the
-    token after a node depends on what was drafted there, so that a bet on the draft tokens would win against a correct decoder.
+    Right: x is drafted and accepted with probability min(q, p), and (p - q)+ supplies the rest of p. This holds for any q, but q
+    must be the distribution that the draft tokens were sampled from. It holds on average over the drafts, not for a given draft:
+    the token after a node depends on what was drafted there, so that a bet on the draft tokens wins against a correct decoder.
     """
 
     capabilities = frozenset({*LAW, "blocks", "context", "coins", "budget"})

@@ -63,10 +63,8 @@ def replay(record: Record, name: str, console: Console, rerun: Callable[[Setting
 
 def _settings(record: Record, result: Result, given: Pair | None) -> Settings:
     """Settings that repeat this check alone."""
-    header = record.header
-    repeated: dict[str, str] = {
-        name: header.settings[name] for name in ("tier", "device", "dtype", "seed") if name in header.settings
-    }
+    header, names = record.header, ("tier", "device", "dtype", "seed")
+    repeated: dict[str, str] = {name: header.settings[name] for name in names if name in header.settings}
     repeated |= {"pair": header.pair, "only": f"{result.property}[{result.case}]" if result.case else result.property}
     if given and given.name == header.pair:
         repeated |= {"target": str(given.target), "draft": str(given.draft)}

@@ -31,7 +31,7 @@ CHAPTERS = {
 
 UNLISTED = "This property is not in the catalogue of the run; its results are shown nevertheless."
 FOLDED_FROM = 5
-"""So many cases of one quiet verdict are folded behind their count."""
+"""Number of cases from which those of one harmless verdict are folded into a line that counts them."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class JudgedProperty:
 
     @property
     def folded(self) -> list[tuple[Verdict, list[Case]]]:
-        """Long lists of one quiet verdict. Faults, known faults and missing answers are never folded."""
-        quiet = [v for v, n in self.counts if n >= FOLDED_FROM and v not in ("fault", "known", "inconclusive")]
-        return [(verdict, [case for case in self.cases if case.result.verdict == verdict]) for verdict in quiet]
+        """Long lists of one harmless verdict. Faults, known faults and missing answers are never folded."""
+        harmless = [v for v, n in self.counts if n >= FOLDED_FROM and v not in ("fault", "known", "inconclusive")]
+        return [(verdict, [case for case in self.cases if case.result.verdict == verdict]) for verdict in harmless]
 
     @property
     def unfolded(self) -> list[Case]:

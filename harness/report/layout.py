@@ -90,7 +90,7 @@ class Legend:
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks behind a line that opens them. HTML only."""
+    """Blocks folded below a summary line. HTML only."""
 
     block: ClassVar[str] = "details"
     summary: str

@@ -200,6 +200,7 @@ def totals(matrix: Matrix, seconds_taken: float | None) -> tuple[tuple[str, str]
     share = f"{right} of {len(matrix.diagnosed)} faults whose distribution differs" if matrix.diagnosed else ""
     pairs = (
         ("trials", number(sum(len(row.trials) for row in matrix.rows))),
+        ("time of all trials", seconds(sum(trial.seconds for row in matrix.rows for trial in row.trials))),
         ("time of the run", seconds(seconds_taken) if seconds_taken is not None else ""),
         ("median time to detect a fault", seconds(median(times)) if times else ""),
         ("longest", seconds(max(times)) if times else ""),

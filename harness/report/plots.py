@@ -23,9 +23,6 @@ from itertools import cycle, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from xml.etree import ElementTree
 
-from harness.report.svg_paths import Label as Label  # for the pages that are not drawn by this module yet
-from harness.report.svg_paths import Plot as Plot
-from harness.report.svg_paths import count as count
 from harness.report.text import number, printable, token_label
 from harness.verdict import SIGNS
 
@@ -376,7 +373,7 @@ def law(name: str, title: str, outcomes: Sequence[str], expected: Sequence[float
 
     Args:
         outcomes: labels, most probable first. Outcomes whose probability is not finite are left out.
-        n: number of samples behind `observed`; 0 if it is exact.
+        n: number of samples of `observed`; 0 if it is exact.
     """
     rows = drawn_outcomes(outcomes, expected, observed)
     errors = [WHISKER * math.sqrt(max(e * (1 - e), 0) / n) if n else 0.0 for _, e, _ in rows]

@@ -43,10 +43,10 @@ from harness.report.text import date_and_time, join_names, number, plural, print
 from harness.report.trees import tree
 from harness.verdict import SIGNS
 
-PICTURES = 4  # drawn of one property
+PICTURES = 4  # drawn for one property
 FAULTS = 6  # listed at the top of the page
 SENSITIVITIES = 3  # of one property, before the others are counted
-P_VALUES = 5  # from so many on, their distribution is drawn
+P_VALUES = 5  # fewest whose distribution is drawn
 
 
 def render(record: Record, out: Path) -> list[Path]:

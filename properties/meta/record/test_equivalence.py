@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -37,8 +36,8 @@ def streamed(case: str, log10: float, dkw: float, pit: float) -> Result:
 
 WHOLE = [enumerated("LAW-1", 40, 2e-16), enumerated("LAW-6", 2000, 1.5e-7)]
 RULE = [enumerated("LAW-2", 300, 3e-17, "instances")]
-DISTANCES: dict[str, Any] = {"effect": quantity(3.1e-4, "total variation"), "measured": {MEAN_DISTANCE: 2e-6}}
-LOGITS = [result("TREE-5", "", work=quantity(1500, "tokens"), **DISTANCES)]
+LARGEST = quantity(3.1e-4, "total variation")
+LOGITS = [result("TREE-5", "", work=quantity(1500, "tokens"), effect=LARGEST, measured={MEAN_DISTANCE: 2e-6})]
 FITS = [fitted("a", 0.078), fitted("b", 0.077), fitted("c", 0.077)]
 STREAM, OTHER = streamed("a", -0.41, 0.0172, 0.021), streamed("b", 0.7, 0.01, 0.03)
 ARMS = [result("LAW-8", "", work=quantity(1920, "tokens"), sensitivity="gross faults only")]

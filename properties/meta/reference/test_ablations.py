@@ -1,4 +1,4 @@
-"""EAGLE-2 without value and without reranking: which nodes are drafted, by hand, and that what is drafted is a tree."""
+"""EAGLE-2 without value and without reranking: trees equal a computation without a cache, and are connected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eagle2_ref.tree import DraftTree
 from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
-from properties.meta.reference.test_drafter import _after, watched
+from properties.meta.reference.test_drafter import drafts, reference_log_q
 
 BUDGETS = [(1, 1, 1), (2, 3, 9), (3, 4, 12), (3, 4, 5), (4, 2, 20)]
 Path = tuple[int, ...]
@@ -34,15 +34,15 @@ def drafted(tree: DraftTree) -> dict[Path, float]:
     return {tuple(tree.token(i) for i in tree.path(node)): float(tree.values[node]) for node in range(1, len(tree))}
 
 
-def grown(one: Eagle2, n: int, by_value: bool) -> list[dict[Path, tuple[float, float]]]:
-    """The candidates of each layer: own confidence and product of confidences of each path, both as logarithms. Expanded are
-    the k of a layer that lead by the one or the other; the head is run along every path by itself."""
+def candidate_layers(one: Eagle2, n: int, by_value: bool) -> list[dict[Path, tuple[float, float]]]:
+    """The candidates of each layer: confidence and value of each path, as logarithms. The k best by one or the other are
+    expanded; the head runs on every path separately."""
     layers: list[dict[Path, tuple[float, float]]] = []
     beam: dict[Path, tuple[float, float]] = {(): (0.0, 0.0)}
     for _ in range(one.budget.depth):
         layer = dict[Path, tuple[float, float]]()
         for path, (_, value) in beam.items():
-            confidences, tokens = _after(one, n, path).topk(one.budget.k)
+            confidences, tokens = reference_log_q(one, n, path).topk(one.budget.k)
             layer |= {(*path, x): (c, value + c) for c, x in zip(confidences.tolist(), tokens.tolist(), strict=True)}
         beam = dict(sorted(layer.items(), key=lambda entry: -entry[1][by_value])[: one.budget.k])
         layers.append(layer)
@@ -50,8 +50,8 @@ def grown(one: Eagle2, n: int, by_value: bool) -> list[dict[Path, tuple[float, f
 
 
 def most_confident_first(layers: list[dict[Path, tuple[float, float]]], m: int) -> dict[Path, float]:
-    """The most confident candidate whose parent is taken, m times; with the products of confidences."""
-    pool = {path: told for layer in layers for path, told in layer.items()}
+    """Keep the most confident candidate whose parent is kept, m times. Returns the values."""
+    pool = {path: entry for layer in layers for path, entry in layer.items()}
     below: dict[Path, list[Path]] = {}
     for path in pool:
         below.setdefault(path[:-1], []).append(path)
@@ -66,14 +66,13 @@ def most_confident_first(layers: list[dict[Path, tuple[float, float]]], m: int) 
 
 
 @pytest.mark.parametrize(("k", "depth", "m"), BUDGETS)
-def test_without_value_the_most_confident_node_is_taken_whose_parent_is(k: int, depth: int, m: int) -> None:
-    """After a prompt, and after accepted blocks. Below a node of least confidence several may be equally weak: then as many of
-    them are drafted, and of the others the same."""
+def test_without_value_nodes_are_kept_by_confidence(k: int, depth: int, m: int) -> None:
+    """After a prompt, and after accepted blocks. Nodes that tie for the last place may be exchanged."""
     one = drafter(ByConfidence, k, depth, m)
-    for tree, n in watched(one, [9, 1, 4]):
-        layers = grown(one, n, by_value=False)
+    for tree, n in drafts(one, [9, 1, 4]):
+        layers = candidate_layers(one, n, by_value=False)
         ours, due = drafted(tree), most_confident_first(layers, m)
-        pool = {path: told for layer in layers for path, told in layer.items()}
+        pool = {path: entry for layer in layers for path, entry in layer.items()}
         weakest = {path: min(pool[path[: i + 1]][0] for i in range(len(path))) for path in pool}
         least = min(weakest[path] for path in ours)
         sure = {path for path in ours if weakest[path] > least + 1e-9}
@@ -84,11 +83,11 @@ def test_without_value_the_most_confident_node_is_taken_whose_parent_is(k: int, 
 
 
 @pytest.mark.parametrize(("k", "depth", "m"), BUDGETS)
-def test_without_reranking_what_was_expanded_is_the_draft(k: int, depth: int, m: int) -> None:
-    """Of each layer the k of highest value, the last layer too; m at most, from the top."""
+def test_without_reranking_the_draft_is_the_expanded_nodes(k: int, depth: int, m: int) -> None:
+    """The k nodes of highest value in each layer, the last one included; at most m, from the top."""
     one = drafter(Expanded, k, depth, m)
-    for tree, n in watched(one, [9, 1, 4]):
-        layers = [sorted(layer.items(), key=lambda entry: -entry[1][1])[:k] for layer in grown(one, n, by_value=True)]
+    for tree, n in drafts(one, [9, 1, 4]):
+        layers = [sorted(layer.items(), key=lambda entry: -entry[1][1])[:k] for layer in candidate_layers(one, n, by_value=True)]
         due = {path: value for layer in layers for path, (_, value) in layer}
         ours = drafted(tree)
         assert len(ours) == min(m, k * depth)
@@ -98,16 +97,15 @@ def test_without_reranking_what_was_expanded_is_the_draft(k: int, depth: int, m:
         assert all(path in ours for path in due if len(path) < deepest)
 
 
-def test_what_the_paper_varies_makes_a_difference() -> None:
-    """Of one text the three trees are three."""
-    trees = [next(watched(drafter(kind, 3, 4, 8), [9]))[0] for kind in (Eagle2, ByConfidence, Expanded)]
+def test_the_variants_draft_different_trees() -> None:
+    trees = [next(drafts(drafter(kind, 3, 4, 8), [9]))[0] for kind in (Eagle2, ByConfidence, Expanded)]
     assert len({frozenset(drafted(tree)) for tree in trees}) == 3
     totals = [sum(torch.tensor(list(drafted(tree).values())).exp().tolist()) for tree in trees]
     assert totals[0] == max(totals), "by value the most tokens are expected"
 
 
 @pytest.mark.parametrize("kind", [ByConfidence, Expanded])
-def test_a_damaged_head_is_told(kind: type[Eagle2]) -> None:
+def test_nan_confidences_are_refused(kind: type[Eagle2]) -> None:
     one = drafter(kind, 3, 3, 6)
 
     def nothing(features: Tensor) -> Tensor:
@@ -115,22 +113,20 @@ def test_a_damaged_head_is_told(kind: type[Eagle2]) -> None:
 
     one.lm_head = nothing
     with pytest.raises(BadInput, match="the head's confidences are not numbers"):
-        next(watched(one, [9]))
+        next(drafts(one, [9]))
 
 
 @pytest.mark.parametrize("name", ["eagle2-confidence", "eagle2-expansion"])
-def test_texts_of_a_batch_are_drafted_alike(name: str) -> None:
-    """Passes of the head that serve several texts bring the trees that each has alone."""
+def test_trees_in_a_batch_equal_trees_alone(name: str) -> None:
     alone, together = (
         connect(f"ref:drafter={name},k=2,depth=3,m=5").open(shipped("coin4"), batch=n, dtype="float64") for n in (1, 3)
     )
     params = [{"temperature": 1.0, "max_new_tokens": n} for n in (9, 14, 5, 11)]
-    asked: Any = [[[1, 2], [3], [0, 1, 2, 3], [2, 2]], params, range(4)]
-    assert together.generate(*asked) == alone.generate(*asked)
+    request: Any = [[[1, 2], [3], [0, 1, 2, 3], [2, 2]], params, range(4)]
+    assert together.generate(*request) == alone.generate(*request)
 
 
-def test_fixed_shapes_are_those_of_eagle2_alone() -> None:
-    """What ranks otherwise is refused there, not drafted as EAGLE-2 would."""
+def test_fixed_shape_decoder_refuses_the_variants() -> None:
     pair = shipped("coin4")
     for method in (WithoutValue(2, 2, 4), WithoutReranking(2, 2, 4)):
         with pytest.raises(BadInput, match="have no fixed shape"):

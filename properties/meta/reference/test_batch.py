@@ -1,4 +1,4 @@
-"""Texts that share passes: each is what it is alone, and a pass serves them all; every planted fault of the batch is seen."""
+"""Batches: each sequence is the one that it is alone, one pass serves all, and every planted fault of batching is detected."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def decoder(kind: str = "llama", lean: bool = True, rule: str = "reject", draft:
     return Decoder(target, drafter, RULES[rule])
 
 
-def asked(n: int = 12, **changes: Any) -> tuple[list[list[int]], list[SamplingParams]]:
-    """Prompts of all lengths, two of which fill the context; temperatures, limits and ends of text in turn."""
+def requests(n: int = 12, **changes: Any) -> tuple[list[list[int]], list[SamplingParams]]:
+    """Prompts of many lengths, two of which fill the context, with various temperatures, limits and end-of-text tokens."""
     prompts = [tiny.tokens(LENGTHS[row % 8], seed=row) for row in range(n)]
     params = [
         {
@@ -65,9 +65,9 @@ def asked(n: int = 12, **changes: Any) -> tuple[list[list[int]], list[SamplingPa
     return prompts, [SamplingParams.of(param) for param in params]
 
 
-def told(made: Generation) -> object:
-    blocks = [(b.start, b.tokens, b.accepted, b.path, b.tree.tokens.tolist(), b.tree.parents.tolist()) for b in made.blocks]
-    return made.tokens, made.finish, made.target_passes, made.draft_passes, blocks
+def summary(result: Generation) -> object:
+    blocks = [(b.start, b.tokens, b.accepted, b.path, b.tree.tokens.tolist(), b.tree.parents.tolist()) for b in result.blocks]
+    return result.tokens, result.finish, result.target_passes, result.draft_passes, blocks
 
 
 def coins(row: int) -> Coins:
@@ -75,28 +75,28 @@ def coins(row: int) -> Coins:
 
 
 @pytest.mark.parametrize(("kind", "lean"), WAYS)
-def test_a_text_is_what_it_is_alone(kind: str, lean: bool) -> None:
-    """Tokens, blocks with their trees, end, and passes; whatever the neighbours are, and when they finish."""
-    prompts, params = asked()
+def test_sequences_in_a_batch_equal_sequences_alone(kind: str, lean: bool) -> None:
+    """Tokens, blocks with their trees, finish and counts of passes, for prompts that end at different times."""
+    prompts, params = requests()
     alone = [decoder(kind, lean).generate(prompts[row], params[row], coins(row)) for row in range(len(prompts))]
-    assert {made.finish for made in alone} == {"eos", "length", "context"}
-    made = decoder(kind, lean).generate_batch(prompts, params, [coins(row) for row in range(len(prompts))], 5)
-    assert [told(row) for row in made] == [told(row) for row in alone]
+    assert {result.finish for result in alone} == {"eos", "length", "context"}
+    result = decoder(kind, lean).generate_batch(prompts, params, [coins(row) for row in range(len(prompts))], 5)
+    assert [summary(row) for row in result] == [summary(row) for row in alone]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 12, 100])
 @pytest.mark.parametrize("draft", [True, False], ids=["drafted", "control"])
 @pytest.mark.parametrize("rule", RULES)
-def test_for_every_size(size: int, rule: str, draft: bool) -> None:
-    """With more texts than places and with fewer, with a drafter and without."""
-    prompts, params = asked(9)
+def test_every_batch_size_gives_the_same_sequences(size: int, rule: str, draft: bool) -> None:
+    """With more sequences than fit in a batch and with fewer, with a drafter and without."""
+    prompts, params = requests(9)
     one = decoder(rule=rule, draft=draft)
-    made = one.generate_batch(prompts, params, [coins(row) for row in range(9)], size)
-    assert [told(row) for row in made] == [told(one.generate(prompts[row], params[row], coins(row))) for row in range(9)]
+    result = one.generate_batch(prompts, params, [coins(row) for row in range(9)], size)
+    assert [summary(row) for row in result] == [summary(one.generate(prompts[row], params[row], coins(row))) for row in range(9)]
 
 
-class Parrot(Drafter):
-    """A drafter of another kind, which proposes what it saw before."""
+class Repeater(Drafter):
+    """A drafter for one sequence at a time, which proposes the last tokens again."""
 
     def observe(self, sequence: Text, tokens: Sequence[int], features: torch.Tensor) -> None:  # noqa: ARG002
         assert len(tokens) == len(features)
@@ -107,29 +107,28 @@ class Parrot(Drafter):
         return DraftTree.of([text[-1], *chain], list(range(-1, len(chain))))
 
 
-def test_any_drafter_serves_a_batch() -> None:
-    """Each text has one of its own, which `begin` must part from the others."""
-    prompts, params = asked(6)
-    one = Decoder(decoder().target, Parrot(), RULES["walk"])
-    made = one.generate_batch(prompts, params, [coins(row) for row in range(6)], 4)
-    assert [told(row) for row in made] == [told(one.generate(prompts[row], params[row], coins(row))) for row in range(6)]
+def test_drafters_for_single_sequences_serve_a_batch() -> None:
+    prompts, params = requests(6)
+    one = Decoder(decoder().target, Repeater(), RULES["walk"])
+    result = one.generate_batch(prompts, params, [coins(row) for row in range(6)], 4)
+    assert [summary(row) for row in result] == [summary(one.generate(prompts[row], params[row], coins(row))) for row in range(6)]
 
 
 @pytest.mark.parametrize("pair", ["coin4", "coin6", "stdlib"])
-def test_shipped_pairs(pair: str) -> None:
-    """Also where a vocabulary of four tokens makes ties of whole histories, and where texts are bytes."""
+def test_batches_on_shipped_pairs(pair: str) -> None:
+    """A vocabulary of four tokens has ties of whole histories; the other pairs have larger ones."""
     where = shipped(pair)
     one = Decoder.load(where.target, where.draft, Budget(3, 3, 8), RULES["reject"], "float64")
     prompts = [[token % where.vocab_size for token in tiny.tokens(n, 256, n)] for n in (1, 9, 4, 1, 12)]
     params = [SamplingParams(TEMPERATURES[row % 3], max_new_tokens=10) for row in range(5)]
-    made = one.generate_batch(prompts, params, [coins(row) for row in range(5)], 3)
-    assert [told(row) for row in made] == [told(one.generate(prompts[row], params[row], coins(row))) for row in range(5)]
+    result = one.generate_batch(prompts, params, [coins(row) for row in range(5)], 3)
+    assert [summary(row) for row in result] == [summary(one.generate(prompts[row], params[row], coins(row))) for row in range(5)]
 
 
 @pytest.mark.parametrize(("kind", "lean"), WAYS)
 @torch.inference_mode()
-def test_a_shared_pass_says_what_single_ones_say(kind: str, lean: bool) -> None:
-    """Logits, features and caches: of prompts of 13, 30 and 2 tokens, then of trees of 9, 1 and 3 nodes behind them."""
+def test_batched_passes_equal_single_passes(kind: str, lean: bool) -> None:
+    """Logits, features and caches, for prompts of 13, 30 and 2 tokens, then for trees of 9, 1 and 3 nodes."""
     target, prompts = decoder(kind, lean).target, [tiny.tokens(n, seed=n) for n in (13, 30, 2)]
     tree = DraftTree.of([7, 1, 2, 3, 1, 5, 9, 11, 0], [-1, 0, 0, 1, 1, 2, 3, 6, 7])
     trees = [tree, DraftTree.root_only(4), DraftTree.of([8, 2, 9], [-1, 0, 1])]
@@ -139,11 +138,11 @@ def test_a_shared_pass_says_what_single_ones_say(kind: str, lean: bool) -> None:
     same(kind, joint, single, first, alone)
     second, alone = (
         target.verify(joint, trees),
-        [target.verify([cache], [own])[0] for cache, own in zip(single, trees, strict=True)],
+        [target.verify([single_cache], [own])[0] for single_cache, own in zip(single, trees, strict=True)],
     )
     for caches in (joint, single):
-        for cache, own in zip(caches, trees, strict=True):
-            cache.keep(range(len(own)))  # all nodes, so that the entries of all are compared
+        for kept, own in zip(caches, trees, strict=True):
+            kept.keep(range(len(own)))  # all nodes, so that the entries of all are compared
     same(kind, joint, single, second, alone)
 
 
@@ -156,8 +155,8 @@ def same(kind: str, joint: list[KVCache], single: list[KVCache], ours: list[Mode
             assert kept.shape == expected.shape and (kept - expected).abs().max() <= ROUNDING[kind]
 
 
-def test_trees_drafted_together_are_those_drafted_alone() -> None:
-    """With texts of several lengths to catch up with, again and again, and room for trees of several depths, or for none."""
+def test_batched_drafts_equal_single_drafts() -> None:
+    """With different numbers of new tokens, and maximal depths from 0 to 9."""
     model = tiny.target()
     drafter = Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(3, 4, 20))
     drafters = [OneSequence(drafter) for _ in range(8)]
@@ -179,8 +178,8 @@ def test_trees_drafted_together_are_those_drafted_alone() -> None:
         assert (ours.cache.entries() - theirs.cache.entries()).abs().max() <= 1e-12
 
 
-def test_a_pass_serves_all() -> None:
-    """As many passes of the target as the longest text takes alone, and of the head as its layers; not one a text."""
+def test_one_pass_serves_the_batch() -> None:
+    """As many passes of the target, and of the head, as the longest sequence takes alone."""
     one, calls = decoder(), Counter[str]()
     assert isinstance(one.drafter, Eagle2)
     network, head = one.target.network, one.drafter.head
@@ -190,16 +189,16 @@ def test_a_pass_serves_all() -> None:
 
     one.target.network, one.drafter.head = counted("target", network), counted("head", head)
     try:
-        prompts, params = asked(1)
-        made = one.generate_batch(prompts * 8, params * 8, [coins(row) for row in range(8)], 8)
+        prompts, params = requests(1)
+        result = one.generate_batch(prompts * 8, params * 8, [coins(row) for row in range(8)], 8)
     finally:
         one.target.network, one.drafter.head = network, head
-    assert calls["target"] == max(row.target_passes for row in made) < sum(row.target_passes for row in made)
-    assert calls["head"] == max(row.draft_passes for row in made)
+    assert calls["target"] == max(row.target_passes for row in result) < sum(row.target_passes for row in result)
+    assert calls["head"] == max(row.draft_passes for row in result)
 
 
 def test_rows_are_independent() -> None:
-    """Over all coins the joint law of two rows is the product of the laws that they have alone, and sums to 1."""
+    """Over all random numbers the joint distribution of two sequences is the product of their distributions alone."""
     model = tiny.target(vocab_size=4)
     one = Decoder(Target(model), Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(1, 1, 1)), RULES["reject"])
     prompts, params = [[1, 2, 3], [0]], [SamplingParams(t, max_new_tokens=2) for t in (0.7, 1.3)]
@@ -220,8 +219,7 @@ def test_rows_are_independent() -> None:
     assert all(abs(weight - alone[0][left] * alone[1][right]) <= 1e-12 for (left, right), weight in joint.items())
 
 
-def test_what_cannot_be_continued_is_refused_at_once() -> None:
-    """Before any text is begun; a call of no prompts has no answers."""
+def test_a_bad_prompt_is_refused_before_decoding_starts() -> None:
     params, coins = [SamplingParams(0.0)] * 2, [KeyedCoins(0)] * 2
     with pytest.raises(BadInput, match="the prompt has token 64"):
         decoder().generate_batch([[1], [64]], params, coins)
@@ -238,24 +236,26 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return Stage.build(tmp_path_factory.mktemp("scene"))
 
 
-FAULTS = [(label, name, case) for label, told in GALLERY.items() if told.part == "batch" for name, case in told.killers.items()]
+FAULTS = [
+    (label, name, case) for label, fault in GALLERY.items() if fault.part == "batch" for name, case in fault.killers.items()
+]
 
 
 @pytest.mark.parametrize(("label", "name", "case"), FAULTS, ids=lambda value: value.replace(" ", "-"))
-def test_a_fault_of_the_batch_is_seen(label: str, name: str, case: str, scene: Stage) -> None:
+def test_faults_of_batching_are_detected(label: str, name: str, case: str, scene: Stage) -> None:
     result = scene.result(name, case, f"mutant:{label}")
     assert result.verdict == "fault", result.summary
 
 
 @pytest.mark.parametrize(("name", "case"), sorted({(name, case) for _, name, case in FAULTS}))
 @pytest.mark.parametrize("impl", ["ref", "ref:rule=walk"])
-def test_the_reference_in_batches_is_green(name: str, case: str, impl: str, scene: Stage) -> None:
+def test_the_reference_passes_where_faults_are_detected(name: str, case: str, impl: str, scene: Stage) -> None:
     result = scene.result(name, case, impl)
     assert result.verdict == "pass", result.summary
 
 
 class LastOfTiesTogether(Fault):
-    """A black box that takes the last of equally likely tokens in a call of several rows, the first where one is alone."""
+    """A fault that takes the last of equally likely tokens in a call of several rows, the first in a call of one."""
 
     capabilities = frozenset({"temperature", "budget"})
 
@@ -273,7 +273,7 @@ class LastOfTiesTogether(Fault):
 
 
 class SecondBestTogether(LastOfTiesTogether):
-    """One that takes the second best token there."""
+    """Takes the second most likely token in a call of several rows."""
 
     class FaultyDecoder(LastOfTiesTogether.FaultyDecoder):
         def change(self, p: torch.Tensor, sequence: Text, tree: Tree, logits: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
@@ -283,7 +283,7 @@ class SecondBestTogether(LastOfTiesTogether):
 
 @pytest.mark.parametrize(("planted", "expected"), [("LastOfTiesTogether", "tie"), ("SecondBestTogether", "fault")])
 def test_greedy_rows_of_a_black_box_are_judged_by_their_margin(planted: str, expected: str, tmp_path: Path) -> None:
-    """Where two tokens are equally likely a row may part from what it is alone; elsewhere it may not."""
+    """Rows may differ from single calls only where two tokens are equally likely."""
     (tmp_path / "bytes").symlink_to(shipped("coin6").target.parent)  # the pair with ties, where the scene has its own
     result = Stage(tmp_path).result("BATCH-1", ONE_LENGTH, f"py:{__name__}:{planted}")
     assert result.verdict == expected, result.summary

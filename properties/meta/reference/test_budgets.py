@@ -1,5 +1,4 @@
-"""Budgets that stop by themselves: which nodes and layers are left out, and that the law, the caches and the rows of a batch do
-not notice."""
+"""Options of the budget that stop early: which nodes and layers are left out. The distribution, caches and batches stay right."""
 
 from __future__ import annotations
 
@@ -31,8 +30,8 @@ def drafter(budget: Budget) -> Eagle2:
     return Eagle2(tiny.fitting(model), running(model, lean=True).network.lm_head, budget)
 
 
-def tree(budget: Budget, seed: int) -> tuple[DraftTree, int]:
-    """The first tree behind a random text, and the head's passes that it took."""
+def first_tree(budget: Budget, seed: int) -> tuple[DraftTree, int]:
+    """The first tree after a random text, and the number of passes of the head."""
     one, generator = OneSequence(drafter(budget)), torch.Generator().manual_seed(seed)
     one.observe(tiny.tokens(9, seed=seed), torch.randn(9, 16, dtype=torch.float64, generator=generator))
     return one.propose(99), one.state.passes
@@ -40,10 +39,10 @@ def tree(budget: Budget, seed: int) -> tuple[DraftTree, int]:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("node", [0.02, 0.1, 0.5, 1.0])
-def test_nodes_that_bring_too_little_are_left_out(node: float, seed: int) -> None:
-    """Of the paper's tree the nodes whose confidences multiply to `node` or more, and no others; none may be left."""
-    whole, _ = tree(Budget(4, 4, 30), seed)
-    cut, _ = tree(Budget(4, 4, 30, node=node), seed)
+def test_nodes_below_the_threshold_are_left_out(node: float, seed: int) -> None:
+    """The tree is that of the paper without the nodes whose value is below `node`."""
+    whole, _ = first_tree(Budget(4, 4, 30), seed)
+    cut, _ = first_tree(Budget(4, 4, 30, node=node), seed)
     kept = [i for i in range(1, len(whole)) if math.exp(float(whole.values[i])) >= node]
     assert cut.tokens[1:].tolist() == whole.tokens[kept].tolist() and cut.values[1:].tolist() == whole.values[kept].tolist()
     assert len(kept) < len(whole) - 1
@@ -51,32 +50,30 @@ def test_nodes_that_bring_too_little_are_left_out(node: float, seed: int) -> Non
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("layer", [0.1, 0.3, 0.7, 3.0])
-def test_layers_are_grown_while_they_are_worth_it(layer: float, seed: int) -> None:
-    """The next layer is grown while the k best of the last one add up to `layer`; what was grown is the paper's."""
+def test_expansion_stops_below_the_layer_threshold(layer: float, seed: int) -> None:
+    """The next layer is grown if the values of the k best nodes add up to `layer`. The grown layers are those of the paper."""
     k, depth = 4, 6
-    grown, passes = tree(Budget(k, depth, 20, layer=layer), seed)
+    grown, passes = first_tree(Budget(k, depth, 20, layer=layer), seed)
     expected = 1
     while expected < depth:
-        shallow, _ = tree(Budget(k, expected, Budget(k, expected).pool), seed)
+        shallow, _ = first_tree(Budget(k, expected, Budget(k, expected).pool), seed)
         last = [math.exp(v) for v, d in zip(shallow.values.tolist(), shallow.depths, strict=True) if d == expected]
         if sum(sorted(last)[-k:]) < layer:
             break
         expected += 1
     assert passes == expected
-    same, _ = tree(Budget(k, expected, min(20, Budget(k, expected).pool)), seed)
+    same, _ = first_tree(Budget(k, expected, min(20, Budget(k, expected).pool)), seed)
     assert grown.tokens.tolist() == same.tokens.tolist() and grown.parents.tolist() == same.parents.tolist()
 
 
-def test_a_sharper_head_ranks_otherwise_and_says_the_same() -> None:
-    """Confidences are those of the logits divided by the temperature; at 1 they are the paper's."""
-    flat, sharp = tree(Budget(4, 1, 4), 0)[0], tree(Budget(4, 1, 4, head_temperature=0.5), 0)[0]
+def test_head_temperature_divides_the_logits() -> None:
+    flat, sharp = first_tree(Budget(4, 1, 4), 0)[0], first_tree(Budget(4, 1, 4, head_temperature=0.5), 0)[0]
     assert flat.tokens.tolist() == sharp.tokens.tolist()
     ratios = [2 * (float(flat.values[i]) - float(flat.values[1])) for i in (2, 3, 4)]
     assert ratios == pytest.approx([float(sharp.values[i] - sharp.values[1]) for i in (2, 3, 4)])
 
 
-def test_a_row_of_a_batch_stops_where_it_stops_alone() -> None:
-    """Trees, passes and tokens are those of the text alone, whatever the neighbours still grow."""
+def test_early_stops_in_a_batch_are_those_of_the_sequence_alone() -> None:
     model = tiny.target()
     target = running(model, lean=True)
     head, budget = tiny.fitting(model), Budget(3, 5, 20, 0.7, 0.05, 0.5)
@@ -85,10 +82,10 @@ def test_a_row_of_a_batch_stops_where_it_stops_alone() -> None:
     params = [SamplingParams((0.0, 0.7, 1.3)[row % 3], max_new_tokens=25) for row in range(6)]
     together = one.generate_batch(prompts, params, [KeyedCoins(row) for row in range(6)], 4)
     depths = set()
-    for row, made in enumerate(together):
+    for row, result in enumerate(together):
         alone = one.generate(prompts[row], params[row], KeyedCoins(row))
-        assert made.tokens == alone.tokens and made.draft_passes == alone.draft_passes
-        for ours, theirs in zip(made.blocks, alone.blocks, strict=True):
+        assert result.tokens == alone.tokens and result.draft_passes == alone.draft_passes
+        for ours, theirs in zip(result.blocks, alone.blocks, strict=True):
             assert ours.tree.tokens.tolist() == theirs.tree.tokens.tolist()
             depths.add(max(ours.tree.depths))
     assert len(depths) > 2  # trees of several depths came up
@@ -112,14 +109,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=str)
-def test_properties_hold_on_tuned_trees(name: str, case: str, scene: Stage) -> None:
-    """Whatever is left out, the law is the target's, and trees, caches and stops are as they should be."""
+def test_properties_hold_with_early_stops(name: str, case: str, scene: Stage) -> None:
     result = scene.result(name, case, TUNED)
     assert result.verdict in ("pass", "tie"), result.summary
 
 
 @pytest.mark.parametrize(
-    ("budget", "told"),
+    ("budget", "message"),
     [
         (Budget(head_temperature=0.0), "head_temperature is 0.0\n  head_temperature must be above 0"),
         (Budget(node=1.5), r"node is 1.5\n  node must be in \[0, 1\]"),
@@ -127,6 +123,6 @@ def test_properties_hold_on_tuned_trees(name: str, case: str, scene: Stage) -> N
     ],
     ids=["head_temperature", "node", "layer"],
 )
-def test_a_budget_out_of_range_is_refused(budget: Budget, told: str) -> None:
-    with pytest.raises(BadInput, match=told):
+def test_a_budget_out_of_range_is_refused(budget: Budget, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         budget.check(256)

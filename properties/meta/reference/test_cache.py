@@ -1,4 +1,4 @@
-"""Texts that share a room: each keeps what is its own, whoever comes and goes, and is not copied while it stays where it is."""
+"""Caches that share a storage: each keeps its own entries, and a sequence that stays in its row is not copied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def empty(lean: bool) -> KVCache:
 
 
 def write(cache: KVCache, new: Tensor) -> None:
-    """A pass that writes new entries [layers, 2, texts, heads, n, dim]."""
+    """Run a pass that writes entries [layers, 2, B, heads, n, dim]."""
     cache.begin_pass(new.shape[-2])
     for layer, entries in enumerate(new):
         if isinstance(cache, StackedKVCache):
@@ -31,8 +31,8 @@ def write(cache: KVCache, new: Tensor) -> None:
 
 
 @pytest.mark.parametrize("lean", [True, False], ids=["lean", "hosted"])
-def test_each_text_keeps_its_own(lean: bool) -> None:
-    """In any order, with texts that leave and new ones, paths of any length, and passes of a text alone in between."""
+def test_each_sequence_keeps_its_own_entries(lean: bool) -> None:
+    """In any order of rows, with sequences that leave and join, paths of any length, and passes of single sequences."""
     chance, generator = random.Random(0), torch.Generator().manual_seed(0)  # noqa: S311
     texts = [(empty(lean), torch.zeros(LAYERS, 2, 1, HEADS, 0, DIM, dtype=torch.float64)) for _ in range(4)]
     for _ in range(60):
@@ -60,8 +60,8 @@ def test_each_text_keeps_its_own(lean: bool) -> None:
             assert all(torch.equal(kept, own) for kept, own in zip(cache.entries(), expected, strict=True))
 
 
-def test_a_text_that_stays_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While nobody comes or goes nothing moves; into the row of one that leaves moves the one that stands there now."""
+def test_a_sequence_that_keeps_its_row_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a sequence leaves, only the one that takes its row is copied."""
     copied, entries = list[KVCache](), StackedKVCache.written
 
     def noted(cache: StackedKVCache) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The coins: draws follow p, never leave its support, and each kind keeps the promise of its name."""
+"""Coins: samples have the distribution p and its support, and each kind of coins has its documented property."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from scipy.stats import chi2, kstest
 from torch import Tensor
 
 from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins, SeededCoins, invert
-from harness.enumeration.coins import EnumeratedCoins, Unrepeatable, executions, unfold
 from properties.strategies import laws
 
 LAST = math.nextafter(1.0, 0.0)
@@ -33,28 +32,26 @@ def tensor(p: list[float], dtype: torch.dtype = torch.float64) -> Tensor:
     ("u", "token"),
     [(0.0, 1), (0.25, 2), (math.nextafter(0.25, 0), 1), (0.375, 4), (0.875, 5), (math.nextafter(0.875, 0), 4), (LAST, 5)],
 )
-def test_boundaries_belong_to_the_token_above(u: float, token: int) -> None:
-    """At u = 0, at an exact cumulative sum, and one step below it and below 1, the token is the one whose interval [a, b)
-    holds u; tokens of probability zero have none."""
+def test_intervals_of_inversion_are_half_open(u: float, token: int) -> None:
+    """u = 0, exact cumulative sums, and the numbers one step below: the token is the one whose interval [a, b) contains u."""
     assert invert(P, u) == token
 
 
 @given(st.integers(1, 8).flatmap(laws), st.floats(0, 1, exclude_max=True), st.sampled_from([torch.float64, torch.float32]))
-def test_a_token_of_probability_zero_is_never_drawn(p: list[float], u: float, dtype: torch.dtype) -> None:
-    """Whatever u and whatever p, sums that round to less than 1 among them."""
+def test_a_token_of_probability_zero_is_never_sampled(p: list[float], u: float, dtype: torch.dtype) -> None:
+    """For any u and p, also if the sum of p rounds to less than 1."""
     law = tensor(p, dtype)
     for chance in (u, 0.0, LAST, *(min(float(x), LAST) for x in law.double().cumsum(0))):
         assert law[invert(law, chance)] > 0
 
 
-def test_a_sum_that_rounds_below_one_leaves_no_gap() -> None:
-    """Past the end of the cumulative sum the last token of positive probability is drawn, not the last token."""
+def test_u_beyond_the_sum_gives_the_last_possible_token() -> None:
     short = tensor([0.3, 0.3, 0.3, 0.0])
     assert invert(short, LAST) == 2 and invert(short.float(), 0.95) == 2
 
 
-def test_an_improbable_token_has_its_place() -> None:
-    """Sums are taken in float64: a token of 1e-9 behind one of 0.9 keeps its interval, in float32 too."""
+def test_small_probabilities_are_not_lost_in_the_sum() -> None:
+    """Sums are in float64: a token of 1e-9 after one of 0.9 keeps its interval, for float32 probabilities too."""
     p = tensor([0.9, 1e-9, 0.1], torch.float32)
     assert invert(p, float(p[0]) + 0.5e-9) == 1 and invert(p, float(p[0]) + 2e-9) == 2
 
@@ -62,8 +59,8 @@ def test_an_improbable_token_has_its_place() -> None:
 # --- draws -----------------------------------------------------------------------------------------------------------
 
 
-def fit(counts: Counter[int], p: Tensor) -> float:
-    """P-value of the chi-square test of counts against p; 0 where a token of probability zero was drawn."""
+def chi_square_p(counts: Counter[int], p: Tensor) -> float:
+    """P-value of the chi-square test of counts against p; 0 if a token of probability 0 was sampled."""
     n, support = sum(counts.values()), p.nonzero()[:, 0].tolist()
     if set(counts) - set(support):
         return 0.0
@@ -73,8 +70,8 @@ def fit(counts: Counter[int], p: Tensor) -> float:
 
 @pytest.mark.parametrize("make", [SeededCoins, KeyedCoins])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_draws_are_distributed_as_p(make: Callable[[int], Coins], dtype: torch.dtype) -> None:
-    """Over consecutive positions of one seed, and over the first position of many seeds (chi-square, p >= 1e-6)."""
+def test_samples_have_distribution_p(make: Callable[[int], Coins], dtype: torch.dtype) -> None:
+    """Over consecutive positions of one seed, and over one position of many seeds."""
     p, one = tensor([0.0, 0.5, 0.25, 0.2, 0.05, 0.0], dtype), make(3)
     one.seek(0)
     along = Counter(one.categorical(p) for _ in range(8000))
@@ -83,12 +80,11 @@ def test_draws_are_distributed_as_p(make: Callable[[int], Coins], dtype: torch.d
         coins = make(seed)
         coins.seek(5)
         across[coins.categorical(p)] += 1
-    assert fit(along, p) > 1e-6 and fit(across, p) > 1e-6
+    assert chi_square_p(along, p) > 1e-6 and chi_square_p(across, p) > 1e-6
 
 
 @pytest.mark.parametrize("make", [SeededCoins, KeyedCoins])
-def test_uniforms_are_uniform_and_independent(make: Callable[[int], Coins]) -> None:
-    """In [0, 1), uniform by Kolmogorov and Smirnov, and without correlation from one to the next."""
+def test_uniforms_are_uniform_and_uncorrelated(make: Callable[[int], Coins]) -> None:
     coins = make(11)
     drawn = np.array([float(coins.uniform()) for _ in range(6000)])  # type: ignore[arg-type]
     assert drawn.min() >= 0 and drawn.max() < 1
@@ -97,7 +93,7 @@ def test_uniforms_are_uniform_and_independent(make: Callable[[int], Coins]) -> N
 
 
 def test_the_same_seed_gives_the_same_coins() -> None:
-    """And nothing is drawn from, or left in, torch's global generator."""
+    """The global generator of torch is neither used nor changed."""
     torch.manual_seed(0)
     state = torch.get_rng_state()
     for make in (SeededCoins, KeyedCoins):
@@ -111,8 +107,8 @@ def _some(coins: Coins) -> list[object]:
     return [coins.uniform(), coins.categorical(P), coins.uniform(), coins.categorical(P)]
 
 
-def test_keyed_draws_depend_on_seed_and_position_alone() -> None:
-    """What was asked before, and in which order, makes no difference; another seed, another position or another coin does."""
+def test_keyed_tokens_depend_on_seed_and_position_only() -> None:
+    """Earlier calls and their order make no difference."""
     p = torch.full((50,), 0.02, dtype=torch.float64)
     straight = KeyedCoins(5)
     straight.seek(10)
@@ -128,8 +124,7 @@ def test_keyed_draws_depend_on_seed_and_position_alone() -> None:
     assert [other.categorical(p) for _ in range(30)] != text and len(set(text)) > 15
 
 
-def test_a_keyed_draw_is_the_winner_of_its_noise() -> None:
-    """`noise` is the exponential noise of a position: the draw is argmax of p / noise, in any dtype of p."""
+def test_a_keyed_token_is_the_argmax_of_p_over_noise() -> None:
     coins = KeyedCoins(9)
     for position in range(50):
         coins.seek(position)
@@ -141,95 +136,12 @@ def test_a_keyed_draw_is_the_winner_of_its_noise() -> None:
     assert kstest(many.numpy(), "expon").pvalue > 1e-6
 
 
-def test_a_point_mass_is_always_drawn() -> None:
-    """Greedy decoding is sampling from a point mass: no coin can miss it."""
+def test_a_point_mass_is_always_sampled() -> None:
     p = tensor([0.0, 0.0, 1.0, 0.0], torch.float32)
     for seed in range(200):
         assert SeededCoins(seed).categorical(p) == KeyedCoins(seed).categorical(p) == 2
 
 
 def test_scripted_coins_are_read_in_order() -> None:
-    """A uniform and a categorical take the next number each."""
     coins = ScriptedCoins([0.0, 0.25, LAST])
     assert coins.uniform() == 0.0 and coins.categorical(P) == 2 and coins.categorical(P) == 5
-
-
-# --- enumeration -------------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.integers(1, 5).flatmap(laws), min_size=1, max_size=3))
-def test_executions_are_all_and_their_weights_sum_to_one(rows: list[list[float]]) -> None:
-    """Independent draws give the product law; branches of probability zero are not run."""
-    found = list(executions(lambda coins: tuple(int(coins.categorical(tensor(row))) for row in rows)))
-    assert len({outcome for outcome, _ in found}) == len(found) == math.prod(sum(x > 0 for x in row) for row in rows)
-    assert math.fsum(weight for _, weight in found) == pytest.approx(1, abs=1e-12)
-    for outcome, weight in found:
-        assert weight == pytest.approx(math.prod(row[x] for row, x in zip(rows, outcome, strict=True)), rel=1e-12)
-
-
-@given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=4))
-def test_a_lazy_uniform_may_be_compared_again(thresholds: list[float]) -> None:
-    """All comparisons of one number agree with each other, and each comes out true with the probability of its threshold."""
-
-    def run(coins: EnumeratedCoins) -> list[bool]:
-        u = coins.uniform()
-        return [u < x for x in thresholds]
-
-    found = list(executions(run))
-    assert math.fsum(weight for _, weight in found) == pytest.approx(1, abs=1e-12)
-    for i, x in enumerate(thresholds):
-        below = math.fsum(weight for answers, weight in found if answers[i])
-        assert below == pytest.approx(min(max(x, 0), 1), abs=1e-12)
-        assert all(answers[i] <= answers[j] for answers, _ in found for j, y in enumerate(thresholds) if x <= y)
-
-
-def test_a_lazy_uniform_knows_every_comparison() -> None:
-    """u < x and u <= x are one, for the boundary has probability zero; u > x and u >= x are its opposite."""
-    found = {tuple(answers): weight for answers, weight in executions(_all_comparisons)}
-    assert found == {(True, True, False, False): pytest.approx(0.3), (False, False, True, True): pytest.approx(0.7)}
-
-
-def _all_comparisons(coins: EnumeratedCoins) -> list[bool]:
-    u = coins.uniform()
-    return [u < 0.3, u <= 0.3, u > 0.3, u >= 0.3]
-
-
-def test_a_run_that_takes_no_coin_has_one_execution() -> None:
-    """Of weight one."""
-    assert list(executions(lambda _: "done")) == [("done", 1.0)]
-
-
-@given(laws(5), st.lists(st.integers(0, 4), max_size=4))
-def test_an_undecided_token_has_the_law_that_is_left(row: list[float], asked: list[int]) -> None:
-    """Whatever is asked about it, and however often: all that is found adds up to the law it was drawn from."""
-    found, runs = [0.0] * 5, 0
-    for (token, answers), weight in executions(lambda coins: _questioned(coins, row, asked)):
-        runs += 1
-        for (x,), share in unfold([token]):
-            found[x] += weight * share
-            assert answers == [x == y for y in asked]
-    assert found == pytest.approx(row, abs=1e-12)
-    assert runs <= len(set(asked)) + 1
-
-
-def _questioned(coins: EnumeratedCoins, row: list[float], asked: list[int]) -> tuple[int, list[bool]]:
-    token = coins.categorical(tensor(row))
-    return token, [token == x for x in asked]
-
-
-def test_an_undecided_token_is_decided_where_it_is_used_as_a_number() -> None:
-    """As an index, as a number, in a set: one execution a token."""
-    for use in (int, lambda token: [0, 1, 2, 3][token], lambda token: token in {0, 3} or int(token)):
-        assert len(list(executions(lambda coins, use=use: use(coins.categorical(tensor([0.25] * 4)))))) == 4  # type: ignore[misc]
-
-
-def test_what_cannot_be_repeated_is_told() -> None:
-    """A run that keeps something from one execution to the next meets other odds at a choice it has met before."""
-    left = [0.3]
-
-    def leaky(coins: EnumeratedCoins) -> bool:
-        left[0] += 0.2
-        return coins.uniform() < left[0]
-
-    with pytest.raises(Unrepeatable):
-        list(executions(leaky))

@@ -1,4 +1,4 @@
-"""The loop: texts end where they should, blocks add up, what was spent is counted, and speculation changes nothing."""
+"""The loop: sequences end where they should, blocks add up, passes are counted, and speculation does not change the text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONTEXT = 96
 
 
 class Oracle(Drafter):
-    """A drafter that knows the text to come: a chain of it, each link with a wrong sibling before it."""
+    """A drafter that knows the text: a chain of it, each node with a wrong sibling before it."""
 
     def __init__(self, text: Sequence[int], depth: int) -> None:
         self.text, self.depth = list(text), depth
@@ -79,68 +79,67 @@ def greedy(decoder: Decoder, prompt: Sequence[int], n: int, eos: Any = None) -> 
 
 
 @cache
-def whole(n: int = 40) -> tuple[int, ...]:
-    """The greedy text after a prompt of five tokens, one token at a time."""
+def greedy_text(n: int = 40) -> tuple[int, ...]:
+    """The greedy continuation of a prompt of five tokens, one token at a time."""
     return tuple(greedy(control(), tiny.tokens(5), n).tokens)
 
 
 def oracle(depth: int, rule: str = "reject") -> Decoder:
-    return Decoder(target(), Oracle([*tiny.tokens(5), *whole()], depth), RULES[rule])
+    return Decoder(target(), Oracle([*tiny.tokens(5), *greedy_text()], depth), RULES[rule])
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("depth", [1, 3, 6])
-def test_a_text_has_exactly_as_many_tokens_as_were_asked_for(depth: int, rule: str) -> None:
-    """For every n from 1 to 20, whether drafts are accepted in full or not at all."""
+def test_the_number_of_tokens_is_max_new_tokens(depth: int, rule: str) -> None:
+    """For every number from 1 to 20, whether all drafts are accepted or none."""
     for n in range(1, 21):
         for decoder in (oracle(depth, rule), drafted(2, depth, depth, rule)):
-            made = greedy(decoder, tiny.tokens(5), n)
-            assert tuple(made.tokens) == whole()[:n] and made.finish == "length"
+            result = greedy(decoder, tiny.tokens(5), n)
+            assert tuple(result.tokens) == greedy_text()[:n] and result.finish == "length"
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one id", "a list"])
-def test_the_first_end_of_text_ends_the_text(several: bool) -> None:
-    """At every offset of a block: the text ends with it, and the block tells of no token behind it."""
-    text, offsets = whole(), set()
+def test_the_first_end_of_text_token_ends_the_text(several: bool) -> None:
+    """At every offset in a block. The block has no token after it."""
+    text, offsets = greedy_text(), set()
     for at in sorted({text.index(token) for token in text}):
         decoder = oracle(4)
-        made = greedy(decoder, tiny.tokens(5), 40, [text[at], *text[at + 1 :]] if several else text[at])
+        result = greedy(decoder, tiny.tokens(5), 40, [text[at], *text[at + 1 :]] if several else text[at])
         first = min(text.index(token) for token in (text[at:] if several else text[at : at + 1]))
-        assert tuple(made.tokens) == text[: first + 1] and made.finish == "eos"
-        last = made.blocks[-1]
+        assert tuple(result.tokens) == text[: first + 1] and result.finish == "eos"
+        last = result.blocks[-1]
         assert [last.tree.token(node) for node in last.path] == last.tokens[: last.accepted]
         offsets.add(len(last.tokens))
     assert several or offsets == {1, 2, 3, 4, 5}
 
 
-def test_an_end_of_text_that_does_not_come_changes_nothing() -> None:
-    """Nor does one that stands in the prompt."""
-    absent = next(token for token in range(64) if token not in whole())
-    assert tuple(greedy(oracle(4), tiny.tokens(5), 40, [absent, 1000]).tokens) == whole()
-    there = next(token for token in tiny.tokens(5) if token not in whole()[:10])
-    assert tuple(greedy(oracle(4), tiny.tokens(5), 10, there).tokens) == whole()[:10]
+def test_an_end_of_text_token_that_is_not_emitted_changes_nothing() -> None:
+    """Also if the prompt contains it."""
+    absent = next(token for token in range(64) if token not in greedy_text())
+    assert tuple(greedy(oracle(4), tiny.tokens(5), 40, [absent, 1000]).tokens) == greedy_text()
+    there = next(token for token in tiny.tokens(5) if token not in greedy_text()[:10])
+    assert tuple(greedy(oracle(4), tiny.tokens(5), 10, there).tokens) == greedy_text()[:10]
 
 
-@pytest.mark.parametrize("room", range(1, 9))
+@pytest.mark.parametrize("n", range(1, 9))
 @pytest.mark.parametrize("make", [drafted, control])
-def test_at_the_limit_of_the_context_the_text_stops(make: Any, room: int) -> None:
-    """With all the tokens that have room, and no error; asked for just as many, it ends by length."""
-    prompt = tiny.tokens(CONTEXT - room)
-    made = greedy(make(), prompt, 50)
-    assert len(made.tokens) == room and made.finish == "context"
-    assert greedy(make(), prompt, room).finish == "length"
-    assert greedy(make(), prompt, 50).tokens == greedy(control(), prompt, room).tokens
+def test_a_full_context_ends_the_text(make: Any, n: int) -> None:
+    """The last position of the context is used. If just as many tokens are requested, the finish is `length`."""
+    prompt = tiny.tokens(CONTEXT - n)
+    result = greedy(make(), prompt, 50)
+    assert len(result.tokens) == n and result.finish == "context"
+    assert greedy(make(), prompt, n).finish == "length"
+    assert greedy(make(), prompt, 50).tokens == greedy(control(), prompt, n).tokens
 
 
-def test_prompts_of_one_token() -> None:
-    """There is no feature before the first token; the text is that of the control arm."""
+def test_a_prompt_of_one_token_is_continued() -> None:
     for token in range(0, 64, 7):
         assert greedy(drafted(), [token], 20).tokens == greedy(control(), [token], 20).tokens
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.5])
-def test_speculation_does_not_change_coupled_text(temperature: float) -> None:
-    """With the rule `walk` and keyed coins the text is the control arm's, for every budget, oracle or head."""
+def test_coupled_text_does_not_depend_on_drafts(temperature: float) -> None:
+    """With `walk` and keyed coins, for several budgets and for the oracle."""
     params = SamplingParams(temperature, top_k=20, repetition_penalty=1.1, max_new_tokens=30)
     for seed in range(4):
         prompt = tiny.tokens(5)
@@ -150,69 +149,67 @@ def test_speculation_does_not_change_coupled_text(temperature: float) -> None:
 
 
 @torch.inference_mode()
-def test_the_drafter_is_shown_the_targets_features() -> None:
-    """One for every position of the text but the last, as a plain pass over the whole has them."""
+def test_drafters_observe_the_targets_features() -> None:
+    """One for each position but the last, equal to those of a plain pass over the text."""
     decoder = oracle(4)
-    made = greedy(decoder, tiny.tokens(5), 30)
+    result = greedy(decoder, tiny.tokens(5), 30)
     assert isinstance(decoder.drafter, Oracle)
-    text = torch.tensor([[*tiny.tokens(5), *made.tokens]])
+    text = torch.tensor([[*tiny.tokens(5), *result.tokens]])
     plain = model().base_model(text).last_hidden_state[0, :-1]
     assert (torch.cat(decoder.drafter.features) - plain).abs().max() <= 1e-9
 
 
-def test_keyed_coins_are_asked_for_absolute_positions() -> None:
-    """The token at position i of the text, the prompt counted, is the draw of position i."""
+def test_coins_are_given_absolute_positions() -> None:
     prompt, params, coins = tiny.tokens(5), SamplingParams(1.0, max_new_tokens=12), KeyedCoins(3)
-    made, text = oracle(3, "walk").generate(prompt, params, KeyedCoins(3)).tokens, list(prompt)
-    for token in made:
+    result, text = oracle(3, "walk").generate(prompt, params, KeyedCoins(3)).tokens, list(prompt)
+    for token in result:
         coins.seek(len(text))
         with torch.inference_mode():
             assert token == coins.categorical(model()(torch.tensor([text])).logits[0, -1].softmax(-1))
         text.append(token)
 
 
-def test_streaming_is_generating() -> None:
-    """The blocks of `stream` are those of `generate`; they start where the text is, and add up to it."""
+def test_stream_yields_the_blocks_of_generate() -> None:
     decoder, params = drafted(), SamplingParams(0.9, max_new_tokens=25, eos_token_id=3)
     blocks = list(decoder.stream(tiny.tokens(9), params, SeededCoins(5)))
-    made = decoder.generate(tiny.tokens(9), params, SeededCoins(5))
+    result = decoder.generate(tiny.tokens(9), params, SeededCoins(5))
     assert [(b.start, b.tokens, b.accepted, b.path) for b in blocks] == [
-        (b.start, b.tokens, b.accepted, b.path) for b in made.blocks
+        (b.start, b.tokens, b.accepted, b.path) for b in result.blocks
     ]
     position = 9
     for block in blocks:
         assert block.start == position
         position += len(block.tokens)
-    assert [token for block in blocks for token in block.tokens] == made.tokens
+    assert [token for block in blocks for token in block.tokens] == result.tokens
 
 
-def test_blocks_tell_their_trees() -> None:
-    """A block's tree is rooted in the token before it; its accepted tokens are those of its path; one more token follows."""
+def test_blocks_contain_their_trees() -> None:
+    """The root is the token before the block, accepted tokens are those of the path, and one more token follows."""
     decoder, text = drafted(), tiny.tokens(9)
-    made = decoder.generate(text, SamplingParams(0.9, max_new_tokens=40), SeededCoins(1))
-    assert (len(made.blocks[0].tree), made.blocks[0].path, made.blocks[0].accepted) == (1, [], 0)
-    for block in made.blocks:
+    result = decoder.generate(text, SamplingParams(0.9, max_new_tokens=40), SeededCoins(1))
+    assert (len(result.blocks[0].tree), result.blocks[0].path, result.blocks[0].accepted) == (1, [], 0)
+    for block in result.blocks:
         assert block.tree.token(0) == text[-1]
         assert [block.tree.token(node) for node in block.path] == block.tokens[: block.accepted]
         assert len(block.tokens) == block.accepted + 1
         text += block.tokens
 
 
-def test_what_was_spent_is_counted() -> None:
-    """One target pass a block, the prompt's included; tau counts the blocks of drafts alone; one head pass a layer."""
-    made = greedy(oracle(4), tiny.tokens(5), 1 + 5 * 4 + 3)
-    assert [len(block.tokens) for block in made.blocks] == [1, 5, 5, 5, 5, 3]
-    assert made.target_passes == 6 and made.tau == 23 / 5 and made.draft_passes == 0
+def test_passes_are_counted() -> None:
+    """One target pass for each block, one pass of the head for each layer. tau leaves out the pass over the prompt."""
+    result = greedy(oracle(4), tiny.tokens(5), 1 + 5 * 4 + 3)
+    assert [len(block.tokens) for block in result.blocks] == [1, 5, 5, 5, 5, 3]
+    assert result.target_passes == 6 and result.tau == 23 / 5 and result.draft_passes == 0
     headed = greedy(drafted(3, 4, 12), tiny.tokens(5), 30)
-    rooms = [5 + 30 - block.start - 1 for block in headed.blocks[1:]]
-    assert headed.draft_passes == sum(min(4, room) for room in rooms) and headed.target_passes == len(headed.blocks)
+    depths = [5 + 30 - block.start - 1 for block in headed.blocks[1:]]
+    assert headed.draft_passes == sum(min(4, depth) for depth in depths) and headed.target_passes == len(headed.blocks)
     alone = greedy(control(), tiny.tokens(5), 30)
     assert (alone.target_passes, alone.draft_passes, alone.tau) == (30, 0, 1.0)
     assert greedy(control(), tiny.tokens(5), 1).tau != greedy(control(), tiny.tokens(5), 1).tau  # nan: nothing to count
 
 
-def test_a_decoder_forgets_the_text_before() -> None:
-    """The second text is that of a new decoder, also where the first was given up half-way."""
+def test_a_decoder_has_no_state_between_sequences() -> None:
+    """Also if the first sequence was abandoned half-way."""
     used, params = drafted(), SamplingParams(1.0, max_new_tokens=20)
     next(used.stream(tiny.tokens(30, seed=8), params, SeededCoins(0)))
     greedy(used, tiny.tokens(50, seed=9), 20)
@@ -220,15 +217,14 @@ def test_a_decoder_forgets_the_text_before() -> None:
     assert again.tokens == new.tokens and again.target_passes == new.target_passes and again.draft_passes == new.draft_passes
 
 
-def test_the_prompt_is_left_alone() -> None:
-    """It may be any sequence of integers."""
+def test_the_prompt_is_not_modified() -> None:
     prompt = tiny.tokens(5)
     assert greedy(drafted(), tuple(prompt), 8).tokens == greedy(drafted(), prompt, 8).tokens
     assert prompt == tiny.tokens(5)
 
 
 @pytest.mark.parametrize(
-    ("prompt", "told"),
+    ("prompt", "message"),
     [
         ([], "the prompt is empty\n  give at least one token"),
         ([3, 64], "the prompt has token 64\n  the target has tokens 0 to 63"),
@@ -237,17 +233,16 @@ def test_the_prompt_is_left_alone() -> None:
     ],
     ids=["empty", "beyond the vocabulary", "negative", "no room"],
 )
-def test_a_prompt_that_cannot_be_continued_is_refused(prompt: list[int], told: str) -> None:
-    """The error says what is wrong with it, and what may be."""
+def test_a_bad_prompt_is_refused(prompt: list[int], message: str) -> None:
     with pytest.raises(BadInput) as error:
         greedy(drafted(), prompt, 8)
-    assert str(error.value) == told
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_every_dtype_decodes(tmp_path: Path, dtype: str, device: str) -> None:
-    """From disk, in each of the four dtypes, on both devices: blocks, budget, length; in float64 the text is the control's."""
+    """From disk, in four dtypes, on CPU and CUDA. In float64 the text is that of ordinary decoding."""
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     model = tiny.target()
@@ -257,14 +252,13 @@ def test_every_dtype_decodes(tmp_path: Path, dtype: str, device: str) -> None:
     alone = Decoder.load(tmp_path / "target", dtype=dtype, device=device)
     for temperature in (0.0, 0.8):
         params = SamplingParams(temperature, top_p=0.9, repetition_penalty=1.2, max_new_tokens=20)
-        made = decoder.generate(tiny.tokens(6), params, KeyedCoins(0))
-        assert len(made.tokens) == 20 and all(0 <= token < 64 for token in made.tokens)
-        assert all(len(block.tree) <= 10 for block in made.blocks)
-        assert dtype != "float64" or made.tokens == alone.generate(tiny.tokens(6), params, KeyedCoins(0)).tokens
+        result = decoder.generate(tiny.tokens(6), params, KeyedCoins(0))
+        assert len(result.tokens) == 20 and all(0 <= token < 64 for token in result.tokens)
+        assert all(len(block.tree) <= 10 for block in result.blocks)
+        assert dtype != "float64" or result.tokens == alone.generate(tiny.tokens(6), params, KeyedCoins(0)).tokens
 
 
-def test_a_damaged_target_is_told_with_its_position() -> None:
-    """NaN in its weights is an error that names the first position at which it shows: here the prompt's last."""
+def test_nan_logits_of_the_target_are_refused_with_their_position() -> None:
     model = tiny.target()
     with torch.no_grad():
         model.get_output_embeddings().weight[5] = float("nan")
@@ -272,8 +266,7 @@ def test_a_damaged_target_is_told_with_its_position() -> None:
         greedy(Decoder(Target(model)), tiny.tokens(5), 8)
 
 
-def test_a_block_is_a_plain_value() -> None:
-    """Frozen, so that what was streamed cannot change afterwards."""
+def test_blocks_are_frozen() -> None:
     block = Block(0, [1], 0, DraftTree.root_only(0), [])
     with pytest.raises(AttributeError):
         block.start = 1  # type: ignore[misc]

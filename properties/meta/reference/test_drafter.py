@@ -1,4 +1,4 @@
-"""The drafter of EAGLE-2: its trees against an expansion by hand, its budget, and the cache that it leaves as it found it."""
+"""EAGLE-2's drafter: trees equal a computation without a cache, keep to the budget, and leave the head's cache unchanged."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def features(n: int) -> Tensor:
     return torch.randn(n, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def watched(drafter: Eagle2 | OneSequence, pieces: list[int], depth: int = 99) -> Iterator[tuple[DraftTree, int]]:
-    """Feed a text in pieces, and draft after each: the tree, and how many features were known."""
+def drafts(drafter: Eagle2 | OneSequence, pieces: list[int], depth: int = 99) -> Iterator[tuple[DraftTree, int]]:
+    """Observe a text in pieces, and draft after each: the tree, and the number of observed features."""
     known, end = features(40), 0
     one = drafter if isinstance(drafter, OneSequence) else OneSequence(drafter, TEXT[:1])
     for n in pieces:
@@ -39,8 +39,8 @@ def watched(drafter: Eagle2 | OneSequence, pieces: list[int], depth: int = 99) -
 
 
 @torch.inference_mode()
-def by_hand(drafter: Eagle2, n: int, depth: int) -> dict[tuple[int, ...], float]:
-    """The paths that EAGLE-2 keeps, with their values: layer by layer, the head run along every path by itself."""
+def reference_paths(drafter: Eagle2, n: int, depth: int) -> dict[tuple[int, ...], float]:
+    """The paths that EAGLE-2 keeps, with their values. The head runs on every path separately."""
     k, m = drafter.budget.k, drafter.budget.m
     layer: dict[tuple[int, ...], float] = {(): 0.0}
     pool: dict[tuple[int, ...], float] = {}
@@ -48,15 +48,15 @@ def by_hand(drafter: Eagle2, n: int, depth: int) -> dict[tuple[int, ...], float]
         beam = sorted(layer, key=lambda path: -layer[path])[:k]
         layer = {}
         for path in beam:
-            confidences, tokens = _after(drafter, n, path).topk(k)
+            confidences, tokens = reference_log_q(drafter, n, path).topk(k)
             value = pool.get(path, 0.0)
             layer |= {(*path, x): value + c for c, x in zip(confidences.tolist(), tokens.tolist(), strict=True)}
         pool |= layer
     return {path: pool[path] for path in sorted(pool, key=lambda path: -pool[path])[:m]}
 
 
-def _after(drafter: Eagle2, n: int, path: tuple[int, ...]) -> Tensor:
-    """log q [V] after a path: target features while there are any, then the head's own; no cache, no tree mask."""
+def reference_log_q(drafter: Eagle2, n: int, path: tuple[int, ...]) -> Tensor:
+    """log q [V] after a path, from the target's features and then the head's own; no cache, no tree mask."""
     tokens, known = torch.tensor([*TEXT[1 : n + 1], *path]), features(40)[:n]
     for i in range(n, n + len(path) + 1):
         known = torch.cat([known, drafter.head(tokens[None, :i], known[None], torch.arange(i))[0, -1:]])
@@ -64,19 +64,19 @@ def _after(drafter: Eagle2, n: int, path: tuple[int, ...]) -> Tensor:
 
 
 @pytest.mark.parametrize(("k", "depth", "m"), BUDGETS)
-def test_trees_are_those_of_an_expansion_by_hand(k: int, depth: int, m: int) -> None:
-    """After a prompt, and after accepted blocks of 1 and 4 tokens: the paths and values of the paper's two phases."""
+def test_trees_equal_an_expansion_without_a_cache(k: int, depth: int, m: int) -> None:
+    """After a prompt, and after accepted blocks of 1 and 4 tokens: paths and values of expansion and reranking."""
     drafting = drafter(k, depth, m)
-    for tree, n in watched(drafting, [9, 1, 4]):
+    for tree, n in drafts(drafting, [9, 1, 4]):
         ours = {tuple(tree.token(i) for i in tree.path(node)): float(tree.values[node]) for node in range(1, len(tree))}
         assert tree.token(0) == TEXT[n]
-        assert ours == pytest.approx(by_hand(drafting, n, depth), abs=1e-9)
+        assert ours == pytest.approx(reference_paths(drafting, n, depth), abs=1e-9)
 
 
 @pytest.mark.parametrize(("k", "depth", "m"), BUDGETS)
 def test_trees_keep_to_their_budget(k: int, depth: int, m: int) -> None:
-    """m nodes, at most `depth` deep, distinct siblings of which no node has more than k, values that do not rise."""
-    for tree, _ in watched(drafter(k, depth, m), [5, 2, 3]):
+    """m nodes, at most `depth` layers, at most k different children of a node, and values that do not rise."""
+    for tree, _ in drafts(drafter(k, depth, m), [5, 2, 3]):
         assert len(tree) == m + 1 and max(tree.depths) <= depth
         parents, values = tree.parents.tolist(), tree.values.tolist()
         assert len(set(zip(parents, tree.tokens.tolist(), strict=True))) == m + 1
@@ -84,44 +84,42 @@ def test_trees_keep_to_their_budget(k: int, depth: int, m: int) -> None:
         assert all(values[node] <= values[parents[node]] for node in range(1, len(tree)))
 
 
-@pytest.mark.parametrize("room", range(5))
-def test_where_the_text_must_end_soon_the_tree_is_shallower(room: int) -> None:
-    """With room for a path of n tokens the tree is n deep; for n = 0 it is bare, and costs no pass."""
+@pytest.mark.parametrize("max_depth", range(5))
+def test_trees_are_not_deeper_than_max_depth(max_depth: int) -> None:
+    """The root alone costs no pass."""
     drafting = OneSequence(drafter(3, 4, 30), TEXT[:1])
-    ((tree, _),) = watched(drafting, [7], depth=room)
-    assert max(tree.depths) == room and len(tree) - 1 == (min(30, Budget(3, room, 1).pool) if room else 0)
-    assert drafting.state.passes == room
+    ((tree, _),) = drafts(drafting, [7], depth=max_depth)
+    assert max(tree.depths) == max_depth and len(tree) - 1 == (min(30, Budget(3, max_depth, 1).pool) if max_depth else 0)
+    assert drafting.state.passes == max_depth
 
 
-def test_what_was_observed_waits_for_the_next_tree() -> None:
-    """Where no tree was asked for, or a bare one, nothing of the text is lost."""
+def test_observations_are_kept_until_the_next_tree() -> None:
     patient, straight = (OneSequence(drafter(3, 4, 30), TEXT[:1]) for _ in range(2))
-    list(watched(patient, [7], depth=0))
-    ((expected, _),) = watched(straight, [7])
+    list(drafts(patient, [7], depth=0))
+    ((expected, _),) = drafts(straight, [7])
     tree = patient.propose(4)
     assert torch.equal(tree.tokens, expected.tokens) and torch.equal(tree.values, expected.values)
 
 
-def test_the_cache_is_left_as_it_was_found() -> None:
-    """It holds the observed text, computed from the target's features, whatever was expanded in between."""
+def test_the_expansion_leaves_the_cache_unchanged() -> None:
+    """It holds the observed text, computed from the target's features."""
     drafting = OneSequence(drafter(3, 4, 30), TEXT[:1])
-    for _, n in watched(drafting, [6, 1, 3, 2]):
+    for _, n in drafts(drafting, [6, 1, 3, 2]):
         assert drafting.state.cache.length == n
     plain = OneSequence(drafter(3, 1, 3), TEXT[:1])
-    list(watched(plain, [12]))
+    list(drafts(plain, [12]))
     assert (drafting.state.cache.entries() - plain.state.cache.entries()).abs().max() <= 1e-12
 
 
-def test_passes_are_counted_and_forgotten() -> None:
-    """One pass a layer; the next text is drafted as by a new drafter."""
+def test_passes_are_counted_for_each_sequence() -> None:
     drafting = drafter(3, 4, 30)
     texts = [OneSequence(drafting, TEXT[:1]) for _ in range(2)]
-    first, second = ([tree.tokens.tolist() for tree, _ in watched(one, [6, 3])] for one in texts)
+    first, second = ([tree.tokens.tolist() for tree, _ in drafts(one, [6, 3])] for one in texts)
     assert first == second and [one.state.passes for one in texts] == [8, 8]
 
 
-def test_a_long_text_outgrows_the_first_cache() -> None:
-    """The cache grows while a tree is expanded over 300 entries of text, and the tree is the same as with room to spare."""
+def test_the_cache_grows_with_the_text() -> None:
+    """300 entries: the tree is the same as with a cache that was large enough."""
     text = tiny.tokens(301)
     known = torch.randn(300, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     trees = []
@@ -135,8 +133,7 @@ def test_a_long_text_outgrows_the_first_cache() -> None:
     assert torch.equal(trees[0].tokens, trees[1].tokens) and torch.equal(trees[0].parents, trees[1].parents)
 
 
-def test_a_saturated_head_drafts_a_connected_tree() -> None:
-    """Confidences that are exactly one, level after level: the chain of them is kept whole, and no node without its parent."""
+def test_confidences_of_one_give_a_connected_tree() -> None:
 
     def sure(features: Tensor) -> Tensor:
         return torch.tensor([1e4] + [0.0] * 63).expand(*features.shape[:-1], -1)
@@ -150,7 +147,7 @@ def test_a_saturated_head_drafts_a_connected_tree() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_every_dtype_drafts(dtype: torch.dtype) -> None:
-    """Values are at least float32, and trees keep their budget."""
+    """Values are in float32 or wider."""
     drafting = OneSequence(drafter(3, 3, 12, tiny.head().to(dtype)), TEXT[:1])
     drafting.observe(TEXT[1:6], features(5).to(dtype))
     tree = drafting.propose(9)
@@ -160,8 +157,7 @@ def test_every_dtype_drafts(dtype: torch.dtype) -> None:
     assert dtype in (torch.float32, torch.float64) or (first.to(dtype).to(first) != first).any()  # not rounded to 16 bits
 
 
-def test_a_damaged_head_is_told() -> None:
-    """NaN in its weights is an error that says what to try, not a tree of whatever sorts first."""
+def test_nan_confidences_are_refused() -> None:
     damaged = tiny.head()
     with torch.no_grad():
         damaged.fc.weight[0, 0] = float("nan")
@@ -171,7 +167,6 @@ def test_a_damaged_head_is_told() -> None:
         drafting.propose(9)
 
 
-def test_a_budget_beyond_the_vocabulary_is_refused_at_once() -> None:
-    """Before any text is decoded."""
+def test_a_k_above_the_vocabulary_is_refused() -> None:
     with pytest.raises(BadInput, match="k is 65, but the vocabulary has 64 tokens"):
         drafter(65, 1, 1)

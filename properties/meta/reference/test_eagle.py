@@ -1,4 +1,4 @@
-"""EAGLE's static tree: its shape, its drafts against an expansion by hand, and the cache that it leaves as it found it."""
+"""EAGLE's static tree: its shape, its distributions against a computation without a cache, and the head's cache."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def drafter(method: Eagle = WHOLE, vocab_size: int = 64) -> EagleDrafter:
     return EagleDrafter(tiny.head(vocab_size), lambda features: features @ WEIGHTS[:vocab_size].to(features).T, method)
 
 
-def begun(drafter: EagleDrafter, params: SamplingParams, coins: Coins, pieces: Sequence[int] = (9,)) -> OneSequence:
-    """Told of TEXT, in pieces, with a tree after each piece but the last; the newest token is the one behind them."""
+def observed(drafter: EagleDrafter, params: SamplingParams, coins: Coins, pieces: Sequence[int] = (9,)) -> OneSequence:
+    """A sequence that has observed TEXT in pieces, with a tree after each piece but the last."""
     one, end = OneSequence(drafter, TEXT[:1], params, coins), 0
     for i, n in enumerate(pieces):
         one.observe(TEXT[end + 1 : end + n + 1], features(40)[end : end + n])
@@ -52,7 +52,7 @@ def begun(drafter: EagleDrafter, params: SamplingParams, coins: Coins, pieces: S
 
 
 def places(tree: Tree) -> list[Choice]:
-    """The slot of every node."""
+    """The child indices of every node."""
     found: list[Choice] = [()]
     for node in range(1, len(tree)):
         parent = tree.parent(node)
@@ -61,8 +61,8 @@ def places(tree: Tree) -> list[Choice]:
 
 
 @torch.inference_mode()
-def after(drafter: EagleDrafter | Any, n: int, path: Sequence[int], params: SamplingParams) -> Tensor:
-    """The head's law [V] behind a path on the first n features: one pass over the whole past a token, no cache, no tree mask."""
+def reference_q(drafter: EagleDrafter | Any, n: int, path: Sequence[int], params: SamplingParams) -> Tensor:
+    """The head's distribution [V] after a path on the first n features: one pass over everything, no cache, no tree mask."""
     tokens, known = torch.tensor([*TEXT[1 : n + 1], *path]), features(40)[:n]
     for i in range(n, n + len(path) + 1):
         known = torch.cat([known, drafter.head(tokens[None, :i], known[None], torch.arange(i))[0, -1:]])
@@ -71,15 +71,15 @@ def after(drafter: EagleDrafter | Any, n: int, path: Sequence[int], params: Samp
     return law
 
 
-def test_the_published_tree() -> None:
-    """25 nodes; 4, 8, 8, 3 and 2 of them in its layers; parents before children, and no child without its earlier siblings."""
+def test_the_published_tree_is_sound() -> None:
+    """25 nodes, parents before children, and no child without its earlier siblings."""
     assert Counter(map(len, PUBLISHED)) == {1: 4, 2: 8, 3: 8, 4: 3, 5: 2}
     assert Eagle() == Eagle(k=4, depth=5, m=25) and prune(PUBLISHED, 4, 5, 25) == PUBLISHED
-    children = Counter("".join(map(str, slot[:-1])) for slot in PUBLISHED)
+    children = Counter("".join(map(str, choice[:-1])) for choice in PUBLISHED)
     assert children == {"": 4, "0": 3, "1": 2, "2": 2, "3": 1, "00": 3, "01": 2, "02": 2, "10": 1, "000": 3, "0000": 2}
-    for i, slot in enumerate(PUBLISHED):
-        assert slot[:-1] in [(), *PUBLISHED[:i]]
-        assert slot[-1] == 0 or (*slot[:-1], slot[-1] - 1) in PUBLISHED[:i]
+    for i, choice in enumerate(PUBLISHED):
+        assert choice[:-1] in [(), *PUBLISHED[:i]]
+        assert choice[-1] == 0 or (*choice[:-1], choice[-1] - 1) in PUBLISHED[:i]
 
 
 @pytest.mark.parametrize(
@@ -91,15 +91,15 @@ def test_the_published_tree() -> None:
         (2, 3, 4, ["0", "1", "00", "01"]),
     ],
 )
-def test_a_smaller_budget_takes_a_part_of_it(k: int, depth: int, m: int, left: list[str]) -> None:
-    assert ["".join(map(str, slot)) for slot in prune(PUBLISHED, k, depth, m)] == left
+def test_options_prune_the_published_tree(k: int, depth: int, m: int, left: list[str]) -> None:
+    assert ["".join(map(str, choice)) for choice in prune(PUBLISHED, k, depth, m)] == left
 
 
 @pytest.mark.parametrize("pieces", [(9,), (5, 1, 4), (3, 6)], ids=str)
 @pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
-def test_q_is_the_heads_own_law_along_every_path(params: SamplingParams, pieces: tuple[int, ...]) -> None:
-    """At every node that has children, of which each has probability; all slots are filled, with tokens that differ."""
-    one = begun(drafter(), params, SeededCoins(4), pieces)
+def test_q_is_the_heads_distribution_after_every_path(params: SamplingParams, pieces: tuple[int, ...]) -> None:
+    """At every node with children. All places are filled, with different tokens of positive probability."""
+    one = observed(drafter(), params, SeededCoins(4), pieces)
     tree = one.propose(9)
     assert isinstance(tree, SampledTree) and tree.token(ROOT) == TEXT[sum(pieces)]
     assert places(tree)[1:] == PUBLISHED
@@ -107,32 +107,32 @@ def test_q_is_the_heads_own_law_along_every_path(params: SamplingParams, pieces:
         tokens = [tree.token(child) for child in tree.children(node)]
         if tokens:
             path = [tree.token(i) for i in tree.path(node)]
-            assert (tree.q[node] - after(one.drafter, sum(pieces), path, params)).abs().max() <= 1e-9
+            assert (tree.q[node] - reference_q(one.drafter, sum(pieces), path, params)).abs().max() <= 1e-9
         assert len(set(tokens)) == len(tokens) and all(tree.q[node, token] > 0 for token in tokens)
 
 
 @pytest.mark.parametrize("penalty", [None, 1.5])
-def test_at_temperature_0_the_likeliest_tokens_fill_the_slots(penalty: float | None) -> None:
-    """In order; and values are the products of their confidences."""
+def test_at_temperature_0_children_are_the_most_likely_tokens(penalty: float | None) -> None:
+    """In order; values are the products of their confidences."""
     params = replace(GREEDY, repetition_penalty=penalty)
-    one = begun(drafter(), params, SeededCoins(0))
+    one = observed(drafter(), params, SeededCoins(0))
     tree = one.propose(9)
     assert isinstance(tree, DraftTree) and places(tree)[1:] == PUBLISHED
     for node in range(len(tree)):
         if children := tree.children(node):
-            law = after(one.drafter, 9, [tree.token(i) for i in tree.path(node)], params)
+            law = reference_q(one.drafter, 9, [tree.token(i) for i in tree.path(node)], params)
             assert [tree.token(child) for child in children] == law.topk(len(children)).indices.tolist()
             for child in children:
                 due = float(tree.values[node]) + float(law[tree.token(child)].log())
                 assert float(tree.values[child]) == pytest.approx(due, rel=1e-6)
 
 
-def test_children_are_drawn_without_replacement() -> None:
-    """Over all draws: q(a) q(b) / (1 - q(a)) for the siblings a, b, and for the child of each what q is behind it."""
+def test_children_are_sampled_without_replacement() -> None:
+    """Over all random numbers: q(a) q(b) / (1 - q(a)) for siblings a and b, and q after each of them for its child."""
     params, total = SamplingParams(top_k=3), 0.0
 
     def propose(coins: Coins) -> DraftTree | SampledTree:
-        tree: DraftTree | SampledTree = begun(drafter(Eagle(2, 2, 3), 6), params, coins).propose(9)
+        tree: DraftTree | SampledTree = observed(drafter(Eagle(2, 2, 3), 6), params, coins).propose(9)
         return tree
 
     def of_six(tokens: Sequence[int]) -> list[int]:
@@ -149,55 +149,52 @@ def test_children_are_drawn_without_replacement() -> None:
     assert total == pytest.approx(1)
 
 
-def test_what_a_law_cannot_fill_stays_empty() -> None:
-    """Of a law of two tokens there are two children, and nothing below a slot that has none."""
-    tree = begun(drafter(), SamplingParams(top_k=2), SeededCoins(1)).propose(9)
-    assert places(tree)[1:] == [slot for slot in PUBLISHED if max(slot) < 2]
+def test_a_distribution_with_few_tokens_leaves_places_empty() -> None:
+    tree = observed(drafter(), SamplingParams(top_k=2), SeededCoins(1)).propose(9)
+    assert places(tree)[1:] == [choice for choice in PUBLISHED if max(choice) < 2]
 
 
 @pytest.mark.parametrize("params", [SamplingParams(), GREEDY])
-@pytest.mark.parametrize("room", range(6))
-def test_where_the_text_must_end_soon_the_tree_is_shallower(room: int, params: SamplingParams) -> None:
-    """One pass a layer, none for a bare tree; the cache holds the text alone, whatever was drafted."""
-    one = begun(drafter(), params, SeededCoins(0))
-    tree = one.propose(room)
-    assert places(tree)[1:] == [slot for slot in PUBLISHED if len(slot) <= room]
-    assert one.state.passes == room and one.state.cache.length == (9 if room else 0)
+@pytest.mark.parametrize("max_depth", range(6))
+def test_trees_are_not_deeper_than_max_depth(max_depth: int, params: SamplingParams) -> None:
+    """One pass for each layer, and none for the root alone."""
+    one = observed(drafter(), params, SeededCoins(0))
+    tree = one.propose(max_depth)
+    assert places(tree)[1:] == [choice for choice in PUBLISHED if len(choice) <= max_depth]
+    assert one.state.passes == max_depth and one.state.cache.length == (9 if max_depth else 0)
 
 
-def test_the_cache_is_left_as_it_was_found() -> None:
-    """The same entries as if no tree had been grown."""
-    grown, plain = (begun(drafter(Eagle(4, depth, 25)), SamplingParams(), SeededCoins(0), (6, 1, 3, 2)) for depth in (5, 1))
+def test_the_expansion_leaves_the_cache_unchanged() -> None:
+    grown, plain = (observed(drafter(Eagle(4, depth, 25)), SamplingParams(), SeededCoins(0), (6, 1, 3, 2)) for depth in (5, 1))
     for one in (grown, plain):
         one.propose(9)
     assert (grown.state.cache.entries() - plain.state.cache.entries()).abs().max() <= 1e-12
 
 
-def test_shape_does_not_hang_on_what_was_drawn() -> None:
-    """With other coins other tokens, in the same slots."""
-    trees = [begun(drafter(), SamplingParams(), SeededCoins(seed)).propose(9) for seed in range(8)]
+def test_the_shape_does_not_depend_on_the_samples() -> None:
+    trees = [observed(drafter(), SamplingParams(), SeededCoins(seed)).propose(9) for seed in range(8)]
     assert len({tuple(tree.parents.tolist()) for tree in trees}) == 1
     assert len({tuple(tree.tokens.tolist()) for tree in trees}) > 4
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_texts_share_no_state(temperature: float) -> None:
-    """Those of a batch are what they are alone, drafts and all; and a text that is begun forgets the one before."""
+def test_sequences_share_no_state(temperature: float) -> None:
+    """Sequences in a batch equal sequences alone, and a repeated request has the same answer."""
     alone, together = (connect("ref:drafter=eagle").open(shipped("coin4"), batch=n, dtype="float64") for n in (1, 3))
     params = [{"temperature": temperature, "max_new_tokens": n} for n in (9, 14, 5, 11)]
-    asked: Any = [[[1, 2], [3], [0, 1, 2, 3], [2, 2]], params, range(4)]
-    assert together.generate(*asked) == alone.generate(*asked) == alone.generate(*asked)
+    request: Any = [[[1, 2], [3], [0, 1, 2, 3], [2, 2]], params, range(4)]
+    assert together.generate(*request) == alone.generate(*request) == alone.generate(*request)
 
 
 @pytest.mark.parametrize("options", [{"k": 0}, {"depth": 0}, {"m": 0}, {"m": 2.5}])
-def test_options_that_are_none_are_refused(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     pair = shipped("coin4")
     with pytest.raises(BadInput, match=f"{next(iter(options))} is"):
         Eagle(**options).drafter(Target.load(pair.target), pair.draft)
 
 
-def test_a_damaged_head_is_told() -> None:
+def test_nan_logits_of_the_head_are_refused() -> None:
     one = drafter()
     one.head.fc[0, 0] = float("nan")
     with pytest.raises(BadInput, match="the drafter's logits are not numbers"):
-        begun(one, SamplingParams(), SeededCoins(0)).propose(9)
+        observed(one, SamplingParams(), SeededCoins(0)).propose(9)

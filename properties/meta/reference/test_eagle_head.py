@@ -1,4 +1,4 @@
-"""The head: what it computes, and that of published checkpoints nothing is guessed, dropped or run."""
+"""Checkpoints of the draft head: every published layout loads; nothing is guessed, dropped or executed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Change = Callable[[Tensors, dict[str, Any]], object]
 
 
 def write(folder: Path, head: EagleHead, change: Change | None = None, how: str = "bin") -> Path:
-    """A checkpoint as others write it, after `change` had its way with tensors and configuration."""
+    """Write a checkpoint as other software does, after `change` was applied to tensors and configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.clone() for name, t in head.state_dict().items()}
     config = head.config.to_json()
@@ -57,15 +57,14 @@ def same(a: EagleHead, b: EagleHead) -> bool:
 
 @pytest.mark.parametrize("how", ["bin", "safetensors", "bin, sharded", "safetensors, sharded"])
 def test_every_layout_loads_the_same_head(tmp_path: Path, how: str) -> None:
-    """The four layouts of a checkpoint hold one head."""
     head = tiny.head()
     assert same(load_head(write(tmp_path, head, how=how)), head)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("changes", [{}, {"bias": False}, {"qkv_bias": True}, {"num_hidden_layers": 2}, {"rope_factor": 4.0}])
-def test_what_is_written_is_read(tmp_path: Path, dtype: torch.dtype, changes: dict[str, Any]) -> None:
-    """A round trip through the published layout gives the same head, bit for bit, in its own dtype."""
+def test_a_saved_head_loads_bit_for_bit(tmp_path: Path, dtype: torch.dtype, changes: dict[str, Any]) -> None:
+    """In its own dtype."""
     head = tiny.head(rms_norm_eps=1e-5, rope_theta=500000.0, **changes).to(dtype)
     save_head(head, tmp_path)
     read = load_head(tmp_path)
@@ -73,7 +72,7 @@ def test_what_is_written_is_read(tmp_path: Path, dtype: torch.dtype, changes: di
 
 
 def test_defaults_are_those_of_the_published_code() -> None:
-    """Without a word about them: fc has a bias, the rope base is 10000, there are as many key-value heads as heads."""
+    """fc has a bias, the rope base is 10000, there are as many key-value heads as heads."""
     shape = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4}
     assert HeadConfig.from_json(shape) == HeadConfig(64, 16, 24, 4, 4, 1, 1e-6, 10000.0, 1.0, bias=True, qkv_bias=False)
     llama3 = {**shape, "bias": False, "rope_theta": 500000.0, "num_key_value_heads": 2, "rms_norm_eps": 1e-5}
@@ -85,14 +84,13 @@ def test_defaults_are_those_of_the_published_code() -> None:
 
 
 def test_layer_0_has_no_input_norm_and_later_layers_have() -> None:
-    """The names of a head's tensors are the published ones."""
     names = set(tiny.head(num_hidden_layers=2, qkv_bias=True).state_dict())
     assert {"fc.weight", "fc.bias", "embed_tokens.weight", "layers.0.self_attn.k_proj.bias"} <= names
     assert [name for name in names if "input_layernorm" in name] == ["layers.1.input_layernorm.weight"]
 
 
-def test_the_embedding_is_the_checkpoints_or_else_the_targets(tmp_path: Path) -> None:
-    """An embedding in the checkpoint is used; where there is none the target's is; where neither is, it is an error."""
+def test_the_targets_embedding_replaces_a_missing_one(tmp_path: Path) -> None:
+    """An embedding in the checkpoint is used. Without either it is an error."""
     head, other = tiny.head(), torch.randn(64, 16, dtype=torch.float64)
     assert torch.equal(load_head(write(tmp_path / "own", head), other).embed_tokens.weight, head.embed_tokens.weight)
     without = write(tmp_path / "none", head, lambda tensors, _: tensors.pop("embed_tokens.weight"))
@@ -157,15 +155,15 @@ STRICT: dict[str, tuple[Change, list[str]]] = {
 @pytest.mark.parametrize("embedding", [None, torch.zeros(64, 16)], ids=["alone", "with a target"])
 def test_a_checkpoint_that_does_not_match_is_refused(tmp_path: Path, case: str, embedding: Tensor | None) -> None:
     """The error names the tensor, or the key, and what was expected."""
-    change, told = STRICT[case]
+    change, message = STRICT[case]
     write(tmp_path, tiny.head(), change)
     with pytest.raises(BadInput) as error:
         load_head(tmp_path, embedding)
-    assert all(words in str(error.value) for words in told), str(error.value)
+    assert all(words in str(error.value) for words in message), str(error.value)
 
 
 def test_a_head_of_another_target_is_refused(tmp_path: Path) -> None:
-    """A head of another hidden size, or another vocabulary, says which number belongs to whom, and what to do."""
+    """The error has both sizes and what to do."""
     save_head(tiny.head(), tmp_path)
     with pytest.raises(BadInput) as error:
         load_head(tmp_path, torch.zeros(64, 32), "models/target")
@@ -179,7 +177,7 @@ def test_a_head_of_another_target_is_refused(tmp_path: Path) -> None:
 
 
 class Trap:
-    """What a pickle can carry: a call, made by whoever loads it."""
+    """A pickled call, which loading would execute."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -190,7 +188,7 @@ class Trap:
 
 @pytest.mark.parametrize("protocol", ["zip", "bare"])
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, protocol: str) -> None:
-    """Nothing in a checkpoint is executed, and the error does not advise to."""
+    """Nothing is executed, and the error does not suggest to allow it."""
     trap = {"fc.weight": torch.ones(1), "x": Trap(tmp_path / "sprung")}
     folder = write(tmp_path / "head", tiny.head())
     weights = folder / "pytorch_model.bin"
@@ -202,8 +200,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, protocol: str) 
 
 
 @pytest.mark.parametrize("what", [[torch.ones(2)], {"fc.weight": 3}, torch.ones(2)], ids=["list", "numbers", "tensor"])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, what: object) -> None:
-    """A .bin that is not a dictionary of tensors is told to be that."""
+def test_a_file_without_a_dictionary_of_tensors_is_refused(tmp_path: Path, what: object) -> None:
     torch.save(what, write(tmp_path, tiny.head()) / "pytorch_model.bin")
     with pytest.raises(BadInput, match="not a dictionary of tensors"):
         load_head(tmp_path)
@@ -211,8 +208,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, what: object) -> No
 
 @pytest.mark.parametrize("how", ["bin", "safetensors", "bin, sharded", "safetensors, sharded"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, how: str, share: float) -> None:
-    """Of a truncated file the error says which it is."""
+def test_a_truncated_file_is_refused_with_its_name(tmp_path: Path, how: str, share: float) -> None:
     write(tmp_path, tiny.head(), how=how)
     weights = sorted(path for path in tmp_path.iterdir() if path.suffix in (".bin", ".safetensors"))[-1]
     weights.write_bytes(weights.read_bytes()[: int(share * weights.stat().st_size)])
@@ -223,15 +219,14 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, how: str, share: flo
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "\xff"])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
 def test_a_damaged_json_file_is_refused(tmp_path: Path, text: str, name: str) -> None:
-    """What is not a JSON object is told to be none, with its path."""
     write(tmp_path, tiny.head(), how="safetensors, sharded")
     (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(BadInput, match=f"{name} (is not JSON|is not a JSON object|has no weight_map)"):
         load_head(tmp_path)
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    """No folder, no weights, no shard: each has its own error."""
+def test_missing_files_have_errors_of_their_own(tmp_path: Path) -> None:
+    """Folder, weights, shard."""
     with pytest.raises(BadInput, match=r"no head at .*nowhere: config.json is missing"):
         load_head(tmp_path / "nowhere")
     (write(tmp_path / "empty", tiny.head()) / "pytorch_model.bin").unlink()

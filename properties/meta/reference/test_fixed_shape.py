@@ -1,4 +1,4 @@
-"""Fixed shapes: the texts, blocks and trees of the plain loop, coin for coin; and each part of a step beside its plain one."""
+"""Fixed shapes: text, blocks and trees equal those of the plain decoder, and each tensor operation its plain version."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def decoders(
     return decoder, FixedShapeDecoder(target, drafter)
 
 
-def same(*made: Generation, depth: int) -> None:
-    """Near the end of a text plain trees are cut short, and blocks may differ; the text never does."""
-    plain, fixed = made
+def assert_same(*result: Generation, depth: int) -> None:
+    """Near the end plain trees are smaller and blocks may differ; the text does not."""
+    plain, fixed = result
     assert (plain.tokens, plain.finish) == (fixed.tokens, fixed.finish)
-    logprobs = [[value for block in one.blocks for value in block.logprobs] for one in made]
+    logprobs = [[value for block in one.blocks for value in block.logprobs] for one in result]
     assert logprobs[0] == pytest.approx(logprobs[1], abs=1e-9)
     start = plain.blocks[0].start
     for ours, theirs in zip(plain.blocks, fixed.blocks, strict=False):
@@ -63,37 +63,37 @@ def same(*made: Generation, depth: int) -> None:
 @pytest.mark.parametrize("params", PARAMS, ids=str)
 @pytest.mark.parametrize("kind", LEAN)
 @pytest.mark.parametrize("draft", [True, False], ids=["drafted", "control"])
-def test_the_text_is_that_of_the_plain_loop(kind: str, draft: bool, params: dict[str, Any]) -> None:
-    """In float64, for the same coins: prompts of all lengths, one after the other, with ends of text and a full context."""
+def test_fixed_shapes_give_the_text_of_the_plain_decoder(kind: str, draft: bool, params: dict[str, Any]) -> None:
+    """In float64 with the same coins, for prompts of many lengths, end-of-text tokens, and a full context."""
     plain, fixed = decoders(kind, draft=draft)
     for n in (13, 1, 40, 90):
-        asked = SamplingParams.of({**params, "max_new_tokens": 25})
-        same(*(one.generate(tiny.tokens(n, seed=n), asked, SeededCoins(n)) for one in (plain, fixed)), depth=4)
+        sampling = SamplingParams.of({**params, "max_new_tokens": 25})
+        assert_same(*(one.generate(tiny.tokens(n, seed=n), sampling, SeededCoins(n)) for one in (plain, fixed)), depth=4)
 
 
 @pytest.mark.parametrize(("k", "depth", "m"), [(1, 1, 1), (1, 6, 6), (4, 1, 3), (2, 7, 20), (8, 3, 60), (5, 5, 2)])
-def test_for_every_budget(k: int, depth: int, m: int) -> None:
+def test_fixed_shapes_work_for_every_budget(k: int, depth: int, m: int) -> None:
     plain, fixed = decoders("llama", k, depth, m)
     for temperature in (0.0, 1.0):
-        asked = SamplingParams(temperature, max_new_tokens=30)
-        same(*(one.generate(tiny.tokens(9), asked, SeededCoins(4)) for one in (plain, fixed)), depth=depth)
+        sampling = SamplingParams(temperature, max_new_tokens=30)
+        assert_same(*(one.generate(tiny.tokens(9), sampling, SeededCoins(4)) for one in (plain, fixed)), depth=depth)
 
 
-def test_a_text_that_needs_more_room_gets_it() -> None:
-    """Capacities come in grains; a longer text is given new caches, and a shorter one after it uses them."""
+def test_a_longer_sequence_gets_a_larger_state() -> None:
+    """A shorter one after it uses the same."""
     model = tiny.target(max_position_embeddings=3 * GRAIN)
     target = running(model, lean=True)
     plain = Decoder(target, Eagle2(tiny.fitting(model), target.network.lm_head, Budget(3, 4, 12)), walk)
     fixed = FixedShapeDecoder(plain.target, plain.drafter)
     for n in (10, GRAIN - 20, 2 * GRAIN, 10):
-        asked = SamplingParams(1.0, max_new_tokens=30)
-        same(*(one.generate(tiny.tokens(n), asked, SeededCoins(n)) for one in (plain, fixed)), depth=4)
+        sampling = SamplingParams(1.0, max_new_tokens=30)
+        assert_same(*(one.generate(tiny.tokens(n), sampling, SeededCoins(n)) for one in (plain, fixed)), depth=4)
     assert fixed.state is not None and fixed.state.target.capacity == 3 * GRAIN
 
 
 @given(st.data())
-def test_nodes_are_followed_as_walk_follows_them(data: st.DataObject) -> None:
-    """Any tree, any law, any coins: the accepted path, its tokens and the one more are those of the rule."""
+def test_follow_equals_walk(data: st.DataObject) -> None:
+    """For any tree, distribution and random numbers."""
     tokens, parents = [0], [-1]
     for _ in range(data.draw(st.integers(0, 12))):
         parent = data.draw(st.integers(0, len(tokens) - 1))
@@ -119,20 +119,20 @@ def test_nodes_are_followed_as_walk_follows_them(data: st.DataObject) -> None:
 
 
 @given(st.lists(st.sampled_from([0.0, 1e-30, 0.1, 1.0]), min_size=1, max_size=9).filter(any), st.floats(0, 1, exclude_max=True))
-def test_a_token_is_drawn_as_invert_draws_it(weights: list[float], u: float) -> None:
+def test_sample_equals_invert(weights: list[float], u: float) -> None:
     p = torch.tensor([weights], dtype=torch.float64) / sum(weights)
     assert sample(p, torch.tensor([u], dtype=torch.float64)).tolist() == [invert(p[0], u)]
 
 
 @pytest.mark.parametrize("params", PARAMS, ids=str)
-def test_laws_are_those_of_sampling(params: dict[str, Any]) -> None:
-    asked, logits = SamplingParams.of(params), torch.randn(3, 64, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+def test_distributions_equal_target_distribution(params: dict[str, Any]) -> None:
+    sampling, logits = SamplingParams.of(params), torch.randn(3, 64, generator=torch.Generator().manual_seed(0)).round(decimals=1)
     tree = DraftTree.of([1, 2, 3], [-1, 0, 0])
-    assert torch.equal(distributions(logits, asked)[0], target_distribution(logits, tree, [5, 1], asked))
+    assert torch.equal(distributions(logits, sampling)[0], target_distribution(logits, tree, [5, 1], sampling))
 
 
-def test_what_has_no_fixed_shape_is_refused() -> None:
-    """Models that go through transformers, trees that stop by themselves, penalties: told, not ignored."""
+def test_parts_without_fixed_shapes_are_refused() -> None:
+    """Other models, trees that stop early, penalties, rules, and coins."""
     plain, fixed = decoders()
     with pytest.raises(BadInput, match="a repetition penalty looks back"):
         fixed.generate([1, 2], SamplingParams(1.0, repetition_penalty=1.2), SeededCoins(0))

@@ -1,4 +1,4 @@
-"""The head's forward pass: transformers' own Llama layer on fc's output, and the same through caches and tree masks."""
+"""The head's forward pass equals transformers' Llama layer, in one pass, with a cache, and under a tree mask."""
 
 from __future__ import annotations
 
@@ -31,16 +31,13 @@ def inputs(n: int = 20, width: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]
     return torch.randint(64, (n,), generator=generator), torch.randn(n, width, generator=generator, dtype=torch.float64)
 
 
-def passed(head: EagleHead, tokens: Tensor, features: Tensor, *others: Any) -> Tensor:
-    """A pass over one text: [n, H]."""
+def run_head(head: EagleHead, tokens: Tensor, features: Tensor, *others: Any) -> Tensor:
+    """One pass over a sequence, [n, H]."""
     return torch.as_tensor(head(tokens[None], features[None], *others)[0])
 
 
 def by_transformers(head: EagleHead, tokens: Tensor, features: Tensor) -> Tensor:
-    """fc, then transformers' layers with the head's weights; the input norm of the first is the identity.
-
-    Norms round to float32 whatever the dtype, theirs and ours.
-    """
+    """fc, then transformers' layers with the head's weights; the input norm of layer 0 is the identity."""
     shape = head.config
     rope = {"rope_type": "default", "rope_theta": shape.rope_theta}
     if shape.rope_factor != 1.0:
@@ -74,10 +71,10 @@ def by_transformers(head: EagleHead, tokens: Tensor, features: Tensor) -> Tensor
 
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.inference_mode()
-def test_the_head_is_transformers_own_layer(shape: str) -> None:
-    """fc, and a Llama layer without its input norm: equal to transformers' to rounding, in float64."""
+def test_the_head_equals_transformers_layers(shape: str) -> None:
+    """In float64; norms round to float32 in both."""
     head, (tokens, features) = tiny.head(**SHAPES[shape]), inputs(width=SHAPES[shape].get("width", 16))
-    ours = passed(head, tokens, features, torch.arange(len(tokens)))
+    ours = run_head(head, tokens, features, torch.arange(len(tokens)))
     assert (ours - by_transformers(head, tokens, features)).abs().max() <= 1e-12
 
 
@@ -85,52 +82,50 @@ def test_the_head_is_transformers_own_layer(shape: str) -> None:
 @pytest.mark.parametrize("capacity", [1, 5, 256])
 @torch.inference_mode()
 def test_passes_with_a_cache_equal_one_pass(shape: str, capacity: int) -> None:
-    """In pieces of 1, 7, 1 and 11 positions, with a cache that must grow, the head says what it says in one pass."""
+    """Pieces of 1, 7, 1 and 11 positions, with a cache that must grow."""
     head, (tokens, features) = tiny.head(**SHAPES[shape]), inputs(width=SHAPES[shape].get("width", 16))
-    whole = passed(head, tokens, features, torch.arange(20))
+    whole = run_head(head, tokens, features, torch.arange(20))
     cache = head.fused().cache(capacity)
     for piece in torch.split(torch.arange(20), [1, 7, 1, 11]):
-        out = passed(head, tokens[piece], features[piece], piece, None, cache)
+        out = run_head(head, tokens[piece], features[piece], piece, None, cache)
         cache.keep(range(len(piece)))
         assert (out - whole[piece]).abs().max() <= 1e-12
 
 
 @torch.inference_mode()
 def test_a_tree_in_one_pass_equals_its_paths() -> None:
-    """Under the tree's mask each node says what it says at the end of its own path, and rejected entries leave no trace."""
+    """Entries of an earlier pass that were not kept make no difference."""
     head, (tokens, features) = tiny.head(), inputs()
     cache = head.fused().cache(capacity=4)
-    passed(head, tokens[:12], features[:12], torch.arange(12), None, cache)
+    run_head(head, tokens[:12], features[:12], torch.arange(12), None, cache)
     cache.keep(range(12))
     own = inputs(len(TREE), seed=1)[1]
     mask = torch.cat([torch.ones(len(TREE), 12, dtype=torch.bool), TREE.ancestors()], dim=1)
     for _ in range(2):  # the second time over entries that the first has left behind the kept ones
-        in_one = passed(head, TREE.tokens, own, 12 + torch.tensor(TREE.depths), mask, cache)
+        in_one = run_head(head, TREE.tokens, own, 12 + torch.tensor(TREE.depths), mask, cache)
         for node in range(len(TREE)):
             path = [0, *TREE.path(node)]
             text, seen = torch.cat([tokens[:12], TREE.tokens[path]]), torch.cat([features[:12], own[path]])
-            assert (in_one[node] - passed(head, text, seen, torch.arange(len(text)))[-1]).abs().max() <= 1e-12
+            assert (in_one[node] - run_head(head, text, seen, torch.arange(len(text)))[-1]).abs().max() <= 1e-12
 
 
 @torch.inference_mode()
-def test_the_cache_keeps_what_was_computed() -> None:
-    """After two passes `kept` is what one pass writes: keys after rotation, and values, of the kept length."""
+def test_entries_of_two_passes_equal_those_of_one() -> None:
     head, (tokens, features) = tiny.head(num_hidden_layers=2), inputs()
     once, twice = (head.fused().cache(capacity=3) for _ in range(2))
-    passed(head, tokens, features, torch.arange(20), None, once)
+    run_head(head, tokens, features, torch.arange(20), None, once)
     once.keep(range(20))
     for piece in torch.split(torch.arange(20), [13, 7]):
-        passed(head, tokens[piece], features[piece], piece, None, twice)
+        run_head(head, tokens[piece], features[piece], piece, None, twice)
         twice.keep(range(len(piece)))
     assert once.entries().shape == (2, 2, 1, 2, 20, 4)
     assert (once.entries() - twice.entries()).abs().max() <= 1e-12
 
 
 @torch.inference_mode()
-def test_sixteen_bits_run_and_stay_close() -> None:
-    """In float16 and bfloat16 the head runs in that dtype, near its float64 self."""
+def test_float16_and_bfloat16_are_close_to_float64() -> None:
     head, (tokens, features) = tiny.head(), inputs()
-    truth = passed(head, tokens, features, torch.arange(20))
+    truth = run_head(head, tokens, features, torch.arange(20))
     for dtype, near in ((torch.float16, 0.02), (torch.bfloat16, 0.15)):
-        low = passed(tiny.head().to(dtype), tokens, features.to(dtype), torch.arange(20))
+        low = run_head(tiny.head().to(dtype), tokens, features.to(dtype), torch.arange(20))
         assert low.dtype == dtype and float((low.double() - truth).abs().max()) <= near * float(truth.abs().max())

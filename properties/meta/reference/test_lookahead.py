@@ -1,5 +1,4 @@
-"""Lookahead decoding: its window against the Jacobi iteration as the published code lays it out, by plain passes; pool and trie
-by hand; and what rides along is never emitted."""
+"""Lookahead decoding: the window equals the published Jacobi iteration, computed by plain passes; pool and tree by hand."""
 
 from __future__ import annotations
 
@@ -48,29 +47,26 @@ METHODS = [
 Likeliest = Callable[[Sequence[int]], int]
 
 
-def likeliest(model: PreTrainedModel) -> Likeliest:
-    """The token that a model finds likeliest behind a text: a plain pass over all of it."""
+def most_likely(model: PreTrainedModel) -> Likeliest:
+    """The most likely token after a text, by a plain pass over all of it."""
 
     @torch.inference_mode()
-    def behind(text: Sequence[int]) -> int:
+    def predict(text: Sequence[int]) -> int:
         return int(model(torch.tensor([list(text)])).logits[0, -1].argmax())
 
-    return behind
+    return predict
 
 
-def jacobi(past: list[list[int]], root: int, depth: int, behind: Likeliest) -> tuple[list[list[int]], list[Gram]]:
-    """A pass of the lookahead branch as the published code lays it out: past[0] without the root, which stands before it.
-
-    `behind` tells what the target finds likeliest behind tokens below the root. Returns the next rows, and the n-grams. (One row
-    alone, which is depth 1, the published code does not know.)
-    """
+def jacobi(past: list[list[int]], root: int, depth: int, predict: Likeliest) -> tuple[list[list[int]], list[Gram]]:
+    """One step of the lookahead branch, as in the published code: past[0] does not contain the root. Returns the next rows and
+    the n-grams. (The published code has no depth 1.)"""
     first, *others = past
     if depth == 1:
-        pairs = [(token, behind(first[:i])) for i, token in enumerate([root, *first])]
+        pairs = [(token, predict(first[:i])) for i, token in enumerate([root, *first])]
         return [[said for _, said in pairs[1:]]], list(pairs)
     if not others:
-        return [first[1:], [behind(first[: i + 1]) for i in range(len(first))]], []
-    said = [behind([*first[:i], *(row[i] for row in others)]) for i in range(len(others[-1]))]
+        return [first[1:], [predict(first[: i + 1]) for i in range(len(first))]], []
+    said = [predict([*first[:i], *(row[i] for row in others)]) for i in range(len(others[-1]))]
     if len(past) < depth:
         return [*(row[1:] for row in past), said[1:]], []
     return [others[0][1:], *others[1:], said], list(zip([root, *first], *others, said, strict=True))
@@ -86,7 +82,7 @@ def drafting(method: Lookahead, **changes: Any) -> tuple[Decoder, LookaheadDraft
 def blocks(
     decoder: Decoder, prompt: Sequence[int], n: int = 30, temperature: float = 1.0
 ) -> Iterator[tuple[list[int], Block, Text]]:
-    """Each block after the prompt's, with the text that its tree stood on, the root last."""
+    """Each block after that of the prompt, with the text up to its root."""
     text = list(prompt)
     sequence = decoder.start(prompt, SamplingParams(temperature=temperature, max_new_tokens=n), KeyedCoins(3))
     for block in decoder.blocks(sequence):
@@ -100,18 +96,17 @@ def paths(tree: Tree) -> set[Gram]:
 
 
 def newest(grams: Sequence[Gram], token: int, k: int) -> list[Gram]:
-    """Of the guesses that were made at what follows a token, the last k different ones."""
+    """The last k different guesses of what follows a token."""
     guesses = [gram[1:] for gram in reversed(grams) if gram[0] == token]
     return list(dict.fromkeys(guesses))[:k]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_the_window_is_jacobi_iteration(method: Lookahead, temperature: float) -> None:
-    """After every block each slot is what a plain pass says behind its explicit prefix, at any temperature; what was proposed
-    are the newest k guesses that columns of the window, or n-grams of the text, had made."""
-    decoder, drafter, model = drafting(method)
-    behind, prompt, n = likeliest(model), tiny.tokens(7), method.depth + 1
+def test_the_window_is_the_published_jacobi_iteration(method: Lookahead, temperature: float) -> None:
+    """Every cell equals a plain pass over its prefix. Proposals are the newest k guesses from the window and the text."""
+    decoder, _, model = drafting(method)
+    predict, prompt, n = most_likely(model), tiny.tokens(7), method.depth + 1
     past = [[prompt[i % 7] for i in range(1, method.window + method.depth - 1)]]
     grams: list[Gram] = []
     looked = proposed = 0
@@ -121,16 +116,15 @@ def test_the_window_is_jacobi_iteration(method: Lookahead, temperature: float) -
             looked = len(text)
         guesses, deepest = newest(grams, text[-1], method.k), min(method.depth, 7 + 30 - len(text) - 1)
         assert paths(block.tree.proposals) == {guess[: i + 1] for guess in guesses for i in range(deepest)}
-        past, made = jacobi(past, text[-1], method.depth, lambda slots, text=text: behind([*text, *slots]))  # type: ignore[misc]
+        past, result = jacobi(past, text[-1], method.depth, lambda cells, text=text: predict([*text, *cells]))  # type: ignore[misc]
         window = sequence.draft.window
         assert window.rows[0][1:] == past[0] and window.rows[1:] == past[1:]
-        grams += made
+        grams += result
         proposed += len(guesses)
     assert proposed > 3
 
 
-def test_a_window_of_one_row() -> None:
-    """depth 1, which the published code does not know: each slot of row 0 makes a pair with what is said behind it."""
+def test_a_window_of_depth_one_makes_pairs() -> None:
     window = Window([5, 6], depth=1, columns=3)
     tree = window.attach(DraftTree.root_only(9), max_depth=99)
     assert (tree.tokens.tolist(), tree.parents.tolist(), tree.lookahead_nodes) == ([9, 6, 5], [-1, 0, 1], 2)
@@ -138,8 +132,8 @@ def test_a_window_of_one_row() -> None:
     assert window.rows == [[1, 2, 3]]
 
 
-def test_a_window_by_hand() -> None:
-    """Two rows: row 0 hangs on the root as a chain, row 1 on row 0; behind two proposals, so that slots begin at node 3."""
+def test_a_window_of_two_rows_by_hand() -> None:
+    """Row 0 is a chain on the root, row 1 hangs on row 0; they follow two proposals."""
     window = Window([1, 2, 3], depth=2, columns=2)
     tree = window.attach(with_guesses(DraftTree.root_only(9), ROOT, [(4, 7)]), max_depth=99)
     assert (tree.tokens.tolist(), tree.parents.tolist(), tree.lookahead_nodes) == ([9, 4, 7, 2, 3], [-1, 0, 1, 0, 3], 2)
@@ -151,21 +145,21 @@ def test_a_window_by_hand() -> None:
     assert window.rows == [[13, 14], [22, 23]]
 
 
-@pytest.mark.parametrize(("room", "columns"), [(5, 4), (4, 4), (3, 3), (2, 2), (1, 1), (0, 0)])
-def test_columns_that_would_reach_too_deep_are_left_out(room: int, columns: int) -> None:
-    """The others stay, and are never more again; the slot (r, c) is r + c deep."""
+@pytest.mark.parametrize(("max_depth", "columns"), [(5, 4), (4, 4), (3, 3), (2, 2), (1, 1), (0, 0)])
+def test_columns_deeper_than_the_context_are_dropped(max_depth: int, columns: int) -> None:
+    """They do not come back. Cell (r, c) is at depth r + c."""
     window = Window([1, 2, 3], depth=2, columns=4)
     window.rows = [[0, 1, 2, 3], [4, 5, 6, 7]]
-    for deep in (room, 99):
+    for deep in (max_depth, 99):
         tree = window.attach(DraftTree.root_only(8), deep)
         assert [len(row) for row in window.rows] == [columns, columns]
-        assert len(tree) == max(1, 2 * columns) and max(tree.depths) <= room
+        assert len(tree) == max(1, 2 * columns) and max(tree.depths) <= max_depth
     grams = window.advance(tree, list(range(10, 18)))
     assert len(grams) == columns and len(window.rows) == 2
 
 
-def test_a_pool_keeps_the_newest() -> None:
-    """Of each token as many as it may; one that comes again becomes the newest."""
+def test_a_pool_keeps_the_newest_guesses() -> None:
+    """A repeated guess becomes the newest."""
     pool = NgramPool(2)
     pool.add([(1, 5, 5), (1, 6, 6), (2, 7, 7), (1, 5, 5), (1, 8, 8)])
     assert pool.after(1) == [(8, 8), (5, 5)] and pool.after(2) == [(7, 7)] and pool.after(3) == []
@@ -176,14 +170,14 @@ def test_a_pool_keeps_the_newest() -> None:
     assert pool.after(1) == [(5, 5)]
 
 
-def test_guesses_that_begin_alike_share_what_they_share() -> None:
+def test_guesses_share_their_common_beginning() -> None:
     chain = with_guesses(DraftTree.root_only(0), ROOT, [(1, 2)])
     tree = with_guesses(chain, 2, [(3, 4), (3, 5), (6,), (3, 4), ()])
     assert tree.tokens.tolist() == [0, 1, 2, 3, 4, 5, 6] and tree.parents.tolist() == [-1, 0, 1, 2, 3, 3, 2]
 
 
 class Knowing(LookaheadDrafter):
-    """A drafter whose pool holds the very text to come."""
+    """A drafter whose pool contains the text."""
 
     def __init__(self, method: Lookahead, text: Sequence[int]) -> None:
         super().__init__(method, 96)
@@ -195,8 +189,8 @@ class Knowing(LookaheadDrafter):
         return state
 
 
-def test_a_guess_that_holds_to_its_end_is_followed_by_one_more_token() -> None:
-    """The published code emits depth tokens a pass at most, this one depth + 1."""
+def test_a_fully_accepted_guess_is_followed_by_one_more_token() -> None:
+    """The published code emits at most `depth` tokens in a pass, this one depth + 1."""
     decoder, _, _ = drafting(Lookahead())
     params, prompt = SamplingParams(temperature=0.0, max_new_tokens=21), tiny.tokens(9)
     text = decoder.generate(prompt, params, KeyedCoins(0)).tokens
@@ -207,43 +201,43 @@ def test_a_guess_that_holds_to_its_end_is_followed_by_one_more_token() -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 @pytest.mark.parametrize("length", [1, 5])
-def test_nothing_lies_beyond_the_context(method: Lookahead, length: int) -> None:
-    """To the last token that the model can hold, from a prompt of one token too: no node has a position of 24 or more, none is
-    accepted that is no proposal, and no proposal is deeper than what is left."""
+def test_no_node_is_beyond_the_context(method: Lookahead, length: int) -> None:
+    """No lookahead node is accepted, and no proposal is deeper than the rest of the context."""
     decoder, _, _ = drafting(method, max_position_embeddings=24)
     control = Decoder(decoder.target, None, walk)
     prompt, params = tiny.tokens(length), SamplingParams(max_new_tokens=99)
-    widest = 0
+    widest, finish = 0, None
     for text, block, sequence in blocks(decoder, prompt, 99):
+        finish = sequence.finish
         assert isinstance(block.tree, LookaheadTree)
         assert len(text) - 1 + max(block.tree.depths) < 24
         assert max(block.tree.proposals.depths) <= min(method.depth, 24 - len(text) - 1)
         assert all(node < len(block.tree.proposals) for node in block.path)
         widest = max(widest, block.tree.lookahead_nodes)
-    slots = [rows * (method.window + method.depth - rows) for rows in range(1, method.depth + 1)]
-    assert sequence.finish == "context" and widest == max(slots) - 1
-    made = [d.generate(prompt, params, KeyedCoins(3)).tokens for d in (decoder, control)]
-    assert made[0] == made[1] and len(made[0]) == 24 - length
+    cells = [rows * (method.window + method.depth - rows) for rows in range(1, method.depth + 1)]
+    assert finish == "context" and widest == max(cells) - 1
+    result = [d.generate(prompt, params, KeyedCoins(3)).tokens for d in (decoder, control)]
+    assert result[0] == result[1] and len(result[0]) == 24 - length
 
 
-def test_the_text_before_is_forgotten_and_texts_side_by_side_are_strangers() -> None:
-    """Trees of a text are the same after another text, and among others that share its passes."""
+def test_sequences_share_no_state() -> None:
+    """Trees are the same after another sequence, and in a batch."""
     decoder, _, _ = drafting(Lookahead())
     prompts, params = [tiny.tokens(n, seed=n) for n in (3, 11, 6)], SamplingParams(max_new_tokens=25)
 
-    def told(generations: Sequence[Any]) -> list[Any]:
-        return [[(b.tokens, b.tree.tokens.tolist(), b.tree.parents.tolist()) for b in made.blocks] for made in generations]
+    def summary(generations: Sequence[Any]) -> list[Any]:
+        return [[(b.tokens, b.tree.tokens.tolist(), b.tree.parents.tolist()) for b in result.blocks] for result in generations]
 
-    alone = told([decoder.generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)])
-    assert told([decoder.generate(prompts[0], params, KeyedCoins(0))]) == alone[:1]
+    alone = summary([decoder.generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)])
+    assert summary([decoder.generate(prompts[0], params, KeyedCoins(0))]) == alone[:1]
     together = decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)
-    assert told(together) == alone
+    assert summary(together) == alone
 
 
 @pytest.mark.parametrize("options", ["k=2,depth=2,window=3", "k=2,depth=1,window=2", "k=3,depth=2,window=4,text=false"])
 @pytest.mark.parametrize("rule", ["walk", "reject"])
-def test_the_law_is_the_targets_while_guesses_are_accepted(options: str, rule: str) -> None:
-    """Over all coins, of texts long enough for the window to have filled the pool."""
+def test_the_distribution_is_the_targets(options: str, rule: str) -> None:
+    """Over all random numbers, with accepted guesses."""
     pair, prompt, params = shipped("coin4"), [2, 3, 2], {"temperature": 1.0, "top_k": 2, "max_new_tokens": 7}
     engine = connect(f"ref:drafter=lookahead,rule={rule},dtype=float64,{options}").open(pair)
     emitted, _ = emitted_law(engine, prompt, params)
@@ -254,6 +248,6 @@ def test_the_law_is_the_targets_while_guesses_are_accepted(options: str, rule: s
 
 @pytest.mark.parametrize("option", ["k", "depth", "window"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
-def test_sizes_are_whole_and_positive(option: str, value: Any) -> None:
+def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
     with pytest.raises(BadInput, match=f"{option} is {value}"):
         Lookahead(**{option: value}).drafter(running(tiny.target(), lean=True), "")

@@ -1,4 +1,4 @@
-"""Prompt lookup: its chain against a search of every place of the text, and by hand; and that it knows one text alone."""
+"""Prompt lookup: the chain equals a search of every position, and depends on its own sequence only."""
 
 from __future__ import annotations
 
@@ -29,11 +29,8 @@ from properties.test_law import ROUNDING
 FEATURES = torch.zeros(99, 16)
 
 
-def searched(text: Sequence[int], ngram: int, n: int) -> list[int]:
-    """What followed at the place where most of the last `ngram` tokens stood before; of several such places the first.
-
-    Every place but the end is looked at, and tokens are compared one by one, backwards.
-    """
+def reference_continuation(text: Sequence[int], ngram: int, n: int) -> list[int]:
+    """What follows the longest match of the last `ngram` tokens, of equal ones the first. Compares every position."""
     best, found = 0, len(text)
     for place in range(1, len(text)):
         same = 0
@@ -45,8 +42,8 @@ def searched(text: Sequence[int], ngram: int, n: int) -> list[int]:
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 12))
-def test_the_chain_is_what_a_search_of_every_place_finds(text: list[int], ngram: int, n: int) -> None:
-    assert list(find_continuation(text, ngram, n)) == searched(text, ngram, n)
+def test_the_copy_equals_a_search_of_every_position(text: list[int], ngram: int, n: int) -> None:
+    assert list(find_continuation(text, ngram, n)) == reference_continuation(text, ngram, n)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +60,12 @@ def test_the_chain_is_what_a_search_of_every_place_finds(text: list[int], ngram:
         ([1, 2, 3, 8, 1, 2, 3, 9, 1, 2, 3], 3, 1, [8]),  # of equal places the first
     ],
 )
-def test_chains_by_hand(text: list[int], ngram: int, n: int, chain: list[int]) -> None:
-    assert list(find_continuation(text, ngram, n)) == chain == searched(text, ngram, n)
+def test_copies_by_hand(text: list[int], ngram: int, n: int, chain: list[int]) -> None:
+    assert list(find_continuation(text, ngram, n)) == chain == reference_continuation(text, ngram, n)
 
 
-def test_a_tree_is_the_chain_on_the_newest_token() -> None:
-    """Of the text that was observed, the newest token too; no deeper than was asked for, and than the method has it."""
+def test_the_tree_is_a_chain_on_the_newest_token() -> None:
+    """No deeper than `max_depth` and the method's depth."""
     drafter = OneSequence(LookupDrafter(Lookup(ngram=2, depth=3)), [1])
     assert drafter.propose(9).tokens.tolist() == [1], "a text of one token"
     drafter.observe([2, 3, 4, 5, 6, 1], FEATURES[:6])
@@ -80,23 +77,23 @@ def test_a_tree_is_the_chain_on_the_newest_token() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 5])
-def test_texts_to_the_end_of_the_context_alone_and_side_by_side(length: int) -> None:
-    """What a text and its trees are does not depend on the texts before it and beside it; all are ordinary sampling's."""
+def test_sequences_share_no_state_up_to_a_full_context(length: int) -> None:
+    """The text is that of ordinary decoding."""
     target, params = running(tiny.target(max_position_embeddings=24), lean=True), SamplingParams(max_new_tokens=99)
     decoder, prompts = Decoder(target, Lookup().drafter(target, ""), walk), [tiny.tokens(length, 64, seed) for seed in range(3)]
 
-    def told(generations: Sequence[Any]) -> list[Any]:
-        return [[(b.tokens, b.tree.tokens.tolist()) for b in made.blocks] for made in generations]
+    def summary(generations: Sequence[Any]) -> list[Any]:
+        return [[(b.tokens, b.tree.tokens.tolist()) for b in result.blocks] for result in generations]
 
     alone = [decoder.generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)]
     control = [Decoder(target, None, walk).generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)]
-    assert [made.tokens for made in alone] == [made.tokens for made in control]
-    assert {made.finish for made in alone} == {"context"}
-    assert told(decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)) == told(alone)
+    assert [result.tokens for result in alone] == [result.tokens for result in control]
+    assert {result.finish for result in alone} == {"context"}
+    assert summary(decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)) == summary(alone)
 
 
 @pytest.mark.parametrize("rule", ["walk", "reject"])
-def test_the_law_is_the_targets_while_copies_are_accepted(rule: str) -> None:
+def test_the_distribution_is_the_targets(rule: str) -> None:
     pair, prompt, params = shipped("coin4"), [2, 3, 2], {"temperature": 1.0, "top_k": 2, "max_new_tokens": 7}
     engine = connect(f"ref:drafter=lookup,rule={rule},dtype=float64,ngram=2,depth=3").open(pair)
     emitted, _ = emitted_law(engine, prompt, params)
@@ -107,6 +104,6 @@ def test_the_law_is_the_targets_while_copies_are_accepted(rule: str) -> None:
 
 @pytest.mark.parametrize("option", ["ngram", "depth"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
-def test_sizes_are_whole_and_positive(option: str, value: Any) -> None:
+def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
     with pytest.raises(BadInput, match=f"{option} is {value}"):
         Lookup(**{option: value}).drafter(running(tiny.target(), lean=True), "")

@@ -1,4 +1,4 @@
-"""Medusa's heads: what they say, where it stands in the tree, which feature they read; and how their checkpoints are read."""
+"""Medusa: guesses and their places in the tree, the feature that the heads read, and checkpoints."""
 
 from __future__ import annotations
 
@@ -36,54 +36,50 @@ MEDUSA = PAIR.drafter("medusa")
 PROMPT = [2, 3, 2]
 
 
-def by_hand(feature: Tensor) -> Tensor:
+def reference_logits(feature: Tensor) -> Tensor:
     """Logits [3, V] of the heads of dice8, from the tensors on disk."""
     assert MEDUSA
-    told = load_file(MEDUSA / "model.safetensors")
+    weights = load_file(MEDUSA / "model.safetensors")
     rows = []
     for i in range(3):
-        x = feature + F.silu(told[f"blocks.{i}.layers.0.weight"].to(feature) @ feature)
-        rows.append(told[f"lm_heads.{i}.weight"].to(feature) @ x)
+        x = feature + F.silu(weights[f"blocks.{i}.layers.0.weight"].to(feature) @ feature)
+        rows.append(weights[f"lm_heads.{i}.weight"].to(feature) @ x)
     return torch.stack(rows)
 
 
-def slot_of(tree: DraftTree, node: int, ranks: Tensor) -> Choice:
-    """Which guess of which head each token on a node's path is."""
+def choice_of(tree: DraftTree, node: int, ranks: Tensor) -> Choice:
+    """The rank of each token on a node's path among the guesses of its head."""
     return tuple(ranks[i].tolist().index(tree.token(x)) for i, x in enumerate(tree.path(node)))
 
 
-def test_the_published_tree() -> None:
-    """63 nodes; 10, 28, 23 and 2 of them in its layers; parents before children, and of all beginnings a tree.
-
-    A likelier guess of the same head behind the same node stands before a less likely one.
-    """
+def test_the_published_tree_is_sound() -> None:
+    """63 nodes, parents before children; any first nodes of the list are a tree."""
     assert Counter(map(len, PUBLISHED)) == {1: 10, 2: 28, 3: 23, 4: 2}
     assert prune(PUBLISHED, Medusa().k, Medusa().depth, Medusa().m) == PUBLISHED
-    assert all(slot[:-1] in [(), *PUBLISHED[:i]] for i, slot in enumerate(PUBLISHED))
-    assert all(slot[-1] == 0 or (*slot[:-1], slot[-1] - 1) in PUBLISHED[:i] for i, slot in enumerate(PUBLISHED))
+    assert all(choice[:-1] in [(), *PUBLISHED[:i]] for i, choice in enumerate(PUBLISHED))
+    assert all(choice[-1] == 0 or (*choice[:-1], choice[-1] - 1) in PUBLISHED[:i] for i, choice in enumerate(PUBLISHED))
     assert len(set(PUBLISHED)) == 63
 
 
 @pytest.mark.parametrize("method", [Medusa(), Medusa(2, 3, 63), Medusa(8, 2, 9), Medusa(1, 1, 1)], ids=str)
-def test_trees_are_the_heads_best_guesses_behind_the_last_accepted_token(method: Medusa) -> None:
-    """Along a text: the feature is that of the token before the root, as a plain pass over the text has it; what stands in a
-    slot is the guess of that rank, with the product of the confidences on its path."""
+def test_nodes_are_the_heads_best_guesses_from_the_right_feature(method: Medusa) -> None:
+    """The feature is that of the position before the root, by a plain pass. Values are the products of confidences."""
     assert MEDUSA
     decoder = Decoder.load(PAIR.target, MEDUSA, method, walk, dtype="float64")
     model, text, accepted = load_target(PAIR, "float64"), list(PROMPT), Counter[int]()
     params = SamplingParams(temperature=1.0, max_new_tokens=30)
     for block in decoder.stream(PROMPT, params, SeededCoins(3)):
-        tree, room = block.tree, 33 - len(text) - 1
+        tree, max_depth = block.tree, 33 - len(text) - 1
         if len(tree) > 1:
             assert isinstance(tree, DraftTree)
             with torch.inference_mode():
                 feature = model.base_model(torch.tensor([text[:-1]])).last_hidden_state[0, -1]
-            laws = by_hand(feature).log_softmax(-1)
+            laws = reference_logits(feature).log_softmax(-1)
             ranks = laws.argsort(descending=True)
-            slots = [slot_of(tree, node, ranks) for node in range(1, len(tree))]
-            assert slots == prune(PUBLISHED, min(method.k, 8), min(method.depth, 3, room), method.m)
-            for node, slot in enumerate(slots, start=1):
-                due = sum(float(laws[i, ranks[i, rank]]) for i, rank in enumerate(slot))
+            found = [choice_of(tree, node, ranks) for node in range(1, len(tree))]
+            assert found == prune(PUBLISHED, min(method.k, 8), min(method.depth, 3, max_depth), method.m)
+            for node, choice in enumerate(found, start=1):
+                due = sum(float(laws[i, ranks[i, rank]]) for i, rank in enumerate(choice))
                 assert float(tree.values[node]) == pytest.approx(due, abs=1e-5)
             assert tree.token(ROOT) == text[-1]
         text += block.tokens
@@ -91,8 +87,7 @@ def test_trees_are_the_heads_best_guesses_behind_the_last_accepted_token(method:
     assert len(accepted) > 1
 
 
-def test_heads_are_those_that_were_trained() -> None:
-    """The module of the training and ours: one layout, and one answer."""
+def test_the_heads_equal_the_trained_module() -> None:
     assert MEDUSA
     trained = TrainedHeads(load_target(PAIR, "float32"), 3)
     trained.load_state_dict(load_file(MEDUSA / "model.safetensors"))
@@ -103,28 +98,28 @@ def test_heads_are_those_that_were_trained() -> None:
             assert torch.allclose(ours(feature, n), due, atol=1e-6)
 
 
-def test_a_pass_a_tree_and_none_for_a_bare_one() -> None:
+def test_the_root_alone_costs_no_pass() -> None:
     drafter = OneSequence(MedusaDrafter(tiny.scatter(MedusaHeads(4, 64, 16), 0).double(), Medusa()))
     drafter.observe([5, 6], torch.ones(2, 16, dtype=torch.float64))
-    for room, nodes in enumerate((0, 10, 38, 61, 63, 63)):
-        tree = drafter.propose(room)
-        assert (len(tree) - 1, max(tree.depths), tree.token(ROOT)) == (nodes, min(room, 4), 6)
+    for max_depth, nodes in enumerate((0, 10, 38, 61, 63, 63)):
+        tree = drafter.propose(max_depth)
+        assert (len(tree) - 1, max(tree.depths), tree.token(ROOT)) == (nodes, min(max_depth, 4), 6)
     assert drafter.state.passes == 5
 
 
-def test_heads_that_are_not_numbers_are_told() -> None:
+def test_nan_logits_of_the_heads_are_refused() -> None:
     drafter = OneSequence(MedusaDrafter(tiny.scatter(MedusaHeads(2, 64, 16), 0).double(), Medusa()))
     drafter.observe([5], torch.full((1, 16), float("nan"), dtype=torch.float64))
     with pytest.raises(BadInput, match="the drafter's logits are not numbers"):
         drafter.propose(3)
 
 
-def test_texts_share_no_state() -> None:
-    """Those of a batch are what they are alone, drafts and all; and a text that is begun forgets the one before."""
+def test_sequences_share_no_state() -> None:
+    """Sequences in a batch equal sequences alone, and a repeated request has the same answer."""
     alone, together = (connect("ref:drafter=medusa").open(shipped("coin4"), batch=n, dtype="float64") for n in (1, 3))
     params = [{"temperature": 1.0, "max_new_tokens": n} for n in (9, 14, 5, 11)]
-    asked: Any = [[[1, 2], [3], [0, 1, 2, 3], [2, 2]], params, range(4)]
-    assert together.generate(*asked) == alone.generate(*asked) == alone.generate(*asked)
+    request: Any = [[[1, 2], [3], [0, 1, 2, 3], [2, 2]], params, range(4)]
+    assert together.generate(*request) == alone.generate(*request) == alone.generate(*request)
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------
@@ -132,12 +127,12 @@ def test_texts_share_no_state() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of dice8's heads, to be spoilt."""
+    """A copy of dice8's heads, to be damaged."""
     assert MEDUSA
     return Path(shutil.copytree(MEDUSA, tmp_path / "medusa"))
 
 
-def told(folder: Path, **changes: Any) -> None:
+def configure(folder: Path, **changes: Any) -> None:
     config = folder / "config.json"
     config.write_text(json.dumps({k: v for k, v in {**json.loads(config.read_text()), **changes}.items() if v is not None}))
 
@@ -153,16 +148,16 @@ def tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None
     [
         (lambda at: (at / "config.json").unlink(), "no heads at .*: config.json is missing"),
         (lambda at: (at / "config.json").write_text("{"), "config.json is not JSON"),
-        (lambda at: told(at, num_heads=None), "does not tell num_heads, vocab_size and hidden_size"),
-        (lambda at: told(at, num_heads="three"), "does not tell num_heads"),
-        (lambda at: told(at, num_heads=0), "0 heads of 1 layers"),
-        (lambda at: told(at, num_heads=2), r"unexpected tensor blocks\.2\.layers\.0\.weight \[64, 64\]"),
-        (lambda at: told(at, num_heads=4), r"missing tensor blocks\.3\.layers\.0\.weight, expected \[64, 64\]"),
-        (lambda at: told(at, medusa_fc_bias=True), r"missing tensor blocks\.0\.layers\.0\.bias, expected \[64\]"),
-        (lambda at: told(at, truncated_vocab_size=7), "a part of the vocabulary"),
-        (lambda at: told(at, original_lm_head=True), "one LM head for all"),
-        (lambda at: told(at, vocab_size=9, truncated_vocab_size=9), "vocabulary 9 and hidden size 64 in .*, 8 and 64 in"),
-        (lambda at: told(at, hidden_size=32), "vocabulary 8 and hidden size 32"),
+        (lambda at: configure(at, num_heads=None), "must have num_heads, vocab_size and hidden_size"),
+        (lambda at: configure(at, num_heads="three"), "must have num_heads"),
+        (lambda at: configure(at, num_heads=0), "0 heads of 1 layers"),
+        (lambda at: configure(at, num_heads=2), r"unexpected tensor blocks\.2\.layers\.0\.weight \[64, 64\]"),
+        (lambda at: configure(at, num_heads=4), r"missing tensor blocks\.3\.layers\.0\.weight, expected \[64, 64\]"),
+        (lambda at: configure(at, medusa_fc_bias=True), r"missing tensor blocks\.0\.layers\.0\.bias, expected \[64\]"),
+        (lambda at: configure(at, truncated_vocab_size=7), "a part of the vocabulary"),
+        (lambda at: configure(at, original_lm_head=True), "one LM head for all"),
+        (lambda at: configure(at, vocab_size=9, truncated_vocab_size=9), "vocabulary 9 and hidden size 64 in .*, 8 and 64 in"),
+        (lambda at: configure(at, hidden_size=32), "vocabulary 8 and hidden size 32"),
         (lambda at: (at / "model.safetensors").unlink(), "no weights in"),
         (lambda at: (at / "model.safetensors").write_bytes(b"x"), "cannot be read"),
         (
@@ -172,19 +167,19 @@ def tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None
         (lambda at: tensors(at, lambda held: held.pop("lm_heads.0.weight")), r"missing tensor lm_heads\.0\.weight"),
     ],
 )
-def test_heads_that_do_not_fit_are_told(spoil: Callable[[Path], object], what: str, folder: Path) -> None:
+def test_checkpoints_that_do_not_match_are_refused(spoil: Callable[[Path], object], what: str, folder: Path) -> None:
     spoil(folder)
     with pytest.raises(BadInput, match=what):
         Medusa().drafter(Target.load(PAIR.target), folder)
 
 
 def test_deeper_blocks_and_biases_load(folder: Path) -> None:
-    """As vLLM's configuration tells them: x + silu(W x + b), layer upon layer."""
-    made = tiny.scatter(MedusaHeads(2, 8, 64, layers=2, bias=True), 3)
-    save_file(made.state_dict(), folder / "model.safetensors")
-    told(folder, num_heads=2, num_hidden_layers=2, medusa_fc_bias=True)
+    """x + silu(W x + b) in each of several layers, as in vLLM's configuration."""
+    result = tiny.scatter(MedusaHeads(2, 8, 64, layers=2, bias=True), 3)
+    save_file(result.state_dict(), folder / "model.safetensors")
+    configure(folder, num_heads=2, num_hidden_layers=2, medusa_fc_bias=True)
     heads, x = load_heads(Target.load(PAIR.target), folder), torch.ones(64)
-    state = made.state_dict()
+    state = result.state_dict()
     due = x
     for layer in range(2):
         due = due + F.silu(state[f"blocks.1.layers.{layer}.weight"] @ due + state[f"blocks.1.layers.{layer}.bias"])
@@ -193,6 +188,6 @@ def test_deeper_blocks_and_biases_load(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"k": 0}, {"depth": 0}, {"m": 0}])
-def test_options_that_are_none_are_refused(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=f"{next(iter(options))} is 0"):
         Medusa(**options).drafter(Target.load(PAIR.target), str(MEDUSA))

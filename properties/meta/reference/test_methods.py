@@ -1,4 +1,4 @@
-"""The family by name: what a method takes, which rules may judge it, and how each becomes an implementation."""
+"""The registry: what each method needs, which rules can judge it, and how it becomes an implementation."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from harness.pairs import shipped
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_makes_its_drafter(name: str) -> None:
-    """On a shipped pair that has what it drafts with; its trees are of the kind that its own rule takes."""
+def test_every_method_creates_its_drafter(name: str) -> None:
+    """Its trees are of the kind that its default rule takes."""
     pair, family = shipped("dice8"), method(name)
     draft = pair.drafter(family.checkpoint)
     assert draft is not None
@@ -34,27 +34,33 @@ def test_every_method_makes_its_drafter(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_an_implementation(name: str) -> None:
-    """Its options are its own and those that all have; what it can do depends on how its trees come about."""
-    told, family = connect(f"ref:drafter={name}"), METHODS[name]
-    assert set(told.parameters or ()) == {*inspect.signature(family.make).parameters, "rule", "dtype", "device", "batch"}
-    assert (told.method, told.checkpoint, told.lossy) == (name, family.checkpoint, "")
-    assert ("deterministic" in told.capabilities) == ("rules" in told.capabilities) == family.deterministic
-    assert ("sampled" in told.capabilities) == (not family.deterministic)
+    """Its options are its own and the common ones; capabilities depend on the kind of trees."""
+    implementation, family = connect(f"ref:drafter={name}"), METHODS[name]
+    assert set(implementation.parameters or ()) == {
+        *inspect.signature(family.make).parameters,
+        "rule",
+        "dtype",
+        "device",
+        "batch",
+    }
+    assert (implementation.method, implementation.checkpoint, implementation.lossy) == (name, family.checkpoint, "")
+    assert ("deterministic" in implementation.capabilities) == ("rules" in implementation.capabilities) == family.deterministic
+    assert ("sampled" in implementation.capabilities) == (not family.deterministic)
 
 
-def test_eagle2_is_the_reference_as_it_was() -> None:
+def test_eagle2_is_the_default_implementation() -> None:
     assert engine("eagle2") is Engine
     assert connect("ref").capabilities == connect("ref:drafter=eagle2").capabilities
 
 
-def test_a_lossy_rule_is_told() -> None:
-    """And the lossless ones are no longer offered in its stead."""
-    told = connect("ref:drafter=lookup,rule=typical")
-    assert told.lossy == LOSSY["typical"] and not {"rules", "accept"} & told.capabilities
+def test_a_lossy_rule_is_declared() -> None:
+    """Lossless rules are then not offered."""
+    implementation = connect("ref:drafter=lookup,rule=typical")
+    assert implementation.lossy == LOSSY["typical"] and not {"rules", "accept"} & implementation.capabilities
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("connectable", "expected"),
     [
         ("ref:drafter=lookp", "drafter 'lookp' is not known\n  did you mean lookup?"),
         ("ref:drafter=lookup,k=3", "there is no option 'k'"),
@@ -65,22 +71,22 @@ def test_a_lossy_rule_is_told() -> None:
         ),
     ],
 )
-def test_what_a_method_does_not_take(asked: str, told: str) -> None:
+def test_unknown_options_and_rules_are_refused(connectable: str, expected: str) -> None:
     with pytest.raises(BadInput) as error:
-        connect(asked).check(shipped("coin4"), "float32", "cpu")
-    assert told in str(error.value)
+        connect(connectable).check(shipped("coin4"), "float32", "cpu")
+    assert expected in str(error.value)
 
 
-def test_generate_drafts_by_any_method() -> None:
-    """On the terminal; what a method does not take is told before anything is loaded."""
+def test_generate_uses_any_method() -> None:
+    """Options that a method does not have are refused before anything is loaded."""
     done = CliRunner().invoke(app, ["generate", "def f():", "--drafter", "lookup", "--max-new-tokens", "6", "--depth", "2"])
     assert done.exit_code == 0 and ", 0 passes of" in done.output, done.output
     done = CliRunner().invoke(app, ["generate", "x", "--drafter", "lookup", "--k", "3"])
     assert done.exit_code == 2 and "prompt lookup has no option k" in done.output
 
 
-def test_a_method_loads_with_the_decoder() -> None:
-    """Without one it is EAGLE-2; without a draft it is the control arm, whatever the method."""
+def test_a_decoder_loads_any_method() -> None:
+    """EAGLE-2 by default; ordinary decoding without a draft."""
     pair = shipped("dice8")
     assert type(Decoder.load(pair.target, pair.draft).drafter).__name__ == "Eagle2"
     assert type(Decoder.load(pair.target, pair.draft, METHODS["lookup"].make()).drafter).__name__ == "LookupDrafter"

@@ -1,4 +1,4 @@
-"""Checkpoints in the layouts that families are published in: they load, and speculative text is the target's own."""
+"""Checkpoints in the layouts of published model families: they load, and speculative text is the target's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eagle2_ref.model.llama import Llama
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from fixtures.converters.published import write_published
-from harness.compare.chat import LLAMA2, LLAMA3, VICUNA, Chat
+from harness.benchmark.chat import LLAMA2, LLAMA3, VICUNA, Chat
 from harness.pairs import Pair, prompts, shipped
 from properties.meta.helpers import families
 
@@ -28,15 +28,14 @@ ASKED = {"vicuna": VICUNA, "llama2": LLAMA2, "llama3": LLAMA3}
 
 
 def loaded(pair: Pair) -> tuple[Decoder, Decoder]:
-    """In float64, with the head and without."""
+    """The decoder with the head, and without, in float64."""
     decoder = Decoder.load(pair.target, pair.draft, BUDGET, walk, "float64")
     return decoder, Decoder(decoder.target)
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
-def test_a_pair_in_the_layout_of_its_family(tmp_path: Path, family: str) -> None:
-    """Greedy text, with the head and without, is what transformers makes of the model that was stored; sampled text with
-    one seed is one text."""
+def test_pairs_in_published_layouts_decode_as_transformers_does(tmp_path: Path, family: str) -> None:
+    """Greedy text equals that of transformers. Sampled text does not depend on drafts."""
     pair, model = families.FAMILIES[family](tmp_path)
     assert len(list(pair.target.glob("*-of-*"))) > 1 and len(list(pair.target.glob("*.index.json"))) == 1
     decoder, bare = loaded(pair)
@@ -52,20 +51,20 @@ def test_a_pair_in_the_layout_of_its_family(tmp_path: Path, family: str) -> None
 
 def greedy(model: PreTrainedModel, prompt: list[int], n: int) -> list[int]:
     ids = torch.tensor([prompt])
-    made = model.generate(
+    result = model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n, pad_token_id=0, eos_token_id=None
     )
-    new: list[int] = made[0, len(prompt) :].tolist()
+    new: list[int] = result[0, len(prompt) :].tolist()
     return new
 
 
 @pytest.mark.parametrize(("family", "bias"), [("vicuna", True), ("llama2", True), ("llama3", False)])
-def test_a_head_as_its_authors_publish_it(tmp_path: Path, family: str, bias: bool) -> None:
-    """One .bin in float16. Of the bias of `fc` a configuration tells where it is not there; of groups of heads where they are."""
+def test_heads_in_published_layouts_load(tmp_path: Path, family: str, bias: bool) -> None:
+    """One .bin in float16; the configuration says whether fc has a bias and how many key-value heads there are."""
     pair, model = families.FAMILIES[family](tmp_path)
     assert [path.name for path in sorted(pair.draft.iterdir())] == ["config.json", "pytorch_model.bin"]
-    told = json.loads((pair.draft / "config.json").read_text())
-    assert told.get("bias") == (None if bias else False) and ("num_key_value_heads" in told) == (family != "vicuna")
+    config = json.loads((pair.draft / "config.json").read_text())
+    assert config.get("bias") == (None if bias else False) and ("num_key_value_heads" in config) == (family != "vicuna")
     head = load_head(pair.draft, model.get_input_embeddings().weight)
     assert (head.fc.bias is not None) == bias and head.fc.weight.dtype == torch.float16
     assert head.config.num_key_value_heads == (4 if family == "vicuna" else 2)
@@ -73,26 +72,26 @@ def test_a_head_as_its_authors_publish_it(tmp_path: Path, family: str, bias: boo
 
 
 @pytest.mark.parametrize("family", ["vicuna", "llama3"])
-def test_the_tokens_that_end_an_answer_end_it(tmp_path: Path, family: str) -> None:
-    """Each of them: the model is made to say it where it would have said something else."""
+def test_each_end_of_text_token_of_a_family_ends_the_text(tmp_path: Path, family: str) -> None:
+    """The LM head is changed so that it is emitted."""
     pair, model = families.FAMILIES[family](tmp_path)
     chat, weights = Chat.of(pair, ASKED[family]), model.lm_head.weight.detach()
     text = chat.prompt(["Well then?"])[1][-40:]
     plain = greedy(model, text, 12)
     place = next(i for i in range(3, 12) if plain[i] not in plain[:i])
-    for end in chat.ends:
+    for end in chat.end_tokens:
         assert end not in plain[:place]
         swapped = weights.clone()
         swapped[[end, plain[place]]] = weights[[plain[place], end]]
         decoder, bare = loaded(changed(pair, tmp_path / str(end), swapped))
         for arm in (decoder, bare):
-            told = arm.generate(text, SamplingParams(0.0, max_new_tokens=12, eos_token_id=chat.ends), SeededCoins(0))
-            assert told.tokens == [*plain[:place], end] and told.finish == "eos"
+            result = arm.generate(text, SamplingParams(0.0, max_new_tokens=12, eos_token_id=chat.end_tokens), SeededCoins(0))
+            assert result.tokens == [*plain[:place], end] and result.finish == "eos"
             assert len(arm.generate(text, SamplingParams(0.0, max_new_tokens=12), SeededCoins(0)).tokens) == 12
 
 
 def changed(pair: Pair, folder: Path, unembedding: torch.Tensor) -> Pair:
-    """The pair with another LM head, in whichever shard that is."""
+    """The pair with another LM head, in whichever shard it is."""
     shutil.copytree(pair.target, folder)
     index = json.loads(next(folder.glob("*.index.json")).read_text())["weight_map"]
     shard = folder / index["lm_head.weight"]
@@ -104,8 +103,8 @@ def changed(pair: Pair, folder: Path, unembedding: torch.Tensor) -> Pair:
 
 
 @pytest.mark.parametrize("layout", ["bin", "safetensors"])
-def test_a_trained_pair_says_the_same_in_every_layout(tmp_path: Path, layout: str) -> None:
-    """The shipped pair, target and head in shards or the head in one .bin: the same text in as many passes, most drafted."""
+def test_a_trained_pair_gives_the_same_text_in_every_layout(tmp_path: Path, layout: str) -> None:
+    """In shards, or with the head in one .bin; with the same acceptance length."""
     pair = shipped("stdlib")
     target, draft = tmp_path / "target", tmp_path / "draft"
     write_published(pair.target, target, shards=3)

@@ -1,4 +1,4 @@
-"""The rules, coin by coin: what each coin decides, at its boundaries too, and their law in exact arithmetic."""
+"""The rules: what each random number decides, boundaries included, and their distribution in exact arithmetic."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ P = rows([0.125, 0.25, 0.125, 0.5], [0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], 
     ],
     ids=str,
 )
-def test_reject_asks_one_coin_a_child(coins: list[float], path: list[int], token: int) -> None:
-    """A child is accepted where its coin is strictly below what remains for its token; then one more token is drawn."""
+def test_reject_uses_one_number_for_each_child(coins: list[float], path: list[int], token: int) -> None:
+    """A child is accepted if its number is strictly below the residual probability; then one more token is sampled."""
     script = ScriptedCoins(coins)
     assert reject(TREE, P, script) == Accepted(path, token)
     with pytest.raises(StopIteration):
@@ -64,8 +64,7 @@ def test_reject_asks_one_coin_a_child(coins: list[float], path: list[int], token
     ],
     ids=str,
 )
-def test_walk_draws_one_token_a_node(coins: list[float], path: list[int], token: int) -> None:
-    """The draw is followed where a child carries it, and emitted where none does."""
+def test_walk_samples_one_token_for_each_node(coins: list[float], path: list[int], token: int) -> None:
     script = ScriptedCoins(coins)
     assert walk(TREE, P, script) == Accepted(path, token)
     with pytest.raises(StopIteration):
@@ -74,15 +73,14 @@ def test_walk_draws_one_token_a_node(coins: list[float], path: list[int], token:
 
 @pytest.mark.parametrize("coin", [0.0, LAST])
 def test_a_child_of_probability_zero_is_never_accepted(coin: float) -> None:
-    """Not by a coin of 0 either; and a child of probability one always is."""
+    """Not with u = 0 either; a child of probability 1 is always accepted."""
     p = rows([0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0])
     assert reject(DraftTree.of([2, 0], [-1, 0]), p, ScriptedCoins([coin, coin])) == Accepted([], 3)
     assert reject(DraftTree.of([2, 3], [-1, 0]), p, ScriptedCoins([coin, coin])) == Accepted([1], 1)
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_bare_tree_is_one_step_of_ordinary_decoding(name: str) -> None:
-    """Nothing is accepted, and one token is drawn from p."""
+def test_the_root_alone_is_a_step_of_ordinary_decoding(name: str) -> None:
     found: dict[int, float] = {}
     for accepted, weight in executions(lambda coins: RULES[name](DraftTree.root_only(1), P[:1], coins)):
         assert accepted.path == []
@@ -92,8 +90,10 @@ def test_a_bare_tree_is_one_step_of_ordinary_decoding(name: str) -> None:
 
 
 @given(trees_with_laws(), st.integers(0, 1000), st.sampled_from(sorted(RULES)), st.sampled_from([SeededCoins, KeyedCoins]))
-def test_what_is_emitted_is_possible(instance: tuple[DraftTree, Tensor], seed: int, name: str, make: type[SeededCoins]) -> None:
-    """The path is a path of the tree, every token has positive probability where it is emitted, and p is left alone."""
+def test_emitted_tokens_have_positive_probability(
+    instance: tuple[DraftTree, Tensor], seed: int, name: str, make: type[SeededCoins]
+) -> None:
+    """The path is a path of the tree, and p is not modified."""
     tree, p = instance
     before = p.clone()
     accepted = RULES[name](tree, p, make(seed))
@@ -106,8 +106,7 @@ def test_what_is_emitted_is_possible(instance: tuple[DraftTree, Tensor], seed: i
 
 
 @given(trees_with_laws())
-def test_walk_with_keyed_coins_is_the_drawing_of_positions(instance: tuple[DraftTree, Tensor]) -> None:
-    """With coins keyed by position a tree changes nothing: each token is the winner at its position."""
+def test_walk_with_keyed_coins_gives_the_token_of_each_position(instance: tuple[DraftTree, Tensor]) -> None:
     tree, p = instance
     coins = KeyedCoins(4)
     coins.seek(20)
@@ -118,8 +117,7 @@ def test_walk_with_keyed_coins_is_the_drawing_of_positions(instance: tuple[Draft
         assert alone.categorical(p[node]) == token
 
 
-def test_without_is_the_law_given_that_the_draw_is_another() -> None:
-    """Zero at the token, the rest in proportion, and the argument as it was."""
+def test_exclude_conditions_on_another_token() -> None:
     r = P[0].clone()
     assert exclude(r, 3).tolist() == [0.25, 0.5, 0.25, 0.0]
     assert exclude(exclude(r, 3), 1).tolist() == [0.5, 0.0, 0.5, 0.0]
@@ -127,7 +125,7 @@ def test_without_is_the_law_given_that_the_draw_is_another() -> None:
 
 
 class Shares(list[Any]):
-    """A law in Fractions, with as much of a tensor's manner as a rule asks for."""
+    """A distribution in Fractions, with the tensor methods that a rule uses."""
 
     def clone(self) -> Shares:
         return Shares(self)
@@ -143,8 +141,8 @@ class Shares(list[Any]):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_the_law_in_fractions_is_literally_p(name: str) -> None:
-    """The rules as they are, on exact numbers: at every node Q(reaches it, then emits x) = Q(reaches it) p(x), not rounded."""
+def test_the_distribution_in_fractions_is_exactly_p(name: str) -> None:
+    """At every node Q(reaches it, then emits x) = Q(reaches it) p(x), without rounding."""
     tree = DraftTree.of([0, 3, 2, 1, 1, 0, 3], [-1, 0, 0, 0, 1, 1, 4])
     counts = [[1, 2, 0, 4], [3, 1, 0, 1], [1, 1, 1, 1], [0, 0, 5, 0], [2, 3, 5, 7], [1, 0, 0, 0], [9, 1, 1, 2]]
     p = [Shares(Fraction(n, sum(row)) for n in row) for row in counts]
@@ -159,8 +157,8 @@ def test_the_law_in_fractions_is_literally_p(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_the_induction_costs_one_execution_a_node(name: str) -> None:
-    """For a real vocabulary and EAGLE-2's largest tree: 60 executions a prefix, and p at every node to rounding."""
+def test_induction_costs_one_execution_for_each_node(name: str) -> None:
+    """For a vocabulary of 32,000 and EAGLE-2's largest tree."""
     generator = torch.Generator().manual_seed(3)
     parents = [-1, *(int(torch.randint(max(0, i - 12), i + 1, (), generator=generator)) for i in range(59))]
     p = torch.randn(60, 32_000, generator=generator, dtype=torch.float64).mul(4).softmax(-1)

@@ -1,4 +1,4 @@
-"""Sampling parameters: p is what transformers' `generate` samples from, at every node, as if it had come that way."""
+"""Sampling parameters: p is what transformers' `generate` samples from, at every node with its own history."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def model() -> PreTrainedModel:
 
 @cache
 def raw() -> Tensor:
-    """Logits [m + 1, V] of TREE's nodes, each by a plain pass over its own prefix."""
+    """Logits [m + 1, V] of the nodes of TREE, each by a plain pass over its own prefix."""
     with torch.inference_mode():
         return torch.stack([model()(torch.tensor([prefix(node)])).logits[0, -1] for node in range(len(TREE))])
 
@@ -60,7 +60,7 @@ def prefix(node: int) -> list[int]:
 
 
 def by_generate(text: list[int], params: dict[str, Any]) -> Tensor:
-    """The law of the next token as `generate` has it: the softmax of the scores that it reports. Off is told explicitly."""
+    """The next-token distribution of `generate`: the softmax of the scores it returns."""
     off: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
     ids = torch.tensor([text])
     out = model().generate(
@@ -77,9 +77,8 @@ def by_generate(text: list[int], params: dict[str, Any]) -> Tensor:
 
 
 @pytest.mark.parametrize("params", COMBINATIONS, ids=str)
-def test_the_law_is_that_of_generate(params: dict[str, Any]) -> None:
-    """At every node of a tree p is the law that `generate` reports after the text and the node's path: same order of
-    processors, same support, each node's own history under a repetition penalty."""
+def test_p_equals_the_distribution_of_generate(params: dict[str, Any]) -> None:
+    """At every node: same order of processors, same support, and the node's own history under a repetition penalty."""
     p = target_distribution(raw(), TREE, TEXT, SamplingParams.of(params))
     for node in range(len(TREE)):
         theirs = by_generate(prefix(node), params)
@@ -87,8 +86,7 @@ def test_the_law_is_that_of_generate(params: dict[str, Any]) -> None:
         assert (p[node] - theirs).abs().max() <= 1e-6, node
 
 
-def test_a_nodes_own_history_counts() -> None:
-    """Under a repetition penalty two nodes with equal logits have different laws, for what lies behind them differs."""
+def test_a_repetition_penalty_uses_the_history_of_the_node() -> None:
     logits = raw()[:1].expand(len(TREE), -1)
     plain = target_distribution(logits, TREE, TEXT, SamplingParams())
     penalised = target_distribution(logits, TREE, TEXT, SamplingParams(repetition_penalty=1.5))
@@ -100,8 +98,8 @@ def test_a_nodes_own_history_counts() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", [4, 64, 1000])
-def test_at_temperature_0_the_first_of_equals_has_all_the_mass(dtype: torch.dtype, size: int) -> None:
-    """p is one at the largest logit, and of several at the first, wherever they lie; filters make no difference."""
+def test_at_temperature_0_p_is_a_point_mass_at_the_first_maximum(dtype: torch.dtype, size: int) -> None:
+    """Filters make no difference."""
     generator = torch.Generator().manual_seed(size)
     for _ in range(20):
         logits = torch.randn(size, generator=generator).to(dtype)
@@ -112,16 +110,14 @@ def test_at_temperature_0_the_first_of_equals_has_all_the_mass(dtype: torch.dtyp
             assert p[tied[0]] == 1 and p.sum() == 1
 
 
-def test_the_law_is_as_wide_as_the_logits() -> None:
-    """Sixteen bits become float32, wider stays as it is; each row sums to one."""
+def test_p_is_in_float32_or_wider() -> None:
     for dtype, wide in ((torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)):
         p = target_distribution(raw().to(dtype), TREE, TEXT, SamplingParams(0.7, top_k=9, repetition_penalty=1.2))
         assert p.dtype == wide and p.shape == (len(TREE), 64)
         assert (p.sum(-1) - 1).abs().max() <= 1e-6
 
 
-def test_the_logits_are_left_alone() -> None:
-    """A law is computed from logits, and does not change them."""
+def test_logits_are_not_modified() -> None:
     before = raw().clone()
     target_distribution(raw(), TREE, TEXT, SamplingParams(0.7, 9, 0.9, 0.1, 1.2))
     assert torch.equal(raw(), before)
@@ -129,8 +125,7 @@ def test_the_logits_are_left_alone() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize(("node", "position", "token"), [(0, 9, 7), (2, 10, 2), (6, 12, 9)])
-def test_logits_that_are_no_numbers_are_told_with_their_position(bad: float, node: int, position: int, token: int) -> None:
-    """The error names the first position at which logits are NaN or infinite, and the token before."""
+def test_nan_logits_are_refused_with_their_position(bad: float, node: int, position: int, token: int) -> None:
     logits = raw().clone()
     logits[node, 5] = bad
     with pytest.raises(BadInput, match=rf"not numbers at position {position} \(after token {token}\)"):
@@ -164,16 +159,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("params", "told"), WRONG, ids=[str(params) for params, _ in WRONG])
-def test_a_parameter_out_of_its_range_is_refused(params: dict[str, Any], told: str) -> None:
-    """The error says what was given, and what may be."""
+@pytest.mark.parametrize(("params", "message"), WRONG, ids=[str(params) for params, _ in WRONG])
+def test_parameters_out_of_range_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput) as error:
         SamplingParams.of(params)
-    assert str(error.value) == told
+    assert str(error.value) == message
 
 
 def test_end_of_text_is_one_id_or_several() -> None:
-    """None, an integer, a list as JSON has it: `eos` is a set of them; a parameter that is None is off."""
     assert SamplingParams().eos == frozenset()
     assert SamplingParams.of({"eos_token_id": 0}).eos == {0}
     assert SamplingParams.of({"eos_token_id": [3, 0, 3]}).eos == {0, 3}

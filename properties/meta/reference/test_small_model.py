@@ -1,4 +1,4 @@
-"""Speculative sampling: what the small model drafts, against plain passes of it over every prefix; and its cache."""
+"""Speculative sampling: the small model's distributions equal plain passes over every prefix; its cache follows the text."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PARAMS: dict[str, dict[str, Any]] = {
 
 
 def small(kind: str = "llama") -> PreTrainedModel:
-    """The target, a little off: of its drafts some are refused."""
+    """The target with some noise, so that some drafts are rejected."""
     model, other = tiny.target(kind), tiny.target(kind, seed=9)
     with torch.no_grad():
         for weight, noise in zip(model.parameters(), other.parameters(), strict=True):
@@ -52,7 +52,7 @@ def decoder(kind: str = "llama", depth: int = 3, lean: bool = True) -> Decoder:
 
 
 def texts(decoder: Decoder, params: dict[str, Any], n: int = 25, seed: int = 0) -> Iterator[tuple[Block, list[int]]]:
-    """The blocks of a text, each with the text up to its root."""
+    """The blocks of a sequence, each with the text up to its root."""
     text = tiny.tokens(6)
     for block in decoder.stream(text, SamplingParams.of({**params, "max_new_tokens": n}), SeededCoins(seed)):
         yield block, list(text)
@@ -61,9 +61,9 @@ def texts(decoder: Decoder, params: dict[str, Any], n: int = 25, seed: int = 0) 
 
 @pytest.mark.parametrize(("kind", "lean"), [("llama", True), ("llama", False), ("qwen3", False)])
 @pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
-def test_q_is_the_small_models_own_law(params: dict[str, Any], kind: str, lean: bool) -> None:
-    """Behind every drafted token, under the text's sampling parameters, with the history it has there; after refusals as after
-    whole chains, of which the small model has not read the last token."""
+def test_q_is_the_small_models_distribution(params: dict[str, Any], kind: str, lean: bool) -> None:
+    """Before every drafted token, under the request's parameters and with the token's own history; after rejections and after
+    full chains."""
     model, sizes = small(kind), set()
     for block, text in list(texts(decoder(kind, lean=lean), params))[1:]:
         tree = block.tree
@@ -79,8 +79,8 @@ def test_q_is_the_small_models_own_law(params: dict[str, Any], kind: str, lean: 
 
 
 @pytest.mark.parametrize("params", [PARAMS["plain"], PARAMS["looking back"]])
-def test_drafts_are_drawn_from_q(params: dict[str, Any]) -> None:
-    """Over all draws a chain comes with the product of q along it."""
+def test_drafts_are_sampled_from_q(params: dict[str, Any]) -> None:
+    """Over all random numbers a chain has the product of q along it as its probability."""
     small_one = tiny.target(seed=9, vocab_size=5)
 
     def chain(coins: Any) -> SampledTree:
@@ -96,8 +96,7 @@ def test_drafts_are_drawn_from_q(params: dict[str, Any]) -> None:
     assert total == pytest.approx(1)
 
 
-def test_drafts_are_the_draws_of_their_coins() -> None:
-    """Token for token the inversions of the uniforms that the coins give."""
+def test_drafts_are_inversions_of_the_coins() -> None:
     drafter = decoder().drafter
     assert drafter
     tree, same = OneSequence(drafter, tiny.tokens(6), coins=SeededCoins(3)).propose(9), SeededCoins(3)
@@ -105,16 +104,14 @@ def test_drafts_are_the_draws_of_their_coins() -> None:
     assert tree.tokens[1:].tolist() == [invert(q, same.uniform()) for q in tree.q[:-1]]
 
 
-def test_a_draft_costs_a_pass() -> None:
-    """As many passes as drafts: what is to be caught up with rides in the first of them."""
+def test_each_draft_costs_one_pass() -> None:
     one = decoder(depth=4)
-    made = one.generate(tiny.tokens(6), SamplingParams(max_new_tokens=30), SeededCoins(1))
-    assert made.draft_passes == sum(len(block.tree) - 1 for block in made.blocks[1:])
-    assert len(made.blocks[1].tree) - 1 == 4
+    result = one.generate(tiny.tokens(6), SamplingParams(max_new_tokens=30), SeededCoins(1))
+    assert result.draft_passes == sum(len(block.tree) - 1 for block in result.blocks[1:])
+    assert len(result.blocks[1].tree) - 1 == 4
 
 
-def test_the_same_model_is_never_refused() -> None:
-    """q = p: every chain is accepted whole, at any temperature."""
+def test_a_draft_model_equal_to_the_target_is_always_accepted() -> None:
     drafter = SpeculativeDrafter(running(tiny.target(), lean=True).network, Speculative(3))
     same = Decoder(running(tiny.target(), lean=True), drafter, DRAWN["sampled"])
     for params in PARAMS.values():
@@ -122,48 +119,46 @@ def test_the_same_model_is_never_refused() -> None:
         assert [len(block.tokens) for block in blocks] == [1, 4, 4, 4, 4, 4]
 
 
-def test_drafts_have_noise_of_their_own() -> None:
-    """With coins keyed by position, and a draft model that is the target: `walk` emits ordinary sampling's text, of which drafts
-    with the same noise would foretell every token."""
+def test_drafts_do_not_share_the_targets_noise() -> None:
+    """With keyed coins and the target as draft model, shared noise would predict every token."""
     drafter = SpeculativeDrafter(running(tiny.target(), lean=True).network, Speculative(3))
-    asked = tiny.tokens(6), SamplingParams(max_new_tokens=40), KeyedCoins(5)
-    plain = Decoder(running(tiny.target(), lean=True), None, walk).generate(*asked)
-    drafted = Decoder(running(tiny.target(), lean=True), drafter, walk).generate(*asked)
+    request = tiny.tokens(6), SamplingParams(max_new_tokens=40), KeyedCoins(5)
+    plain = Decoder(running(tiny.target(), lean=True), None, walk).generate(*request)
+    drafted = Decoder(running(tiny.target(), lean=True), drafter, walk).generate(*request)
     assert drafted.tokens == plain.tokens
     assert 0 < sum(block.accepted for block in drafted.blocks) < 24
 
 
-@pytest.mark.parametrize("room", range(4))
-def test_where_the_text_must_end_soon_the_chain_is_shorter(room: int) -> None:
+@pytest.mark.parametrize("max_depth", range(4))
+def test_chains_are_not_deeper_than_max_depth(max_depth: int) -> None:
     one = decoder(depth=3)
-    (_, *blocks) = [block for block, _ in texts(one, {}, n=2 + room)]
-    assert len(blocks[0].tree) - 1 == min(3, room)
+    (_, *blocks) = [block for block, _ in texts(one, {}, n=2 + max_depth)]
+    assert len(blocks[0].tree) - 1 == min(3, max_depth)
 
 
-def test_beyond_its_own_context_the_small_model_drafts_nothing() -> None:
-    """The text goes on, one token a pass."""
+def test_nothing_is_drafted_beyond_the_small_models_context() -> None:
     short = running(tiny.target(seed=9, max_position_embeddings=16), lean=True).network
     one = Decoder(running(tiny.target(), lean=True), SpeculativeDrafter(short, Speculative(3)), DRAWN["sampled"])
     for block, text in list(texts(one, {}, n=30))[1:]:
         assert len(block.tree) - 1 == max(0, min(3, 16 - len(text), 36 - len(text) - 1))
 
 
-def test_texts_share_no_state() -> None:
-    """Those of a batch are what they are alone, with the same drafts; and a text that is begun forgets the one before."""
+def test_sequences_share_no_state() -> None:
+    """Sequences in a batch equal sequences alone, and a repeated request has the same answer."""
     alone, together = (connect("ref:drafter=speculative").open(shipped("coin4"), batch=n, dtype="float64") for n in (1, 3))
-    asked: Any = [
+    request: Any = [
         [[1, 2], [3], [0, 1, 2, 3], [2, 2]],
         [{"temperature": 1.0, "max_new_tokens": n} for n in (9, 14, 5, 11)],
         range(4),
     ]
-    assert together.generate(*asked) == alone.generate(*asked) == alone.generate(*asked)
+    assert together.generate(*request) == alone.generate(*request) == alone.generate(*request)
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """A directory of a small model with something wrong, and what is said of it."""
+    """A damaged small model, and the expected error."""
 
-    told: str
+    message: str
     config: dict[str, Any] = field(default_factory=dict)
     lacks: str = ""
 
@@ -175,26 +170,25 @@ class Wrong:
         Wrong("the small model does not fit the target: 6 tokens in .*, 4 in .*coin4"),
         Wrong("cannot be loaded", lacks="model.safetensors"),
     ],
-    ids=lambda wrong: wrong.told,
+    ids=lambda wrong: wrong.message,
 )
-def test_a_small_model_that_cannot_draft_is_told(wrong: Wrong, tmp_path: Path) -> None:
+def test_a_small_model_that_does_not_fit_is_refused(wrong: Wrong, tmp_path: Path) -> None:
     source = shipped("coin6").drafter("small")
     assert source
     for path in source.iterdir():
         if path.name != wrong.lacks:
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(BadInput, match=wrong.told):
+    with pytest.raises(BadInput, match=wrong.message):
         Speculative().drafter(Target.load(shipped("coin4").target), tmp_path)
 
 
-def test_a_depth_that_is_none_is_refused() -> None:
+def test_options_out_of_range_are_refused() -> None:
     pair = shipped("coin4")
     with pytest.raises(BadInput, match="depth is 0"):
         Speculative(0).drafter(Target.load(pair.target), str(pair.drafter("small")))
 
 
-def test_a_damaged_small_model_is_told() -> None:
-    """NaN in its weights is an error that says whose, not a draft of whatever comes first."""
+def test_nan_logits_of_the_small_model_are_refused() -> None:
     damaged = running(small(), lean=True).network
     damaged.embedding[:, 0] = float("nan")
     one = Decoder(running(tiny.target(), lean=True), SpeculativeDrafter(damaged, Speculative()), DRAWN["sampled"])

@@ -1,4 +1,4 @@
-"""A model that is spread over several devices: its text is that of the model in one place. Whoever mixes up devices is told."""
+"""A target that is spread over several devices gives the same text, and no operation mixes devices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PARTS = ("embed_tokens", "rotary_emb", "layers.0", "layers.1", "layers.2", "norm
 
 
 def places(*there: str) -> dict[str, str]:
-    """Where each part of a model is; those that are named on the device, the others on the CPU."""
+    """The device of each part of a model: the named ones on the device, the others on the CPU."""
     of = {f"model.{part}": part for part in PARTS} | {"lm_head": "lm_head"}
     return {name: DEVICE if part in there else "cpu" for name, part in of.items()}
 
@@ -60,22 +60,22 @@ def drafting(model: PreTrainedModel, target: Target) -> Decoder:
 @pytest.mark.parametrize(
     ("kind", "how"), [*(("llama", how) for how in SPREAD), ("qwen3, sliding and full layers", "last half on the device")]
 )
-def test_a_spread_model_says_what_it_says_in_one_place(kind: str, how: str) -> None:
-    """Token for token, with the head and without, alone and in a batch."""
+def test_a_spread_model_gives_the_text_of_one_device(kind: str, how: str) -> None:
+    """With the head and without, alone and in a batch."""
     where, head_at = SPREAD[how]
     model = tiny.target(kind)
     target = dispatched(model, where)
     assert target.device == target.network.embedding.device == torch.device(head_at)
     whole, parts = drafting(model, Target(deepcopy(model))), drafting(model, target)
     texts, coins = [TEXT, tiny.tokens(4)], [KeyedCoins(1), KeyedCoins(2)]
-    expected = [whole.generate(*asked).tokens for asked in zip(texts, PARAMS, coins, strict=True)]
+    expected = [whole.generate(*request).tokens for request in zip(texts, PARAMS, coins, strict=True)]
     for arm in (parts, Decoder(target)):
-        assert [arm.generate(*asked).tokens for asked in zip(texts, PARAMS, coins, strict=True)] == expected
-    assert [told.tokens for told in parts.generate_batch(texts, PARAMS, coins, 2)] == expected
+        assert [arm.generate(*request).tokens for request in zip(texts, PARAMS, coins, strict=True)] == expected
+    assert [row.tokens for row in parts.generate_batch(texts, PARAMS, coins, 2)] == expected
 
 
-def test_weights_that_are_brought_for_each_call(tmp_path: Path) -> None:
-    """A part that no device holds has no weights of its own between calls; the LM head is one that drafts ask for too."""
+def test_weights_can_be_loaded_for_each_call(tmp_path: Path) -> None:
+    """Also those of the LM head, which drafts use too."""
     model = tiny.target()
     target = dispatched(model, places() | {"model.layers.2": "disk", "lm_head": "disk"}, offload_dir=tmp_path)
     assert {weight.device.type for weight in target.network.model.parameters()} == {"cpu", "meta"}
@@ -95,16 +95,15 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_model_that_one_device_holds_is_not_spread(saved: Path) -> None:
-    """`auto` then is that device, and the model runs lean."""
+def test_auto_uses_one_device_if_it_suffices(saved: Path) -> None:
+    """And then our own forward pass."""
     pytest.importorskip("accelerate")
     target = Target.load(saved, "float64", "auto")
     assert isinstance(target.network, Llama)
     assert torch.equal(logits(target), logits(Target.load(saved, "float64")))
 
 
-def test_a_model_in_several_places_is_not_taken_apart(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It runs in transformers, though it is a LLaMA: its layers know where they are."""
+def test_a_spread_llama_runs_in_transformers(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = dispatched(tiny.target(), places() | {"model.layers.2": "disk"}, offload_dir=tmp_path / "parts")
     monkeypatch.setattr("eagle2_ref.model.target.load_model", lambda *_: parts.network.model)
     target = Target.load(saved, device="auto")
@@ -112,8 +111,7 @@ def test_a_model_in_several_places_is_not_taken_apart(saved: Path, tmp_path: Pat
     assert torch.equal(logits(target), logits(Target(tiny.target())))
 
 
-def test_from_disk_nothing_is_read_for_every_token(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that does not fit is refused when it is loaded."""
+def test_a_model_that_does_not_fit_into_memory_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("accelerate")
     monkeypatch.setattr("transformers.modeling_utils._get_device_map", lambda *_: places() | {"model.norm": "disk"})
     with pytest.raises(BadInput, match="does not fit into this machine's memory\n  give a dtype of fewer bytes"):
@@ -121,7 +119,6 @@ def test_from_disk_nothing_is_read_for_every_token(saved: Path, monkeypatch: pyt
 
 
 def test_auto_needs_accelerate(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the extra that brings it; other devices do without."""
     monkeypatch.setattr("eagle2_ref.model.target.is_accelerate_available", lambda: False)
     with pytest.raises(BadInput, match=r"needs accelerate, which is not installed\n  pip install 'eagle2-ref\[big\]'"):
         Target.load(saved, device="auto")

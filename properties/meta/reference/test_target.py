@@ -1,4 +1,4 @@
-"""The target: for every kind of model, a tree in one pass says what its paths say alone, and the cache is as if read afresh."""
+"""The target: for every kind of model a tree in one pass equals its paths alone, and the cache equals a fresh one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.llama import Llama
+from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.model.target import DTYPES, Target
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
@@ -33,7 +34,7 @@ ROUNDING = dict.fromkeys(tiny.KINDS, 1e-9) | {"gemma2, capped logits": 1e-5}
 
 @torch.inference_mode()
 def plain(model: PreTrainedModel, text: list[int]) -> tuple[Tensor, Tensor]:
-    """Logits and features [n, …] of a text, by one pass of transformers alone."""
+    """Logits and features [n, …] of a text, by one pass of transformers."""
     ids = torch.tensor([text])
     return model(ids, use_cache=False).logits[0], model.base_model(ids, use_cache=False).last_hidden_state[0]
 
@@ -45,14 +46,13 @@ WAYS = [
 
 
 def running(model: PreTrainedModel, lean: bool) -> Target:
-    """The model in transformers, or its weights in our own forward pass, which takes it apart."""
+    """The model in transformers, or its weights in our own forward pass."""
     return Target(Llama(deepcopy(model)) if lean else model)
 
 
 @pytest.mark.parametrize(("kind", "lean"), WAYS)
-def test_a_tree_in_one_pass_says_what_its_paths_say(kind: str, lean: bool) -> None:
-    """Logits and features at every node are those of a plain pass over the text and the node's own path, before and after
-    a commit."""
+def test_a_tree_in_one_pass_equals_its_paths(kind: str, lean: bool) -> None:
+    """Logits and features at every node, before and after a commit."""
     model = tiny.target(kind)
     target, text = running(model, lean), list(TEXT)
     cache = target.cache()
@@ -74,8 +74,7 @@ def test_a_tree_in_one_pass_says_what_its_paths_say(kind: str, lean: bool) -> No
 @pytest.mark.parametrize(("kind", "lean"), WAYS)
 @pytest.mark.parametrize("path", [[], [2, 5], [1, 3, 6, 7, 8]], ids=str)
 @torch.inference_mode()
-def test_the_cache_after_a_commit_is_a_fresh_one(kind: str, lean: bool, path: list[int]) -> None:
-    """Keys and values of every layer equal those of a pass over the committed text into an empty cache."""
+def test_the_cache_after_a_commit_equals_a_fresh_one(kind: str, lean: bool, path: list[int]) -> None:
     model = tiny.target(kind)
     target, fresh = running(model, lean), DynamicCache()
     cache = target.cache()
@@ -92,8 +91,8 @@ def test_the_cache_after_a_commit_is_a_fresh_one(kind: str, lean: bool, path: li
 
 @pytest.mark.parametrize(("kind", "lean"), WAYS)
 @pytest.mark.parametrize("penalty", [None, 1.4])
-def test_greedy_text_is_that_of_generate(kind: str, lean: bool, penalty: float | None) -> None:
-    """Decoding at temperature 0, drafted trees and all, gives the text of transformers' `generate(do_sample=False)`."""
+def test_greedy_text_equals_that_of_generate(kind: str, lean: bool, penalty: float | None) -> None:
+    """With draft trees, against `generate(do_sample=False)` of transformers."""
     model = tiny.target(kind)
     decoder = Decoder(running(model, lean), Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(3, 3, 8)))
     options: dict[str, Any] = {} if penalty is None else {"repetition_penalty": penalty}
@@ -109,7 +108,6 @@ def test_greedy_text_is_that_of_generate(kind: str, lean: bool, penalty: float |
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_every_kind_loads_from_disk(tmp_path: Path, kind: str) -> None:
-    """What `save_pretrained` wrote is loaded and says the same."""
     model = tiny.target(kind)
     model.save_pretrained(tmp_path)
     target = Target.load(tmp_path, "float64")
@@ -119,7 +117,7 @@ def test_every_kind_loads_from_disk(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_runs(tmp_path: Path, dtype: str) -> None:
-    """A checkpoint loads in each of the four dtypes, and a tree is verified near the float64 logits."""
+    """Logits of a tree are close to those in float64."""
     model = tiny.target()
     model.save_pretrained(tmp_path)
     target = Target.load(tmp_path, dtype)
@@ -131,6 +129,11 @@ def test_every_dtype_runs(tmp_path: Path, dtype: str) -> None:
     for node in range(len(TREE)):
         truth = plain(model, [*TEXT, 7, *(TREE.token(i) for i in TREE.path(node))])[0][-1]
         assert (logits[node].double() - truth).abs().max() <= near
+
+
+def prefilled(target: Target) -> ModelOutput:
+    (output,) = target.prefill([target.cache()], [TEXT])
+    return output
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -150,24 +153,23 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_model_that_trees_cannot_be_verified_on_is_refused(kind: str) -> None:
-    """A state that cannot be rolled back, attention that heeds no positions or no tree's mask: an error, not a wrong law."""
-    changes, told = REFUSED[kind]
+def test_models_that_cannot_verify_trees_are_refused(kind: str) -> None:
+    """A state that cannot be rolled back, or attention that ignores positions or the mask."""
+    changes, message = REFUSED[kind]
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**tiny.SHAPE, **changes})).double()
-    with pytest.raises(BadInput, match=told):
-        target = Target(model, "the model")
-        target.prefill([target.cache()], [TEXT])
+    with pytest.raises(BadInput, match=message):
+        prefilled(Target(model, "the model"))
 
 
 def test_a_checkpoint_that_does_not_match_is_refused(tmp_path: Path) -> None:
-    """transformers gives random weights to what a checkpoint lacks, or has in another shape; here it is an error."""
+    """transformers gives random weights to tensors that are missing or misshapen."""
     tiny.target().save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     tensors = load_file(weights)
 
-    def refused(changed: dict[str, Tensor], told: str) -> None:
+    def refused(changed: dict[str, Tensor], message: str) -> None:
         save_file(changed, weights, metadata={"format": "pt"})
-        with pytest.raises(BadInput, match=told):
+        with pytest.raises(BadInput, match=message):
             Target.load(tmp_path)
 
     refused({name.replace("layers.0.", "layer_0."): t for name, t in tensors.items()}, r"missing tensor model\.layers\.0\.")
@@ -179,7 +181,7 @@ def test_a_checkpoint_that_does_not_match_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["no folder", "no weights", "cut off", "config is not JSON", "unknown kind", "encoder"])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
-    """What cannot be loaded is told with its folder."""
+    """The error names the folder."""
     folder = tmp_path / "target"
     tiny.target().save_pretrained(folder)
     weights, config = folder / "model.safetensors", folder / "config.json"
@@ -197,13 +199,12 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
         Target.load(folder)
 
 
-def test_devices_and_dtypes_that_are_not_there(tmp_path: Path) -> None:
-    """The error says what there is."""
+def test_unknown_devices_and_dtypes_are_refused(tmp_path: Path) -> None:
     tiny.target().save_pretrained(tmp_path)
     with pytest.raises(BadInput, match=r"dtype 'int8' is not known\n  known are float64, float32, bfloat16, float16"):
         Target.load(tmp_path, "int8")
     with pytest.raises(BadInput, match=r"device 'gpu' is not known\n  give cpu, cuda, or cuda:N"):
         Target.load(tmp_path, device="gpu")
     absent = "cuda:64" if torch.cuda.is_available() else "cuda"
-    with pytest.raises(BadInput, match="asked for, but"):
+    with pytest.raises(BadInput, match="requested, but"):
         Target.load(tmp_path, device=absent)

@@ -1,4 +1,4 @@
-"""Tests of the logits that chapters TREE and CACHE compare a decoder with: plain passes along every path of a tree."""
+"""Plain passes along every path of a tree, which the chapters TREE and CACHE compare a decoder with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATHS = [[3, 1, 4, 1], [3], [], [5, 9]]
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["llama", "mistral, sliding window"])
 @pytest.mark.parametrize("paths", [PATHS, [[7, 2]], [[]], [[], []]], ids=str)
-def test_logits_of_a_path_do_not_depend_on_other_paths(paths: list[list[int]], kind: str) -> None:
+def test_each_path_is_scored_as_if_it_were_alone(paths: list[list[int]], kind: str) -> None:
     model = tiny.target(kind)
     found = logits_after(model, TEXT, paths)
     for path, logits in zip(paths, found, strict=True):
@@ -24,8 +24,8 @@ def test_logits_of_a_path_do_not_depend_on_other_paths(paths: list[list[int]], k
 
 
 @torch.no_grad()
-def test_logits_of_different_paths_differ() -> None:
-    """So that the bound above means something: after the first different token the logits are far apart."""
+def test_paths_that_differ_have_different_logits() -> None:
+    """The bound of the test above is not trivial."""
     one, other = logits_after(tiny.target(), TEXT, [[3, 1, 4, 1], [3, 2, 4, 1]])
     difference = (one - other).abs().amax(-1)
     assert difference[:2].max() <= 1e-9 and difference[2:].min() > 1e-3

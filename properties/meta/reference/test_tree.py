@@ -1,4 +1,4 @@
-"""The tree: everything derived from parents agrees with parents; reranking keeps the best, and keeps it connected."""
+"""Trees: everything derived agrees with the parents. Reranking keeps the best nodes, and a connected tree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from properties.strategies import trees
 
 
 def up(tree: DraftTree, node: int) -> list[int]:
-    """The node, its parent, and so on up to the root, by the parents alone."""
+    """The node, its parent, and so on up to the root."""
     parents, climbed = tree.parents.tolist(), [node]
     while climbed[-1] != ROOT:
         climbed.append(parents[climbed[-1]])
@@ -24,8 +24,8 @@ def up(tree: DraftTree, node: int) -> list[int]:
 
 
 @given(trees(5, most=12))
-def test_what_is_derived_agrees_with_the_parents(tree: DraftTree) -> None:
-    """Ancestors, depths, paths, children and tokens, each against a climb by hand."""
+def test_derived_values_agree_with_the_parents(tree: DraftTree) -> None:
+    """Ancestors, depths, paths, children and tokens."""
     mask = tree.ancestors()
     assert mask.dtype == torch.bool and mask.shape == (len(tree), len(tree))
     for node in range(len(tree)):
@@ -42,22 +42,21 @@ def test_what_is_derived_agrees_with_the_parents(tree: DraftTree) -> None:
 
 @given(trees(5, most=12), st.integers(0, 6))
 @example(DraftTree.of([0, 1, 2, 3, 4, 1], [-1, 0, 1, 2, 0, 4]), 2)  # node 3 goes, and what follows moves up
-def test_cut_at_a_depth_the_rest_stays_as_it_was(tree: DraftTree, depth: int) -> None:
-    """`down_to` keeps the nodes of at most this depth, with their paths, order and values, and no other."""
+def test_truncate_keeps_the_nodes_up_to_a_depth(tree: DraftTree, depth: int) -> None:
+    """With their paths, order and values."""
 
-    def told(tree: DraftTree, nodes: range) -> list[tuple[list[int], float]]:
+    def summary(tree: DraftTree, nodes: range) -> list[tuple[list[int], float]]:
         return [([tree.token(i) for i in (ROOT, *tree.path(node))], float(tree.values[node])) for node in nodes]
 
     valued = DraftTree(tree.tokens, tree.parents, -torch.arange(len(tree), dtype=torch.float32))
     cut = valued.truncate(depth)
     assert all(parent < node for node, parent in enumerate(cut.parents.tolist()))
-    everything = told(valued, range(len(valued)))
-    assert told(cut, range(len(cut))) == [row for row, d in zip(everything, valued.depths, strict=True) if d <= depth]
+    everything = summary(valued, range(len(valued)))
+    assert summary(cut, range(len(cut))) == [row for row, d in zip(everything, valued.depths, strict=True) if d <= depth]
     assert cut.truncate(depth) is cut
 
 
-def test_a_bare_tree_is_its_root() -> None:
-    """One node, no children, the empty path."""
+def test_the_tree_without_proposals_is_its_root() -> None:
     tree = DraftTree.root_only(9)
     assert (len(tree), tree.token(ROOT), tree.parent(ROOT), tree.depths, tree.children(ROOT), tree.path(ROOT)) == (
         (1, 9, -1, [0], [], [])
@@ -70,10 +69,7 @@ def test_a_bare_tree_is_its_root() -> None:
 
 @st.composite
 def pools(draw: st.DrawFn) -> Pool:
-    """Candidates as an expansion makes them: k at the root, then all k children of the k best of the layer above.
-
-    Confidences are drawn from few values, zero logarithms and exact ties among them, and deep drops.
-    """
+    """Candidates of an expansion. Confidences come from few values, so that there are ties, zeros and deep drops."""
     k, depth = draw(st.integers(1, 3)), draw(st.integers(1, 4))
     confidences = st.sampled_from([0.0, 0.0, -0.5, -0.5, -1e-8, -1.0, -30.0, float("-inf")])
     layers = [_layer([draw(confidences) for _ in range(k)], [0.0], [-1], k)]
@@ -88,15 +84,14 @@ def pools(draw: st.DrawFn) -> Pool:
 
 
 def _layer(confidences: list[float], above: list[float], parents: list[int], k: int) -> Pool:
-    """In float32, as a head's are: a small confidence may be lost in a large value, and make a tie."""
+    """In float32, where a small confidence can be lost in a large value and make a tie."""
     values = torch.tensor(above).repeat_interleave(k) + torch.tensor(confidences)
     return Pool(torch.arange(k).repeat(len(above)), torch.tensor(parents).repeat_interleave(k), values)
 
 
 @given(pools(), st.data())
-def test_the_kept_nodes_are_connected_and_the_best(pool: Pool, data: st.DataObject) -> None:
-    """For any confidences: m nodes, each behind its parent, distinct siblings, in the order of the pool; none that was left
-    out has a higher value than one that was kept."""
+def test_reranking_keeps_the_best_nodes_and_their_parents(pool: Pool, data: st.DataObject) -> None:
+    """For any confidences: m nodes in the order of the pool, different siblings, and none left out with a higher value."""
     m = data.draw(st.integers(1, len(pool.values)))
     tree = rerank(7, pool, m)
     assert len(tree) == m + 1 and tree.token(ROOT) == 7 and tree.parent(ROOT) == -1 and tree.values[ROOT] == 0
@@ -113,15 +108,14 @@ def test_the_kept_nodes_are_connected_and_the_best(pool: Pool, data: st.DataObje
 
 
 @given(pools())
-def test_a_smaller_budget_keeps_a_part_of_a_larger_one(pool: Pool) -> None:
-    """The nodes kept for m are among those kept for m + 1."""
+def test_nodes_kept_for_m_are_kept_for_m_plus_one(pool: Pool) -> None:
     kept = [set(best(pool.values, m).tolist()) for m in range(1, len(pool.values) + 1)]
     assert all(fewer < more for fewer, more in itertools.pairwise(kept))
 
 
 @pytest.mark.parametrize("m", range(1, 40))
-def test_a_saturated_head_gives_a_connected_tree(m: int) -> None:
-    """With all confidences equal to one every candidate ties: the shallower and then the earlier are kept."""
+def test_equal_values_give_a_connected_tree(m: int) -> None:
+    """The shallower and then the earlier nodes are kept."""
     layers = [_layer([0.0] * 3, [0.0], [-1], 3)]
     for start in (0, 3, 12, 21):
         layers.append(_layer([0.0] * 9, [0.0] * 3, [start, start + 1, start + 2], 3))
@@ -129,8 +123,8 @@ def test_a_saturated_head_gives_a_connected_tree(m: int) -> None:
     assert tree.depths == sorted(tree.depths) and best(torch.zeros(39), m).tolist() == list(range(m))
 
 
-def test_best_keeps_the_earlier_of_equals_in_long_lists_too() -> None:
-    """Sorts switch algorithms with length and direction; the promise is the same."""
+def test_best_is_stable_for_every_length() -> None:
+    """Sort algorithms change with the length."""
     for n in (5, 17, 300, 5000):
         values = -(torch.arange(n) % 3).float()
         for m in (1, n // 3, n // 2, n):
@@ -141,13 +135,13 @@ def test_best_keeps_the_earlier_of_equals_in_long_lists_too() -> None:
 # --- budgets -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_pool_has_k_candidates_and_then_k_squared_a_layer() -> None:
-    """EAGLE-2, section 4.1: the first layer has k candidates, each further one the k children of k nodes."""
+def test_the_pool_has_k_candidates_and_k_squared_in_further_layers() -> None:
+    """EAGLE-2, section 4.1."""
     assert [Budget(k, depth, 1).pool for k, depth in ((8, 6), (10, 5), (1, 1), (1, 9), (3, 1))] == [328, 410, 1, 9, 3]
 
 
 @pytest.mark.parametrize(
-    ("budget", "told"),
+    ("budget", "message"),
     [
         (Budget(0, 2, 1), "budget: k is 0\n  k must be a whole number of 1 or more"),
         (Budget(2, 0, 1), "budget: depth is 0\n  depth must be a whole number of 1 or more"),
@@ -162,9 +156,9 @@ def test_a_pool_has_k_candidates_and_then_k_squared_a_layer() -> None:
     ],
     ids=str,
 )
-def test_a_budget_that_cannot_be_met_is_refused(budget: Budget, told: str) -> None:
-    """The error says which number, and what it may be."""
+def test_a_budget_that_cannot_be_met_is_refused(budget: Budget, message: str) -> None:
+    """The error has the number and its range."""
     with pytest.raises(BadInput) as error:
         budget.check(vocab_size=4)
-    assert str(error.value) == told
+    assert str(error.value) == message
     Budget(4, 2, 20).check(vocab_size=4)
