@@ -6,7 +6,7 @@
 | `eagle2 engines` (a folder of ENGINE/METHOD/record.jsonl) | index.html, index.md, and index.html, summary.md of every record |
 | `eagle2 mutants` (trials.jsonl) | index.html, summary.md |
 | `eagle2 calibrate` (calibration.jsonl) | index.html, summary.md |
-| `eagle2 bench`, `eagle2 compare` (record.jsonl) | index.html, summary.md, and an SVG file for each plot |
+| `eagle2 bench`, `eagle2 compare` (record.jsonl) | index.html, summary.md, an SVG file for each plot |
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from harness.record.jsonl import read_lines
 from harness.record.model import Trial, read_record
+from harness.report.layout import write
 
 NAMES = ("record.jsonl", "trials.jsonl", "calibration.jsonl")
 """Names of records in their folders."""
@@ -46,11 +47,11 @@ def redraw(path: Path, out: Path | None = None) -> list[Path]:
 
         return render_calibration(path, out)
     if command in ("bench", "compare"):
-        from harness.benchmark.pages import bench_page, compare_page, write_page
-        from harness.benchmark.record import read_bench, read_comparison
+        from harness.benchmark import pages, record
 
-        page = bench_page(read_bench(path)) if command == "bench" else compare_page(read_comparison(path))
-        return write_page(page, out)
+        is_bench = command == "bench"
+        page = pages.bench_page(record.read_bench(path)) if is_bench else pages.compare_page(record.read_comparison(path))
+        return write(page, out, files=True)
     from harness.report import render
 
     return render(read_record(path), out)

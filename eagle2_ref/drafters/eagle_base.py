@@ -51,6 +51,7 @@ class EagleBase(Drafter):
         sequence.draft.tokens += tokens
         sequence.draft.features.append(features)
 
+    @torch.inference_mode()
     def catch_up(self, sequences: abc.Sequence[Sequence]) -> Tensor:
         """Run the head over everything observed since the last tree, and keep it in the caches.
 

@@ -198,18 +198,16 @@ def _run_collection(_words: list[str], folder: str, streams: str) -> None:
 
     import pytest
 
+    from harness.pytest_plugin import CheckItem
+
     _redirect(folder, streams)
     found: dict[str, list[tuple[str, bool]]] = {}
 
     class Collection:
         def pytest_collection_finish(self, session: pytest.Session) -> None:
             for item in session.items:
-                function = getattr(item, "function", None)
-                claim = re.match(r"[A-Z]+-\d+(?=:)", (function.__doc__ if function else None) or "")
-                assert claim, f"{item.nodeid} has no docstring that begins with the id of a property"
-                callspec = getattr(item, "callspec", None)
-                full = item.get_closest_marker("full") is not None
-                found.setdefault(claim[0], []).append((str(callspec.id) if callspec else "", full))
+                assert isinstance(item, CheckItem), f"{item.nodeid} is not a check"
+                found.setdefault(item.check.id, []).append((item.case, item.get_closest_marker("full") is not None))
 
     chapters = str(ROOT / "properties")
     quiet = ["--collect-only", "-p", "no:cacheprovider", "-p", "no:terminal", f"--rootdir={ROOT}", "-c", os.devnull]
