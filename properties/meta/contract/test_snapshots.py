@@ -193,7 +193,7 @@ def test_output_of_verify_and_replay(run_folder: Path, text: SnapshotAssertion) 
 
 PER_RUN = {
     r"^(?:\d+ \w+, )*\d+ \w+ in [\d.]+s$|^[.FExs]+ +\[ *100%\]$": "PYTEST",  # pytest's own lines
-    r"(?<![\d.])\d+\.\d s\b": "N s",
+    r"(?<![\d.])\d+(\.\d)? s\b": "N s",
     r"noise of [\d.e-]+": "noise of N",
     r"(eagle2 replay \S+\s+--record)(?:\s+\S+)+?\n\n": r"\1 RECORD\n\n",  # a path that is broken over lines by its length
 }
