@@ -1,11 +1,11 @@
-# `make verify` judges the reference, `make test` passes the tests; both set up all they need in .venv.
+# `make verify` judges the reference decoder; `make test` runs linters and tests. Both first install everything into .venv.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# One thread a process: the models are small, and the processes are as many as the cores.
+# One thread per process: the models are small, and there is one process per core.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install verify test lint engines gpu clean
+.PHONY: install verify test lint docs engines gpu clean
 
 install: $(VENV)/installed
 
@@ -24,9 +24,14 @@ test: install lint
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
-# Every engine lives in an environment of its own, .engines/NAME, made from requirements/NAME.txt; what cannot be had is skipped.
+# The documentation site, build/docs/index.html. Warnings are errors, as in the tests.
+docs: install
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --builder html docs build/docs
+
+# Every engine has its own environment, .engines/NAME, built from requirements/NAME.txt. Engines that cannot be installed are skipped.
 ENGINES := $(basename $(notdir $(filter-out %.no-deps.txt,$(wildcard requirements/*.txt))))
 
 engines: install
@@ -44,9 +49,9 @@ engines: install
 	.engines/$*/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# On a machine with a CUDA device, half an hour by arithmetic; what is there already is not made again.
+# For a machine with a CUDA device; estimated at half an hour. Finished steps of an interrupted run are not repeated.
 gpu: install
 	$(BIN)/eagle2 gpu
 
 clean:
-	rm -rf $(VENV) .engines reports/latest .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .engines build reports/latest .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,64 +1,132 @@
-"""The catalogue of properties, read from the docstrings of the pytest chapters: a property is written down once."""
+"""The catalogue of checks: what each property requires, the function that checks it, and the cases it is checked on.
+
+Packages of checks register themselves in the entry-point group `eagle2.checks`, so that the harness imports none of them by
+name. This module is imported by every pytest of an environment and therefore imports nothing heavy.
+"""
 
 from __future__ import annotations
 
-import ast
+import importlib
 import inspect
-import re
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from eagle2_ref.errors import BadInput
 
 if TYPE_CHECKING:
-    from harness.record.model import Property
+    from harness.context import Context
+    from harness.record.model import Property, Result
 
-CHAPTERS = Path(__file__).resolve().parents[1] / "properties"
-"""Beside the harness, in a checkout as in site-packages. Nothing is imported to find it: projects have such folders too."""
-
-_HEAD = re.compile(r"(?P<id>[A-Z]+-\d+): (?P<requirement>.+?)(?:\n\n|$)", re.DOTALL)
-_NEEDS = re.compile(r"^Needs (?P<ids>[A-Z0-9, -]+)\.$", re.MULTILINE)
+GROUP = "eagle2.checks"
 
 
-def catalogue() -> dict[str, Property]:
-    """All properties, by `file.py::function`. Nothing is imported: `eagle2 --help` and the controller stay light."""
-    found = {}
-    for path in sorted(CHAPTERS.glob("test_*.py")):
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef) and (told := read_docstring(ast.get_docstring(node))):
-                found[f"{path.name}::{node.name}"] = told
-    return dict(sorted(found.items(), key=lambda place: (place[1].chapter, int(place[1].id.rpartition("-")[2]))))
+@dataclass(frozen=True, eq=False)
+class Check:
+    """A property and the function that checks it.
 
-
-def read_docstring(docstring: str | None) -> Property | None:
-    """A property from a docstring that begins `LAW-1: requirement.` and may say `Needs TREE-2, CACHE-1.` on a line of its own.
-
-    Its chapter is the first part of its id. All but SMOKE needs SMOKE-1: where an implementation does not answer at all,
-    nothing else can be said of it.
+    Args:
+        id: stable id of the property, such as LAW-1; the part before the number is its chapter.
+        requirement: one sentence: what must hold.
+        needs: ids of its foundations. Where one of them is red, a fault here is blocked.
+        cases: case id -> what the function is called with after the context; empty for a property without cases.
+        function: the check, `function(context)` or `function(context, case)`; it returns a `Result`.
     """
-    from harness.record.model import (
-        Property,  # late: the plugin is loaded by every pytest of an environment, and must cost nothing
-    )
 
-    docstring = inspect.cleandoc(docstring or "")
-    head = _HEAD.match(docstring)
-    if not head:
-        return None
-    needs = _NEEDS.search(docstring)
-    ids = tuple(re.split(r",\s*", needs["ids"])) if needs else ()
-    smoke = () if head["id"].startswith("SMOKE") else ("SMOKE-1",)
-    return Property(
-        id=head["id"],
-        chapter=head["id"].partition("-")[0].lower(),
-        requirement=" ".join(head["requirement"].split()),
-        needs=smoke + ids,
-    )
+    id: str
+    requirement: str
+    needs: tuple[str, ...]
+    cases: Mapping[str, Any]
+    function: Callable[..., Result]
+
+    def __call__(self, context: Context, *case: Any) -> Result:
+        """Call the function as it is: what it raises is not caught. See `run_check`."""
+        return self.function(context.on(self.id), *case)
+
+    @property
+    def chapter(self) -> str:
+        return self.id.partition("-")[0].lower()
+
+    def case_ids(self, full: bool = False) -> list[str]:
+        """Ids of its cases, [""] for a property without cases; those of the full tier on request."""
+        return [case for case, value in self.cases.items() if full or not getattr(value, "full", False)] or [""]
+
+    def arguments(self, case: str) -> tuple[Any, ...]:
+        """What the function is called with, after the context."""
+        if not self.cases and not case:
+            return ()
+        if case not in self.cases:
+            raise BadInput(f"{self.id} has no case {case!r}", f"its cases are {', '.join(self.cases) or 'none'}")
+        return (self.cases[case],)
+
+    def describe(self) -> Property:
+        """The property as a record stores it."""
+        from harness.record.model import Property  # imports pydantic
+
+        return Property(id=self.id, chapter=self.chapter, requirement=self.requirement, needs=self.needs)
 
 
-def name(claim: str, case: str) -> str:
-    """What a case is called: LAW-4[coin4, T=1.0], or LAW-4 where a property has no cases."""
-    return f"{claim}[{case}]" if case else claim
+def check(
+    name: str, *, needs: Sequence[str] = (), cases: Mapping[str, Any] | None = None
+) -> Callable[[Callable[..., Result]], Check]:
+    """Declare a function as the check of a property. The first paragraph of its docstring is the requirement.
+
+    Every property needs SMOKE-1: nothing can be said of an implementation that does not answer at all.
+    """
+
+    def declare(function: Callable[..., Result]) -> Check:
+        requirement = " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+        assert requirement, f"{name} has no docstring that begins with its requirement"
+        foundations = () if name.startswith("SMOKE") else ("SMOKE-1",)
+        return Check(name, requirement, (*foundations, *needs), cases or {}, function)
+
+    return declare
+
+
+@cache
+def catalogue() -> dict[str, Check]:
+    """All installed checks by id, in the order of chapters and numbers. Imports the chapters, and torch with them."""
+    found: dict[str, Check] = {}
+    for package in _packages():
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            if module.name.rpartition(".")[2].startswith("test_"):
+                for each in checks_of(importlib.import_module(module.name)):
+                    assert each.id not in found, f"there are two checks {each.id}"
+                    found[each.id] = each
+    return dict(sorted(found.items(), key=lambda entry: (entry[1].chapter, int(entry[0].rpartition("-")[2]))))
+
+
+def checks_of(module: ModuleType) -> list[Check]:
+    """The checks that a module defines, in their order; not those that it imports."""
+    return [each for each in vars(module).values() if isinstance(each, Check) and each.function.__module__ == module.__name__]
+
+
+def folders() -> list[Path]:
+    """The folders of the installed packages of checks, for pytest. Imports the packages, but none of their chapters."""
+    return [Path(folder) for package in _packages() for folder in package.__path__]
+
+
+def name(check: str, case: str) -> str:
+    """Name of a case: LAW-4[coin4, T=1.0], or LAW-4 where a property has no cases."""
+    return f"{check}[{case}]" if case else check
 
 
 def selects(selector: str, named: str) -> bool:
-    """Whether a chapter, such as LAW, a property, LAW-4, or one case, LAW-4[coin4, T=1.0], takes in a case of this name."""
-    claim = named.partition("[")[0]
-    return selector in (claim.partition("-")[0], claim, named)
+    """Whether a chapter, such as LAW, a property, LAW-4, or one case, LAW-4[coin4, T=1.0], selects the case of this name."""
+    check = named.partition("[")[0]
+    return selector in (check.partition("-")[0], check, named)
+
+
+def _packages() -> list[ModuleType]:
+    packages = [entry.load() for entry in entry_points(group=GROUP)]
+    if not packages:
+        raise BadInput(
+            f"no checks are installed: the entry-point group {GROUP} is empty",
+            "install the package again",
+        )
+    return packages

@@ -1,6 +1,7 @@
-"""All that is to be known of a CUDA device, by one command: verdicts in every dtype, a pair that is large enough, its speed.
+"""Everything to be measured on a CUDA device, by one command: verdicts in every dtype, a large pair, its speed.
 
-Each part is a process of its own and leaves a record. What has left a whole one is not run again: one that was cut off goes on.
+Each part runs in a process of its own and leaves a record. A part with a complete record is not repeated, so that an
+interrupted run can be continued.
 """
 
 from __future__ import annotations
@@ -15,88 +16,97 @@ from rich.console import Console
 
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.target import torch_device
-from harness.bench import record as bench
-from harness.bench.show import machine
-from harness.bench.words import sentence
+from harness.benchmark.pages import bench_answer, machine_line
+from harness.benchmark.record import read_bench
 from harness.files import write_atomic
 from harness.record.model import read_record
-from harness.report.summary import code, text
-from harness.report.words import seconds
+from harness.report.tables import Cell, Table, columns
+from harness.report.text import code_span, escape_markdown, seconds
 from harness.verdict import BROKEN, FAULT, PASS
 
 LARGE = Path("fixtures/work/large")
 DTYPES = ("float32", "bfloat16", "float16")
-"""What is under test. Chapters that are exact are run in float64 whatever the dtype."""
+"""Dtypes under test. Exact chapters compute in float64 in any case."""
 
-ELSEWHERE = "give cuda or cuda:N, with a torch that sees it; on the CPU `eagle2 verify` and `eagle2 bench` tell the same"
+HINT = "give cuda or cuda:N, with a torch that sees it; on a CPU run `eagle2 verify` and `eagle2 bench`"
 
 
 @dataclass(frozen=True)
 class Part:
-    """What to ask of `eagle2`. name: of the folder of its record; a training has none, and knows itself what is done."""
+    """One invocation of `eagle2`. name: folder of its record; empty for training, which continues by itself."""
 
     name: str
     words: tuple[str, ...]
 
-    def ended(self, out: Path) -> int | None:
-        """The exit code that its record stands for; None where there is no whole one."""
+    def exit_code(self, out: Path) -> int | None:
+        """The exit code of its complete record; None if there is none."""
         try:
             if self.words[0] == "verify":
                 return read_record(out / self.name / "record.jsonl").footer.exit_code
-            return PASS if self.name and bench.read(out / self.name, whole=True) else None
+            return PASS if self.name and read_bench(out / self.name, whole=True) else None
         except BadInput:
             return None
 
 
 def parts(device: str, out: Path) -> list[Part]:
-    """First the reference in full precision, then its speed, then the rest."""
+    """All parts: the reference in float32 first, then its speed on the large pair, then the other dtypes."""
     common = ("--device", device, "--time-limit", "300")
-    judged = [
+    verify = [
         Part(name, ("verify", connectable, *common, "--dtype", dtype, "--out", str(out / name)))
         for dtype in DTYPES
         for connectable in ("ref", "static:")
         for name in [f"{connectable.rstrip(':')}-{dtype}"]
     ]
     pair = ("--target", str(LARGE / "target"), "--draft", str(LARGE / "draft"))
-    timed = ("--device", device, "--dtype", "bfloat16", "--threads", "1", "--repeats", "2", "--limit", "18")
-    made = [
+    timing = ("--device", device, "--dtype", "bfloat16", "--threads", "1", "--repeats", "2", "--limit", "18")
+    speed = [
         Part("", ("train", "large", "--out", str(LARGE), "--device", device)),
-        Part("bench", ("bench", *pair, *timed, "--out", str(out / "bench"))),
+        Part("bench", ("bench", *pair, *timing, "--out", str(out / "bench"))),
     ]
-    return [*judged[:2], *made, *judged[2:]]
+    return [*verify[:2], *speed, *verify[2:]]
 
 
-def run(device: str, out: Path) -> int:
-    """All parts, then summary.md. Exit code: of a fault if there is one, else of a part that left no record, else the highest."""
+def run_all(device: str, out: Path) -> int:
+    """Run all parts and write summary.md.
+
+    Returns:
+        The exit code: 1 if a part found a fault, else 4 if a part left no record, else the highest code of a part.
+
+    Raises:
+        BadInput: `device` is not a CUDA device of this machine.
+    """
     try:
-        there = torch_device(device).type == "cuda"
+        found = torch_device(device).type
     except BadInput as error:
-        raise BadInput(error.what, ELSEWHERE) from None  # its own hint is the CPU, which is of no use here
-    if not there:
-        raise BadInput(f"{device} is no GPU", ELSEWHERE)
+        raise BadInput(error.what, HINT) from None  # the error's own hint recommends the CPU
+    if found != "cuda":
+        raise BadInput(f"{device} is no GPU", HINT)
     out.mkdir(parents=True, exist_ok=True)
-    console, asked = Console(highlight=False, soft_wrap=True), parts(device, out)
-    for part in asked:
-        if part.ended(out) is None:
-            console.print(f"eagle2 {' '.join(part.words)}", style="bold", markup=False)
+    console, wanted = Console(highlight=False, soft_wrap=True), parts(device, out)
+    for number, part in enumerate(wanted, start=1):
+        if part.exit_code(out) is None:
+            console.print(f"{number} of {len(wanted)}: eagle2 {' '.join(part.words)}", style="bold", markup=False)
             subprocess.run([sys.executable, "-m", "harness.cli", *part.words], check=False)
-    told = write_atomic(out / "summary.md", "\n".join(summary(asked, out)) + "\n")
-    console.print(str(told), markup=False)
-    codes = [part.ended(out) for part in asked if part.name]
+    written = write_atomic(out / "summary.md", "\n".join(summary(wanted, out)) + "\n")
+    console.print(str(written), markup=False)
+    codes = [part.exit_code(out) for part in wanted if part.name]
     return FAULT if FAULT in codes else BROKEN if None in codes else max(code for code in codes if code is not None)
 
 
-def summary(asked: Sequence[Part], out: Path) -> Iterator[str]:
-    """Markdown: a line a record, and on what they were made."""
-    whole = [part for part in asked if part.ended(out) is not None]
-    yield from ("## On a GPU", "", "| implementation | dtype | verdict | results | time | |", "|---|---|---|--:|--:|---|")
-    for part in (part for part in whole if part.words[0] == "verify"):
-        found = read_record(out / part.name / "record.jsonl")
-        told, end = found.header, found.footer
-        cells = (code(told.implementation), told.settings["dtype"], f"**{end.verdict}**", str(end.results), seconds(end.seconds))
-        yield f"| {' | '.join(cells)} | [{part.name}]({part.name}/summary.md) |"
-    for part in (part for part in whole if part.words[0] == "bench"):
-        timed = bench.read(out / part.name)
-        said, where = text(sentence(timed), 1200), text(machine(timed.header), 600)
-        yield from ("", f"{said} [{part.name}]({part.name}/summary.md)", "", where)
-    yield from ("", f"Again: {code('eagle2 gpu')}")
+def summary(wanted: Sequence[Part], out: Path) -> Iterator[str]:
+    """Lines of Markdown: a row per complete record of `verify`, and the result of `bench` with its machine."""
+    complete = [part for part in wanted if part.exit_code(out) is not None]
+    rows: list[tuple[Cell | str, ...]] = []
+    for part in (part for part in complete if part.words[0] == "verify"):
+        record = read_record(out / part.name / "record.jsonl")
+        header, footer = record.header, record.footer
+        facts = (header.implementation, header.settings["dtype"], footer.verdict, str(footer.results), seconds(footer.seconds))
+        rows.append((*facts, Cell(part.name, link=f"{part.name}/summary.md")))
+    headings = ("implementation", "dtype", "verdict", "results", "time", "report")
+    table = Table(columns(*headings, left=("implementation", "dtype", "verdict", "report")), tuple(rows))
+    yield from ("## On a GPU", "", *table.markdown())
+    for part in (part for part in complete if part.words[0] == "bench"):
+        timed = read_bench(out / part.name)
+        result, where = escape_markdown(bench_answer(timed), 1200), escape_markdown(machine_line(timed.header), 600)
+        yield from ("", f"{result} [{part.name}]({part.name}/summary.md)", "", where)
+    yield from ("", f"Repeat: {code_span('eagle2 gpu')}")

@@ -1,18 +1,29 @@
-"""How far an implementation may still be from the target, said from results alone: three lines of three kinds, never merged."""
+"""What a run has shown about the distance between an implementation and its target, in three lines that are never merged.
+
+It is computed from the typed fields of results (`work`, `effect`, `detectable`) and the named measurements below. Results of
+records from before these fields add nothing.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
-from harness.record.model import Number, Result, Statement
+from harness.record.model import Quantity, Result, Statement
 from harness.statistics.bounds import LEVEL
-from harness.statistics.budget import family
+from harness.statistics.budget import error_budget
 from harness.verdict import JUDGED
+
+MEAN_DISTANCE = "mean total variation"
+LOG10_E, DKW_BOUND, PIT_BOUND = "log10 E", "dkw bound", "pit tv"
+"""Names of measurements in `Result.measured`, shared by the checks that store them and the statement that reads them.
+
+LOG10_E: evidence of all bets together. DKW_BOUND: rigorous bound on the distribution function of ranks. PIT_BOUND: asymptotic
+bound on their total variation from uniform.
+"""
 
 
 def statement(results: Sequence[Result]) -> Statement:
-    """Logic, measurement, statistics: what was enumerated, what arithmetic does to logits, what samples would have shown."""
+    """Three kinds of evidence: what was enumerated, how rounding changes logits, and what samples would have detected."""
     judged = [result for result in results if result.verdict in JUDGED and not result.broken]
     return Statement(
         exact=_exact(_of(judged, "LAW-1", "LAW-6"), _of(judged, "LAW-2")),
@@ -22,67 +33,67 @@ def statement(results: Sequence[Result]) -> Statement:
 
 
 def false_alarm(results: Iterable[Result]) -> float:
-    """At most how probable it is that a run calls a correct implementation a fault: the sum over its checks."""
-    return family(result.false_alarm for result in results).false_alarm
+    """Bound on the probability that a run calls a correct implementation a fault: the sum over its checks."""
+    return error_budget(result.false_alarm for result in results).false_alarm
 
 
 def _exact(decoders: list[Result], rules: list[Result]) -> str:
-    """Enumerated: all coins of whole decoders, and of the rule alone."""
+    """Enumerated: whole decoders, and acceptance rules alone."""
     whole = [
-        f"{_count(decoders, 'executions')} executions of whole decoders, all of {_several(len(decoders), 'instance')}",
-        f"total variation at most {_largest(decoders, 'total variation')}",
+        f"{_work(decoders)} of whole decoders, in {_several(len(decoders), 'case')}",
+        f"total variation at most {_largest_effect(decoders)}",
     ]
-    alone = [
-        f"the rule alone on {_count(rules, 'instances')} instances of tree and law",
-        f"at most {_largest(rules, 'total variation')} at any node",
-    ]
-    parts = [", ".join(said) for said, seen in ((whole, decoders), (alone, rules)) if seen]
-    told = f"Enumerated: {'; '.join(parts)}{_reds([*decoders, *rules])}."
-    return told if parts else _not_shown("nothing was enumerated")
+    alone = [f"the rule alone on {_work(rules)} of tree and law", f"at most {_largest_effect(rules)} at any node"]
+    parts = [", ".join(words) for words, seen in ((whole, decoders), (alone, rules)) if seen and _work(seen)]
+    text = f"Enumerated: {'; '.join(parts)}{_faults([*decoders, *rules])}."
+    return text if parts else "Not shown: nothing was enumerated."
 
 
 def _logits(seen: list[Result]) -> str:
-    """Measured on the texts at hand, so true of them alone: nothing is proved about other texts."""
-    if not seen:
-        return _not_shown("the logits were not compared")
-    mean, most = _largest(seen, "mean total variation"), _largest(seen, "largest total variation")
-    tokens = _count(seen, "tokens")
-    told = f"total variation of {mean} a token on average, {most} at most, over {tokens} tokens"
-    return f"Measured: {told}; of others nothing is proved."
+    """Measured on particular texts, and true of those alone."""
+    if not seen or not _work(seen):
+        return "Not shown: the logits were not compared."
+    mean, largest = _largest_measured(seen, MEAN_DISTANCE), _largest_effect(seen)
+    return (
+        f"Measured: total variation of {mean} per token on average, {largest} at most, over {_work(seen)}, on these texts only."
+    )
 
 
 def _sampled(fits: list[Result], streams: list[Result], arms: list[Result]) -> str:
-    """What would have been seen, and what is bounded: a rigorous bound is never mixed with an asymptotic one."""
+    """What would have been detected, and bounds. A rigorous bound and an asymptotic one are never mixed."""
     parts = []
-    if fits:
-        parts.append(f"First tokens of {_count(fits, 'samples')} samples in {_several(len(fits), 'law')}{_seen(fits)}.")
-    if streams:
-        evidence = f"evidence against it at most 10^{_largest(streams, 'log10 E')} in any of {_several(len(streams), 'stream')}"
-        parts.append(f"{_count(streams, 'tokens')} tokens, {evidence}{_seen(streams)}{_bounds(streams)}.")
-    if arms:
-        parts.append(f"{_count(arms, 'tokens')} tokens against its own control{_seen(arms)}.")
-    return " ".join(parts) or _not_shown("nothing was sampled")
+    if _work(fits):
+        parts.append(f"First tokens of {_work(fits)} in {_several(len(fits), 'case')}{_detectable(fits)}{_faults(fits)}.")
+    if _work(streams):
+        evidence = f"evidence against it at most 10^{_largest_measured(streams, LOG10_E)}"
+        evidence += f" in any of {_several(len(streams), 'stream')}"
+        parts.append(f"{_work(streams)}, {evidence}{_detectable(streams)}{_faults(streams)}{_bounds(streams)}.")
+    if _work(arms):
+        words = arms[0].sensitivity
+        parts.append(f"{_work(arms)} against its own control{f'; would have detected {words}' if words else ''}{_faults(arms)}.")
+    return " ".join(parts) or "Not shown: nothing was sampled."
 
 
-def _seen(results: list[Result]) -> str:
-    """What the least sensitive of these checks would have seen, in its own words; and how many of them are red."""
-    told = list(dict.fromkeys(result.sensitivity.removeprefix("a ") for result in results if result.sensitivity))
-    if not told:
-        return _reds(results)
-    least = max(told, key=lambda text: [float(number) for number in re.findall(r"\d+\.\d+", text)][:1])
-    return f"; would have seen {least}{', the least sensitive of them' if len(told) > 1 else ''}{_reds(results)}"
+def _detectable(results: list[Result]) -> str:
+    """The effect that the least sensitive of these checks would have detected."""
+    found = [result.detectable for result in results if result.detectable]
+    if not found:
+        return ""
+    least = max(found, key=lambda quantity: quantity.value)
+    many = ", in the least sensitive case" if len({quantity.value for quantity in found}) > 1 else ""
+    return f"; would have detected a {least.unit} of {least.value:.3f} or more (power 0.9){many}"
 
 
 def _bounds(streams: list[Result]) -> str:
-    """Of the ranks of tokens (their probability integral transforms), the weakest bound of any stream."""
+    """The weakest bounds of any stream on the ranks of tokens (their probability integral transforms)."""
     rigorous = f"rigorous at {LEVEL:.1%} if ranks are independent and their number was fixed: distribution function within"
-    kinds = {"dkw bound": rigorous, "pit tv": f"asymptotic at {LEVEL:.1%}: total variation within"}
-    told = [f"{what} {_largest(streams, name)} of uniform" for name, what in kinds.items() if _values(streams, name)]
-    return "".join(f"; {bound}" for bound in told)
+    kinds = {DKW_BOUND: rigorous, PIT_BOUND: f"asymptotic at {LEVEL:.1%}: total variation within"}
+    found = [f"{words} {_largest_measured(streams, key)} of uniform" for key, words in kinds.items() if _measured(streams, key)]
+    return "".join(f"; {bound}" for bound in found)
 
 
-def _reds(results: list[Result]) -> str:
-    """A line that a fault contradicts says so; a fault that is known is one."""
+def _faults(results: list[Result]) -> str:
+    """How many of the results are faults, known ones included: they contradict the line."""
     red = [result for result in results if result.verdict in ("fault", "known")]
     return f" ({len(red)} of {len(results)} are faults)" if red else ""
 
@@ -91,23 +102,28 @@ def _of(results: Iterable[Result], *properties: str) -> list[Result]:
     return [result for result in results if result.property in properties]
 
 
-def _values(results: Iterable[Result], name: str) -> list[Number]:
-    found = (result.measured.get(name) for result in results)
+def _work(results: Iterable[Result]) -> str:
+    """The work of all results together, or "" if none is stored."""
+    found = [result.work for result in results if result.work]
+    return str(Quantity(value=sum(work.value for work in found), unit=found[0].unit)) if found else ""
+
+
+def _largest_effect(results: Iterable[Result]) -> str:
+    return _largest([result.effect.value for result in results if result.effect])
+
+
+def _largest_measured(results: Iterable[Result], key: str) -> str:
+    return _largest(_measured(results, key))
+
+
+def _measured(results: Iterable[Result], key: str) -> list[float]:
+    found = (result.measured.get(key) for result in results)
     return [value for value in found if isinstance(value, int | float)]
 
 
-def _count(results: Iterable[Result], name: str) -> str:
-    return f"{sum(_values(results, name)):,}"
-
-
-def _largest(results: Iterable[Result], name: str) -> str:
-    values = _values(results, name)
-    return f"{max(values):.2g}" if values else "what was not measured"
+def _largest(values: list[float]) -> str:
+    return f"{max(values):.2g}" if values else "an unknown value"
 
 
 def _several(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def _not_shown(why: str) -> str:
-    return f"Not shown: {why}."

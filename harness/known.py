@@ -1,7 +1,7 @@
-"""Known failures: a list of them, each with a reason, a link and a last day; and modes that their own documentation calls lossy.
+"""Known failures: a list of expected faults, each with a reason, a link and a last day, and modes that are lossy by design.
 
-Only a fault is ever excused: a crash, a time-out or missing data never is. The list itself is judged too, as KNOWN-1: an entry
-that is out of date, or that excuses nothing any more, would hide the next fault, and is red.
+Only a fault can be excused; a crash, a timeout or missing data cannot. The list itself is checked as KNOWN-1: an entry that is
+out of date, or that names no fault any more, would hide the next fault, and is a fault itself.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from harness.record.model import Excuse, Property, Result, Value, Verdict
 KNOWN = Property(
     id="KNOWN-1",
     chapter="known",
-    requirement="Every entry of the list of known failures is in date, and names a fault that is still there.",
+    requirement="Every entry of the list of known failures is in date and names a fault that still occurs.",
 )
 
 LAWS = ("LAW", "GREEDY")
-"""The chapters whose faults a lossy mode explains; its trees, caches, stops and counts must be right all the same."""
+"""Chapters whose faults a lossy mode explains; its trees, caches, stops and counts must still be correct."""
 
-EACH = "each entry is [[known]] with id, reason, link and expires = 2027-01-31, and nothing else"
+ENTRY_FORMAT = "each entry is [[known]] with id, reason, link and expires = 2027-01-31, and nothing else"
 
 
 class Entry(Value):
@@ -38,42 +38,49 @@ class Entry(Value):
     id: str = Field(min_length=1)
     reason: str = Field(min_length=1)
     link: str = Field(min_length=1)
-    expires: date = Field(strict=True, description="the last day on which it excuses anything")
+    expires: date = Field(strict=True, description="last day on which it excuses faults")
 
-    def of(self, results: Iterable[Result]) -> list[Result]:
-        """The results that it names."""
+    def select(self, results: Iterable[Result]) -> list[Result]:
+        """The results that this entry names."""
         return [result for result in results if selects(self.id, name(result.property, result.case))]
 
 
 def read(path: str) -> tuple[Entry, ...]:
-    """The entries of a TOML file, in its order; without a path there are none."""
+    """The entries of a TOML file, in their order; none without a path."""
     if not path:
         return ()
     try:
-        told = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(f"{path} is no list of known failures: {error}", f"it is TOML; {EACH}") from None
-    listed = told.pop("known", [])
-    if told or not isinstance(listed, list):
-        what = repr(next(iter(told))) if told else "'known' is no list"
-        raise BadInput(f"{path} holds what is no entry: {what}", EACH)
+        raise BadInput(f"{path} is no list of known failures: {error}", f"write TOML; {ENTRY_FORMAT}") from None
+    listed = document.pop("known", [])
+    if document or not isinstance(listed, list):
+        what = repr(next(iter(document))) if document else "'known' is no list"
+        raise BadInput(f"{path} holds something that is not an entry: {what}", ENTRY_FORMAT)
     entries = tuple(_entry(path, number, fields) for number, fields in enumerate(listed, start=1))
     for first, times in Counter(entry.id for entry in entries).items():
         if times > 1:
-            raise BadInput(f"{path} lists {first!r} {times} times", "make one entry of them")
+            raise BadInput(f"{path} lists {first!r} {times} times", "merge them into one entry")
     return entries
 
 
 def today() -> date:
-    """By Greenwich, so that one list means the same on all machines."""
+    """Today in UTC, so that a list means the same on every machine."""
     return datetime.now(UTC).date()
 
 
 def excuse(result: Result, entries: Iterable[Entry], lossy: str, day: date) -> Result:
-    """The result, or where it is a fault that an entry names, or that `lossy` documentation owns up to: a known fault."""
+    """Turn a fault into a known fault if an entry names it or the implementation is lossy; other results stay as they are.
+
+    Args:
+        result: the result of a check.
+        entries: the list of known failures.
+        lossy: how the implementation's own documentation describes its loss; "" for a lossless one.
+        day: an entry excuses nothing after its last day.
+    """
     if result.verdict != "fault":
         return result
-    entry = next((entry for entry in entries if entry.of([result]) and day <= entry.expires), None)
+    entry = next((entry for entry in entries if entry.select([result]) and day <= entry.expires), None)
     if entry is not None:
         why = Excuse(reason=entry.reason, link=entry.link, expires=entry.expires.isoformat())
     elif lossy and any(selects(chapter, result.property) for chapter in LAWS):
@@ -86,41 +93,47 @@ def excuse(result: Result, entries: Iterable[Entry], lossy: str, day: date) -> R
 def judged(
     entries: Sequence[Entry], results: Sequence[Result], left_out: Collection[str], catalogue: Iterable[str], day: date
 ) -> list[Result]:
-    """KNOWN-1, a case an entry, after a run.
+    """Results of KNOWN-1 after a run, one case for each entry.
 
-    left_out: names of cases that a tier, --only or -k left out. Where an entry names one of them, or a property of the
-    catalogue that was not collected at all, this run cannot tell that it names no fault: it is judged if it excused one, or
-    if it is out of date.
+    Args:
+        entries: the list of known failures.
+        results: all results of the run.
+        left_out: names of cases that the tier, --only or -k left out.
+        catalogue: ids of all properties.
+        day: today.
+
+    An entry that names a case which was left out, or a property which was not collected, may name a fault that this run cannot
+    see. Such an entry is judged only if it excused a fault or is out of date.
     """
     properties, ran = list(catalogue), {result.property for result in results}
 
     def whole(entry: Entry) -> bool:
-        asked = {each for each in properties if selects(entry.id, each) or entry.id.startswith(f"{each}[")}
-        return asked <= ran and not any(selects(entry.id, case) for case in left_out)
+        named = {each for each in properties if selects(entry.id, each) or entry.id.startswith(f"{each}[")}
+        return named <= ran and not any(selects(entry.id, case) for case in left_out)
 
-    told = []
+    found = []
     for entry in entries:
-        mine = entry.of(results)
-        plain = any(result.verdict == "known" or day > entry.expires for result in mine)
-        if plain or whole(entry):
+        mine = entry.select(results)
+        certain = any(result.verdict == "known" or day > entry.expires for result in mine)
+        if certain or whole(entry):
             verdict, summary = _judge(entry, mine, results, day)
-            told.append(Result(property=KNOWN.id, case=entry.id, verdict=verdict, summary=summary))
-    return told
+            found.append(Result(property=KNOWN.id, case=entry.id, verdict=verdict, summary=summary))
+    return found
 
 
 def _judge(entry: Entry, mine: Sequence[Result], results: Iterable[Result], day: date) -> tuple[Verdict, str]:
     seen = Counter(result.verdict for result in mine)
     tally = ", ".join(f"{times} {verdict}" for verdict, times in seen.items())
     if day > entry.expires:
-        return "fault", f"expired on {entry.expires} and excuses nothing; it names {tally or 'nothing that was run'}"
+        return "fault", f"expired on {entry.expires} and excuses nothing any more; it names {tally or 'nothing that was run'}"
     if not mine:
         near = difflib.get_close_matches(entry.id, {name(result.property, result.case) for result in results}, 1)
         return "fault", f"names nothing that was run{f'; did you mean {near[0]}?' if near else ''}"
     if seen["known"]:
         return "pass", f"excuses {seen['known']} of {len(mine)} until {entry.expires}"
     if seen["inconclusive"] or seen["blocked"]:
-        return "inconclusive", f"what it names came to no verdict: {tally}"
-    return "fault", f"names no fault any more: {tally}; take it off the list"
+        return "inconclusive", f"its cases have no verdict: {tally}"
+    return "fault", f"names no fault any more: {tally}; remove it from the list"
 
 
 def _entry(path: str, number: int, fields: Any) -> Entry:
@@ -130,4 +143,4 @@ def _entry(path: str, number: int, fields: Any) -> Entry:
         first = error.errors()[0]
         where = "".join(f" {part}:" for part in first["loc"])
         about = f" ({fields['id']})" if isinstance(fields, dict) and "id" in fields else ""
-        raise BadInput(f"{path}, entry {number}{about}:{where} {first['msg']}", EACH) from None
+        raise BadInput(f"{path}, entry {number}{about}:{where} {first['msg']}", ENTRY_FORMAT) from None

@@ -1,4 +1,4 @@
-"""Pairs on disk: a target checkpoint and a head checkpoint, the shipped ones by name and anybody's by folder."""
+"""Pairs on disk, a target checkpoint and a draft checkpoint: shipped pairs by name, all others by folder."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from eagle2_ref.errors import BadInput
 FIXTURES = Path(str(files("fixtures")))
 
 DRAFTERS = ("small", "eagle3", "medusa")
-"""What shipped pairs have beside the EAGLE-2 head: a small language model, an EAGLE-3 head, Medusa heads."""
+"""Further drafters of shipped pairs: a small language model, an EAGLE-3 head, Medusa heads."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A target and a head for it. own: not a shipped one."""
+    """A target and a drafter for it. own: the pair was given by folders."""
 
     name: str
     target: Path
@@ -52,9 +52,9 @@ class Pair:
         return int(self.config.get("max_position_embeddings", 1 << 30))
 
     def drafter(self, kind: str) -> Path | None:
-        """The checkpoint to draft with: `draft` is the EAGLE-1/2 head; shipped pairs have drafters of other methods beside it.
+        """The draft checkpoint of a kind, or None: `draft` is the EAGLE-2 head, other kinds are folders next to it.
 
-        Of a pair of one's own it is what --draft gave, whatever the method.
+        A pair that was given by folders has one drafter, which is used for every kind.
         """
         if self.own or kind in ("draft", "none"):
             return self.draft
@@ -62,7 +62,7 @@ class Pair:
         return folder if folder.is_dir() else None
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of every file, by its path below the pair."""
+        """SHA-256 of every file, by its path relative to the pair."""
         found = {}
         others = [(kind, folder) for kind in DRAFTERS if (folder := self.drafter(kind)) and not self.own]
         for part, folder in (("target", self.target), ("draft", self.draft), *others):
@@ -83,18 +83,18 @@ def shipped(name: str) -> Pair:
 
 
 def name_of(target: Path) -> str:
-    """What a pair is called: the folder of its target, or the one above where that is called `target`."""
+    """Name of a pair: the folder of its target, or its parent if the folder is called `target`."""
     folder = target.resolve()
     return folder.parent.name if folder.name == "target" else folder.name
 
 
 def find_pair(name: str, target: str | None, draft: str | None) -> Pair:
-    """The pair that --pair, or --target with --draft, asks for."""
+    """The pair of the options --pair, or --target with --draft."""
     if not target and not draft:
         return shipped(name)
     if not target or not draft:
         given, lacking = ("--target", "--draft") if target else ("--draft", "--target")
-        raise BadInput(f"{given} was given without {lacking}", "a pair is a target and a head for it: give both")
+        raise BadInput(f"{given} was given without {lacking}", "a pair is a target and a drafter for it: give both")
     for flag, folder in (("--target", target), ("--draft", draft)):
         if not Path(folder).is_dir():
             repository = re.fullmatch(r"[\w.-]+/[\w.-]+", folder)
@@ -104,14 +104,14 @@ def find_pair(name: str, target: str | None, draft: str | None) -> Pair:
 
 
 def download(flag: str, repository: str) -> str:
-    """What to do about a checkpoint that is not there: nothing is downloaded here."""
+    """The hint for a missing checkpoint. The harness never downloads one."""
     folder = repository.rpartition("/")[2]
-    return f"nothing is downloaded here; have `hf download {repository} --local-dir {folder}` and give {flag} {folder}"
+    return f"nothing is downloaded here; run `hf download {repository} --local-dir {folder}` and give {flag} {folder}"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A held-out prompt: the same for every method."""
+    """A held-out prompt; every method is given the same ones."""
 
     id: str
     kind: str
@@ -120,14 +120,14 @@ class Prompt:
 
 
 def prompts(pair: Pair) -> list[Prompt]:
-    """fixtures/prompts/code.jsonl in the tokens of a pair; a target without a tokenizer is given bytes, modulo its vocabulary."""
+    """fixtures/prompts/code.jsonl in tokens of a pair; without a tokenizer, tokens are bytes modulo the vocabulary size."""
     lines = [json.loads(line) for line in (FIXTURES / "prompts" / "code.jsonl").read_text(encoding="utf-8").splitlines()]
     encode = encoder(pair)
     return [Prompt(**line, tokens=encode(line["text"])) for line in lines]
 
 
 def encoder(pair: Pair) -> Callable[[str], list[int]]:
-    """From text to the tokens of a pair."""
+    """The function from text to tokens of a pair."""
     tokenizer = tokenizer_of(pair)
     if tokenizer is None:
         return lambda text: [byte % pair.vocab_size for byte in text.encode()]
@@ -135,7 +135,7 @@ def encoder(pair: Pair) -> Callable[[str], list[int]]:
 
 
 def tokenizer_of(pair: Pair) -> Any:
-    """transformers' tokenizer for a target, or None where its directory has none."""
+    """transformers' tokenizer of a target; None if its directory has none."""
     if not any((pair.target / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         return None
     from transformers import AutoTokenizer
@@ -150,5 +150,5 @@ def tokenizer_of(pair: Pair) -> Any:
         return AutoTokenizer.from_pretrained(str(pair.target), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise BadInput(
-            f"the tokenizer of {pair.target} cannot be loaded: {error}", "mend it, or remove its files: bytes are used then"
+            f"the tokenizer of {pair.target} cannot be loaded: {error}", "repair it, or remove its files to use bytes as tokens"
         ) from None

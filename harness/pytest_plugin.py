@@ -1,13 +1,17 @@
-"""The pytest plugin: `pytest --impl X` judges X by the chapters of properties/ and writes a record.
+"""The pytest plugin: `pytest --impl X` runs the installed checks against X and writes a record.
 
-It is loaded by every pytest of an environment that has this package. Without --impl it does nothing to other people's tests, and
-it imports nothing that takes time: what a check needs is imported where a check is met.
+Every pytest of an environment that has this package loads this module. Without --impl it leaves the tests of other projects
+alone. It imports nothing heavy at the top: what a check needs is imported when a check runs.
+
+A check is a function that returns a `Result` (see harness/catalogue.py). Here it becomes a pytest item that stores the result
+on its report: a fault or an inconclusive result fails, n/a is a skip, a known fault an xfail. With pytest-xdist the workers
+run the checks, and the controller, which receives the reports, writes the record.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Generator, Sequence
+import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +19,47 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eagle2_ref.errors import BadInput
-from harness.catalogue import CHAPTERS, name, read_docstring, selects
+from harness.catalogue import Check, name, selects
 from harness.settings import Settings
 
 if TYPE_CHECKING:
+    from harness.context import Context
     from harness.known import Entry
-    from harness.record.model import Property, Result, Verdict
+    from harness.record.model import Result
+    from harness.record.recorder import Recorder
 
 RESULT, RECORDING, LEFT_OUT = "eagle2-result", "eagle2-recording", "eagle2-left-out"
 SETTINGS = pytest.StashKey[Settings]()
+CONTEXT = pytest.StashKey["Context"]()
+
+
+class CheckItem(pytest.Item):
+    """One check on one of its cases."""
+
+    def __init__(self, *, check: Check, case: str, **parent: Any) -> None:
+        super().__init__(name(check.id, case), **parent)
+        self.check, self.case = check, case
+        self.extra_keyword_matches.add(check.function.__name__)
+        if case in set(check.case_ids(full=True)) - set(check.case_ids()):
+            self.add_marker("full")
+
+    def runtest(self) -> None:
+        from harness.context import run_check
+        from harness.known import excuse, today
+
+        settings, context = self.config.stash[SETTINGS], _context(self.config)
+        result = run_check(self.check, self.case, context)
+        result = excuse(result, _known(settings.known), context.implementation.lossy, today())
+        self.user_properties.append((RESULT, result.model_dump_json()))
+        if result.verdict in ("fault", "inconclusive"):
+            pytest.fail(_failure(result, self.check.requirement), pytrace=False)
+        if result.excuse:
+            raise pytest.xfail.Exception(f"{result.excuse.reason} {result.excuse.link}")  # pytest.xfail() is off under --runxfail
+        if result.verdict == "n/a":
+            pytest.skip(result.summary)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        return self.path, None, self.name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,45 +77,47 @@ def pytest_configure(config: pytest.Config) -> None:
     except BadInput as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[SETTINGS] = settings
-    if config.option.impl:  # warnings that are errors to a project's own tests are none to these
+    if config.option.impl:  # a project may turn warnings into errors for its own tests, but not for checks
         config.addinivalue_line("filterwarnings", "default")
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The tests of the harness itself judge nobody."""
-    return True if config.option.impl and collection_path == CHAPTERS / "meta" else None
-
-
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """On the controller, begin the record. Wrong input is told here, before anything is written."""
+    """On the controller, begin the record. Wrong input is reported before anything is written."""
     if session.config.option.impl and not is_worker(session.config) and not session.config.option.collectonly:
         from harness.implementations import connect
         from harness.implementations.engine import AdapterError, NotApplicable
         from harness.pairs import find_pair, shipped
         from harness.record.recorder import Recorder
-        from harness.recording import Recording
 
         settings = session.config.stash[SETTINGS]
         try:
-            main = find_pair(settings.pair, settings.target or None, settings.draft or None)
-            pairs = [main, *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
+            pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
+            pairs = [pair, *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
             recorder = Recorder(settings, connect(settings.impl), pairs)
         except (BadInput, AdapterError, NotApplicable) as error:
             raise pytest.UsageError(str(error)) from None
         session.config.pluginmanager.register(Recording(recorder), RECORDING)
 
 
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, obj: object) -> list[CheckItem] | None:
+    """Turn each check of a module into items; checks that the module merely imports are ignored."""
+    if not isinstance(obj, Check):
+        return None
+    if obj.function.__module__ != getattr(collector.obj, "__name__", None):
+        return []
+    return [CheckItem.from_parent(collector, check=obj, case=case) for case in obj.case_ids(full=True)]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what the tier or `only` leaves out. Tests of other people stay."""
+    """Deselect the checks that the tier or the setting `only` leaves out. Other tests stay."""
     settings = config.stash[SETTINGS]
 
     def wanted(item: pytest.Item) -> bool:
-        told = property_of(item)
-        if told is None:
-            return not settings.only or CHAPTERS not in item.path.parents
+        if not isinstance(item, CheckItem):
+            return True
         if item.get_closest_marker("full") and settings.tier != "full":
             return False
-        return not settings.only or selects(settings.only, name(told.id, case_of(item)))
+        return not settings.only or selects(settings.only, item.name)
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:
@@ -88,79 +126,83 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Tell the record what was left out, by us or by -k; workers tell when they end, since a controller collects nothing."""
-    for item in items:
-        if told := property_of(item):
-            case, config = name(told.id, case_of(item)), item.config
-            if is_worker(config):
-                config.workeroutput.setdefault(LEFT_OUT, []).append(case)  # type: ignore[attr-defined]
-            elif recording := config.pluginmanager.get_plugin(RECORDING):
-                recording.recorder.left_out.add(case)
+    """Store in the record which cases were left out, by this plugin or by -k.
 
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Whatever stops a check becomes a result too: a crash is never silence, and never a pass."""
-    report = yield
-    told = property_of(item)
-    if told and call.excinfo is not None and not any(name == RESULT for name, _ in item.user_properties):
-        result = _from_exception(item, told, call)
-        if result is not None:
-            item.user_properties.append((RESULT, result.model_dump_json()))
-            if result.verdict == "n/a":
-                report.outcome, report.longrepr = "skipped", (str(item.path), 0, result.summary)
-            elif result.broken:
-                report.longrepr = f"{result.property}  {result.case}  {result.summary}"
-            report.user_properties = list(item.user_properties)
-    return report
-
-
-# --- what a property test is given ---------------------------------------------------------------------------------
-
-
-class Judge:
-    """Ends a check: makes its result and hands it on."""
-
-    def __init__(self, told: Property, case: str, settings: Settings, hear: Callable[[Result], None]) -> None:
-        self.property, self.case, self._settings, self._hear = told, case, settings, hear
-
-    def seed(self, salt: int = 0) -> int:
-        """A seed that depends on the property, the case and --seed, not on the worker or the order."""
-        text = f"{self.property.id}[{self.case}] {self._settings.seed} {salt}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-
-    def __call__(self, verdict: Verdict, summary: str, **evidence: Any) -> None:
-        """Say what was seen; `evidence` are fields of Result. Nothing is judged after a fault: the check ends here."""
-        self._hear(_result(self.property, self.case, self._settings, verdict, summary, **evidence))
-
-
-def judge_of(item: pytest.Item, lossy: str = "") -> Judge:
-    """A judge whose results go with the item's report; a fault or an inconclusive check fails its test, a known fault does not.
-
-    lossy: what the implementation's own documentation says of a law that it does not promise.
+    With pytest-xdist the controller collects nothing: the workers send their list when they end.
     """
-    from harness.known import excuse, today
+    for item in items:
+        if isinstance(item, CheckItem):
+            if is_worker(item.config):
+                item.config.workeroutput.setdefault(LEFT_OUT, []).append(item.name)  # type: ignore[attr-defined]
+            elif recording := item.config.pluginmanager.get_plugin(RECORDING):
+                recording.recorder.left_out.add(item.name)
 
-    settings, told = item.config.stash[SETTINGS], property_of(item)
-    assert told is not None, f"{item.nodeid} has no docstring that begins with the id of a property"
 
-    def hear(result: Result) -> None:
-        result = excuse(result, _known(settings.known), lossy, today())
-        item.user_properties.append((RESULT, result.model_dump_json()))
-        if result.verdict in ("fault", "inconclusive"):
-            pytest.fail(
-                f"{told.id}  {result.case}  {result.verdict.upper()}\n"
-                f"  requirement  {told.requirement}\n  observed     {result.summary}\n  replay       {result.replay}",
-                pytrace=False,
-            )
-        if result.excuse:
-            raise pytest.xfail.Exception(f"{result.excuse.reason} {result.excuse.link}")  # the call is silent under --runxfail
-        if result.verdict == "n/a":
-            pytest.skip(result.summary)
+class Recording:
+    """The part of the plugin that only the controller has: it receives all results and writes the record."""
 
-    return Judge(told, case_of(item), settings, hear)
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker of pytest-xdist has ended. All workers send the same list; one that died sends none."""
+        self.recorder.left_out.update(getattr(node, "workeroutput", {}).get(LEFT_OUT, ()))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        from harness.record.model import Result
+
+        if report.when == "teardown" or (report.when == "setup" and report.passed):
+            return
+        sent = [Result.model_validate_json(str(value)) for key, value in report.user_properties if key == RESULT]
+        for result in sent:
+            self.recorder.add(result)
+        # A worker that died sends no result, and a failure after a green result makes that result doubtful.
+        explained = any(result.verdict in ("fault", "known", "inconclusive") for result in sent)
+        check = re.search(r"::([A-Z]+-\d+)(?:\[(.*)\])?$", report.nodeid, re.DOTALL)
+        if check and (not sent or (report.failed and not explained)):
+            reason = _last_line(report.longreprtext) or "the check returned no result"
+            case = check[2] or ""
+            self.recorder.add(Result(property=check[1], case=case, verdict="inconclusive", summary=reason, broken=True))
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Close the record. pytest fails if the record does: if nothing was judged, or a known failure is out of date."""
+        if self.recorder.finish() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if terminalreporter.no_summary:
+            return  # `eagle2 verify` prints its own summary
+        from harness.known import KNOWN
+        from harness.record.model import read_record
+        from harness.report.sentences import excuse_sentence, verdict_sentence
+        from harness.report.text import printable
+
+        record = read_record(self.recorder.path)
+        terminalreporter.write_sep("-", "eagle2")
+        for result in record.results:
+            if result.excuse or (result.property == KNOWN.id and result.verdict != "pass"):
+                reason = excuse_sentence(result.excuse) if result.excuse else result.summary
+                case = printable(name(result.property, result.case), 200)
+                terminalreporter.write_line(f"{result.verdict}: {case}: {printable(reason, 400)}")
+        terminalreporter.write_line(f"{record.footer.verdict}: {verdict_sentence(record)}")
+        terminalreporter.write_line(f"record and report: {self.recorder.out}")
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist. Its environment variables would be inherited by child processes."""
+    return hasattr(config, "workerinput")
+
+
+def _context(config: pytest.Config) -> Context:
+    """The context of the run, opened by the first check of a process."""
+    if CONTEXT not in config.stash:
+        from harness.context import Context
+
+        # pytest-xdist gives every worker a folder inside the one of the run.
+        shared = Path(config.option.basetemp).parent if is_worker(config) else None
+        config.stash[CONTEXT] = Context.open_run(config.stash[SETTINGS], shared)
+    return config.stash[CONTEXT]
 
 
 @cache
@@ -170,46 +212,13 @@ def _known(path: str) -> tuple[Entry, ...]:
     return read(path)
 
 
-def _result(told: Property, case: str, settings: Settings, verdict: Verdict, summary: str, **evidence: Any) -> Result:
-    from harness.record.model import Result
-    from harness.record.recorder import command
-
-    replay = command(settings, name(told.id, case))
-    return Result(property=told.id, case=case, verdict=verdict, summary=summary, replay=replay, **evidence)
-
-
-def _from_exception(item: pytest.Item, told: Property, call: pytest.CallInfo[None]) -> Result | None:
-    """The result that an exception stands for."""
-    from harness.implementations.engine import AdapterError, Missing, NotApplicable
-
-    assert call.excinfo is not None
-    error, case, settings = call.excinfo.value, case_of(item), item.config.stash[SETTINGS]
-    if isinstance(error, pytest.skip.Exception):
-        return None
-    if isinstance(error, NotApplicable):
-        return _result(told, case, settings, "n/a", str(error))
-    if isinstance(error, AdapterError | BadInput):
-        return _result(told, case, settings, "inconclusive", str(error), broken=True)
-    if isinstance(error, Missing):
-        return _result(told, case, settings, "inconclusive", str(error))
-    where = call.excinfo.traceback[-1]
-    place = f"{Path(where.path).name}:{where.lineno + 1}"
-    return _result(told, case, settings, "inconclusive", f"the check itself failed: {type(error).__name__}: {error} ({place})")
+def _failure(result: Result, requirement: str) -> str:
+    return (
+        f"{result.property}  {result.case}  {result.verdict.upper()}\n"
+        f"  requirement  {requirement}\n  observed     {result.summary}\n  replay       {result.replay}"
+    )
 
 
-def property_of(item: pytest.Item) -> Property | None:
-    """The property that a test function judges; None for the harness's own tests."""
-    function: Callable[..., Any] | None = getattr(item, "function", None)
-    if function is None or item.path.parent != CHAPTERS:
-        return None
-    return read_docstring(function.__doc__)
-
-
-def case_of(item: pytest.Item) -> str:
-    callspec = getattr(item, "callspec", None)
-    return str(callspec.id) if callspec else ""
-
-
-def is_worker(config: pytest.Config) -> bool:
-    """Whether this process is one of pytest-xdist's workers; the environment would tell so of their own children too."""
-    return hasattr(config, "workerinput")
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

@@ -1,9 +1,10 @@
-"""What a run was asked to do: one frozen value, from the command line to every worker."""
+"""Settings of a run: one frozen value that goes from the command line to every worker."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, fields, replace
+import shlex
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +14,39 @@ TIERS = ("quick", "full")
 ORACLES = ("float64", "float32")
 
 
+def option(default: Any, description: str, **details: Any) -> Any:
+    """A field that is an option of commands; harness/cli/from_settings.py reads the description and the details."""
+    return field(default=default, metadata={"description": description, **details})
+
+
 @dataclass(frozen=True)
 class Settings:
-    """impl: the connectable. tape: where to record answers. evidence: folder of counts that are kept from run to run.
-    oracle: dtype in which the target scores sampled texts. known: a list of known failures, see harness/known.py.
+    """Settings of a run. Every field with a description is an option of the commands that need it.
 
-    only: a chapter, such as LAW, a property of it, LAW-1, or one case, LAW-1[case].
-
-    whole: the run is meant to be complete, so that a property without a result is missing data.
+    `whole`: the run is complete, so that a property without a result is missing data.
     """
 
-    impl: str = "ref"
-    pair: str = "stdlib"
-    target: str = ""
-    draft: str = ""
-    tier: str = "quick"
-    device: str = "cpu"
-    dtype: str = "float32"
-    seed: int = 0
-    out: str = "reports/latest"
-    time_limit: float = 120.0
-    only: str = ""
-    tape: str = ""
-    evidence: str = ""
-    oracle: str = "float64"
+    impl: str = option(
+        "ref",
+        "Implementation: ref:rule=walk,k=4 · static:k=4 · py:package.module:Engine,depth=5 · py:module:rule · cmd:./engine · "
+        "published:FILE · mutant:M04 · trace:run.jsonl · vllm:method=eagle",
+        argument=True,
+    )
+    pair: str = option("stdlib", "A pair that is shipped: coin4, coin6, dice8 or stdlib.")
+    target: str = option("", "Directory of a target checkpoint, with --draft, instead of --pair.")
+    draft: str = option("", "Directory of its draft checkpoint, such as an EAGLE-2 head.")
+    tier: str = option("quick", "quick, or full: more cases and more samples.")
+    device: str = option("cpu", "cpu, cuda, cuda:1 …")
+    dtype: str = option("float32", "float64, float32, bfloat16 or float16.")
+    seed: int = option(0, "Seed of everything that is sampled.")
+    out: str = option("reports/latest", "Directory of the record and the report.", path=True)
+    time_limit: float = option(120.0, "Seconds that one call of the implementation may take.")
+    only: str = option("", "A chapter (LAW), a property (LAW-1), or one case of it ('LAW-1[case]').")
+    tape: str = option("", "File to write the trace to.", path=True, short="-o")
+    evidence: str = option("", "Folder of LAW-7's counts, which accumulate from run to run.")
+    oracle: str = option("float64", "dtype in which the target scores sampled texts: float64 or float32.")
     whole: bool = False
-    known: str = ""
+    known: str = option("", "TOML file of known failures: [[known]] with id, reason, link, expires.")
 
     def __post_init__(self) -> None:
         if self.tier not in TIERS:
@@ -51,7 +59,7 @@ class Settings:
     @classmethod
     def parse(cls, impl: str, pairs: list[str]) -> Settings:
         """From `--judge name=value` options."""
-        types = {field.name: field.type for field in fields(cls)}
+        types = {f.name: f.type for f in fields(cls)}
         values: dict[str, Any] = {"impl": impl}
         for pair in pairs:
             name, equals, text = pair.partition("=")
@@ -64,7 +72,7 @@ class Settings:
         return cls(**values)
 
     def unparse(self) -> list[str]:
-        """The command-line options that `parse` reads; defaults are left out."""
+        """The command-line options that `parse` reads, without defaults."""
         default = Settings()
         changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)}
         return [
@@ -73,8 +81,21 @@ class Settings:
             *(word for name, value in changed.items() if name != "impl" for word in ("--judge", f"{name}={value}")),
         ]
 
+    def command(self, only: str = "") -> str:
+        """The command that repeats the run, or one property or case of it."""
+        words = ["eagle2", "verify", self.impl]
+        default = Settings()
+        for name in ("pair", "target", "draft", "tier", "device", "dtype", "oracle", "seed"):
+            value = getattr(self, name)
+            if value != getattr(default, name):
+                # The folders of another machine have other paths, so only their names are given.
+                words += [f"--{name}", Path(value).name if name in ("target", "draft") else str(value)]
+        # A single case is repeated to see its fault: nothing excuses it then.
+        excused = ["--known", Path(self.known).name] if self.known and not only else []
+        return shlex.join([*words, *excused, *(["--only", only] if only else [])])
+
     def absolute(self) -> Settings:
-        """With paths that mean the same in every folder."""
+        """The same settings with absolute paths."""
 
         def whole(path: str) -> str:
             return str(Path(path).resolve()) if path else ""

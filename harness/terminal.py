@@ -1,4 +1,4 @@
-"""What a terminal is shown: a text with its accepted tokens in colour, a draft tree, the verdicts of a record."""
+"""Terminal output: a text with its accepted tokens in colour, a draft tree, the results of a record. Fits 80 columns."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree as Drawn
+from rich.tree import Tree as DrawnTree
 
 from eagle2_ref.drafters.base import Method
 from eagle2_ref.errors import BadInput
@@ -20,41 +19,46 @@ from eagle2_ref.rules import Rule
 from eagle2_ref.sampling import SamplingParams
 from harness.pairs import Pair
 from harness.record.model import Record
-from harness.report import view, words
+from harness.report.cases import Case, properties
+from harness.report.sentences import LIKENESSES, excuse_sentence, false_alarm_sentence, likeness_sentence, statement_lines
+from harness.report.tables import Cell, Column, Table
+from harness.report.text import printable
+from harness.verdict import SIGNS
 
 if TYPE_CHECKING:
     from eagle2_ref.decode import Block
     from eagle2_ref.tree import Tree
 
-ACCEPTED, OWN = "green", "bold yellow"
-COLOURS = {
-    "pass": "green",
-    "tie": "cyan",
-    "known": "red",
-    "fault": "bold red",
-    "inconclusive": "yellow",
-    "blocked": "magenta",
-    "n/a": "dim",
-}
+ACCEPTED, SAMPLED = "green", "bold yellow"
+"""Styles of accepted draft tokens, and of tokens that were sampled from the target."""
+
+COLOURS = {verdict: sign.terminal for verdict, sign in SIGNS.items()}
+
+LATEST = Path("reports/latest")
+"""Where `eagle2 replay` looks for a record by default."""
 
 
 @dataclass(frozen=True)
 class Drafting:
-    """A method of the family, with its options and its rule."""
+    """A drafting method with its options and its acceptance rule."""
 
     family: MethodSpec
     method: Method
     rule: Rule
 
     def checkpoint(self, pair: Pair) -> Path:
-        """What it drafts with, of a pair."""
-        found = pair.drafter(self.family.checkpoint)
-        if found is None:
+        """The checkpoint of a pair that the method drafts with.
+
+        Raises:
+            BadInput: the pair has none.
+        """
+        path = pair.drafter(self.family.checkpoint)
+        if path is None:
             raise BadInput(
                 f"{pair.name} has no checkpoint {self.family.checkpoint!r}, which {self.family.title} drafts with",
                 f"eagle2 train head --kind {self.family.checkpoint} makes one",
             )
-        return found
+        return path
 
 
 def show_generation(
@@ -67,7 +71,7 @@ def show_generation(
     dtype: str,
     step: int | None,
 ) -> None:
-    """Stream a continuation, block by block, then what it cost and, if asked for, the tree of one step."""
+    """Stream a continuation block by block, then print its acceptance length and, if `step` is given, the tree of that step."""
     import transformers
 
     from eagle2_ref.coins import SeededCoins
@@ -83,47 +87,48 @@ def show_generation(
     params = SamplingParams.of({**vars(params), "eos_token_id": eos})
 
     console.print(Text(prompt, style="dim"), end="")
-    speller = Speller(tokenizer)
+    pieces = TokenSpeller(tokenizer)
     sequence = decoder.start(tokens, params, SeededCoins(seed))
     blocks = sequence.blocks
     for block in decoder.blocks(sequence):
         for i, token in enumerate(block.tokens):
-            for piece in speller.spell(token):
-                console.print(Text(piece, style=ACCEPTED if i < block.accepted else OWN), end="")
+            for piece in pieces.spell(token):
+                console.print(Text(piece, style=ACCEPTED if i < block.accepted else SAMPLED), end="")
     console.print()
     emitted, passes = sum(len(b.tokens) for b in blocks[1:]), len(blocks) - 1
     tau = f"tau {emitted / passes:.2f}: {emitted} tokens in {passes} target passes" if passes else "no draft was verified"
-    spent = f"{sequence.generation().draft_passes} passes of the draft model"
-    console.print(f"\n[{ACCEPTED}]accepted[/] [{OWN}]the target's own[/]   {tau}, {spent}; ended by {sequence.finish}")
+    draft_passes = f"{sequence.generation().draft_passes} passes of the draft model"
+    colours = f"[{ACCEPTED}]accepted[/] [{SAMPLED}]sampled from the target[/]"
+    console.print(f"\n{colours}   {tau}, {draft_passes}; ended by {sequence.finish}")
     if step is not None:
         if not 1 <= step < len(blocks):
             raise BadInput(f"there is no step {step}", f"this text took {len(blocks) - 1} steps after the prompt's")
         console.print(draft_tree(blocks[step], tokenizer))
 
 
-class Speller:
-    """Tokens to text; pieces of a character are held back until it is whole."""
+class TokenSpeller:
+    """Decodes tokens to text; the parts of a multi-token character are held back until it is complete."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._held: list[int] = []
+        self._pending: list[int] = []
 
     def spell(self, token: int) -> Iterator[str]:
-        self._held.append(token)
-        text = self._tokenizer.decode(self._held)
-        if not text.endswith("\ufffd") or len(self._held) > 8:
-            self._held.clear()
+        self._pending.append(token)
+        text = self._tokenizer.decode(self._pending)
+        if not text.endswith("\ufffd") or len(self._pending) > 8:
+            self._pending.clear()
             yield text
 
 
-def draft_tree(block: Block, tokenizer: Any) -> Drawn:
-    """The tree of one step: each node with its token and the value it was chosen for, if it was; the accepted path in colour."""
+def draft_tree(block: Block, tokenizer: Any) -> DrawnTree:
+    """The tree of one step: each node with its token and its value, the accepted path in colour."""
     from eagle2_ref.tree import DraftTree
 
     tree = block.tree
     values = [f"{value:.3f}" for value in tree.values.exp().tolist()] if isinstance(tree, DraftTree) else [""] * len(tree)
     last = block.tokens[-1] if len(block.tokens) > block.accepted else None
-    ending = {} if last is None else {block.path[-1] if block.path else 0: (last, "the target's own")}
+    ending = {} if last is None else {block.path[-1] if block.path else 0: (last, "sampled from the target")}
     return branches(tree, block.path, values, ending, lambda token: repr(tokenizer.decode([token])))
 
 
@@ -133,23 +138,30 @@ def branches(
     notes: Sequence[str],
     ending: Mapping[int, tuple[int, str]],
     spell: Callable[[int], str],
-) -> Drawn:
-    """A drawn tree: each node with a note behind it, `path` in colour, and below a node the token that ended the block there."""
+) -> DrawnTree:
+    """A tree for a `rich` console.
+
+    Args:
+        path: nodes of the accepted path, which is coloured.
+        notes: text after each node.
+        ending: node after which the block ended: the token that ended it, and a note.
+        spell: token to text.
+    """
 
     def label(node: int) -> Text:
         return Text(spell(tree.token(node)), style=ACCEPTED if node in path else "") + Text(f"  {notes[node]}", style="dim")
 
-    drawn = Drawn(label(0), guide_style="dim")
-    grown = {0: drawn}
+    drawn = DrawnTree(label(0), guide_style="dim")
+    nodes = {0: drawn}
     for node in range(1, len(tree)):
-        grown[node] = grown[tree.parent(node)].add(label(node))
-    for node, (token, why) in ending.items():
-        grown[node].add(Text(f"{spell(token)}  {why}", style=OWN))
+        nodes[node] = nodes[tree.parent(node)].add(label(node))
+    for node, (token, note) in ending.items():
+        nodes[node].add(Text(f"{spell(token)}  {note}", style=SAMPLED))
     return drawn
 
 
 def speller(pair: Pair) -> Callable[[int], str]:
-    """A token as it is shown: quoted text, or its number on a pair without a tokenizer."""
+    """A function from a token to quoted text, or to its number for a pair without a tokenizer."""
     try:
         tokenizer = _tokenizer(pair)
     except BadInput:
@@ -158,57 +170,52 @@ def speller(pair: Pair) -> Callable[[int], str]:
 
 
 def show_record(record: Record, report: Path | None) -> None:
-    """A line a property: its verdict, how many cases, and what to know; then the verdict of the whole, and what it is worth."""
+    """Print a line for each property, the verdict, and the smallest effects that the run would have detected.
+
+    Args:
+        report: folder of the record; None if it is temporary.
+    """
     console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("property", "verdict", "cases", "what was seen"):
-        table.add_column(name, overflow="fold")
-    for row in (row for chapter in view.chapters(record) for row in chapter.rows if row.cases):
-        worst = min(row.cases, key=lambda case: _ORDER.index(case.result.verdict))
-        verdict = worst.result.verdict
-        seen = _seen(worst, len(row.cases) == 1, report)
-        table.add_row(Text(words.shown(row.claim.id, 40)), Text(verdict, style=COLOURS[verdict]), str(len(row.cases)), seen)
+    columns = (Column("property", "left", 8), Column("verdict", "left", 7), Column("cases"), Column("result", "left"))
+    rows = []
+    for one in properties(record):
+        if one.cases:
+            gravest = one.by_gravity[0]
+            verdict = gravest.result.verdict
+            result = _result_cell(gravest, len(one.cases) == 1, report)
+            rows.append((one.claim.id, Cell(verdict, SIGNS[verdict].style), str(len(one.cases)), result))
     console.print()
-    console.print(table)
-    show_worth(record, console)
+    console.print(Table(columns, tuple(rows)).terminal())
+    show_verdict(record, console)
     if report:
         console.print(Text(f"report: {report / 'index.html'}"), soft_wrap=True)
 
 
-def show_worth(record: Record, console: Console) -> None:
-    """What the faults look like, the verdict, how far from the target it may still be, and how often such a run is wrong."""
+def show_verdict(record: Record, console: Console) -> None:
+    """Print which known faults the faults look like, the verdict, the statement and the error budget."""
     header, footer = record.header, record.footer
     console.print()
-    for likeness in footer.likenesses[: words.LIKENESSES]:
-        console.print(Text(words.likeness(likeness)))
-    console.print(
-        Text(footer.verdict, style=COLOURS[footer.verdict])
-        + Text(f"  {words.shown(header.implementation, 200)} on {words.shown(header.pair, 80)}, {footer.seconds:g} s")
-    )
-    if footer.statement:
-        for name, line in words.statement(footer.statement):
-            console.print(Text(f"{name:<8}", style="dim") + Text(line))
+    for likeness in footer.likenesses[:LIKENESSES]:
+        console.print(Text(likeness_sentence(likeness)))
+    name = f"  {printable(header.implementation, 200)} on {printable(header.pair, 80)}, {footer.seconds:g} s"
+    console.print(Text(footer.verdict, style=COLOURS[footer.verdict]) + Text(name))
+    for kind, line in statement_lines(footer.statement):
+        console.print(Text(f"{kind:<8}", style="dim") + Text(line))
     if footer.false_alarm:
-        console.print(Text(words.false_alarm(footer.false_alarm), style="dim"))
+        console.print(Text(false_alarm_sentence(footer.false_alarm), style="dim"))
 
 
-LATEST = Path("reports/latest")
-"""Where `eagle2 replay` looks for a record that it is not told."""
-
-_ORDER = ("fault", "inconclusive", "blocked", "known", "tie", "pass", "n/a")
-
-
-def _seen(worst: view.Case, alone: bool, report: Path | None) -> Text:
-    """What the gravest case saw, and the command that shows it again, from wherever the record lies."""
-    result = worst.result
+def _result_cell(case: Case, alone: bool, report: Path | None) -> Cell:
+    """The result of a case, and for a fault the command that shows it again, whichever folder holds the record."""
+    result = case.result
     if result.verdict in ("pass", "tie", "n/a"):
-        return Text(words.shown(result.summary))
-    case = "" if alone or not result.case else f"{words.shown(result.case, 200)}: "
+        return Cell(printable(result.summary))
+    name = "" if alone or not result.case else f"{printable(result.case, 200)}: "
     elsewhere = report is not None and report.resolve() != LATEST.resolve()
     record = f" --record {shlex.quote(str(report / 'record.jsonl'))}" if report and elsewhere else ""
-    why = f"\nknown: {words.excused(result.excuse)}" if result.excuse else ""
-    again = worst.replay + record if worst.replay and report else words.shown(result.replay, 1000)
-    return Text(f"{case}{words.shown(result.summary)}{why}") + Text(f"\n{again}" if again else "", style="dim")
+    known = f"\nknown: {excuse_sentence(result.excuse)}" if result.excuse else ""
+    command = case.replay + record if case.replay and report else printable(result.replay, 1000)
+    return Cell(f"{name}{printable(result.summary)}{known}", commands=(command,) if command else ())
 
 
 def _tokenizer(pair: Pair) -> Any:

@@ -1,19 +1,60 @@
-"""From results to a verdict and an exit code."""
+"""Verdicts: their order and appearance, and how the results of a run become one verdict and an exit code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from harness.record.model import Property, Result, Verdict
 
 PASS, FAULT, USAGE, INCONCLUSIVE, BROKEN = 0, 1, 2, 3, 4
-"""Exit codes of `eagle2 verify`. A crash, a time-out or missing data is never a pass."""
+"""Exit codes of `eagle2 verify`. A crash, a timeout or missing data is never a pass."""
 
-JUDGED = ("pass", "tie", "known", "fault")
+JUDGED: tuple[Verdict, ...] = ("pass", "tie", "known", "fault")
+"""Verdicts that say something about the implementation."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Appearance of a verdict.
+
+    symbol: one character, so that no reader depends on the colour. style: class in the stylesheet of a page. colour: six
+    hexadecimal digits, for a badge. terminal: style of `rich`.
+    """
+
+    symbol: str
+    style: str
+    colour: str
+    terminal: str
+
+
+SIGNS: dict[Verdict, Sign] = {
+    "fault": Sign("✗", "fault", "b3261e", "bold red"),
+    "inconclusive": Sign("?", "open", "8a5a00", "yellow"),
+    "blocked": Sign("⊘", "blocked", "65558f", "magenta"),
+    "known": Sign("†", "known", "8f4f3a", "red"),
+    "tie": Sign("=", "tie", "2a6299", "cyan"),
+    "pass": Sign("✓", "pass", "24704d", "green"),
+    "n/a": Sign("–", "na", "626b71", "dim"),
+}
+"""All verdicts, the gravest first. Every list and every summary uses this order."""
+
+
+def gravity(verdict: Verdict) -> int:
+    """Rank of a verdict for sorting; 0 is the gravest."""
+    return _ORDER[verdict]
+
+
+def gravest(verdicts: Iterable[Verdict]) -> Verdict:
+    """The gravest of some verdicts."""
+    return min(verdicts, key=gravity)
 
 
 def settle(results: Sequence[Result], properties: Mapping[str, Property]) -> list[Result]:
-    """Mark as blocked what is not green on a red foundation: one cause, one red line. A known fault blocks nothing."""
+    """Mark results as blocked whose property rests on a red one, so that one cause gives one red line.
+
+    A known fault blocks nothing.
+    """
     red = {result.property for result in results if result.verdict == "fault" or result.broken}
     return [
         result.model_copy(
@@ -26,7 +67,7 @@ def settle(results: Sequence[Result], properties: Mapping[str, Property]) -> lis
 
 
 def conclude(results: Sequence[Result]) -> tuple[Verdict, int]:
-    """The verdict of a run, and the exit code: fault before broken, before inconclusive, before known, tie and pass."""
+    """The verdict of a run and its exit code. Fault outranks broken, then inconclusive, known, tie and pass."""
     verdicts = {result.verdict for result in results}
     if "fault" in verdicts:
         return "fault", FAULT
@@ -34,16 +75,19 @@ def conclude(results: Sequence[Result]) -> tuple[Verdict, int]:
         return "inconclusive", BROKEN
     if verdicts & {"inconclusive", "blocked"} or not verdicts & set(JUDGED):
         return "inconclusive", INCONCLUSIVE
-    mildest: Verdict = "known" if "known" in verdicts else "tie" if "tie" in verdicts else "pass"
-    return mildest, PASS
+    return gravest(verdicts), PASS
 
 
 def _foundations(name: str, properties: Mapping[str, Property]) -> set[str]:
+    """All properties that a property needs, directly or not."""
     found: set[str] = set()
-    todo = list(properties[name].needs) if name in properties else []
-    while todo:
-        below = todo.pop()
+    unvisited = list(properties[name].needs) if name in properties else []
+    while unvisited:
+        below = unvisited.pop()
         if below not in found and below in properties:
             found.add(below)
-            todo += properties[below].needs
+            unvisited += properties[below].needs
     return found
+
+
+_ORDER: dict[Verdict, int] = {verdict: rank for rank, verdict in enumerate(SIGNS)}

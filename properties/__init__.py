@@ -1,1 +1,1 @@
-"""What must hold, a chapter a file. A property's id and requirement are the first words of its test's docstring."""
+"""The checks, one chapter a file. The docstring of each check begins with the requirement of its property."""

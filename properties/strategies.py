@@ -1,4 +1,4 @@
-"""What Hypothesis draws: trees, laws and budgets, with ties, zeros and near-certainties among them."""
+"""Hypothesis strategies: trees, laws and budgets, with ties, zeros and near-certainties."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eagle2_ref.tree import DraftTree
 
 @st.composite
 def trees(draw: st.DrawFn, vocab_size: int, most: int = 7) -> DraftTree:
-    """A tree of up to `most` drafted nodes with distinct siblings; a bare root among them."""
+    """A tree of at most `most` drafted nodes with distinct siblings; possibly a root alone."""
     tokens, parents = [draw(st.integers(0, vocab_size - 1))], [-1]
     for _ in range(draw(st.integers(0, most))):
         parent = draw(st.integers(0, len(tokens) - 1))

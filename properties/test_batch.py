@@ -1,111 +1,114 @@
-"""Chapter BATCH: texts that share the passes of a target do not see each other."""
+"""Chapter BATCH: texts that share target passes do not affect each other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import pytest
+from typing import Any, NamedTuple
 
 from eagle2_ref.sampling import SamplingParams
+from harness.catalogue import check
+from harness.context import Context
 from harness.implementations.engine import Engine, Output
-from harness.pytest_plugin import Judge
-from harness.record.model import Verdict
-from properties.subject import Subject
+from harness.record.model import Result, Verdict
 
-SIZE = 5  # texts that share a pass: fewer than there are, so that some take the place of finished ones
+SIZE = 5  # texts that share a pass: fewer than there are texts, so that some replace finished ones
 TEMPERATURES = (0.0, 1.0, 0.0, 0.7, 1.3, 0.0, 1.0)
 LENGTHS = (12, 16, 5, 9, 1, 14, 7)
 
 
-@pytest.mark.parametrize("lengths", [(12,), LENGTHS], ids=["texts of one length", "texts of several lengths"])
-def test_rows_of_a_call(lengths: tuple[int, ...], judge: Judge, subject: Subject) -> None:
-    """BATCH-1: In a call of several prompts, of different lengths and temperatures, each row is what it is alone.
+class Call(NamedTuple):
+    """One call of `generate`."""
 
-    Token for token where the implementation says so of its seeds; otherwise at temperature 0, where a row that differs is
-    judged by the target's margin: the sampled rows of such an implementation are a matter of law.
+    prompts: list[list[int]]
+    params: list[dict[str, Any]]
+    seeds: list[int]
+
+
+@check("BATCH-1", cases={"texts of one length": (12,), "texts of several lengths": LENGTHS})
+def rows_equal_single_texts(context: Context, lengths: tuple[int, ...]) -> Result:
+    """In a call of several prompts, of different lengths and temperatures, each text is what it is in a call of its own.
+
+    Token for token if the implementation declares that its seeds belong to texts (capability `batch`). Otherwise only at
+    temperature 0, where a different text is judged by the target's margin: sampled texts are a matter of chapter LAW.
     """
-    exact = "batch" in subject.impl.capabilities
-    together, alone = _engines(subject)
-    asked = _asked(judge, subject, lengths)
-    rows = [row for row, params in enumerate(asked[1]) if exact or params["temperature"] == 0]
-    outputs = together.generate(*asked)
-    singly = {row: _alone(alone, asked, row) for row in rows}
-    wrong = [row for row in rows if singly[row].tokens != outputs[row].tokens]
-    measured = {"rows": len(rows), "different": len(wrong)}
-    if not wrong:
-        judge("pass", f"{len(rows)} rows of a call of {len(outputs)} are what they are alone", measured=measured)
-        return
-    ties = [row for row in wrong if _is_tie(subject, asked, row, outputs[row], singly[row])]
-    first = next((row for row in wrong if row not in ties), wrong[0])
-    verdict: Verdict = "tie" if len(ties) == len(wrong) else "fault"
-    summary = (
-        f"{len(wrong)} of {len(rows)} rows are not what they are alone: {_where(asked, first, outputs[first], singly[first])}"
-    )
-    judge(verdict, summary, measured=measured | {"ties": len(ties)})
+    per_text_seeds = "batch" in context.implementation.capabilities
+    together, alone = _engines(context)
+    call = _call(context, lengths)
+    rows = [row for row, params in enumerate(call.params) if per_text_seeds or params["temperature"] == 0]
+    outputs = together.generate(*call)
+    single = {row: _single(alone, call, row) for row in rows}
+    different = [row for row in rows if single[row].tokens != outputs[row].tokens]
+    measured, work = {"rows": len(rows), "different": len(different)}, (len(rows), "texts")
+    if not different:
+        reason = f"{len(rows)} texts of a call of {len(outputs)} are what they are in calls of their own"
+        return context.result("pass", reason, measured=measured, work=work)
+    ties = [row for row in different if _is_tie(context, call, row, outputs[row], single[row])]
+    first = next((row for row in different if row not in ties), different[0])
+    verdict: Verdict = "tie" if len(ties) == len(different) else "fault"
+    where = _first_difference(call, first, outputs[first], single[first])
+    reason = f"{len(different)} of {len(rows)} texts differ from those of calls of their own: {where}"
+    return context.result(verdict, reason, measured=measured | {"ties": len(ties)}, work=work)
 
 
-def test_blocks_of_a_call(judge: Judge, subject: Subject) -> None:
-    """BATCH-2: What a row costs is what it costs alone: the same draft trees, and of each as many tokens accepted."""
-    subject.impl.require("batch", "blocks")
-    together, alone = _engines(subject)
-    asked = _asked(judge, subject, LENGTHS)
-    outputs = together.generate(*asked)
-    singly = [_alone(alone, asked, row) for row in range(len(outputs))]
-    wrong = [row for row, output in enumerate(singly) if output.blocks != outputs[row].blocks]
-    passes = [sum(len(output.blocks or ()) for output in arm) for arm in (outputs, singly)]
-    measured = {"rows": len(outputs), "different": len(wrong), "blocks together": passes[0], "blocks alone": passes[1]}
-    if wrong:
-        judge("fault", f"row {wrong[0]} comes in other blocks than alone; {len(wrong)} rows do", measured=measured)
-    judge("pass", f"{len(outputs)} rows come in the blocks that they come in alone", measured=measured)
+@check("BATCH-2")
+def blocks_equal_single_texts(context: Context) -> Result:
+    """A text costs the same in a batch as in a call of its own: the same draft trees, with the same number of tokens accepted."""
+    context.implementation.require("batch", "blocks")
+    together, alone = _engines(context)
+    call = _call(context, LENGTHS)
+    outputs = together.generate(*call)
+    single = [_single(alone, call, row) for row in range(len(outputs))]
+    different = [row for row, output in enumerate(single) if output.blocks != outputs[row].blocks]
+    blocks = [sum(len(output.blocks or ()) for output in arm) for arm in (outputs, single)]
+    measured = {"rows": len(outputs), "different": len(different), "blocks together": blocks[0], "blocks alone": blocks[1]}
+    if different:
+        reason = f"text {different[0]} has other blocks than in a call of its own; {len(different)} texts have"
+        return context.result("fault", reason, measured=measured, work=(sum(blocks), "blocks"))
+    reason = f"{len(outputs)} texts have the blocks that they have in calls of their own"
+    return context.result("pass", reason, measured=measured, work=(sum(blocks), "blocks"))
 
 
-Asked = tuple[list[list[int]], list[dict[str, Any]], list[int]]
-"""Prompts, parameters and seeds of a call."""
+def _engines(context: Context) -> tuple[Engine, Engine]:
+    """An engine whose texts share passes, and one whose texts do not.
 
-
-def _engines(subject: Subject) -> tuple[Engine, Engine]:
-    """Who answers a call whose rows share passes, and who answers alone.
-
-    In float64 where it can be had, so that a pass of another shape rounds to the same tokens.
+    In float64 where the implementation offers it, so that passes of different shapes round to the same tokens.
     """
-    if "batch" not in subject.impl.capabilities:
-        return (subject.open(subject.pair),) * 2
-    options: dict[str, Any] = {"dtype": "float64"} if subject.impl.takes("dtype") else {}
-    if not subject.impl.takes("batch"):
-        return (subject.open(subject.pair, **options),) * 2
-    return subject.open(subject.pair, batch=SIZE, **options), subject.open(subject.pair, batch=1, **options)
+    if "batch" not in context.implementation.capabilities:
+        return (context.open(context.pair),) * 2
+    options: dict[str, Any] = {"dtype": "float64"} if context.implementation.takes("dtype") else {}
+    if not context.implementation.takes("batch"):
+        return (context.open(context.pair, **options),) * 2
+    return context.open(context.pair, batch=SIZE, **options), context.open(context.pair, batch=1, **options)
 
 
-def _asked(judge: Judge, subject: Subject, lengths: Sequence[int]) -> Asked:
-    """14 rows: prompts from one token to whole ones, all temperatures, every third row with a penalty."""
+def _call(context: Context, lengths: Sequence[int]) -> Call:
+    """14 texts: prompts from one token to whole ones, all temperatures, every third text with a penalty."""
     prompts, params = [], []
-    for row, text in enumerate(subject.texts[:14]):
-        prompts.append(text.tokens[: (1, 3, 1000, 7)[row % 4]])
+    for row, prompt in enumerate(context.prompts[:14]):
+        prompts.append(prompt.tokens[: (1, 3, 1000, 7)[row % 4]])
         params.append({"temperature": TEMPERATURES[row % 7], "max_new_tokens": lengths[row % len(lengths)]})
-        if row % 3 == 1 and "repetition_penalty" in subject.impl.capabilities:
+        if row % 3 == 1 and "repetition_penalty" in context.implementation.capabilities:
             params[-1]["repetition_penalty"] = 1.3
-    return prompts, params, [judge.seed(row) for row in range(len(prompts))]
+    return Call(prompts, params, [context.seed(row) for row in range(len(prompts))])
 
 
-def _alone(engine: Engine, asked: Asked, row: int) -> Output:
-    prompts, params, seeds = asked
-    return engine.generate([prompts[row]], [params[row]], [seeds[row]])[0]
+def _single(engine: Engine, call: Call, row: int) -> Output:
+    return engine.generate([call.prompts[row]], [call.params[row]], [call.seeds[row]])[0]
 
 
-def _is_tie(subject: Subject, asked: Asked, row: int, *outputs: Output) -> bool:
-    """Whether a greedy row, together and alone, departs from the target only where rounding decides."""
-    prompt, params = asked[0][row], asked[1][row]
-    if params["temperature"] > 0:
+def _is_tie(context: Context, call: Call, row: int, *outputs: Output) -> bool:
+    """Whether a greedy text, in both calls, departs from the target only where rounding decides."""
+    if call.params[row]["temperature"] > 0:
         return False
-    truth, law = subject.teacher(subject.pair, subject.asked.dtype), SamplingParams.of(params)
-    tolerance = subject.noise(subject.pair, subject.asked.dtype).tolerance
-    found = truth.greedy_divergences([prompt] * len(outputs), [output.tokens for output in outputs], law)
-    margins = [divergence.margin for text in found for divergence in text]
+    scorer, params = context.scorer(context.pair), SamplingParams.of(call.params[row])
+    tolerance = context.noise(context.pair, context.settings.dtype).tolerance
+    prompts, texts = [call.prompts[row]] * len(outputs), [output.tokens for output in outputs]
+    margins = [divergence.margin for text in scorer.greedy_divergences(prompts, texts, params) for divergence in text]
     return bool(margins) and max(margins) <= tolerance
 
 
-def _where(asked: Asked, row: int, together: Output, alone: Output) -> str:
+def _first_difference(call: Call, row: int, together: Output, alone: Output) -> str:
     pairs = enumerate(zip(together.tokens, alone.tokens, strict=False))
     first = next((at for at, (one, other) in pairs if one != other), min(len(together.tokens), len(alone.tokens)))
-    return f"row {row}, {len(asked[0][row])} tokens at temperature {asked[1][row]['temperature']:g}, from its token {first} on"
+    length, temperature = len(call.prompts[row]), call.params[row]["temperature"]
+    return f"text {row}, with a prompt of {length} tokens at temperature {temperature:g}, from its token {first} on"

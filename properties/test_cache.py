@@ -1,4 +1,4 @@
-"""Chapter CACHE: after every block the caches are those of a fresh pass over the text; nothing rejected stays behind."""
+"""Chapter CACHE: after every block the caches equal those of a fresh pass over the text; nothing rejected stays in them."""
 
 from __future__ import annotations
 
@@ -9,84 +9,87 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.decode import Decoder
-from harness.pytest_plugin import Judge
-from harness.record.model import Verdict
-from properties.subject import Subject
-from properties.watch import farthest, steps
+from harness.catalogue import check
+from harness.context import Context
+from harness.record.model import Result
+from properties.trace_decoder import largest_difference, steps
 
 ROUNDING = 1e-5
-"""As TREE-2 has it."""
+"""As for TREE-2."""
 
 PARAMS = {"temperature": 1.0, "max_new_tokens": 32}
 
 
-def test_the_targets_cache(judge: Judge, subject: Subject) -> None:
-    """CACHE-1: After every block the target's cache equals that of a fresh prefill of the text without its newest token."""
-    subject.impl.require("decoder")
-    decoder, model = subject.open(subject.pair, dtype="float64").raw.decoder, subject.plain(subject.pair, "float64")
+@check("CACHE-1")
+def target_cache_equals_fresh_prefill(context: Context) -> Result:
+    """After every block the target's cache equals that of a fresh prefill of the text without its newest token."""
+    context.implementation.require("decoder")
+    decoder = context.open(context.pair, dtype="float64").raw.decoder
+    model = context.target_model(context.pair, "float64")
     worst, blocks = 0.0, 0
-    for i, prompt in enumerate(subject.texts[:3]):
+    for i, prompt in enumerate(context.prompts[:3]):
         found = [
-            (step.text, [layer[:, 0].clone() for layer in step.sequence.cache.entries()])
-            for step in steps(decoder, prompt.tokens, PARAMS, judge.seed(i))
+            (step.text, [layer[:, 0].clone() for layer in decoder.target.cache.kept()])
+            for step in steps(decoder, prompt.tokens, PARAMS, context.seed(i))
         ]
-        fresh = _fresh(model, found[-1][0])
-        for text, kept in found:
-            due = [layer[:, :, : len(text) - 1] for layer in fresh]
-            worst = max(worst, *(farthest(*layers) for layers in zip(kept, due, strict=True)))
+        fresh = _fresh_cache(model, found[-1][0])
+        for text, cached in found:
+            expected = [layer[:, :, : len(text) - 1] for layer in fresh]
+            worst = max(worst, *(largest_difference(*layers) for layers in zip(cached, expected, strict=True)))
         blocks += len(found)
-    _equal(judge, worst, blocks)
+    return _compared(context, worst, blocks)
 
 
-def test_the_heads_cache(judge: Judge, subject: Subject) -> None:
-    """CACHE-2: What the head keeps is what it computes from the target's own features; nothing of a tree's expansion stays."""
-    subject.impl.require("decoder", "head")
-    decoder, model = subject.open(subject.pair, dtype="float64").raw.decoder, subject.plain(subject.pair, "float64")
+@check("CACHE-2")
+def head_cache_equals_fresh_pass(context: Context) -> Result:
+    """After every block the head's cache is computed from the target's own features; nothing of a tree's expansion stays."""
+    context.implementation.require("decoder", "head")
+    decoder = context.open(context.pair, dtype="float64").raw.decoder
+    model = context.target_model(context.pair, "float64")
     worst, blocks = 0.0, 0
-    for i, prompt in enumerate(subject.texts[:3]):
-        for step in list_steps_with_head(decoder, model, prompt.tokens, judge.seed(i)):
-            worst = max(worst, farthest(*step))
+    for i, prompt in enumerate(context.prompts[:3]):
+        for cached, expected in _head_caches(decoder, model, prompt.tokens, context.seed(i)):
+            worst = max(worst, largest_difference(cached, expected))
             blocks += 1
-    _equal(judge, worst, blocks)
+    return _compared(context, worst, blocks)
 
 
-def list_steps_with_head(
-    decoder: Decoder, model: PreTrainedModel, prompt: Sequence[int], seed: int
-) -> list[tuple[Tensor, Tensor]]:
-    """The head's cache after each block, and as much of what one fresh pass over target features makes."""
+def _compared(context: Context, worst: float, blocks: int) -> Result:
+    return context.result(
+        "pass" if worst <= ROUNDING else "fault",
+        f"{blocks} blocks, entries differ by at most {worst:.1e} from those of a fresh pass",
+        measured={"blocks": blocks, "difference": worst},
+        work=(blocks, "blocks"),
+        effect=(worst, "largest difference of cache entries"),
+    )
+
+
+def _head_caches(decoder: Decoder, model: PreTrainedModel, prompt: Sequence[int], seed: int) -> list[tuple[Tensor, Tensor]]:
+    """The head's cache after each block, and as many entries of one fresh pass over the target's features."""
     found = []
     for step in steps(decoder, prompt, PARAMS, seed):
-        kept: Tensor = step.sequence.draft.cache.entries()
-        if kept.numel():
-            found.append((step.text, kept.clone()))
-    fresh = _fresh_head(decoder, model, step.text)
-    # No more entries can be right than there are features with a token after them; shapes then differ.
-    return [(kept, fresh[..., : min(kept.shape[-2], len(text) - 1), :]) for text, kept in found]
+        cached: Tensor = decoder.drafter.cache.kept()  # type: ignore[union-attr]
+        if cached.numel():
+            found.append((step.text, cached.clone()))
+    fresh = _fresh_head_cache(decoder, model, step.text)
+    # An entry needs a feature and the token after it; a cache with more entries than that differs in shape.
+    return [(cached, fresh[..., : min(cached.shape[-2], len(text) - 1), :]) for text, cached in found]
 
 
 @torch.inference_mode()
-def _fresh(model: PreTrainedModel, text: Sequence[int]) -> list[Tensor]:
-    """Keys and values [2, kv_heads, n, dim] of every layer: of its first tokens too, which see nothing of what follows."""
+def _fresh_cache(model: PreTrainedModel, text: Sequence[int]) -> list[Tensor]:
+    """Keys and values [2, kv_heads, n, dim] of every layer. Attention is causal, so a prefix of it is the cache of a prefix."""
     cache = DynamicCache()
     model(torch.tensor([list(text)], device=model.device), past_key_values=cache, use_cache=True)
     return [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
 
 
 @torch.inference_mode()
-def _fresh_head(decoder: Decoder, model: PreTrainedModel, text: Sequence[int]) -> Tensor:
+def _fresh_head_cache(decoder: Decoder, model: PreTrainedModel, text: Sequence[int]) -> Tensor:
     head = decoder.drafter.head  # type: ignore[union-attr]
     tokens, cache, n = torch.tensor([list(text)], device=model.device), head.cache(), len(text) - 1
     features = model.base_model(tokens[:, :n]).last_hidden_state
     head(tokens[:, 1:], features, torch.arange(n, device=model.device), None, cache)
     cache.keep(range(n))
-    kept: Tensor = cache.entries()
-    return kept
-
-
-def _equal(judge: Judge, worst: float, blocks: int) -> None:
-    verdict: Verdict = "pass" if worst <= ROUNDING else "fault"
-    judge(
-        verdict,
-        f"{blocks} blocks, entries at most {worst:.1e} from those of a fresh pass",
-        measured={"blocks": blocks, "difference": worst},
-    )
+    entries: Tensor = cache.kept()
+    return entries

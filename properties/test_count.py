@@ -1,4 +1,4 @@
-"""Chapter COUNT: tokens per target pass are counted rightly, and are as many as they should be."""
+"""Chapter COUNT: tokens per target pass are counted correctly, and are as many as they should be."""
 
 from __future__ import annotations
 
@@ -10,52 +10,61 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.model.checkpoint import load_head, save_head
+from harness.acceptance import tokens_per_pass
+from harness.catalogue import check
+from harness.context import Context
 from harness.implementations import Implementation, connect
-from harness.implementations.engine import Engine, Output
-from harness.pairs import FIXTURES, Pair
-from harness.pytest_plugin import Judge
-from harness.record.model import CountPicture, Verdict
-from properties.subject import Subject
+from harness.implementations.engine import Engine, NotApplicable, Output
+from harness.pairs import Pair
+from harness.record.model import CountPicture, Result
 
 TOLERANCE = 0.02
+"""Largest relative difference between tau and the committed figure."""
 
-APART = 0.05
-"""By how much a tau may differ from the reference's on the same texts. Rounding to bfloat16 was seen to move it by 1.5 %."""
+TOLERANCE_REFERENCE = 0.05
+"""Largest relative difference between tau and the reference's on the same texts. Rounding to bfloat16 moved it by 1.5 %."""
 
 
-def test_blocks_add_up(judge: Judge, subject: Subject) -> None:
-    """COUNT-1: The blocks of a text add up to it, and each has between 1 and depth + 1 tokens: 1 <= tau <= depth + 1.
+@check("COUNT-1")
+def blocks_add_up(context: Context) -> Result:
+    """The blocks of a text add up to it, and each has between 1 and depth + 1 tokens: 1 <= tau <= depth + 1.
 
     A block has one token more than it accepted; the last one may lack it, where the text ends with an accepted token.
     """
-    subject.impl.require("blocks")
-    engine, prompts = subject.open(subject.pair), [prompt.tokens for prompt in subject.texts[:8]]
+    implementation = context.implementation
+    implementation.require("blocks")
+    engine, prompts = context.open(context.pair), [prompt.tokens for prompt in context.prompts[:8]]
     params: list[dict[str, Any]] = [{"temperature": t, "max_new_tokens": 64} for t in (0.0, 1.0) for _ in range(4)]
     outputs = engine.generate(prompts, params, range(8))
-    if "eos" in subject.impl.capabilities:
-        # The same texts again, ended by the tokens that come up late in them, at whatever offset of a block. They share passes
-        # where they can, so that blocks are judged both ways.
+    if "eos" in implementation.capabilities:
+        # The same texts again, ended by tokens that occur late in them, at any offset of a block. They share passes where the
+        # implementation offers it, so that blocks are checked both ways.
         rows = [(i, token) for i, output in enumerate(outputs) for token in list(dict.fromkeys(output.tokens))[1:][-3:]]
         ended = [{**params[i], "eos_token_id": token} for i, token in rows]
-        engine = subject.open(subject.pair, **subject.sampling(subject.pair))
+        engine = context.open(context.pair, **context.batched(context.pair))
         outputs += engine.generate([prompts[i] for i, _ in rows], ended, [i for i, _ in rows])
-    depth = subject.impl.shape.get("depth", 1 << 30)
-    if wrong := next(filter(None, (_miscounted(output, depth) for output in outputs)), ""):
-        judge("fault", wrong)
+    depth = implementation.shape.get("depth", 1 << 30)
+    if wrong := next(filter(None, (_wrong_blocks(output, depth) for output in outputs)), ""):
+        return context.result("fault", wrong)
     sizes = Counter(block.accepted for output in outputs for block in output.blocks or () if block.parents)
-    total, tau = sum(sizes.values()), tau_of(outputs)
+    passes, tau = sum(sizes.values()), tokens_per_pass(outputs)
     counts = tuple(sizes[i] for i in range(max(sizes, default=0) + 1))
     picture = CountPicture(title="target passes by accepted tokens", xlabel="accepted tokens", counts=counts)
-    judge("pass", f"{total} passes, tau {tau:.2f}", measured={"passes": total, "tau": tau}, pictures=(picture,))
+    return context.result(
+        "pass",
+        f"{passes} passes, tau {tau:.2f}",
+        measured={"passes": passes, "tau": tau},
+        work=(passes, "passes"),
+        pictures=(picture,),
+    )
 
 
-def _miscounted(output: Output, depth: int) -> str:
-    """What is wrong with the blocks of a text, or nothing."""
+def _wrong_blocks(output: Output, depth: int) -> str:
+    """Why the blocks of a text are wrong, or ""."""
     if not output.blocks:
         return "the implementation declares the capability 'blocks', but returned none"
     *before, last = [block.accepted for block in output.blocks]
@@ -67,104 +76,110 @@ def _miscounted(output: Output, depth: int) -> str:
     return ""
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["T=0", "T=1"])
-def test_acceptance_length(temperature: float, judge: Judge, subject: Subject) -> None:
-    """COUNT-2: On the shipped pair and prompts, with the options of the committed figure, tau is that figure to within 2 %.
+@check("COUNT-2", cases={"T=0": 0.0, "T=1": 1.0})
+def committed_acceptance_length(context: Context, temperature: float) -> Result:
+    """On the shipped pair and prompts, with the options of the committed figure, tau is that figure to within 2 %.
 
     Two-sided: a tau that is too high is as wrong as one that is too low (ROCm/aiter issue 2720: 99 % acceptance, from a
     kernel that gave every row the same output).
     """
-    subject.impl.require("coins", "budget", "tau")
-    committed = FIXTURES / "pairs" / subject.pair.name / "tau.json"
+    implementation = context.implementation
+    implementation.require("coins", "budget", "tau")
+    committed = context.committed / context.pair.name / "tau.json"
     if not committed.exists():
-        judge("n/a", f"no figure is committed for the pair {subject.pair.name}")
+        return context.result("n/a", f"no figure is committed for the pair {context.pair.name}")
     figures = json.loads(committed.read_text())
-    if not (figure := figures["methods"].get(subject.impl.method)):
-        judge("n/a", f"no figure is committed for the method {subject.impl.method}")
-    coupling = {"rule": "walk"} if "rules" in subject.impl.capabilities else {}
-    engine = subject.open(subject.pair, **subject.sampling(subject.pair, dtype="float32", **coupling, **figure["options"]))
+    if not (figure := figures["methods"].get(implementation.method)):
+        return context.result("n/a", f"no figure is committed for the method {implementation.method}")
+    coupling = {"rule": "walk"} if "rules" in implementation.capabilities else {}
+    engine = context.open(context.pair, **context.batched(context.pair, dtype="float32", **coupling, **figure["options"]))
     params = {"temperature": temperature, "max_new_tokens": figures["max_new_tokens"]}
-    prompts = [prompt.tokens for prompt in subject.texts]
+    prompts = [prompt.tokens for prompt in context.prompts]
     outputs = engine.decode_all(prompts, params, [KeyedCoins(i) for i in range(len(prompts))])
-    tau, due = tau_of(outputs), float(figure["tau"][f"{temperature:g}"])
-    verdict: Verdict = "pass" if abs(tau / due - 1) <= TOLERANCE else "fault"
-    measured = {"tau": tau, "committed": due, "prompts": len(outputs)}
-    judge(
-        verdict, f"tau {tau:.3f}, committed {due:.3f}", measured=measured, sensitivity=f"a tau off by more than {TOLERANCE:.0%}"
+    tau, expected = tokens_per_pass(outputs), float(figure["tau"][f"{temperature:g}"])
+    return context.result(
+        "pass" if abs(tau / expected - 1) <= TOLERANCE else "fault",
+        f"tau {tau:.3f}, committed {expected:.3f}",
+        measured={"tau": tau, "committed": expected, "prompts": len(outputs)},
+        work=(len(outputs), "texts"),
+        effect=(abs(tau / expected - 1), "relative difference of tau"),
+        detectable=(TOLERANCE, "relative difference of tau"),
+        sensitivity=f"a tau off by more than {TOLERANCE:.0%}",
     )
 
 
-@pytest.mark.parametrize("biased", [False, True], ids=["the pair's head", "with a bias"])
-def test_tau_of_the_reference(biased: bool, judge: Judge, subject: Subject) -> None:
-    """COUNT-3: At temperature 0 tau is the reference's own, with the same head, budget and prompts, to within 5 %.
+@check("COUNT-3", cases={"the pair's head": False, "with a bias": True})
+def acceptance_length_of_reference(context: Context, biased: bool) -> Result:
+    """At temperature 0 tau is the reference's own, with the same head, budget and prompts, to within 5 %.
 
-    Of the texts that both emit, so that no tie of the target counts; then the drafts are the same but for ties of the head (in
-    bfloat16 they moved tau by 1.5 %), and at most one block a text is cut otherwise. Two-sided. By blocks, or else by counters.
-    A head that lost a tensor, such as the bias that published heads have, emits the right text: only a count sees it.
+    Only texts that both emit are compared, so that no tie of the target counts; their drafts are then the same except for ties
+    of the head (in bfloat16 they moved tau by 1.5 %), and at most one block of a text is cut differently. Two-sided. Counted by
+    blocks, or else by counters. A head that lost a tensor on loading, such as the bias that published heads have, still emits
+    the right text: only a count shows it.
     """
-    _require_a_known_head(judge, subject.impl)
+    _require_known_head(context.implementation)
     if not biased:
-        _compare(judge, subject, subject.pair)
-        return
+        return _compare_with_reference(context, context.pair)
     with tempfile.TemporaryDirectory() as folder:
-        pair = _with_bias(subject, Path(folder))
-        if pair is None:
-            judge("n/a", "the pair's head has a bias of its own")
-            return
-        _compare(judge, subject, pair)
+        return _compare_with_reference(context, _with_bias(context, Path(folder)))
 
 
-def _compare(judge: Judge, subject: Subject, pair: Pair) -> None:
-    # With the pair's own head text by text, as it is used; COUNT-2 and BATCH-2 tell whether texts that share passes cost as much.
-    options = subject.sampling(pair) if pair != subject.pair else {}
-    prompts, arms = [prompt.tokens for prompt in subject.some(6)], (subject.open(pair, **options), _reference(subject, pair))
+def _compare_with_reference(context: Context, pair: Pair) -> Result:
+    # The pair's own head is measured text by text, as it is used; COUNT-2 and BATCH-2 check texts that share passes.
+    options = context.batched(pair) if pair != context.pair else {}
+    prompts, arms = (
+        [prompt.tokens for prompt in context.some_prompts(6)],
+        (context.open(pair, **options), _reference(context, pair)),
+    )
     rows = list(zip(*(_costs(arm, prompts) for arm in arms), strict=True))
     same = [row for row in rows if row[0].tokens == row[1].tokens]
     if not same:
-        judge("inconclusive", f"none of {len(rows)} texts is the reference's: there is nothing to compare tau on")
-    tau, due = (_tau(costs) for costs in zip(*same, strict=True))
-    told = f"tau {tau:.3f}, the reference's {due:.3f} with the same head and budget, on {len(same)} texts that both emit"
-    evidence: dict[str, Any] = {
-        "measured": {"tau": tau, "reference": due, "texts": len(same), "texts that differ": len(rows) - len(same)},
-        "sensitivity": f"a tau off by more than {APART:.0%}",
-    }
-    if abs(tau / due - 1) <= APART:
-        judge("pass", told, **evidence)
-        return
-    if pair != subject.pair:
-        without = _tau(_costs(_reference(subject, subject.pair), prompts))
-        told += f"; without the bias the reference's is {without:.3f}"
-    judge("fault", told, **evidence)
+        return context.result("inconclusive", f"none of {len(rows)} texts is the reference's: there is no tau to compare")
+    tau, expected = (_tau(costs) for costs in zip(*same, strict=True))
+    reason = f"tau {tau:.3f}, the reference's {expected:.3f} with the same head and budget, on {len(same)} texts that both emit"
+    difference = abs(tau / expected - 1)
+    if difference > TOLERANCE_REFERENCE and pair != context.pair:
+        without_bias = _tau(_costs(_reference(context, context.pair), prompts))
+        reason += f"; without the bias the reference's is {without_bias:.3f}"
+    return context.result(
+        "pass" if difference <= TOLERANCE_REFERENCE else "fault",
+        reason,
+        measured={"tau": tau, "reference": expected, "texts": len(same), "texts that differ": len(rows) - len(same)},
+        work=(len(same), "texts"),
+        effect=(difference, "relative difference of tau"),
+        detectable=(TOLERANCE_REFERENCE, "relative difference of tau"),
+        sensitivity=f"a tau off by more than {TOLERANCE_REFERENCE:.0%}",
+    )
 
 
-def _require_a_known_head(judge: Judge, impl: Implementation) -> None:
-    """End the check as n/a where there is nothing to compare the reference with."""
-    if impl.checkpoint != "draft":
-        judge("n/a", f"it drafts with {impl.checkpoint!r}, not with the pair's EAGLE head")
-    if impl.method not in ("", "eagle2"):
-        judge("n/a", "its trees are not EAGLE-2's")
-    if not {"k", "depth", "m"} <= set(impl.shape):
-        judge("n/a", "it does not tell the shape of its draft trees: 'budget' with k, depth and m")
-    if not impl.capabilities & {"blocks", "counters"}:
-        judge("n/a", "it declares neither of the capabilities 'blocks' and 'counters'")
+def _require_known_head(implementation: Implementation) -> None:
+    """Raise NotApplicable where the reference has nothing to compare with."""
+    if implementation.checkpoint != "draft":
+        raise NotApplicable(f"it drafts with {implementation.checkpoint!r}, not with the pair's EAGLE head")
+    if implementation.method not in ("", "eagle2"):
+        raise NotApplicable("its trees are not EAGLE-2's")
+    if not {"k", "depth", "m"} <= set(implementation.shape):
+        raise NotApplicable("it does not report the shape of its draft trees: 'budget' with k, depth and m")
+    if not implementation.capabilities & {"blocks", "counters"}:
+        raise NotApplicable("it declares neither of the capabilities 'blocks' and 'counters'")
 
 
-def _reference(subject: Subject, pair: Pair) -> Engine:
-    """The reference's decoder in float32, with the subject's budget; it is but the measure, and texts share its passes."""
-    options: dict[str, Any] = {**subject.impl.shape, "device": subject.asked.device, "batch": 32}
+def _reference(context: Context, pair: Pair) -> Engine:
+    """The reference's decoder in float32 with the same budget; its texts share passes, which does not change their counts."""
+    options: dict[str, Any] = {**context.implementation.shape, "device": context.settings.device, "batch": 32}
     return connect("ref").open(pair, **options)
 
 
-def _with_bias(subject: Subject, folder: Path) -> Pair | None:
-    """The subject's pair with a bias in its head, noise half as large as the rows of `fc`; None if its head has one.
+def _with_bias(context: Context, folder: Path) -> Pair:
+    """The pair with a bias in its head: noise half as large as the rows of `fc`. NotApplicable if its head has a bias.
 
-    A worse head, of which every engine must make the same. Its config has no key `bias`, like those of published heads with
-    one. The target's files are linked, in a folder by whose name a trace knows it.
+    The head becomes worse, equally for every engine. As with published heads that have a bias, its config has no key `bias`. The
+    target's files are linked, in a folder whose name a trace recognises.
     """
-    pair, embedding = subject.pair, subject.plain(subject.pair, "float32").get_input_embeddings().weight.detach().cpu()
+    pair, embedding = context.pair, context.target_model(context.pair, "float32").get_input_embeddings().weight.detach().cpu()
     head = load_head(pair.draft, embedding)
     if head.config.bias:
-        return None
+        raise NotApplicable("the pair's head has a bias of its own")
     name = f"{pair.name} with a bias"
     (folder / name / "target").mkdir(parents=True)
     for file in pair.target.iterdir():
@@ -181,7 +196,7 @@ def _with_bias(subject: Subject, folder: Path) -> Pair | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """A greedy text: the target passes over drafts that it took, and the drafted tokens that were accepted in them."""
+    """A greedy text, the target passes over drafts that it took, and the drafted tokens that were accepted in them."""
 
     tokens: tuple[int, ...]
     passes: int
@@ -189,7 +204,7 @@ class Cost:
 
 
 def _costs(engine: Engine, prompts: Sequence[list[int]]) -> list[Cost]:
-    """By the blocks of the texts, where they are told, or else by counters, text by text."""
+    """By the blocks of the texts where they are reported, else by counters, text by text."""
     params: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": 128}
     if "blocks" in engine.implementation.capabilities:
         outputs = engine.generate(prompts, [params] * len(prompts), [0] * len(prompts))
@@ -206,18 +221,11 @@ def _by_counters(engine: Engine, prompt: list[int], params: dict[str, Any]) -> C
     before = engine.counters()
     (output,) = engine.generate([prompt], [params], [0])
     after = engine.counters()
-    assert before is not None and after is not None, "one of the two is declared"
+    assert before is not None and after is not None, "one of the two capabilities is declared"
     return Cost(output.tokens, (after - before).passes, (after - before).accepted)
 
 
 def _tau(costs: Sequence[Cost]) -> float:
-    """Tokens a pass over drafts; where there was none, nothing was sped up."""
+    """Tokens per pass over drafts; 1 if there was no such pass."""
     passes = sum(cost.passes for cost in costs)
     return 1 + sum(cost.accepted for cost in costs) / passes if passes else 1.0
-
-
-def tau_of(outputs: list[Output]) -> float:
-    """Tokens per target pass over several texts, the prompts' passes and their tokens left out; nan without a pass."""
-    passes = sum(bool(block.parents) for output in outputs for block in output.blocks or ())
-    tokens = sum(len(output.tokens) - 1 for output in outputs)
-    return tokens / passes if passes else float("nan")

@@ -1,4 +1,4 @@
-"""Chapter LAW, sampled: black boxes, by the tokens they emit. Every pass says what it would have seen."""
+"""Chapter LAW, sampled: implementations are judged by the tokens they emit. Every pass says what it would have detected."""
 
 from __future__ import annotations
 
@@ -7,248 +7,294 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from eagle2_ref.sampling import SamplingParams
-from harness.distributions.campaign import Bet, Plan, starts
+from harness.case import Case, by_id, capabilities_for
+from harness.catalogue import check
+from harness.context import Context
+from harness.distributions.campaign import Plan, SequentialTest, short_prompts
 from harness.distributions.exact import Law, target_law
-from harness.distributions.oracle import Oracle
-from harness.implementations.engine import AdapterError, Engine
+from harness.distributions.scoring import TargetScorer
+from harness.equivalence import DKW_BOUND, LOG10_E, PIT_BOUND
+from harness.implementations.engine import AdapterError, Engine, NotApplicable
 from harness.pairs import Pair, shipped
-from harness.pytest_plugin import Judge
 from harness.record.ledger import Ledger
-from harness.record.model import Witness
-from harness.statistics.bounds import edge_distance, inversion, rank_cdf
-from harness.statistics.budget import EVIDENCE, REPLICATES, TWO_STAGES, confirm, share
+from harness.record.model import Result, Witness
+from harness.record.pictures import law_picture
+from harness.statistics.bounds import chi_square_bound, dkw_bound, edge_distance
+from harness.statistics.budget import E_PROCESS_SHARE, REPLICATES, TWO_STAGES, confirm, false_alarm
 from harness.statistics.chisquare import ChiSquare, chi_square
 from harness.statistics.diagnostics import diagnose
-from harness.statistics.eprocess import WIDTHS, Evidence, counts, evidence, visible
-from harness.statistics.mmd import Permuted, first_tokens, prefix_mmd
-from properties.cells import CAMPAIGNS, JOINING, SAMPLED, SETTINGS, TOY, Campaign, Cell, needs, parametrize
-from properties.pictures import law_picture
-from properties.subject import Subject
+from harness.statistics.eprocess import WIDTHS, Counts, Evidence, detectable_deviation
+from harness.statistics.mmd import PermutationTest, first_tokens_test, prefix_mmd
+from properties.cases import JOINING, SAMPLED, SETTINGS, STREAMS, TOY, StreamCase
 
 FIRST, SECOND = (stage.level for stage in TWO_STAGES)
 """A joint chi-square is a fault if p < FIRST, and then p < SECOND on four times as many fresh samples."""
 
+PER_CALL = 500
+"""Samples in one call."""
 
-@parametrize([*SAMPLED, *SETTINGS, JOINING])
-def test_first_tokens_of_samples(cell: Cell, judge: Judge, subject: Subject) -> None:
-    """LAW-4: The first depth + 2 tokens of independent samples, taken jointly, fit the target's law (chi-square)."""
-    subject.impl.require(*needs(cell.params))
-    chosen = "budget" in subject.impl.capabilities
-    pair, prompt = _pair(subject, judge, cell), list(cell.prompt)
-    options = subject.sampling(pair, **(cell.budget if chosen else {}))
-    depth = cell.depth if chosen else int((subject.impl.budget or subject.impl.options).get("depth", 3))
-    engine = subject.open(pair, **options)
-    _must_open(engine, judge)
-    params = {**cell.params, "max_new_tokens": min(depth + 2, cell.window, 5 if pair.vocab_size > 6 else 8)}
-    expected = target_law(subject.plain(pair, "float64"), prompt, SamplingParams.of(params))
-    n = (10 if subject.asked.tier == "full" else 1) * (800 if cell.pair in (TOY, "dice8") else 2_000)
-    counts = _sample(engine, prompt, params, n, judge.seed())
-    first = chi_square(counts, expected)
-    second = None
-    if subject.impl.lossy:
-        second = first  # no false alarm is to be feared: a fault is known, and its effect size is wanted
+OTHER_TARGET = "so have those on the control arm: its target, in its arithmetic, is not this target; LAW-8 compares the two arms"
+
+
+# --- LAW-4: first tokens of many samples ---------------------------------------------------------------------------
+
+
+@check("LAW-4", cases=by_id([*SAMPLED, *SETTINGS, JOINING]))
+def first_tokens_of_samples(context: Context, case: Case) -> Result:
+    """The first depth + 2 tokens of independent samples, taken jointly, fit the target's law (chi-square)."""
+    implementation = context.implementation
+    implementation.require(*capabilities_for(case.params))
+    has_budget = "budget" in implementation.capabilities
+    pair, prompt = _pair(context, case), list(case.prompt)
+    options = context.batched(pair, **(case.budget if has_budget else {}))
+    depth = case.depth if has_budget else int((implementation.budget or implementation.options).get("depth", 3))
+    engine = context.open(pair, **options)
+    if reason := _cannot_load(engine):
+        return context.result("inconclusive", reason)
+    params = {**case.params, "max_new_tokens": min(depth + 2, case.window, 5 if pair.vocab_size > 6 else 8)}
+    expected = target_law(context.target_model(pair, "float64"), prompt, SamplingParams.of(params))
+    n = (10 if context.settings.tier == "full" else 1) * (800 if case.pair in (TOY, "dice8") else 2_000)
+
+    def sample(arm: Engine, size: int, salt: int) -> Counter[tuple[int, ...]]:
+        return _sample(arm, prompt, params, size // context.reduction.samples, context.seed(salt))
+
+    counts = sample(engine, n, 0)
+    first, second = chi_square(counts, expected), None
+    if implementation.lossy:
+        second = first  # the fault is documented, so that only its effect size is of interest
     elif not first.impossible and first.p < FIRST:
-        second = chi_square(_sample(engine, prompt, params, 4 * n, judge.seed(1)), expected)
+        second = chi_square(sample(engine, 4 * n, 1), expected)
 
     def against_control() -> float | None:
-        control = _sample(subject.open(pair, speculate=False, **options), prompt, params, 4 * n, judge.seed(2))
-        engine_texts, control_texts = (
-            [list(arm.elements())] for arm in (_sample(engine, prompt, params, 4 * n, judge.seed(3)), control)
-        )
-        return first_tokens(engine_texts, control_texts, params["max_new_tokens"])
+        control = sample(context.open(pair, speculate=False, **options), 4 * n, 2)
+        texts, control_texts = ([list(arm.elements())] for arm in (sample(engine, 4 * n, 3), control))
+        return first_tokens_test(texts, control_texts, params["max_new_tokens"])
 
-    _fit(judge, cell, expected, counts, first, second, against_control if subject.rough else None)
+    return _judge_fit(context, case, expected, counts, first, second, against_control if context.low_precision else None)
 
 
 def _sample(engine: Engine, prompt: list[int], params: dict[str, Any], n: int, seed: int) -> Counter[tuple[int, ...]]:
     counts: Counter[tuple[int, ...]] = Counter()
-    for start in range(0, n, 500):
-        size = min(500, n - start)
+    for start in range(0, n, PER_CALL):
+        size = min(PER_CALL, n - start)
         outputs = engine.generate([prompt] * size, [params] * size, range(seed + start, seed + start + size))
         counts.update(output.tokens for output in outputs)
     return counts
 
 
-def _fit(
-    judge: Judge,
-    cell: Cell,
+def _judge_fit(
+    context: Context,
+    case: Case,
     expected: Law,
     counts: Counter[tuple[int, ...]],
     first: ChiSquare,
     second: ChiSquare | None,
     against_control: Callable[[], float | None] | None,
-) -> None:
-    observed = {text: count / first.n for text, count in counts.items()}
+) -> Result:
+    observed, detectable = {text: count / first.n for text, count in counts.items()}, first.detectable_deviation(FIRST)
     evidence: dict[str, Any] = {
         "p_value": first.p,
-        "false_alarm": share(TWO_STAGES),
-        "sensitivity": f"total variation of {first.visible(FIRST):.3f} or more on {first.df + 1} cells (power 0.9)",
+        "false_alarm": false_alarm(TWO_STAGES),
+        "sensitivity": f"total variation of {detectable:.3f} or more on {first.df + 1} cells (power 0.9)",
         "measured": {
             "chi-square": first.statistic,
             "degrees of freedom": first.df,
             "samples": first.n,
             "impossible": first.impossible,
             "total variation": first.distance,
-            "total variation of a right one": first.due,
+            "total variation of a right one": first.expected_distance,
         },
-        "pictures": (law_picture(f"{cell.id}: {first.n} samples", expected, observed, first.n),),
+        "work": (first.n, "samples"),
+        "effect": (first.distance, "total variation"),
+        "detectable": (detectable, "total variation"),
+        "pictures": (law_picture(f"{case.id}: {first.n} samples", expected, observed, first.n),),
     }
-    fault = first.impossible or (second is not None and second.p < SECOND)
-    fresh = f"p = {first.p:.2g}, and {second.p:.2g} on {second.n} fresh samples" if second else f"p = {first.p:.2g}"
-    told = f"{first.impossible} of {first.n} samples have probability zero under the target" if first.impossible else fresh
-    if fault and against_control and (p := against_control()) is not None and p >= SECOND:
-        judge("n/a", f"{told}; but p = {p:.2g} against its control arm: it is the arithmetic that departs", **evidence)
-    elif fault:
-        judge("fault", told, **evidence)
+    if first.impossible:
+        reason = f"{first.impossible} of {first.n} samples have probability zero under the target"
+    elif second:
+        reason = f"p = {first.p:.2g}, and {second.p:.2g} on {second.n} fresh samples"
     else:
-        judge("pass", f"{told}: {first.n} samples fit the target's law" if not second else told, **evidence)
+        reason = f"p = {first.p:.2g}"
+    if not first.impossible and (second is None or second.p >= SECOND):
+        return context.result("pass", reason if second else f"{reason}: {first.n} samples fit the target's law", **evidence)
+    if against_control and (p := against_control()) is not None and p >= SECOND:
+        return context.result("n/a", f"{reason}; but p = {p:.2g} against its control arm: its arithmetic departs", **evidence)
+    return context.result("fault", reason, **evidence)
 
 
-@pytest.mark.parametrize("window", [pytest.param(6, id="6 tokens")])
-def test_speculation_against_its_control(window: int, judge: Judge, subject: Subject) -> None:
-    """LAW-8: With and without speculation the implementation samples alike: prefixes of texts, by permutation (MMD).
+# --- LAW-8: speculation against its control ------------------------------------------------------------------------
 
-    No probabilities of a target are needed, and its arithmetic cancels; but it sees less than LAW-7 with as many tokens.
+
+@check("LAW-8", cases={"6 tokens": 6})
+def speculation_against_control(context: Context, window: int) -> Result:
+    """With and without speculation the implementation samples alike: prefixes of texts, by a permutation test (MMD).
+
+    No probabilities of a target are needed, and its arithmetic cancels; but the test detects less than LAW-7 does with as many
+    tokens.
     """
-    many = 400 if subject.asked.tier == "full" else 40
-    chosen = [prompt.tokens[:24] for prompt in subject.some(4)[:4]]
+    many = 400 if context.settings.tier == "full" else 40
+    prompts = [prompt.tokens[:24] for prompt in context.some_prompts(4)[:4]]
     params = {"temperature": 1.0, "max_new_tokens": window}
-    options = subject.sampling(subject.pair)
-    arms = [subject.open(subject.pair, speculate=speculate, **options) for speculate in (True, False)]
-    found: list[Permuted] = []
+    options = context.batched(context.pair)
+    arms = [context.open(context.pair, speculate=speculate, **options) for speculate in (True, False)]
+    found: list[PermutationTest] = []
 
     def p_of(stage: int, size: int) -> float:
-        # The arms have seeds of their own: coupled ones would be alike for another reason.
-        ours, controls = (
-            [_texts(arm, text, params, many * size, judge.seed(1000 * k + 10 * stage + i)) for i, text in enumerate(chosen)]
+        # Each arm has seeds of its own: with shared seeds the texts would be equal because they are coupled.
+        texts, control_texts = (
+            [
+                _texts(arm, prompt, params, many * size, context.seed(1000 * k + 10 * stage + i))
+                for i, prompt in enumerate(prompts)
+            ]
             for k, arm in enumerate(arms)
         )
-        found.append(prefix_mmd(ours, controls, window, judge.seed(stage)))
+        found.append(prefix_mmd(texts, control_texts, window, context.seed(stage)))
         return found[-1].p
 
     stages = confirm(p_of, REPLICATES)
+    tokens = 2 * many * len(prompts) * window
     evidence: dict[str, Any] = {
         "p_value": stages.p_values[0],
-        "false_alarm": share(REPLICATES),
-        "measured": {"texts an arm": many * len(chosen), "tokens": 2 * many * len(chosen) * window, "MMD^2": found[0].statistic},
+        "false_alarm": false_alarm(REPLICATES),
+        "measured": {"texts an arm": many * len(prompts), "tokens": tokens, "MMD^2": found[0].statistic},
+        "work": (tokens, "tokens"),
+        "effect": (found[0].statistic, "MMD^2"),
         "sensitivity": "gross faults only: it takes about ten times the tokens of LAW-7",
     }
-    told = ", ".join(f"{p:.3g}" for p in stages.p_values)
+    p_values = ", ".join(f"{p:.3g}" for p in stages.p_values)
     if stages.fault:
-        judge("fault", f"its texts are told from those of its control: p = {told} on fresh samples each", **evidence)
-    judge("pass", f"p = {told}: {many * len(chosen)} texts an arm, of {window} tokens each, may be swapped", **evidence)
+        reason = f"its texts differ from those of its control arm: p = {p_values} on fresh samples each"
+        return context.result("fault", reason, **evidence)
+    reason = f"p = {p_values}: {many * len(prompts)} texts an arm, of {window} tokens each, are exchangeable"
+    return context.result("pass", reason, **evidence)
 
 
 def _texts(engine: Engine, prompt: Sequence[int], params: dict[str, Any], n: int, seed: int) -> list[tuple[int, ...]]:
     return [output.tokens for output in engine.generate([prompt] * n, [params] * n, range(seed, seed + n))]
 
 
-@pytest.mark.parametrize("campaign", [pytest.param(c, id=c.name, marks=pytest.mark.full if c.full else ()) for c in CAMPAIGNS])
-def test_streams_of_tokens(campaign: Campaign, judge: Judge, subject: Subject) -> None:
-    """LAW-7: Along texts of any prompts and parameters, several in a call, the emitted tokens are independent draws from the
-    target's law: no bet on their ranks, their blocks, their neighbours or their children can be won (PIT e-processes)."""
-    subject.impl.require(*campaign.needs)
-    if campaign.pair == "dice8" and subject.asked.tier == "quick" and subject.toy().name != "dice8":
-        judge("n/a", "the quick tier judges its streams on coin4 and coin6, which it can load")
-    pair = shipped(campaign.pair) if campaign.pair else subject.pair
-    options = subject.sampling(pair, **(campaign.budget if "budget" in subject.impl.capabilities else {}))
-    engine, plan = subject.open(pair, **options), _plan(subject, pair, campaign)
-    _must_open(engine, judge)
-    oracle = Oracle(subject.plain(pair, subject.asked.oracle), subject.noise(pair, subject.asked.dtype).tolerance / 2)
-    going_on = subject.asked.evidence and not subject.impl.name.startswith("trace:")  # a trace tells the same again
-    folder = Path(subject.asked.evidence) if going_on else None
-    asked = {name: getattr(subject.asked, name) for name in ("dtype", "oracle", "seed")}
-    asked |= {"campaign": campaign.name, "params": campaign.params, "pair": pair.checksums()}
-    ledger = Ledger(folder, subject.impl, asked)
-    budget = campaign.tokens * (10 if subject.asked.tier == "full" else 1)
-    run = Bet(oracle, plan, judge.seed(), budget)
-    found = run.sample(engine, ledger.read())
-    ledger.write(run.sums)
-    told = f"the bet on {found.largest} has won 10^{found.components[found.largest]:.1f} after {found.tokens} tokens"
-    if found.impossible:
-        told = f"{found.impossible} of {found.tokens} tokens have probability zero"
+# --- LAW-7: long streams -------------------------------------------------------------------------------------------
+
+
+@check("LAW-7", cases=by_id(STREAMS))
+def streams_of_tokens(context: Context, case: StreamCase) -> Result:
+    """Along texts of any prompts and parameters, several in a call, the emitted tokens are independent samples of the target's
+    law: no bet on their ranks, blocks, neighbours or children wins (PIT e-processes)."""
+    settings, implementation = context.settings, context.implementation
+    implementation.require(*case.needs)
+    if case.pair == "dice8" and settings.tier == "quick" and context.toy().name != "dice8":
+        return context.result("n/a", "the quick tier judges its streams on coin4 and coin6, which it can load")
+    pair = shipped(case.pair) if case.pair else context.pair
+    options = context.batched(pair, **(case.budget if "budget" in implementation.capabilities else {}))
+    engine, plan = context.open(pair, **options), _plan(context, pair, case)
+    if reason := _cannot_load(engine):
+        return context.result("inconclusive", reason)
+    scorer = TargetScorer(context.target_model(pair, settings.oracle), context.noise(pair, settings.dtype).tolerance / 2)
+    ledger = _ledger(context, pair, case)
+    budget = case.tokens // context.reduction.tokens * (10 if settings.tier == "full" else 1)
+    test = SequentialTest(scorer, plan, context.seed(), budget)
+    found = test.run(engine, ledger.read())
+    ledger.write(test.counts)
+    fields = _stream_evidence(test, found)
     if found.fault:
-        control = Bet(oracle, plan, run.seed, found.tokens).sample(subject.open(pair, speculate=False, **options))
+        if found.impossible:
+            reason = f"{found.impossible} of {found.tokens} tokens have probability zero"
+        else:
+            won = found.components[found.largest]
+            reason = f"the bet on {found.largest} has won 10^{won:.1f} after {found.tokens} tokens"
+        control = SequentialTest(scorer, plan, test.seed, found.tokens).run(context.open(pair, speculate=False, **options))
         if control.fault:
-            judge("n/a" if subject.rough else "inconclusive", f"{told}; {_NOT_THIS_TARGET}", **_evidence(run, found))
-        arm = f"{told}; all bets on the control arm together have won 10^{control.log10:.1f}"
-        judge("fault", arm, witness=_witness(engine, run, options), **_evidence(run, found))
-    elif found.extend:
-        judge("inconclusive", f"{told}: too much to pass, too little to convict; --tier full takes more", **_evidence(run, found))
+            return context.result("n/a" if context.low_precision else "inconclusive", f"{reason}; {OTHER_TARGET}", **fields)
+        reason += f"; all bets on the control arm together have won 10^{control.log10:.1f}"
+        return context.result("fault", reason, witness=_witness(engine, test, options), **fields)
+    if found.extend:
+        won = found.components[found.largest]
+        reason = f"the bet on {found.largest} has won 10^{won:.1f} after {found.tokens} tokens"
+        reason += ": too much for a pass, too little for a fault; --tier full takes more tokens"
+        return context.result("inconclusive", reason, **fields)
+    return context.result("pass", f"{found.tokens} tokens: all bets together have won 10^{found.log10:.1f}", **fields)
+
+
+def _ledger(context: Context, pair: Pair, case: StreamCase) -> Ledger:
+    """Counts of earlier runs of the same code and settings. A trace has no further tokens, so that its runs do not add up."""
+    settings = context.settings
+    accumulates = settings.evidence and not context.implementation.name.startswith("trace:")
+    key: dict[str, Any] = {name: getattr(settings, name) for name in ("dtype", "oracle", "seed")}
+    key |= {"campaign": case.id, "params": case.params, "pair": pair.checksums()}
+    return Ledger(Path(settings.evidence) if accumulates else None, context.implementation, key)
+
+
+def _witness(engine: Engine, test: SequentialTest, options: dict[str, Any]) -> Witness | None:
+    """A token of probability zero if there is one, else the least likely token of the text on which the bets won most."""
+    if test.counts.examples:
+        text, position = test.counts.examples[0]
     else:
-        judge("pass", f"{found.tokens} tokens: all bets together have won 10^{found.log10:.1f}", **_evidence(run, found))
-
-
-_NOT_THIS_TARGET = "so have those on the control arm: its target, in its arithmetic, is not this target; LAW-8 compares the arms"
-
-
-def _witness(engine: Engine, run: Bet, options: dict[str, Any]) -> Witness | None:
-    """A token of probability zero if there is one; else the least likely token of the text in which the bets won most."""
-    if run.sums.examples:
-        text, position = run.sums.examples[0]
-    else:
-        best = max(range(len(run.strands)), key=lambda i: evidence(counts([run.strands[i]])).log10)
-        text = int(run.sums.sequences) - len(run.strands) + best
-        position = int(run.strands[best].p.argmin())
-    prompt, params = run.plan.asked(text)
-    (output,) = engine.generate([prompt], [params], [run.seed + text])
+        best = max(range(len(test.sequences)), key=lambda i: Evidence.of(Counts.of([test.sequences[i]])).log10)
+        text = int(test.counts.sequences) - len(test.sequences) + best
+        position = int(test.sequences[best].p.argmin())
+    prompt, params = test.plan.request(text)
+    (output,) = engine.generate([prompt], [params], [test.seed + text])
     if position >= len(output.tokens):
-        return None  # alone it does not emit what it emitted among others
-    (p,) = run.oracle.laws([prompt], [output.tokens], [SamplingParams.of(params)])
+        return None  # in a call of its own the text is another one
+    (p,) = test.scorer.laws([prompt], [output.tokens], [SamplingParams.of(params)])
     emitted = output.tokens[position]
     return Witness(
         options=options,
         pair=engine.pair.name,
         prompt=tuple(prompt),
         params=params,
-        seed=run.seed + text,
+        seed=test.seed + text,
         position=position,
         emitted=emitted,
         p=float(p[position, emitted]),
     )
 
 
-def _evidence(run: Bet, found: Evidence) -> dict[str, Any]:
-    """The fields of a result that tell what was measured and what would have been seen."""
-    ranks = run.sums.histogram
-    smallest = visible(found.tokens).value
-    cdf, tv = rank_cdf(edge_distance(ranks, WIDTHS), found.tokens), inversion(ranks, WIDTHS)
+def _stream_evidence(test: SequentialTest, found: Evidence) -> dict[str, Any]:
+    """Fields of the result: what was measured, and what would have been detected."""
+    ranks = test.counts.histogram
+    detectable = detectable_deviation(found.tokens).value
+    cdf, tv = dkw_bound(edge_distance(ranks, WIDTHS), found.tokens), chi_square_bound(ranks, WIDTHS)
     return {
-        "false_alarm": EVIDENCE,
-        "diagnostics": diagnose(run.strands),
-        "sensitivity": f"a total variation of {smallest:.3f} or more of tokens' ranks from uniform (power 0.9, asymptotic)",
+        "false_alarm": E_PROCESS_SHARE,
+        "diagnostics": diagnose(test.sequences),
+        "sensitivity": f"a total variation of {detectable:.3f} or more of tokens' ranks from uniform (power 0.9, asymptotic)",
         "measured": {
             "tokens": found.tokens,
-            "log10 E": found.log10,
-            "dkw bound": cdf.value,
-            "pit tv": tv.value,
-            **{f"log10 E, {name}": value for name, value in found.components.items()},
+            LOG10_E: found.log10,
+            DKW_BOUND: cdf.value,
+            PIT_BOUND: tv.value,
+            **{f"{LOG10_E}, {name}": value for name, value in found.components.items()},
         },
+        "work": (found.tokens, "tokens"),
+        "detectable": (detectable, "total variation of ranks"),
     }
 
 
-def _plan(subject: Subject, pair: Pair, campaign: Campaign) -> Plan:
-    """The run's own prompts; of a toy, every start."""
-    prompts = starts(pair.vocab_size) if campaign.pair else [prompt.tokens for prompt in subject.texts]
-    return Plan.of(prompts, campaign.params)
+def _plan(context: Context, pair: Pair, case: StreamCase) -> Plan:
+    """The prompts of the run, or every short prompt of a toy."""
+    prompts = short_prompts(pair.vocab_size) if case.pair else [prompt.tokens for prompt in context.prompts]
+    return Plan.of(prompts, case.params)
 
 
-def _pair(subject: Subject, judge: Judge, cell: Cell) -> Pair:
-    """The pair of a cell. Where trees can be chosen, the cells with pairs of their own do in the quick tier."""
-    if cell.pair != TOY:
-        return shipped(cell.pair)
-    on_coins = "budget" in subject.impl.capabilities and shipped("coin4").drafter(subject.impl.checkpoint)
-    if on_coins and subject.asked.tier == "quick":
-        judge("n/a", "the quick tier judges its sampled law with trees that it lets us choose")
-    return subject.toy()
+# --- pairs ---------------------------------------------------------------------------------------------------------
 
 
-def _must_open(engine: Engine, judge: Judge) -> None:
-    """An engine that is sound but cannot load a toy is not called broken."""
+def _pair(context: Context, case: Case) -> Pair:
+    """The pair of a case. An implementation whose trees can be chosen is judged on the coins in the quick tier."""
+    if case.pair != TOY:
+        return shipped(case.pair)
+    on_coins = "budget" in context.implementation.capabilities and shipped("coin4").drafter(context.implementation.checkpoint)
+    if on_coins and context.settings.tier == "quick":
+        raise NotApplicable("the quick tier judges its sampled law with trees that can be chosen")
+    return context.toy()
+
+
+def _cannot_load(engine: Engine) -> str:
+    """Why an engine cannot load a pair, or "". An engine that works on its own pair is not broken because of a toy."""
     try:
         engine.raw  # noqa: B018
     except AdapterError as error:
-        judge("inconclusive", f"its sampled law was not judged: it could not be opened on the pair {engine.pair.name}: {error}")
+        return f"its sampled law was not judged: it could not be opened on the pair {engine.pair.name}: {error}"
+    return ""

@@ -1,95 +1,115 @@
-"""Chapter STOP: a text ends where it should: at its length, at the first end-of-text token wherever it falls, at the context."""
+"""Chapter STOP: a text ends at its length, at the first end-of-text token, and at the limit of the context."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from harness.catalogue import check
+from harness.context import Context
 from harness.implementations.engine import Output
 from harness.pairs import shipped
-from harness.pytest_plugin import Judge
-from properties.subject import Subject
+from harness.record.model import Result
 
 GREEDY = {"temperature": 0.0}
-NEW = 40
+NEW_TOKENS = 40
 
 
-def test_length(judge: Judge, subject: Subject) -> None:
-    """STOP-1: A text of n tokens is the beginning of a longer one, and has exactly n, for every n that the context has room for.
+@check("STOP-1")
+def stops_at_length(context: Context) -> Result:
+    """With max_new_tokens = n a text has exactly n tokens, and it is the beginning of the longer text, for every n that fits.
 
-    Of a mode that is lossy by design the number alone: what it emits may hang on where its blocks end.
+    For a mode that is lossy by design only the length is checked: its tokens may depend on where its blocks end.
     """
-    engine, prompt = subject.open(subject.pair), subject.texts[1].tokens
-    (whole,) = engine.generate([prompt], [{**GREEDY, "max_new_tokens": NEW}], [0])
+    engine, prompt = context.open(context.pair), context.prompts[1].tokens
+    (whole,) = engine.generate([prompt], [{**GREEDY, "max_new_tokens": NEW_TOKENS}], [0])
     lengths = range(1, 19)
     outputs = engine.generate([prompt] * len(lengths), [{**GREEDY, "max_new_tokens": n} for n in lengths], [0] * len(lengths))
     for n, output in zip(lengths, outputs, strict=True):
-        due = whole.tokens[:n]
-        if len(output.tokens) != len(due) or (output.tokens != due and not subject.impl.lossy):
-            judge("fault", f"with max_new_tokens={n} the text is {output.tokens}, expected {due}")
-    judge("pass", f"right for every length from 1 to {lengths[-1]}", measured={"lengths": len(lengths)})
+        expected = whole.tokens[:n]
+        if len(output.tokens) != len(expected) or (output.tokens != expected and not context.implementation.lossy):
+            return context.result("fault", f"with max_new_tokens={n} the text is {output.tokens}, expected {expected}")
+    return context.result(
+        "pass",
+        f"correct for every length from 1 to {lengths[-1]}",
+        measured={"lengths": len(lengths)},
+        work=(len(lengths), "texts"),
+    )
 
 
-def test_end_of_text(judge: Judge, subject: Subject) -> None:
-    """STOP-2: The first end-of-text token ends the text, at whatever offset of a block it falls; no token follows it."""
-    subject.impl.require("eos")
-    engine, checked, offsets = subject.open(subject.pair), 0, set()
-    for prompt in subject.some(3):
-        (whole,) = engine.generate([prompt.tokens], [{**GREEDY, "max_new_tokens": NEW}], [0])
+@check("STOP-2")
+def stops_at_end_token(context: Context) -> Result:
+    """The first end-of-text token ends the text, at every offset in a block; no token follows it."""
+    context.implementation.require("eos")
+    engine, checked, offsets = context.open(context.pair), 0, set()
+    for prompt in context.some_prompts(3):
+        (whole,) = engine.generate([prompt.tokens], [{**GREEDY, "max_new_tokens": NEW_TOKENS}], [0])
         ends = {token: whole.tokens.index(token) for token in whole.tokens}
-        params: list[dict[str, Any]] = [{**GREEDY, "max_new_tokens": NEW, "eos_token_id": token} for token in ends]
+        params: list[dict[str, Any]] = [{**GREEDY, "max_new_tokens": NEW_TOKENS, "eos_token_id": token} for token in ends]
         outputs = engine.generate([prompt.tokens] * len(ends), params, [0] * len(ends))
         for (token, at), output in zip(ends.items(), outputs, strict=True):
-            if output.tokens != whole.tokens[: at + 1]:
-                judge(
-                    "fault",
-                    f"with end of text {token}, due after {at + 1} tokens, the text is {output.tokens},"
-                    f" expected {whole.tokens[: at + 1]}",
-                )
+            expected = whole.tokens[: at + 1]
+            if output.tokens != expected:
+                reason = f"with end-of-text token {token}, which is token {at + 1} of the text, the text is {output.tokens}"
+                return context.result("fault", f"{reason}, expected {expected}")
         checked += len(ends)
         offsets |= {offset for offset, at in _offsets(whole) if at in ends.values()}
-    told = f" at offsets {sorted(offsets)} of a block" if offsets else ""
-    judge("pass", f"{checked} end-of-text tokens{told}", measured={"texts": checked, "offsets": len(offsets)})
+    where = f" at offsets {sorted(offsets)} of a block" if offsets else ""
+    return context.result(
+        "pass",
+        f"{checked} end-of-text tokens{where}",
+        measured={"texts": checked, "offsets": len(offsets)},
+        work=(checked, "texts"),
+    )
 
 
-def test_several_ends(judge: Judge, subject: Subject) -> None:
-    """STOP-3: Of a list of end-of-text tokens the one that comes first ends the text, sampled text too."""
-    subject.impl.require("eos")
-    engine, cut, checked = subject.open(subject.pair), 0, 0
-    for seed, prompt in enumerate(subject.texts[:4]):
-        whole: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": NEW}
+@check("STOP-3")
+def stops_at_first_of_several_end_tokens(context: Context) -> Result:
+    """Of a list of end-of-text tokens, the first that occurs ends the text; in sampled text too."""
+    context.implementation.require("eos")
+    engine, ended, checked = context.open(context.pair), 0, 0
+    for seed, prompt in enumerate(context.prompts[:4]):
+        params: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": NEW_TOKENS}
         seeds = range(10 * seed, 10 * seed + 4)
-        # Tokens that do occur, from the middle of a text that was sampled with the first seed.
-        (sampled,) = engine.generate([prompt.tokens], [whole], [seeds[0]])
+        # Tokens that do occur: from the middle of a text that was sampled with the first seed.
+        (sampled,) = engine.generate([prompt.tokens], [params], [seeds[0]])
         ends = sorted(set(sampled.tokens[len(sampled.tokens) // 3 :][:4]))
-        for output in engine.generate([prompt.tokens] * 4, [{**whole, "eos_token_id": ends}] * 4, seeds):
+        for output in engine.generate([prompt.tokens] * 4, [{**params, "eos_token_id": ends}] * 4, seeds):
             early = [i for i, token in enumerate(output.tokens[:-1]) if token in ends]
             if early:
-                judge("fault", f"the text goes on after end-of-text token {output.tokens[early[0]]}: {output.tokens}")
-            cut += output.tokens[-1] in ends
+                reason = f"the text continues after end-of-text token {output.tokens[early[0]]}: {output.tokens}"
+                return context.result("fault", reason)
+            ended += output.tokens[-1] in ends
             checked += 1
-    measured = {"texts": checked, "ended early": cut}
-    if not cut:
-        judge("inconclusive", f"none of {checked} sampled texts met an end-of-text token", measured=measured)
-    judge("pass", f"{cut} of {checked} sampled texts met one of several end-of-text tokens, and ended there", measured=measured)
+    evidence: dict[str, Any] = {"measured": {"texts": checked, "ended early": ended}, "work": (checked, "texts")}
+    if not ended:
+        return context.result("inconclusive", f"none of {checked} sampled texts reached an end-of-text token", **evidence)
+    reason = f"{ended} of {checked} sampled texts reached one of several end-of-text tokens, and ended there"
+    return context.result("pass", reason, **evidence)
 
 
-def test_context(judge: Judge, subject: Subject) -> None:
-    """STOP-4: At the limit of the model's context the text stops, with all the tokens that have room and no error."""
-    subject.impl.require("context", "budget")
+@check("STOP-4")
+def stops_at_context_limit(context: Context) -> Result:
+    """At the limit of the model's context a text ends without an error, with every token that fits."""
+    context.implementation.require("context", "budget")
     pair = shipped("coin4")
     lengths = range(1, pair.context)
     prompts = [[i % 4 for i in range(n)] for n in lengths]
-    engine = subject.open(pair, k=3, depth=4, m=9)
+    engine = context.open(pair, k=3, depth=4, m=9)
     outputs = engine.generate(prompts, [{"temperature": 1.0, "max_new_tokens": 99}] * len(prompts), range(len(prompts)))
     for n, output in zip(lengths, outputs, strict=True):
         if n + len(output.tokens) != pair.context:
-            judge("fault", f"a prompt of {n} tokens got {len(output.tokens)} more; the context holds {pair.context}")
-    told = f"prompts of 1 to {lengths[-1]} tokens all fill a context of {pair.context}"
-    judge("pass", told, measured={"prompts": len(prompts)})
+            reason = f"a prompt of {n} tokens got {len(output.tokens)} more; the context holds {pair.context}"
+            return context.result("fault", reason)
+    return context.result(
+        "pass",
+        f"prompts of 1 to {lengths[-1]} tokens all fill a context of {pair.context}",
+        measured={"prompts": len(prompts)},
+        work=(len(prompts), "texts"),
+    )
 
 
 def _offsets(output: Output) -> list[tuple[int, int]]:
-    """(offset in its block, place in the text) of every token, where the implementation tells its blocks."""
+    """(offset in its block, index in the text) of every token, where the implementation reports blocks."""
     pairs, done = [], 0
     for block in output.blocks or ():
         pairs += [(offset, done + offset) for offset in range(block.accepted + 1)]

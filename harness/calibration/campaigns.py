@@ -1,6 +1,6 @@
-"""What is simulated: correct decoders by the thousand, broken ones until they are found out, bounds on known deviations.
+"""Simulated campaigns: thousands of correct decoders, and faulty ones until they are detected.
 
-Each shard is a pure function of its fields, and returns counts, which add.
+A shard is a pure function of its fields. It returns counts, which can be summed over shards.
 """
 
 from __future__ import annotations
@@ -12,70 +12,70 @@ import numpy as np
 
 from harness.calibration.decoders import Reject, Walk
 from harness.calibration.faults import FAULTS
-from harness.calibration.observe import LENGTH, Oracle, joined, running, sample, tally, zero
-from harness.calibration.worlds import PROCESSINGS, Floats, World
+from harness.calibration.observations import LENGTH, Scorer, concatenate, count_campaigns, cumulative, no_counts, sample
+from harness.calibration.toy_pairs import PROCESSING, Floats, ToyPair
 from harness.statistics.diagnostics import child, ks, neyman, score, tails
-from harness.statistics.eprocess import FAULT, Counts, Strand, average, components
+from harness.statistics.eprocess import FAULT, Counts, PitSequence, log10_average, log10_components
 
 CAMPAIGNS, LOOKS, TEXTS = 64, 32, 8
-"""Of a shard of correct decoders: campaigns, looks at the evidence of each, texts from one look to the next."""
+"""Of a shard of correct decoders: campaigns, examinations of the evidence in each, texts between two examinations."""
 SAMPLE = 64
-"""Texts that a p-value is made of: 2,048 tokens."""
+"""Texts of a p-value: 2,048 tokens."""
 EVIDENCE = (*(round(10 ** (0.2 * i), 4) for i in range(21)), 20.0, FAULT)
-"""E at which campaigns are counted that ever reached it: by Ville at most one in E of them."""
+"""Evidence E for which campaigns are counted that ever reached it: at most one in E by Ville's inequality."""
 LEVELS = (1e-5, 1e-4, 1e-3, 0.01, *(round(0.05 * i, 2) for i in range(1, 21)))
-"""Where p-values are counted that are at most as large."""
-RUNS, WORLDS = 20, 4
-"""Of a fault."""
-BITE = 8192
+"""Levels for which p-values at or below are counted."""
+RUNS, PAIRS = 20, 4
+"""Runs of a fault, and toy pairs over which they are divided."""
+MOST_TEXTS = 8192
 """Texts simulated at once."""
 FOUND = (1e6, FAULT)
-"""Evidence to which tokens are counted: what statistics of this kind are usually told for, and what convicts."""
+"""Evidence for which tokens are counted: the usual one for such statistics, and the one that gives a verdict."""
 TRACED = ("leaf", "offset", "block", "child")
-"""Components that need a trace of blocks; a black box that tells nothing but tokens is judged without them."""
+"""Components that need a trace of blocks. An implementation that returns tokens alone is judged without them."""
 
 Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Correct:
-    """Campaigns of a correct decoder: every second shard by the other rule, every second pair of shards processed otherwise."""
+    """Campaigns of a correct decoder. Both rules and both kinds of processing take turns over the shards."""
 
     vocab: int
     number: int
 
     def run(self) -> Figures:
-        rule, processing = (Reject, Walk)[self.number % 2], list(PROCESSINGS)[self.number // 2 % 2]
-        oracle = Oracle.of(World.build(self.vocab, processing, self.number))
+        rule, processing = (Reject, Walk)[self.number % 2], list(PROCESSING)[self.number // 2 % 2]
+        scorer = Scorer.of(ToyPair.build(self.vocab, processing, self.number))
         rng = np.random.default_rng([1, self.vocab, self.number])
-        strands = sample(oracle, rule(), CAMPAIGNS * LOOKS * TEXTS, rng)
-        sums = running(tally(strands, CAMPAIGNS, LOOKS))
-        each = components(sums)
-        highest = {name: log10.max(axis=1) for name, log10 in (each | {"average": average(each)}).items()}
+        sequences = sample(scorer, rule(), CAMPAIGNS * LOOKS * TEXTS, rng)
+        sums = cumulative(count_campaigns(sequences, CAMPAIGNS, LOOKS))
+        each = log10_components(sums)
+        highest = {name: log10.max(axis=1) for name, log10 in (each | {"average": log10_average(each)}).items()}
         return {
             "campaigns": CAMPAIGNS,
             "tokens": CAMPAIGNS * LOOKS * TEXTS * LENGTH,
-            "blocks": int((strands.offset == 0).sum()),
+            "blocks": int((sequences.offset == 0).sum()),
             "impossible": int(sums.impossible[:, -1].sum()),
             "reached": {name: at_least(values, np.log10(EVIDENCE)) for name, values in highest.items()},
-            "p_values": {name: at_least(-np.array(values), -np.array(LEVELS)) for name, values in p_values(strands).items()},
+            "p_values": {name: at_least(-np.array(values), -np.array(LEVELS)) for name, values in p_values(sequences).items()},
         }
 
 
 def at_least(values: Floats, thresholds: Any) -> list[int]:
-    """How many values reach each threshold."""
+    """How many values are at or above each threshold."""
     return [int(n) for n in (values[:, None] >= np.asarray(thresholds)).sum(axis=0)]
 
 
-def p_values(strands: Strand) -> dict[str, list[float]]:
-    """Those of every diagnostic, on every SAMPLE texts."""
-    samples = len(strands.u) // SAMPLE
-    sums = tally(strands, samples, 1)
+def p_values(sequences: PitSequence) -> dict[str, list[float]]:
+    """p-values of every diagnostic, one for every SAMPLE texts."""
+    samples = len(sequences.u) // SAMPLE
+    sums = count_campaigns(sequences, samples, 1)
     found: dict[str, list[float]] = {}
     for i in range(samples):
-        one = Strand(**{f.name: getattr(strands, f.name)[i * SAMPLE : (i + 1) * SAMPLE] for f in fields(Strand)})
+        one = PitSequence(**{f.name: getattr(sequences, f.name)[i * SAMPLE : (i + 1) * SAMPLE] for f in fields(PitSequence)})
         own = Counts(**{name: array[i, 0] for name, array in sums.arrays().items()})
-        u, hit, mass = one.u.ravel(), one.hit.ravel(), one.mass.ravel()
+        u, hit, mass = one.u.ravel(), one.is_child.ravel(), one.child_mass.ravel()
         each = {"Kolmogorov-Smirnov": ks(u), "Neyman": neyman(u), "score": score(own), "child": child(hit, mass)} | tails(own)
         for name, p_value in each.items():
             found.setdefault(name, []).extend([p_value] if p_value is not None else [])
@@ -84,7 +84,7 @@ def p_values(strands: Strand) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Broken:
-    """Runs of a fault, side by side, some in each of WORLDS worlds, until all are convicted or have had `limit` texts."""
+    """Runs of a fault, divided over PAIRS toy pairs, until all are detected or have had `limit` texts."""
 
     vocab: int
     fault: int
@@ -93,26 +93,30 @@ class Broken:
 
     def run(self) -> Figures:
         fault = FAULTS[self.fault]
-        oracles = [Oracle.of(World.build(self.vocab, fault.processing, world)) for world in range(WORLDS)]
+        scorers = [Scorer.of(ToyPair.build(self.vocab, fault.processing, seed)) for seed in range(PAIRS)]
         rng = np.random.default_rng([2, self.vocab, self.fault])
-        race = Race.of(self.runs)
-        while race.texts < self.limit and not race.over:
-            looks, texts = self.stretch(race.texts)
-            strands = joined([sample(o, fault.rule(), self.runs // WORLDS * looks * texts, rng) for o in oracles])
-            race.advance(tally(strands, self.runs, looks), texts)
-        return {"fault": fault.name, "runs": self.runs, "spent": race.texts * LENGTH, **race.figures()}
+        state = Runs.of(self.runs)
+        while state.texts < self.limit and not state.over:
+            looks, texts = self.next_looks(state.texts)
+            sequences = concatenate([sample(o, fault.rule(), self.runs // PAIRS * looks * texts, rng) for o in scorers])
+            state.advance(count_campaigns(sequences, self.runs, looks), texts)
+        return {"fault": fault.name, "runs": self.runs, "spent": state.texts * LENGTH, **state.figures()}
 
-    def stretch(self, done: int) -> tuple[int, int]:
-        """Looks to come, and texts a look: a sixteenth of what there was at the last doubling, in bites that fit memory."""
+    def next_looks(self, done: int) -> tuple[int, int]:
+        """The next looks, and texts per look: a sixteenth of the texts at the last power of two, as many as fit into memory."""
         texts = 2 ** int(np.log2(max(done, 16))) // 16
-        return max(1, min(16, BITE // (self.runs * texts), (self.limit - done) // texts)), texts
+        return max(1, min(16, MOST_TEXTS // (self.runs * texts), (self.limit - done) // texts)), texts
 
 
 @dataclass
-class Race:
-    """Runs on their way to conviction: what they have counted, and the tokens at which they reached each of FOUND.
+class Runs:
+    """Runs of a fault so far. An impossible token is infinite evidence.
 
-    An impossible token is evidence without limit. first: the component that had most when the evidence convicted.
+    Args:
+        sums: counts of each run.
+        texts: texts of each run.
+        found: tokens at which each run reached each value of FOUND, with a trace and as a black box; nan before.
+        first: component with the most evidence when a run was detected.
     """
 
     sums: Counts
@@ -121,20 +125,22 @@ class Race:
     first: list[str]
 
     @classmethod
-    def of(cls, runs: int) -> Race:
-        return cls(zero(runs, 1), 0, {name: np.full((runs, len(FOUND)), np.nan) for name in ("traced", "black box")}, [""] * runs)
+    def of(cls, runs: int) -> Runs:
+        return cls(
+            no_counts(runs, 1), 0, {name: np.full((runs, len(FOUND)), np.nan) for name in ("traced", "black box")}, [""] * runs
+        )
 
     @property
     def over(self) -> bool:
         return not any(np.isnan(tokens).any() for tokens in self.found.values())
 
     def advance(self, new: Counts, texts: int) -> None:
-        """Take the counts [runs, looks] of further texts, and note who reached what."""
-        after = running(new)
+        """Add the counts [runs, looks] of further texts, and record which runs reached which evidence."""
+        after = cumulative(new)
         sums = replace(after, **{name: array + self.sums.arrays()[name] for name, array in after.arrays().items()})
-        each = components(sums) | {"support": np.where(sums.impossible > 0, np.inf, -np.inf)}
-        told = {name: np.zeros_like(log10) if name in TRACED else log10 for name, log10 in each.items()}
-        evidence = {"traced": combined(each), "black box": combined(told)}
+        each = log10_components(sums) | {"support": np.where(sums.impossible > 0, np.inf, -np.inf)}
+        black_box = {name: np.zeros_like(log10) if name in TRACED else log10 for name, log10 in each.items()}
+        evidence = {"traced": combined(each), "black box": combined(black_box)}
         for look in range(new.tokens.shape[1]):
             self.texts += texts
             for name, tokens in self.found.items():
@@ -145,13 +151,13 @@ class Race:
         self.sums = replace(sums, **{name: array[:, -1:] for name, array in sums.arrays().items()})
 
     def figures(self) -> Figures:
-        """Tokens to what, run by run; None where it was not reached."""
+        """Tokens to each evidence, run by run; None where it was not reached."""
         tokens = {name: [[None if np.isnan(x) else int(x) for x in column] for column in t.T] for name, t in self.found.items()}
-        convicted = [name for name in self.first if name]
-        return {"tokens": tokens, "first": {name: convicted.count(name) for name in sorted(set(convicted))}}
+        detected = [name for name in self.first if name]
+        return {"tokens": tokens, "first": {name: detected.count(name) for name in sorted(set(detected))}}
 
 
 def combined(each: dict[str, Floats]) -> Floats:
-    """What the verdict rests on: the average of the bets, unless the support has been left."""
+    """Evidence of the verdict: the average of the e-processes, or infinite after an impossible token."""
     bets = {name: log10 for name, log10 in each.items() if name != "support"}
-    return np.maximum(average(bets), each["support"])
+    return np.maximum(log10_average(bets), each["support"])

@@ -1,4 +1,4 @@
-"""Are the bounds bounds, and the promises kept? Samples of known deviations, drawn directly, without a decoder."""
+"""Coverage of bounds, and power at the stated smallest detectable effect, from samples of known deviations."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from harness.calibration.observe import zero
-from harness.calibration.worlds import Floats
-from harness.statistics.bounds import edge_distance, inversion, rank_cdf, support, weissman
-from harness.statistics.eprocess import FAULT, WIDTHS, average, components, visible
+from harness.calibration.observations import no_counts
+from harness.calibration.toy_pairs import Floats
+from harness.statistics.bounds import chi_square_bound, dkw_bound, edge_distance, impossible_token_bound, weissman_bound
+from harness.statistics.eprocess import FAULT, WIDTHS, detectable_deviation, log10_average, log10_components
 
 LEVEL = 0.98
-"""At which the bounds are asked for here: a level whose misses can be counted."""
+"""Level of the bounds here, chosen so that misses can be counted."""
 
 
 @dataclass(frozen=True)
 class Covered:
-    """How often a bound is at least the truth, over samples of one known deviation."""
+    """How often a bound is at least the true distance, over samples of one known deviation."""
 
     bound: str
     size: int
@@ -33,20 +33,20 @@ class Covered:
 
     @property
     def laws(self) -> tuple[Floats, Floats]:
-        """The law that is tested for, and the one that is drawn from: every second outcome has too much, at this distance."""
+        """The tested distribution, and the one that is sampled, at this distance from it."""
         law = WIDTHS if self.size == len(WIDTHS) else falling(self.size)
         return law, deviating(law, self.deviation)
 
 
 def falling(size: int) -> Floats:
-    """A law that falls from its first outcome to its last, of which none is rare."""
+    """A decreasing distribution without rare outcomes."""
     powers = 100.0 ** -np.linspace(0, 1, size)
     law: Floats = 0.5 / size + 0.5 * powers / powers.sum()
     return law
 
 
 def deviating(law: Floats, distance: float) -> Floats:
-    """Another law at this total variation: every second outcome has too much, all the others too little, in proportion."""
+    """A distribution at this total variation: every second outcome is too probable, in proportion, the others too improbable."""
     much = law * np.resize([1, 0], len(law))
     little = law - much
     other: Floats = law + distance * (much / much.sum() - little / little.sum())
@@ -55,32 +55,32 @@ def deviating(law: Floats, distance: float) -> Floats:
 
 def covers_weissman(case: Covered, rng: np.random.Generator) -> bool:
     law, true = case.laws
-    return weissman(rng.multinomial(case.n, true), law, LEVEL).value >= case.deviation
+    return weissman_bound(rng.multinomial(case.n, true), law, LEVEL).value >= case.deviation
 
 
 def covers_inversion(case: Covered, rng: np.random.Generator) -> bool:
     law, true = case.laws
-    return inversion(rng.multinomial(case.n, true), law, LEVEL).value >= case.deviation
+    return chi_square_bound(rng.multinomial(case.n, true), law, LEVEL).value >= case.deviation
 
 
 def covers_rank_cdf(case: Covered, rng: np.random.Generator) -> bool:
-    """U of distribution function F(u) = u + 4 d u (1 - u), whose largest distance from u is d."""
+    """Samples of the distribution function F(u) = u + 4 d u (1 - u), whose largest distance from u is d."""
     a = 4 * case.deviation
     u = np.sort(((1 + a) - np.sqrt((1 + a) ** 2 - 4 * a * rng.random(case.n))) / (2 * a))
     steps = np.arange(case.n + 1) / case.n
     distance = max((steps[1:] - u).max(), (u - steps[:-1]).max())
-    return rank_cdf(float(distance), case.n, LEVEL).value >= case.deviation
+    return dkw_bound(float(distance), case.n, LEVEL).value >= case.deviation
 
 
 def covers_edges(case: Covered, rng: np.random.Generator) -> bool:
-    """The same distance where only counts by bin are known: of the distribution functions at the edges of bins."""
+    """The same distance from counts by bin: between the distribution functions at the edges of the bins."""
     law, true = case.laws
     truth = float(abs(np.cumsum(true - law)).max())
-    return rank_cdf(edge_distance(rng.multinomial(case.n, true), law), case.n, LEVEL).value >= truth
+    return dkw_bound(edge_distance(rng.multinomial(case.n, true), law), case.n, LEVEL).value >= truth
 
 
 def covers_support(case: Covered, rng: np.random.Generator) -> bool:
-    return support(int(rng.binomial(case.n, case.deviation)), case.n, LEVEL).value >= case.deviation
+    return impossible_token_bound(int(rng.binomial(case.n, case.deviation)), case.n, LEVEL).value >= case.deviation
 
 
 COVERS = {
@@ -105,15 +105,15 @@ CASES = (
 
 @dataclass(frozen=True)
 class Promised:
-    """How often a decoder that deviates by what `visible` promises to see is convicted, in n tokens."""
+    """How often a decoder is detected in n tokens that deviates by the smallest detectable effect, `detectable_deviation(n)`."""
 
     n: int
     times: int
 
     def run(self) -> dict[str, Any]:
-        deviation = visible(self.n).value
+        deviation = detectable_deviation(self.n).value
         rng = np.random.default_rng([4, self.n])
         histograms = rng.multinomial(self.n, deviating(WIDTHS, deviation), self.times)
-        sums = replace(zero(self.times), histogram=histograms)
-        convicted = int((average(components(sums)) >= np.log10(FAULT)).sum())
+        sums = replace(no_counts(self.times), histogram=histograms)
+        convicted = int((log10_average(log10_components(sums)) >= np.log10(FAULT)).sum())
         return vars(self) | {"deviation": deviation, "convicted": convicted, "power": 0.9}

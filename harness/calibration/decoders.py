@@ -1,6 +1,7 @@
-"""EAGLE-2 in lockstep: draft trees, the rule and the loop, for thousands of texts at once in numpy.
+"""A vectorised EAGLE-2 decoder in numpy, which simulates thousands of texts at once.
 
-What `eagle2_ref` does for one text with torch, without a model. Arrays have a row a text; a test compares the two coin for coin.
+It repeats draft trees, acceptance rules and the decoding loop of `eagle2_ref` on a toy pair instead of a model. The first axis
+of every array is the text. A test compares it with `eagle2_ref` for the same random numbers, block by block.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from harness.calibration.worlds import Bools, Floats, Ints, Laws, Texts, World, follow
+from harness.calibration.toy_pairs import Bools, Floats, Ints, Laws, Texts, ToyPair, follow
 
 NONE = -1
 
 
 @dataclass(frozen=True)
 class Trees:
-    """A draft tree for each of B texts. Node 0 is the root; then come all candidates, of which `kept` are in the tree.
+    """A draft tree for each of B texts. Node 0 is the root; the others are all candidates, of which `kept` are in the tree.
 
-    tokens, confidence  [B, N]  of a node; confidence is the log of the head's probability
-    texts               [B, N]  the text up to and including the node
-    first               [B, N]  its first child, if it was expanded (else 0, nobody's child); all k stand side by side, the most
-                                confident first
-    kept                [B, N]
+    Args:
+        tokens: token of each node, [B, N].
+        confidence: log of the head's probability of each node, [B, N].
+        texts: text up to and including each node, [B, N].
+        first: first child of each expanded node, 0 for any other, [B, N]; its k children are consecutive,
+            the most confident first.
+        kept: whether reranking kept the node, [B, N].
     """
 
     tokens: Ints
@@ -33,10 +36,10 @@ class Trees:
     kept: Bools
 
     @classmethod
-    def grow(cls, world: World, texts: Texts) -> Trees:
-        """Expansion by value, then reranking, as in `eagle2_ref.drafters.eagle2`."""
-        k, depth, m = world.budget.k, world.budget.depth, world.budget.m
-        shape = (len(texts), 1 + world.budget.pool)
+    def grow(cls, pair: ToyPair, texts: Texts) -> Trees:
+        """Expand by value, then rerank, as in `eagle2_ref.drafters.eagle2`."""
+        k, depth, m = pair.budget.k, pair.budget.depth, pair.budget.m
+        shape = (len(texts), 1 + pair.budget.pool)
         tree = cls(np.zeros(shape, int), np.zeros(shape), np.zeros(shape, np.uint64), np.zeros(shape, int), np.zeros(shape, bool))
         values = np.zeros(shape)
         tree.texts[:, 0] = texts
@@ -44,7 +47,7 @@ class Trees:
         for _ in range(depth):
             start, end = end, end + k * expanded.shape[1]
             here = np.take_along_axis(tree.texts, expanded, 1)
-            tokens, confidence = world.draft(here)
+            tokens, confidence = pair.draft(here)
             tree.tokens[:, start:end] = tokens.reshape(len(texts), -1)
             tree.confidence[:, start:end] = confidence.reshape(len(texts), -1)
             tree.texts[:, start:end] = follow(here[..., None], tokens).reshape(len(texts), -1)
@@ -57,26 +60,29 @@ class Trees:
 
 
 def highest(values: Floats, m: int) -> Bools:
-    """The m highest of each row; of equals the earlier, so that a parent comes with its child. (Half the time of a sort.)"""
+    """The m highest values of each row; the earlier of equal ones, so that a kept child has its parent."""
     bar = np.partition(values, -m, axis=1)[:, -m, None]
     above, level = values > bar, values == bar
-    room = m - above.sum(axis=1, keepdims=True)
-    kept: Bools = above | (level & (level.cumsum(axis=1) <= room))
+    free = m - above.sum(axis=1, keepdims=True)
+    kept: Bools = above | (level & (level.cumsum(axis=1) <= free))
     return kept
 
 
 @dataclass(frozen=True)
 class Node:
-    """Where n decoders stand: at a node each, all at the same depth, with its children on offer.
+    """The current nodes of n decoders, all at the same depth, with their children.
 
-    text     [n]         the text up to and including the node
-    tokens, confidence, offered  [n, k]  of its children; offered: it is in the tree
-    coins    [n, k + 1]  uniform: one a child, one for the last token
-    above                the node above; None at the root
-    refused  [n, k]      the mass that the children refused there took with them
+    Args:
+        text: text up to and including the node, [n].
+        tokens: token of each child, [n, k].
+        confidence: log of the head's probability of each child, [n, k].
+        offered: whether the child is in the tree, [n, k].
+        coins: uniform numbers, one for each child and one for the last token, [n, k + 1].
+        above: the parent nodes; None at the root.
+        refused: probability that was removed with the children rejected at the parent, [n, k].
     """
 
-    world: World
+    pair: ToyPair
     depth: int
     text: Texts
     tokens: Ints
@@ -87,77 +93,85 @@ class Node:
     refused: Floats
 
     def at(self, rows: Ints) -> Node:
-        """The same for some of the decoders."""
+        """The nodes of some of the decoders."""
         arrays: dict[str, Any] = {name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         return replace(self, above=self.above and self.above.at(rows), **arrays)
 
 
 class Reject:
-    """EAGLE-2's rule, `eagle2_ref.rules.reject`, in parts that a fault replaces one at a time."""
+    """Recursive rejection sampling, `eagle2_ref.rules.reject`, in methods that a fault overrides one at a time."""
 
     def coins(self, rng: np.random.Generator, shape: tuple[int, ...], _step: int, _before: Floats | None) -> Floats:
-        """Uniform numbers [B, depth + 1, k + 1] for a block; `before` are those of the block before."""
+        """Uniform numbers for a block, [B, depth + 1, k + 1]; `before` are those of the previous block."""
         return rng.random(shape)
 
     def judge(self, node: Node) -> tuple[Ints, Floats]:
-        """The child accepted at each node, or NONE; and the mass [n, k] that the refused took with them."""
+        """The child accepted at each node, or NONE, and the probability removed with the rejected children, [n, k]."""
         p = self.p(node)
         chosen, lost = np.full(len(p), NONE), np.zeros(p.shape)
         for i in range(p.shape[1]):
-            asked = node.offered[:, i] & (chosen == NONE)
+            examined = node.offered[:, i] & (chosen == NONE)
             accepted = self.accepts(node, i, p, 1 - lost.sum(axis=1))
-            chosen[asked & accepted] = i
-            lost[:, i] = np.where(asked & ~accepted, self.loses(node, p)[:, i], 0)
+            chosen[examined & accepted] = i
+            lost[:, i] = np.where(examined & ~accepted, self.loses(node, p)[:, i], 0)
         return chosen, lost
 
     def p(self, node: Node) -> Floats:
-        """The target's probability of each child [n, k]."""
-        return node.world.p(node.text[:, None], node.tokens)
+        """The target's probability of each child, [n, k]."""
+        return node.pair.p(node.text[:, None], node.tokens)
 
     def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
-        """Whether child i is taken: u < p / remaining; strictly, for a p of 0."""
+        """Whether child i is accepted: u < p / remaining. Strict, so that a token of probability 0 is never accepted."""
         taken: Bools = node.coins[:, i] * remaining < p[:, i]
         return taken
 
     def loses(self, _node: Node, p: Floats) -> Floats:
-        """The mass that a token loses by being refused."""
+        """The probability that a rejected token loses."""
         return p
 
     def last(self, node: Node, lost: Floats) -> Ints:
-        """The recovered or bonus token, drawn from what remains of the target's law."""
-        return draw(node, node.world.target, node.coins[:, -1], lost)
+        """The recovered or bonus token, sampled from the residual distribution."""
+        return sample_token(node, node.pair.target, node.coins[:, -1], lost)
 
 
 class Walk(Reject):
-    """`eagle2_ref.rules.walk`: draw a token of the target, and follow the tree if it has it."""
+    """`eagle2_ref.rules.walk`: sample a token from the target, and follow the tree if it has this child."""
 
     def judge(self, node: Node) -> tuple[Ints, Floats]:
         hit = node.offered & (node.tokens == self.last(node, np.zeros(node.offered.shape))[:, None])
         return np.where(hit.any(axis=1), hit.argmax(axis=1), NONE), np.zeros(hit.shape)
 
 
-def draw(node: Node, laws: Laws, u: Floats, lost: Floats) -> Ints:
-    """Tokens [n] from the law of each node's text, less the mass [n, k] that its children lost; u [n] is uniform.
+def sample_token(node: Node, laws: Laws, u: Floats, lost: Floats) -> Ints:
+    """Sample tokens [n] from the residual distribution of each node.
 
-    u is a place on what is left of the law's line. Each piece that was cut out, from left to right, moves the places behind it.
+    A uniform number is a place on the unit interval without the pieces of the rejected children. Each removed piece, from left
+    to right, shifts the places after it.
+
+    Args:
+        laws: the distributions, those of the target or the raw ones.
+        u: uniform numbers, [n].
+        lost: probability removed from each child, [n, k].
     """
-    world, kind = node.world, node.world.kind(node.text)
-    starts = laws.before(kind[:, None], world.rank(node.text[:, None], node.tokens))
+    pair, kind = node.pair, node.pair.kind(node.text)
+    starts = laws.before(kind[:, None], pair.rank(node.text[:, None], node.tokens))
     order = np.argsort(starts, axis=1)
     starts, lost = np.take_along_axis(starts, order, 1), np.take_along_axis(lost, order, 1)
     place = u * (1 - lost.sum(axis=1))
     for i in range(lost.shape[1]):
         place = place + np.where(place >= starts[:, i], lost[:, i], 0)
-    return world.token(node.text, laws.draw(kind, place))
+    return pair.token(node.text, laws.draw(kind, place))
 
 
 @dataclass(frozen=True)
-class Written:
-    """What decoders wrote, a row each and a column a token, with what a trace of their blocks tells.
+class Transcript:
+    """The output of B decoders, with a trace of their blocks.
 
-    tokens, offset  [B, T]     offset: place of the token in its block
-    texts           [B, T]     the text before the token
-    children        [B, T, k]  tokens offered after the node that the token was drawn at, NONE where there are fewer
+    Args:
+        tokens: emitted tokens, [B, T].
+        offset: position of each token in its block, [B, T].
+        texts: text before each token, [B, T].
+        children: tokens of the children of the node at which the token was sampled, padded with NONE, [B, T, k].
     """
 
     tokens: Ints
@@ -166,37 +180,37 @@ class Written:
     children: Ints
 
     @classmethod
-    def empty(cls, b: int, t: int, k: int) -> Written:
+    def empty(cls, b: int, t: int, k: int) -> Transcript:
         texts = np.zeros((b, t), np.uint64)
         return cls(np.full((b, t), NONE), np.tile(np.arange(t), (b, 1)), texts, np.full((b, t, k), NONE))
 
 
-def write(world: World, rule: Reject, texts: Texts, length: int, rng: np.random.Generator) -> Written:
-    """Continue each text by `length` tokens; the last block is cut."""
-    out = Written.empty(len(texts), length, world.budget.k)
-    texts, written = texts.copy(), np.zeros(len(texts), int)
-    shape, coins, step = (len(texts), world.budget.depth + 1, world.budget.k + 1), None, 0
-    while len(unfinished := np.flatnonzero(written < length)):
+def decode(pair: ToyPair, rule: Reject, texts: Texts, length: int, rng: np.random.Generator) -> Transcript:
+    """Continue each text by `length` tokens; the last block is truncated."""
+    out = Transcript.empty(len(texts), length, pair.budget.k)
+    texts, lengths = texts.copy(), np.zeros(len(texts), int)
+    shape, coins, step = (len(texts), pair.budget.depth + 1, pair.budget.k + 1), None, 0
+    while len(unfinished := np.flatnonzero(lengths < length)):
         coins = rule.coins(rng, shape, step, coins)
-        one, texts[unfinished] = block(world, rule, Trees.grow(world, texts[unfinished]), coins[unfinished])
-        place = written[unfinished, None] + one.offset
+        one, texts[unfinished] = decode_block(pair, rule, Trees.grow(pair, texts[unfinished]), coins[unfinished])
+        place = lengths[unfinished, None] + one.offset
         row, column = np.nonzero((one.tokens != NONE) & (place < length))
         here = unfinished[row], place[row, column]
         for name, values in vars(one).items():
             getattr(out, name)[here] = values[row, column]
-        written[unfinished] += (one.tokens != NONE).sum(axis=1)
+        lengths[unfinished] += (one.tokens != NONE).sum(axis=1)
         step += 1
     return out
 
 
-def block(world: World, rule: Reject, trees: Trees, coins: Floats) -> tuple[Written, Texts]:
-    """One target pass: the blocks of n decoders, depth + 1 columns that end in NONE; and their texts after it."""
-    n, k, depth = len(coins), world.budget.k, world.budget.depth
-    out, after = Written.empty(n, depth + 1, k), np.zeros(n, np.uint64)
+def decode_block(pair: ToyPair, rule: Reject, trees: Trees, coins: Floats) -> tuple[Transcript, Texts]:
+    """One target pass: the blocks of n decoders, depth + 1 columns padded with NONE, and their texts after it."""
+    n, k, depth = len(coins), pair.budget.k, pair.budget.depth
+    out, after = Transcript.empty(n, depth + 1, k), np.zeros(n, np.uint64)
     rows, at = np.arange(n), np.zeros(n, int)
     above, refused = None, np.zeros((n, k))
     for level in range(depth + 1):
-        node, children = stand(world, trees, rows, at, level, coins[rows, level], above, refused)
+        node, children = nodes_at(pair, trees, rows, at, level, coins[rows, level], above, refused)
         chosen, lost = rule.judge(node)
         tokens = node.tokens[np.arange(len(rows)), chosen]
         ends = np.flatnonzero(chosen == NONE)
@@ -211,12 +225,12 @@ def block(world: World, rule: Reject, trees: Trees, coins: Floats) -> tuple[Writ
     return out, after
 
 
-def stand(
-    world: World, trees: Trees, rows: Ints, at: Ints, depth: int, coins: Floats, above: Node | None, refused: Floats
+def nodes_at(
+    pair: ToyPair, trees: Trees, rows: Ints, at: Ints, depth: int, coins: Floats, above: Node | None, refused: Floats
 ) -> tuple[Node, Ints]:
-    """The nodes `at` [n] of the trees in these rows; and the numbers [n, k] of their children."""
+    """The nodes `at` [n] of the trees in these rows, and the indices of their children, [n, k]."""
     first = trees.first[rows, at][:, None]
-    children, side = first + np.arange(world.budget.k), rows[:, None]
+    children, side = first + np.arange(pair.budget.k), rows[:, None]
     offered = trees.kept[side, children] & (first > 0)
     tokens, confidence = trees.tokens[side, children], trees.confidence[side, children]
-    return Node(world, depth, trees.texts[rows, at], tokens, confidence, offered, coins, above, refused), children
+    return Node(pair, depth, trees.texts[rows, at], tokens, confidence, offered, coins, above, refused), children

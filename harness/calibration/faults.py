@@ -1,4 +1,4 @@
-"""Planted faults: the rule in lockstep with one part wrong, each told in one line with the public thread it comes from."""
+"""Planted faults: the vectorised rule with one part wrong. The first line of each docstring names a public report of it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.calibration.decoders import NONE, Node, Reject, draw
-from harness.calibration.worlds import Bools, Floats, Ints, Texts, follow
+from harness.calibration.decoders import NONE, Node, Reject, sample_token
+from harness.calibration.toy_pairs import Bools, Floats, Ints, Texts, follow
 
 
 class AcceptsAll(Reject):
-    """The uniform number is always 0: every draft that is possible is accepted (vllm-project/vllm-ascend issue 13730)."""
+    """The uniform number is always 0: every draft of positive probability is accepted (vllm-project/vllm-ascend issue 13730)."""
 
     def accepts(self, _node: Node, i: int, p: Floats, _remaining: Floats) -> Bools:
         possible: Bools = p[:, i] > 0
@@ -19,28 +19,28 @@ class AcceptsAll(Reject):
 
 
 class RecoveredFromP(Reject):
-    """After refusals the token is drawn from the whole of p, the refused included (vllm-project/vllm-ascend issue 7807)."""
+    """The recovered token is sampled from p, rejected tokens included (vllm-project/vllm-ascend issue 7807)."""
 
     def last(self, node: Node, lost: Floats) -> Ints:
         return super().last(node, np.zeros_like(lost))
 
 
 class SiblingsNotRenormalised(Reject):
-    """A refused token is zeroed, but what remains is not made to sum to 1 (vllm-project/vllm-ascend PR 2881)."""
+    """A rejected token is set to zero, but the rest is not renormalised (vllm-project/vllm-ascend PR 2881)."""
 
     def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
         return super().accepts(node, i, p, np.ones_like(remaining))
 
 
 class LastRefusedStays(Reject):
-    """The token refused last is not taken out of what the recovered token is drawn from (SafeAILab/EAGLE commit 2f982e2)."""
+    """The residual distribution still contains the last rejected token (SafeAILab/EAGLE commit 2f982e2)."""
 
     def last(self, node: Node, lost: Floats) -> Ints:
-        return super().last(node, np.where(np.arange(lost.shape[1]) == last_refused(lost)[:, None], 0, lost))
+        return super().last(node, np.where(np.arange(lost.shape[1]) == last_rejected(lost)[:, None], 0, lost))
 
 
 class RatioOfDraft(Reject):
-    """Accepts with p / q, though drafts were chosen, not sampled from q (jaymody/speculative-sampling issue 3)."""
+    """Accepts with p / q, although drafts were selected, not sampled from q (jaymody/speculative-sampling issue 3)."""
 
     def accepts(self, node: Node, i: int, p: Floats, _remaining: Floats) -> Bools:
         taken: Bools = node.coins[:, i] * np.exp(node.confidence[:, i]) < p[:, i]
@@ -48,14 +48,14 @@ class RatioOfDraft(Reject):
 
 
 class PartialResidual(RatioOfDraft):
-    """The same, and a refused token loses no more than q of its mass (SafeAILab/EAGLE before commit 2f982e2)."""
+    """Accepts with p / q, and a rejected token loses at most q of its probability (SafeAILab/EAGLE before commit 2f982e2)."""
 
     def loses(self, node: Node, p: Floats) -> Floats:
         return np.minimum(p, np.exp(node.confidence))
 
 
 class SiblingsShareCoin(Reject):
-    """One uniform number serves all siblings (flashinfer-ai/flashinfer PR 424)."""
+    """All siblings use one uniform number (flashinfer-ai/flashinfer PR 424)."""
 
     def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
         taken: Bools = node.coins[:, 0] * remaining < p[:, i]
@@ -63,26 +63,26 @@ class SiblingsShareCoin(Reject):
 
 
 class CoinReused(Reject):
-    """The coin that refused a draft also picks the recovered token (vllm-project/vllm-ascend PR 16370)."""
+    """The uniform number that rejected a draft also selects the recovered token (vllm-project/vllm-ascend PR 16370)."""
 
     def last(self, node: Node, lost: Floats) -> Ints:
-        refused = last_refused(lost)
-        coin = node.coins[np.arange(len(refused)), np.where(refused == NONE, lost.shape[1], refused)]
-        return draw(node, node.world.target, coin, lost)
+        rejected = last_rejected(lost)
+        coin = node.coins[np.arange(len(rejected)), np.where(rejected == NONE, lost.shape[1], rejected)]
+        return sample_token(node, node.pair.target, coin, lost)
 
 
 class GreedyBonus(Reject):
-    """After a whole path the bonus token is the likeliest one, whatever the temperature (Luce-Org/lucebox PR 374)."""
+    """The bonus token is the most likely one at every temperature (Luce-Org/lucebox PR 374)."""
 
     def last(self, node: Node, lost: Floats) -> Ints:
-        return np.where(is_leaf(node), likeliest(node), super().last(node, lost))
+        return np.where(is_leaf(node), most_likely(node), super().last(node, lost))
 
 
 class GreedyDrafts(Reject):
-    """Drafts are judged by argmax; only the last token honours the sampling parameters (ROCm/ATOM PR 2318)."""
+    """Drafts are accepted by argmax; only the last token uses the sampling parameters (ROCm/ATOM PR 2318)."""
 
     def accepts(self, node: Node, i: int, _p: Floats, _remaining: Floats) -> Bools:
-        taken: Bools = node.tokens[:, i] == likeliest(node)
+        taken: Bools = node.tokens[:, i] == most_likely(node)
         return taken
 
     def last(self, node: Node, lost: Floats) -> Ints:
@@ -90,26 +90,26 @@ class GreedyDrafts(Reject):
 
 
 class RawAcceptance(Reject):
-    """Drafts are judged with default parameters, the last token honours the request's (vllm-project/vllm issue 9834)."""
+    """Drafts are accepted with default parameters, the last token uses the request's (vllm-project/vllm issue 9834)."""
 
     def p(self, node: Node) -> Floats:
-        world, text = node.world, node.text[:, None]
-        return world.raw.p[world.kind(text), world.rank(text, node.tokens)]
+        pair, text = node.pair, node.text[:, None]
+        return pair.raw.p[pair.kind(text), pair.rank(text, node.tokens)]
 
     def last(self, node: Node, lost: Floats) -> Ints:
         return super().last(node, np.where(lost > 0, super().p(node), 0))
 
 
 class RawBonus(Reject):
-    """Where nothing was refused, the last token comes from unprocessed logits (SafeAILab/EAGLE commit c7ef8e5)."""
+    """Where no draft was rejected, the last token is sampled from unprocessed logits (SafeAILab/EAGLE commit c7ef8e5)."""
 
     def last(self, node: Node, lost: Floats) -> Ints:
-        raw = draw(node, node.world.raw, node.coins[:, -1], np.zeros_like(lost))
+        raw = sample_token(node, node.pair.raw, node.coins[:, -1], np.zeros_like(lost))
         return np.where(lost.any(axis=1), super().last(node, lost), raw)
 
 
 class StaleRow(Reject):
-    """At depth 3 and below, one row in a hundred is still that of its parent (ml-explore/mlx-swift-lm PR 173: wrong rewinds)."""
+    """From depth 3 on, one row in a hundred is its parent's row (ml-explore/mlx-swift-lm PR 173: wrong cache rewind)."""
 
     def judge(self, node: Node) -> tuple[Ints, Floats]:
         return super().judge(self.stale(node))
@@ -118,19 +118,19 @@ class StaleRow(Reject):
         return super().last(self.stale(node), lost)
 
     def stale(self, node: Node) -> Node:
-        struck = (node.depth >= 3) & (follow(node.text, np.array(1)) % np.uint64(100) == 0)
-        return replace(node, text=np.where(struck, text_above(node), node.text))
+        affected = (node.depth >= 3) & (follow(node.text, np.array(1)) % np.uint64(100) == 0)
+        return replace(node, text=np.where(affected, text_above(node), node.text))
 
 
 class ParentsRowForBonus(Reject):
-    """The bonus token at a leaf is drawn from its parent's row (openvinotoolkit/openvino.genai issue 4190)."""
+    """The bonus token at a leaf is sampled from its parent's row (openvinotoolkit/openvino.genai issue 4190)."""
 
     def last(self, node: Node, lost: Floats) -> Ints:
         return super().last(replace(node, text=np.where(is_leaf(node), text_above(node), node.text)), lost)
 
 
 class RowsOffByOne(Reject):
-    """Below the first layer all is judged and drawn by the row above the right one (kekzl/imp issue 667: off by one)."""
+    """From the second layer on, every decision uses the row above the correct one (kekzl/imp issue 667: off by one)."""
 
     def judge(self, node: Node) -> tuple[Ints, Floats]:
         return super().judge(replace(node, text=text_above(node)))
@@ -154,26 +154,26 @@ class AcceptsCertain(Reject):
 
 
 class TypicalAcceptance(Reject):
-    """Accepts what is not too improbable for the law's entropy, else takes the likeliest (vllm-project/vllm PR 5131)."""
+    """Typical acceptance: accepts what is likely given the entropy, else emits the argmax (vllm-project/vllm PR 5131)."""
 
     def accepts(self, node: Node, i: int, p: Floats, _remaining: Floats) -> Bools:
-        entropy = node.world.entropy[node.world.kind(node.text)]
+        entropy = node.pair.entropy[node.pair.kind(node.text)]
         typical: Bools = p[:, i] > np.minimum(0.09, 0.3 * np.exp(-entropy))
         return typical
 
     def last(self, node: Node, lost: Floats) -> Ints:
-        return np.where(lost.any(axis=1), likeliest(node), super().last(node, lost))
+        return np.where(lost.any(axis=1), most_likely(node), super().last(node, lost))
 
 
 class CoinsRepeat(Reject):
-    """Every second block is decided by the coins of the block before (vllm-project/vllm PR 47386: same noise again)."""
+    """Every second block reuses the uniform numbers of the previous block (vllm-project/vllm PR 47386)."""
 
     def coins(self, rng: np.random.Generator, shape: tuple[int, ...], step: int, before: Floats | None) -> Floats:
         return before if before is not None and step % 2 else super().coins(rng, shape, step, before)
 
 
 class StaleResidual(Reject):
-    """At a leaf that was accepted after a sibling was refused, the bonus is drawn from what remained above (EAGLE PR 47)."""
+    """At a leaf accepted after a sibling was rejected, the bonus token uses the parent's residual (SafeAILab/EAGLE PR 47)."""
 
     def last(self, node: Node, lost: Floats) -> Ints:
         right = super().last(node, lost)
@@ -184,7 +184,7 @@ class StaleResidual(Reject):
 
 
 class RoundedTo16Bits(Reject):
-    """No fault worth the name: p is rounded to bfloat16 before it is compared (SafeAILab/EAGLE computes in the model's dtype)."""
+    """Negligible: p is rounded to bfloat16 before the comparison (SafeAILab/EAGLE computes in the model's dtype)."""
 
     def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
         bits = p.astype(np.float32).view(np.uint32) + np.uint32(0x8000) & np.uint32(0xFFFF0000)
@@ -193,10 +193,13 @@ class RoundedTo16Bits(Reject):
 
 @dataclass(frozen=True)
 class Fault:
-    """A rule, and what the target's law is processed by: a fault in processing needs processing.
+    """A faulty rule.
 
-    prototype: tokens at which a prototype of this instrument reached E = 1e6 in nine runs of ten, by its histogram alone and in
-    worlds of its own, at V = 8, 64 and 32,000; NEVER in a million tokens; None where it had no such fault.
+    Args:
+        rule: the rule.
+        prototype: tokens at which a prototype of these statistics reached E = 1e6 in nine of ten runs, with the histogram alone
+            and on other toy pairs, at V = 8, 64 and 32,000; NEVER within a million tokens; None where it had no such fault.
+        processing: sampling parameters, a key of PROCESSING; a fault of processing needs the right one.
     """
 
     rule: type[Reject]
@@ -208,7 +211,7 @@ class Fault:
         return self.rule.__name__ + (f", {self.processing}" if self.processing != "T=0.7" else "")
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         return (self.rule.__doc__ or "").splitlines()[0]
 
 
@@ -240,23 +243,23 @@ FAULTS = (
 
 
 def is_leaf(node: Node) -> Bools:
-    """[n] nothing is offered."""
+    """Whether a node has no children, [n]."""
     leaf: Bools = np.logical_not(node.offered.any(axis=1))
     return leaf
 
 
 def text_above(node: Node) -> Texts:
-    """The text before the node's own token; the root's own, since it has no row above it in the pass."""
+    """The text before the node's own token; at the root its own text, since the pass has no row above it."""
     return node.text if node.above is None else node.above.text
 
 
-def likeliest(node: Node) -> Ints:
-    """The target's argmax [n]."""
-    return node.world.token(node.text, np.zeros(len(node.text), int))
+def most_likely(node: Node) -> Ints:
+    """The target's argmax, [n]."""
+    return node.pair.token(node.text, np.zeros(len(node.text), int))
 
 
-def last_refused(lost: Floats) -> Ints:
-    """The child refused last [n], or NONE."""
+def last_rejected(lost: Floats) -> Ints:
+    """The child rejected last, or NONE, [n]."""
     backwards: Bools = lost[:, ::-1] > 0
     last: Ints = np.where(backwards.any(axis=1), lost.shape[1] - 1 - backwards.argmax(axis=1), NONE)
     return last

@@ -1,35 +1,60 @@
-"""The figures of a calibration, added up from its shards. Each claim stands beside what was promised, with an interval."""
+"""Figures of a calibration, summed over the shards of its record, with exact intervals."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta, chi2
+from pydantic import BaseModel, TypeAdapter
+from scipy.stats import chi2
 
+from eagle2_ref.errors import BadInput
 from harness.calibration.campaigns import EVIDENCE, FOUND, LEVELS
-from harness.calibration.worlds import BUDGETS
+from harness.calibration.toy_pairs import BUDGETS
+from harness.record.jsonl import read_lines
 from harness.statistics.chisquare import goodness
 from harness.statistics.eprocess import FAULT
+from harness.statistics.intervals import clopper_pearson
 
-Line = dict[str, Any]
+Figures = dict[str, Any]
 
 CONFIDENCE = 0.999
-"""Of an interval: there are some hundreds, of which one in twenty would otherwise miss."""
+"""Of an interval. There are some hundreds of them, of which one in twenty would otherwise miss."""
 BOUNDED = (20.0, 100.0, FAULT)
-"""Evidence at which rates are told: Ville allows one in so many."""
+"""Evidence at which rates are reported: Ville's inequality allows one campaign in so many."""
 TAIL = (0.05, 0.01, 1e-3, 1e-4)
-"""Levels at which p-values are told."""
+"""Levels at which p-values are reported."""
+
+
+class Header(BaseModel):
+    """First line of a record: what the figures belong to. code: SHA-256 of the code that computes them."""
+
+    tier: str
+    shards: int
+    code: str
+    versions: dict[str, str]
+    command: str
+    started: str = ""
+
+
+class ShardLine(BaseModel):
+    """A shard (its kind and fields), its figures, and the seconds of computing."""
+
+    shard: Figures
+    figures: Figures
+    seconds: float
+
+
+LINES: TypeAdapter[Header | ShardLine] = TypeAdapter(Header | ShardLine)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """`count` of `n`, and Clopper and Pearson's interval for the probability."""
+    """`count` of `n`, with the Clopper-Pearson interval of the probability."""
 
     count: int
     n: int
@@ -40,15 +65,12 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        tail = (1 - CONFIDENCE) / 2
-        low = beta.ppf(tail, self.count, self.n - self.count + 1) if self.count else 0.0
-        high = beta.isf(tail, self.count + 1, self.n - self.count) if self.count < self.n else 1.0
-        return float(low), float(high)
+        return clopper_pearson(self.count, self.n, CONFIDENCE)
 
 
 @dataclass(frozen=True)
 class Alarms:
-    """Campaigns of a correct decoder in which a component ever reached each of EVIDENCE."""
+    """Campaigns of a correct decoder in which a component ever reached each value of EVIDENCE."""
 
     vocab: int
     component: str
@@ -76,7 +98,7 @@ class PValues:
 
     @cached_property
     def uniform(self) -> float:
-        """p-value of their own uniformity: chi-square of twentieths."""
+        """p-value of their own uniformity: chi-square test on twentieths."""
         counts = np.diff([0, *self.below[LEVELS.index(0.05) :]])
         statistic, df = goodness(counts, np.full(len(counts), self.n / len(counts)))
         return float(chi2.sf(statistic, df))
@@ -84,9 +106,12 @@ class PValues:
 
 @dataclass(frozen=True)
 class Detection:
-    """Tokens at which the runs of a fault reached each of FOUND, run by run; infinite where they did not in `spent` tokens.
+    """Tokens at which the runs of a fault reached each value of FOUND, infinite where they did not in `spent` tokens.
 
-    traced: with a trace of blocks; black_box: without. first: what saw most, in most runs, when the evidence convicted.
+    Args:
+        traced: by evidence that uses a trace of blocks.
+        black_box: by evidence that uses tokens alone.
+        first: the component with the most evidence at the verdict, in most runs.
     """
 
     vocab: int
@@ -96,13 +121,23 @@ class Detection:
     black_box: tuple[tuple[float, ...], ...]
     first: str
 
+    @classmethod
+    def of(cls, shard: Figures) -> Detection:
+        traced, black_box = (
+            tuple(tuple(np.inf if x is None else x for x in runs) for runs in shard["tokens"][name])
+            for name in ("traced", "black box")
+        )
+        first = max(shard["first"], key=lambda name: shard["first"][name], default="")
+        return cls(shard["vocab"], shard["fault"], shard["spent"], traced, black_box, first)
+
     @property
     def verdict(self) -> tuple[float, ...]:
+        """Tokens to a verdict, run by run."""
         return self.traced[FOUND.index(FAULT)]
 
 
 def quantile(tokens: Sequence[float], share: float) -> float:
-    """The number of tokens by which this share of the runs was found out; infinite where fewer were."""
+    """The number of tokens within which this share of the runs was detected; infinite if fewer were."""
     return float(np.sort(tokens)[int(np.ceil(share * len(tokens))) - 1])
 
 
@@ -110,73 +145,62 @@ def quantile(tokens: Sequence[float], share: float) -> float:
 class Calibration:
     """All figures of a record."""
 
-    header: Line
-    lines: tuple[Line, ...]
+    header: Header
+    lines: tuple[ShardLine, ...]
 
     @classmethod
     def read(cls, path: Path) -> Calibration:
-        header, *lines = whole_lines(path)
-        if len(lines) != header["shards"]:
-            raise ValueError(f"{path} holds {len(lines)} of {header['shards']} shards: the run was cut off; run it again")
-        return cls(header, tuple(lines))
+        """Read a whole record.
+
+        Raises:
+            BadInput: the record is damaged, or the run was cut off.
+        """
+        lines = read_lines(path, LINES, command="eagle2 calibrate")
+        header, shards = (lines[0], lines[1:]) if lines else (None, [])
+        if not isinstance(header, Header) or len(shards) != header.shards:
+            raise BadInput(f"{path} holds {len(shards)} shards and not all of them", "the run was cut off; run it again")
+        return cls(header, tuple(shards))
 
     @property
     def seconds(self) -> float:
-        """Of computing, over all processes."""
-        return float(sum(line["seconds"] for line in self.lines))
+        """Time of computing, over all processes."""
+        return sum(line.seconds for line in self.lines)
 
-    def of(self, kind: str) -> list[Line]:
-        return [line["shard"] | line["figures"] for line in self.lines if line["shard"]["kind"] == kind]
+    def of(self, kind: str) -> list[Figures]:
+        """Fields and figures of the shards of one kind."""
+        return [line.shard | line.figures for line in self.lines if line.shard["kind"] == kind]
 
     @cached_property
-    def correct(self) -> dict[int, Line]:
-        """By vocabulary: campaigns, tokens, blocks and impossible tokens of correct decoders."""
+    def correct(self) -> dict[int, Figures]:
+        """By vocabulary size: campaigns, tokens, blocks and impossible tokens of correct decoders."""
         names = ("campaigns", "tokens", "blocks", "impossible")
         return {v: {name: sum(shard[name] for shard in shards) for name in names} for v, shards in self._by_vocabulary()}
 
     @cached_property
     def alarms(self) -> list[Alarms]:
-        return [Alarms(v, name, counts, self.correct[v]["campaigns"]) for v, name, counts in self._added("reached")]
+        return [Alarms(v, name, counts, self.correct[v]["campaigns"]) for v, name, counts in self._summed("reached")]
 
     @cached_property
     def p_values(self) -> list[PValues]:
-        return [PValues(v, name, counts) for v, name, counts in self._added("p_values")]
+        return [PValues(v, name, counts) for v, name, counts in self._summed("p_values")]
 
-    def _added(self, field: str) -> Iterable[tuple[int, str, tuple[int, ...]]]:
+    def _summed(self, field: str) -> Iterable[tuple[int, str, tuple[int, ...]]]:
         for vocab, shards in self._by_vocabulary():
             for name in shards[0][field]:
                 yield vocab, name, tuple(int(n) for n in np.sum([shard[field][name] for shard in shards], axis=0))
 
-    def _by_vocabulary(self) -> list[tuple[int, list[Line]]]:
+    def _by_vocabulary(self) -> list[tuple[int, list[Figures]]]:
         shards = self.of("Correct")
-        return [(v, mine) for v in BUDGETS if (mine := [shard for shard in shards if shard["vocab"] == v])]
+        return [(v, group) for v in BUDGETS if (group := [shard for shard in shards if shard["vocab"] == v])]
 
     @cached_property
     def detections(self) -> list[Detection]:
-        return [detection(shard) for shard in self.of("Broken")]
+        return [Detection.of(shard) for shard in self.of("Broken")]
 
     @cached_property
-    def coverage(self) -> list[tuple[Line, Rate]]:
+    def coverage(self) -> list[tuple[Figures, Rate]]:
         return [(shard, Rate(shard["covered"], shard["times"])) for shard in self.of("Covered")]
 
     @cached_property
-    def promises(self) -> list[tuple[Line, Rate]]:
+    def promises(self) -> list[tuple[Figures, Rate]]:
         return [(shard, Rate(shard["convicted"], shard["times"])) for shard in self.of("Promised")]
-
-
-def detection(shard: Line) -> Detection:
-    traced, blind = (
-        tuple(tuple(np.inf if x is None else x for x in runs) for runs in shard["tokens"][name])
-        for name in ("traced", "black box")
-    )
-    first = max(shard["first"], key=lambda name: shard["first"][name], default="")
-    return Detection(shard["vocab"], shard["fault"], shard["spent"], traced, blind, first)
-
-
-def whole_lines(path: Path) -> Iterator[Line]:
-    """The lines of a record, without what a run that was killed left half written."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return

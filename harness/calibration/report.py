@@ -1,207 +1,282 @@
-"""What a calibration showed, drawn from its record alone: index.html for a reader, summary.md for a pipeline."""
+"""The report of a calibration, from its record alone: index.html, and summary.md for a pipeline."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from harness.calibration.campaigns import LOOKS, SAMPLE, TEXTS
-from harness.calibration.drawings import alarms, detections, p_values
-from harness.calibration.faults import FAULTS, NEVER
-from harness.calibration.figures import BOUNDED, TAIL, Calibration, Detection, quantile
-from harness.calibration.observe import LENGTH
-from harness.calibration.worlds import BUDGETS
-from harness.files import write_atomic
-from harness.report.page import templates
-from harness.report.words import number
-from harness.statistics.eprocess import FAULT
+from scipy.stats import binom
 
-CAMPAIGN = LOOKS * TEXTS * LENGTH
-SAMPLED = SAMPLE * LENGTH
+from harness.calibration.campaigns import EVIDENCE, LEVELS, LOOKS, SAMPLE, TEXTS
+from harness.calibration.claims import Claim, claims
+from harness.calibration.faults import FAULTS, NEVER
+from harness.calibration.figures import BOUNDED, CONFIDENCE, TAIL, Alarms, Calibration, Detection, PValues, Rate, quantile
+from harness.calibration.observations import LENGTH
+from harness.calibration.toy_pairs import BUDGETS
+from harness.report.layout import Command, Facts, Page, Paragraph, Section, write
+from harness.report.plots import NARROW, Axis, Dot, Drawing, Series, dots, lines
+from harness.report.tables import Cell, Table, columns, text_columns
+from harness.report.text import date_and_time, number, plural, seconds
+from harness.statistics.eprocess import FAULT
+from harness.verdict import SIGNS
+
+CAMPAIGN = LOOKS * TEXTS * LENGTH  # tokens
+DECADES = 4  # of evidence and of rates that are drawn
+
+SIMULATION = (
+    f"Each campaign is {CAMPAIGN:,} tokens of EAGLE-2 decoding of a toy target whose distribution is a hash of the whole"
+    f" preceding text, with the rules reject and walk and two kinds of sampling parameters in turn. Evidence is examined"
+    f" after every {TEXTS * LENGTH:,} tokens."
+)
+DIAGNOSTICS = (
+    f"Each diagnostic on {SAMPLE * LENGTH:,} tokens of a correct decoder. Diagnostics are approximations and decide nothing. The"
+    " column “uniform” is the p-value of their own uniformity, by a chi-square test on twentieths."
+)
+DETECTION = (
+    "Tokens until a verdict, median / ninth decile of the runs, and the component with the most evidence at that moment. 10⁶:"
+    " tokens to evidence of a million. Black box: the verdict without a trace of blocks. Prototype: tokens to a million with the"
+    " histogram alone, in other simulated targets, so that factors of three mean nothing."
+)
+COVERAGE = (
+    "Samples of a distribution at a known distance from the tested one, every second outcome being too probable. Covered: the"
+    " bound was at least the distance."
+)
+INTERVALS = f"Ranges are Clopper-Pearson intervals of {CONFIDENCE:.1%}. Red: the interval excludes what is allowed."
 
 
 def render(record: Path, out: Path) -> list[Path]:
     """Write index.html and summary.md into `out`."""
     calibration = Calibration.read(record)
-    return [write_atomic(out / "index.html", page(calibration)), write_atomic(out / "summary.md", summary(calibration))]
+    return write(page(calibration), out, summary=summary(calibration))
 
 
-@dataclass(frozen=True)
-class Claim:
-    """Something that was promised, what was found, and whether the two agree."""
+def page(calibration: Calibration) -> Page:
+    """All figures."""
+    sections = (
+        Section("Promises", (_claims_table(claims(calibration)),), id="promises"),
+        Section("A correct decoder is not judged faulty", _alarms(calibration), id="alarms"),
+        Section("p-values have the stated size", _p_values(calibration), id="p-values"),
+        Section("A faulty decoder is detected", _detections(calibration), id="power"),
+        Section("Bounds cover the truth", _coverage(calibration), id="bounds"),
+        _provenance(calibration),
+    )
+    return _page(calibration, sections)
 
-    promised: str
-    found: str
-    held: bool
+
+def summary(calibration: Calibration) -> Page:
+    """The promises, the rates of false alarms and the planted faults."""
+    sections = (
+        Section("Promises", (_claims_table(claims(calibration)),)),
+        Section("False alarms", (_short_alarms(calibration),)),
+        Section("Planted faults", (_short_detections(calibration),)),
+        Section("Run again", (Command(calibration.header.command),)),
+    )
+    return _page(calibration, sections)
 
 
-def claims(calibration: Calibration) -> list[Claim]:
-    """All that is promised."""
-    return [
-        *(false_alarms(calibration, evidence) for evidence in BOUNDED),
-        support(calibration),
-        tails(calibration),
-        bounds(calibration),
-        sight(calibration),
-        power(calibration),
+def _page(calibration: Calibration, sections: tuple[Section, ...]) -> Page:
+    results = claims(calibration)
+    held = sum(claim.held for claim in results)
+    campaigns, tokens = (sum(one[name] for one in calibration.correct.values()) for name in ("campaigns", "tokens"))
+    scale = (
+        f"{number(campaigns)} campaigns of correct decoders ({number(tokens)} tokens)",
+        f"{plural(len(FAULTS), 'planted fault')}",
+        f"{seconds(calibration.seconds)} of computing",
+        date_and_time(calibration.header.started),
+    )
+    return Page(
+        title="Calibration of the evidence",
+        answer=f"{held} of {len(results)} promises of the statistics hold, tested on simulated decoders whose faults are known.",
+        verdict="pass" if held == len(results) else "fault",
+        show_verdict=False,
+        eyebrow=calibration.header.command,
+        meta=" · ".join(scale),
+        sections=sections,
+    )
+
+
+def _claims_table(results: list[Claim]) -> Table:
+    rows = []
+    for claim in results:
+        sign = SIGNS["pass" if claim.held else "fault"]
+        rows.append((Cell("holds" if claim.held else "fails", sign.style, sign.symbol), claim.promise, claim.found))
+    return Table(text_columns("", "promise", "found"), tuple(rows))
+
+
+def _rate(rate: Rate, wrong: bool) -> Cell:
+    low, high = rate.interval
+    detail = f"{rate.count:,} of {rate.n:,}: {low:.5f} to {high:.5f}"
+    return Cell(f"{rate.value:.4f}", "fault" if wrong else "", notes=(f"{low:.4f}–{high:.4f}",), tooltip=detail)
+
+
+def _alarms(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ...]:
+    drawings = (alarm_plot([one for one in calibration.alarms if one.vocab == vocab]) for vocab in BUDGETS)
+    by_component: dict[str, list[Alarms]] = {}
+    for one in calibration.alarms:
+        by_component.setdefault(one.component, []).append(one)
+    shown = BOUNDED[:2]
+    rows: list[tuple[Cell | str, ...]] = [
+        (name, *(_rate(one.rate(e), one.rate(e).interval[0] > 1 / e) for one in alarms for e in shown))
+        for name, alarms in by_component.items()
     ]
+    rows.append(("allowed", *(f"{1 / e:g}" for _ in BUDGETS for e in shown)))
+    headings = [f"V = {vocab:,}: E ≥ {e:g}" for vocab in BUDGETS for e in shown]
+    caption = f"Share of the campaigns that ever reached the evidence. {INTERVALS}"
+    table = Table(columns("component", *headings, left=("component",)), tuple(rows), caption=caption)
+    return (*drawings, table, Paragraph(SIMULATION, "note"))
 
 
-def false_alarms(calibration: Calibration, evidence: float) -> Claim:
-    worst = max(calibration.alarms, key=lambda one: one.rate(evidence).value)
-    rate = worst.rate(evidence)
-    found = f"at most {rate.count:,} of {rate.n:,} campaigns ({rate.value:.2%}, by {worst.component} at V = {worst.vocab:,})"
-    promised = (
-        f"A correct decoder reaches evidence of {evidence:,.0f} in at most one campaign in {evidence:,.0f}, by any component."
+def alarm_plot(alarms: list[Alarms]) -> Drawing:
+    """Share of campaigns of a correct decoder that ever reached an evidence, a line for each component."""
+    vocab, campaigns = alarms[0].vocab, alarms[0].campaigns
+    drawn = sorted(e for e in EVIDENCE if e <= 10**DECADES)
+    xs = [1 / e for e in reversed(drawn)]
+    chance = [binom.isf(1 - CONFIDENCE, campaigns, x) / campaigns for x in xs]
+    series = [_curve(one.component, [(1 / e, one.rate(e).value) for e in reversed(drawn)]) for one in alarms]
+    caption = (
+        f"Share of {number(campaigns)} campaigns that ever reached the evidence, a line for each component. Dashed: allowed."
+        f" Grey: what chance may add ({CONFIDENCE:.1%})."
     )
-    if evidence == FAULT:
-        return Claim(
-            f"A correct decoder is never convicted (E ≥ {FAULT:.0e}).", found if rate.count else "none was", not rate.count
-        )
-    return Claim(promised, found if rate.count else "none did", rate.interval[0] <= 1 / evidence)
+    title = f"V = {vocab:,}: false alarms"
+    return _log_log(f"alarms-{vocab}", title, series, "1 / evidence", 10.0**-DECADES, (xs, [1e-9] * len(xs), chance), caption)
 
 
-def support(calibration: Calibration) -> Claim:
-    seen = sum(one["impossible"] for one in calibration.correct.values())
-    return Claim(
-        "A correct decoder emits no token that the target gives probability zero.", f"{seen:,}" if seen else "none was", not seen
+def _curve(label: str, points: list[tuple[float, float]]) -> Series:
+    positive = [(x, y) for x, y in points if y > 0]
+    return Series(label, [x for x, _ in positive], [y for _, y in positive])
+
+
+def _log_log(
+    name: str,
+    title: str,
+    series: list[Series],
+    label: str,
+    start: float,
+    band: tuple[list[float], list[float], list[float]],
+    caption: str,
+) -> Drawing:
+    """Rates against nominal rates, from `start` to 1 on both logarithmic axes."""
+    x, y = (Axis(text, "log10", start=start, end=1) for text in (label, "rate"))
+    return lines(
+        name, title, series, x=x, y=y, band=band, diagonal=True, markers=False, legend=False, alike=True, caption=caption,
+        square=True, width=NARROW,
+    )  # fmt: skip
+
+
+def _p_values(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ...]:
+    drawings = (p_value_plot([one for one in calibration.p_values if one.vocab == vocab]) for vocab in BUDGETS)
+    rows: list[tuple[Cell | str, ...]] = []
+    for one in sorted(calibration.p_values, key=lambda one: one.test):
+        cells = (_rate(one.rate(level), one.rate(level).interval[0] > level) for level in TAIL)
+        rows.append((one.test, number(one.vocab), *cells, f"{one.uniform:.2g}"))
+    headings = ("diagnostic", "V", *(f"p ≤ {level:g}" for level in TAIL), "uniform")
+    table = Table(columns(*headings, left=("diagnostic",)), tuple(rows), caption=f"Share of p-values. {INTERVALS}")
+    return (*drawings, table, Paragraph(DIAGNOSTICS, "note"))
+
+
+def p_value_plot(p_values: list[PValues]) -> Drawing:
+    """Distribution functions of the p-values of every diagnostic, on logarithmic axes, which show their tails."""
+    vocab, n = p_values[0].vocab, p_values[0].n
+    intervals = [Rate(round(level * n), n).interval for level in LEVELS]
+    band = (list(LEVELS), [max(low, 1e-9) for low, _ in intervals], [max(high, 1e-9) for _, high in intervals])
+    series = [_curve(one.test, [(level, one.rate(level).value) for level in LEVELS]) for one in p_values]
+    caption = (
+        f"Share of {number(n)} p-values at or below each value, a line for each of {len(p_values)} diagnostics. Dashed: uniform."
+        f" Grey: what chance may do ({CONFIDENCE:.1%})."
     )
+    return _log_log(f"p-values-{vocab}", f"V = {vocab:,}: p-values", series, "p-value", 1e-5, band, caption)
 
 
-def tails(calibration: Calibration) -> Claim:
-    """Too many small ones, beyond chance; too few make a test blunt, not wrong."""
-    judged = [(one, level) for one in calibration.p_values for level in TAIL]
-    wrong = [f"{one.test} at {level:g} (V = {one.vocab:,})" for one, level in judged if one.rate(level).interval[0] > level]
-    found = f"{len(judged) - len(wrong)} of {len(judged)} rates agree" + (f"; not: {', '.join(wrong)}" if wrong else "")
-    return Claim("p-values of correct decoders are as small as they say, down to 1e-4.", found, not wrong)
+def _detections(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ...]:
+    by_fault = {(one.fault, one.vocab): one for one in calibration.detections}
+    rows = []
+    for fault in FAULTS:
+        cells = [_detection_cell(by_fault[fault.name, v], fault.prototype, i) for i, v in enumerate(BUDGETS)]
+        rows.append((Cell(fault.name, notes=(fault.description,)), *cells))
+    table = Table(text_columns("fault", *(f"V = {v:,}" for v in BUDGETS)), tuple(rows), caption=DETECTION)
+    return (detection_plot(calibration.detections), table)
 
 
-def bounds(calibration: Calibration) -> Claim:
-    """An asymptotic bound may fall short of its level; that it does is told."""
-    short = [(case["bound"], rate.value) for case, rate in calibration.coverage if rate.interval[1] < case["level"]]
-    lowest = min(rate.value for _, rate in calibration.coverage)
-    level = max(case["level"] for case, _ in calibration.coverage)
-    cases = len(calibration.coverage)
-    found = f"{cases - len(short)} of {cases} cases; lowest coverage {lowest:.3f}, asked {level}"
-    told = "".join(f"; {name} falls short: {value:.3f}" for name, value in short)
-    held = all(name == "inversion" for name, _ in short)
-    return Claim("Bounds cover the truth at their level; asymptotic ones in the limit.", found + told, held)
-
-
-def sight(calibration: Calibration) -> Claim:
-    found = ", ".join(f"{rate.value:.3f} at {case['n']:,} tokens" for case, rate in calibration.promises)
-    held = all(rate.interval[1] >= case["power"] for case, rate in calibration.promises)
-    return Claim("A deviation that a pass says it would have seen is convicted nine times in ten.", found, held)
-
-
-def power(calibration: Calibration) -> Claim:
-    found = {fault: [one for one in calibration.detections if one.fault == fault] for fault in (fault.name for fault in FAULTS)}
-    seen = [name for name, runs in found.items() if all(isfinite(quantile(one.verdict, 0.5)) for one in runs)]
-    promised = "At least 15 planted faults come to a verdict in most runs, at each vocabulary."
-    return Claim(
-        promised, f"{len(seen)} of {len(found)}; not everywhere: {', '.join(sorted(set(found) - set(seen)))}", len(seen) >= 15
+def detection_plot(detections: list[Detection]) -> Drawing:
+    """Tokens to a verdict, a row for each fault, a dot for each vocabulary size."""
+    most = max(one.spent for one in detections)
+    rows: dict[str, list[Dot]] = {}
+    for one in detections:
+        dot = Dot(f"V = {one.vocab:,}", quantile(one.verdict, 0.5), quantile(one.verdict, 0.9))
+        rows.setdefault(one.fault, []).append(dot)
+    order = {f"V = {vocab:,}": i for i, vocab in enumerate(BUDGETS)}
+    rows = {fault: sorted(row, key=lambda dot: order[dot.series]) for fault, row in rows.items()}
+    caption = (
+        "The dot is the median over runs, its line reaches to the ninth decile. A ring: most runs reached no verdict in"
+        f" {number(most)} tokens."
     )
+    axis = Axis("tokens", "log10", start=LENGTH, end=most)
+    return dots("detections", "Tokens until a fault is detected", rows, axis, caption=caption, beyond="never")
 
 
-def page(calibration: Calibration) -> str:
-    """index.html: no scripts, nothing fetched."""
-    return (
-        templates()
-        .get_template("calibration.html")
-        .render(
-            calibration=calibration,
-            claims=claims(calibration),
-            alarms=[alarms([one for one in calibration.alarms if one.vocab == v]) for v in BUDGETS],
-            p_values=[p_values([one for one in calibration.p_values if one.vocab == v]) for v in BUDGETS],
-            detections=detections(calibration.detections),
-            rows=rows(calibration),
-            vocabularies=list(BUDGETS),
-            bounded=BOUNDED[:2],
-            tail=TAIL,
-            campaign=CAMPAIGN,
-            look=TEXTS * LENGTH,
-            sampled=SAMPLED,
-        )
-    )
+def _detection_cell(one: Detection, prototype: tuple[float, ...] | None, place: int) -> Cell:
+    earlier = "–" if prototype is None else "never" if prototype[place] == NEVER else number(int(prototype[place]))
+    notes = (f"10⁶: {spread(one.traced[0])}", f"black box: {spread(one.black_box[-1])}", f"prototype: {earlier}")
+    return Cell(" ".join(part for part in (spread(one.verdict), _first(one)) if part), notes=notes)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A fault at one vocabulary, in words."""
-
-    verdict: str
-    first: str
-    sooner: str
-    black_box: str
-    prototype: str
-
-
-def rows(calibration: Calibration) -> list[tuple[str, str, list[Cell]]]:
-    """A row a fault: name, what it is, a cell a vocabulary."""
-    found = {(one.fault, one.vocab): one for one in calibration.detections}
-    return [
-        (
-            fault.name,
-            fault.told,
-            [cell(found[fault.name, v], fault.prototype and fault.prototype[i]) for i, v in enumerate(BUDGETS)],
-        )
-        for fault in FAULTS
-    ]
-
-
-def cell(one: Detection, prototype: float | None) -> Cell:
-    """Median and nine in ten; a run that did not get there has no number."""
-    return Cell(
-        spread(one.verdict),
-        one.first if isfinite(quantile(one.verdict, 0.5)) else "",
-        spread(one.traced[0]),
-        spread(one.black_box[-1]),
-        "–" if prototype is None else "never" if prototype == NEVER else number(int(prototype)),
-    )
+def _first(one: Detection) -> str:
+    """The component that had the most evidence, if most runs reached a verdict."""
+    return one.first if isfinite(quantile(one.verdict, 0.5)) else ""
 
 
 def spread(tokens: tuple[float, ...]) -> str:
+    """Median and ninth decile; 'never' for what was not reached."""
     shares = [quantile(tokens, share) for share in (0.5, 0.9)]
     return " / ".join(number(int(x)) if isfinite(x) else "never" for x in shares) if isfinite(shares[0]) else "never"
 
 
-def summary(calibration: Calibration) -> str:
-    """Markdown: the promises, the faults, the rates."""
-    kept = claims(calibration)
-    counted = [sum(one[name] for one in calibration.correct.values()) for name in ("campaigns", "tokens")]
-    return "\n".join(
-        [
-            "## Calibration of the evidence",
-            "",
-            f"{counted[0]:,} campaigns of correct decoders ({counted[1]:,} tokens), {len(FAULTS)} planted faults;"
-            f" {calibration.seconds:,.0f} s of computing, by `{calibration.header['command']}`.",
-            "",
-            *table(["", "promised", "found"], [["✓" if c.held else "✗", c.promised, c.found] for c in kept]),
-            "",
-            f"A correct decoder, {CAMPAIGN:,} tokens a campaign: rate at which E ever reached",
-            "",
-            *table(["V", "component", *(f"{e:,.0f}" for e in BOUNDED)], alarm_rows(calibration)),
-            "",
-            "Tokens to a verdict, median / nine runs of ten, and the component that saw most; in brackets those to E = 1e6."
-            f" Never: not in {max(one.spent for one in calibration.detections):,} tokens",
-            "",
-            *table(
-                ["fault", *(f"V = {v:,}" for v in BUDGETS)],
-                [[name, *map(in_short, cells)] for name, _, cells in rows(calibration)],
-            ),
-            "",
-        ]
+def _coverage(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ...]:
+    rows = [
+        (
+            case["bound"],
+            number(case["size"]) if case["size"] > 1 else "",
+            number(case["n"]),
+            f"{case['deviation']:g}",
+            _rate(rate, rate.interval[1] < case["level"]),
+            f"{case['level']}",
+        )
+        for case, rate in calibration.coverage
+    ]
+    headings = ("bound", "outcomes", "samples", "distance", "covered", "level")
+    covered = Table(columns(*headings, left=("bound",)), tuple(rows), caption=f"{COVERAGE} {INTERVALS}")
+    promised = [
+        (number(case["n"]), f"{case['deviation']:.4f}", _rate(rate, rate.interval[1] < case["power"]), f"{case['power']}")
+        for case, rate in calibration.promises
+    ]
+    power = Table(columns("tokens", "smallest detectable deviation", "detected", "promised"), tuple(promised))
+    return (covered, power)
+
+
+def _provenance(calibration: Calibration) -> Section:
+    header = calibration.header
+    record = f"calibration.jsonl, {plural(header.shards, 'shard')}; the seed of a shard is its fields"
+    facts = (("record", record), *header.versions.items(), ("SHA-256 of the code", header.code))
+    return Section("Provenance", (Command(header.command), Facts(facts)), id="provenance")
+
+
+def _short_alarms(calibration: Calibration) -> Table:
+    rows = [(number(a.vocab), a.component, *(f"{a.rate(e).value:.4f}" for e in BOUNDED)) for a in calibration.alarms]
+    headings = ("V", "component", *(f"E ≥ {e:,.0f}" for e in BOUNDED))
+    caption = f"Share of campaigns of a correct decoder, {CAMPAIGN:,} tokens each, that ever reached the evidence."
+    return Table(columns(*headings, left=("component",)), tuple(rows), caption=caption)
+
+
+def _short_detections(calibration: Calibration) -> Table:
+    by_fault = {(one.fault, one.vocab): one for one in calibration.detections}
+    rows = [(fault.name, *(_in_short(by_fault[fault.name, v]) for v in BUDGETS)) for fault in FAULTS]
+    most = max(one.spent for one in calibration.detections)
+    caption = (
+        "Tokens until a verdict, median / ninth decile of the runs, and the component with the most evidence; in brackets tokens"
+        f" to evidence of 10⁶. Never: not within {number(most)} tokens. A verdict needs evidence of {FAULT:.0e}."
     )
+    return Table(text_columns("fault", *(f"V = {v:,}" for v in BUDGETS)), tuple(rows), caption=caption)
 
 
-def alarm_rows(calibration: Calibration) -> list[list[str]]:
-    return [[f"{a.vocab:,}", a.component, *(f"{a.rate(e).value:.4f}" for e in BOUNDED)] for a in calibration.alarms]
-
-
-def in_short(cell: Cell) -> str:
-    return " ".join(part for part in (cell.verdict, cell.first, f"({cell.sooner})") if part)
-
-
-def table(head: list[str], body: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body)]
+def _in_short(one: Detection) -> str:
+    return " ".join(part for part in (spread(one.verdict), _first(one), f"({spread(one.traced[0])})") if part)

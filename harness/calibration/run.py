@@ -1,4 +1,4 @@
-"""The calibration as one command: shards over processes, each written down as it ends, so that a run that was cut off goes on."""
+"""`eagle2 calibrate`: simulation shards in several processes. Each result is written at once, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -23,40 +24,42 @@ from harness.calibration import report
 from harness.calibration.campaigns import RUNS, Broken, Correct
 from harness.calibration.coverage import CASES, Covered, Promised
 from harness.calibration.faults import FAULTS
-from harness.calibration.figures import Line, whole_lines
-from harness.calibration.worlds import BUDGETS
-from harness.files import write_atomic
+from harness.calibration.figures import LINES, Figures, Header, ShardLine
+from harness.calibration.toy_pairs import BUDGETS
+from harness.record.jsonl import Writer, read_lines
 
 Shard = Correct | Broken | Covered | Promised
 
 RECORD = "calibration.jsonl"
+PRESENTATION = ("run.py", "report.py", "figures.py", "claims.py")
+"""Files of this folder that compute no figure: a change of them does not restart a calibration."""
 
 
 def calibrate(out: Path, quick: bool = False, jobs: int = 1) -> list[Path]:
     """Simulate, write calibration.jsonl, index.html and summary.md into `out`, and return their paths.
 
-    What an earlier run of the same code and plan left in `out` is not done again.
+    Shards that an earlier run of the same code and plan left in `out` are not run again.
     """
-    out.mkdir(parents=True, exist_ok=True)
     shards, path = plan(quick), out / RECORD
-    lines = resume(path, header(quick, len(shards)))
-    known = {json.dumps(line["shard"]) for line in lines[1:]}
-    rest = [shard for shard in shards if json.dumps(told(shard)) not in known]
-    with path.open("a", encoding="utf-8") as file, progress() as bar:
+    header, lines = resume(path, new_header(quick, len(shards)))
+    finished = {_key(line.shard) for line in lines}
+    rest = [shard for shard in shards if _key(fields(shard)) not in finished]
+    writer = Writer(path, resume=bool(lines))
+    with writer, _progress() as bar:
+        if not lines:
+            writer.write(header)
         task = bar.add_task("calibration", total=len(shards), completed=len(shards) - len(rest))
-        for line in finished(rest, jobs):
-            file.write(json.dumps(line) + "\n")
-            file.flush()
+        for line in results(rest, jobs):
+            writer.write(line)
             lines.append(line)
-            bar.update(task, advance=1, description=line["shard"]["kind"])
-    order = {json.dumps(told(shard)): i for i, shard in enumerate(shards)}
-    whole = [lines[0], *sorted(lines[1:], key=lambda line: order[json.dumps(line["shard"])])]
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in whole))
+            bar.update(task, advance=1, description=line.shard["kind"])
+        order = {_key(fields(shard)): i for i, shard in enumerate(shards)}
+        writer.finish([header, *sorted(lines, key=lambda line: order[_key(line.shard)])])
     return [path, *report.render(path, out)]
 
 
 def plan(quick: bool) -> list[Shard]:
-    """All that is simulated, what takes longest first."""
+    """All shards, the slowest first."""
     each, limit, runs, times = (4, 512, 8, 200) if quick else (40, 4096, RUNS, 2000)
     return [
         *(Broken(vocab, fault, limit, runs) for fault in range(len(FAULTS)) for vocab in BUDGETS),
@@ -66,12 +69,13 @@ def plan(quick: bool) -> list[Shard]:
     ]
 
 
-def told(shard: Shard) -> Line:
+def fields(shard: Shard) -> Figures:
+    """Kind and fields of a shard, as a record has them."""
     return {"kind": type(shard).__name__, **vars(shard)}
 
 
-def finished(shards: Iterable[Shard], jobs: int) -> Iterator[Line]:
-    """Lines of shards, in the order in which they end."""
+def results(shards: Iterable[Shard], jobs: int) -> Iterator[ShardLine]:
+    """Lines of shards, in the order in which they finish."""
     if jobs == 1:
         yield from map(work, shards)
         return
@@ -83,46 +87,50 @@ def finished(shards: Iterable[Shard], jobs: int) -> Iterator[Line]:
         pool.shutdown(cancel_futures=True)
 
 
-def work(shard: Shard) -> Line:
+def work(shard: Shard) -> ShardLine:
+    """Run one shard."""
     started = time.process_time()
     figures = shard.run()
-    return {"shard": told(shard), "figures": figures, "seconds": round(time.process_time() - started, 2)}
+    return ShardLine(shard=fields(shard), figures=figures, seconds=round(time.process_time() - started, 2))
 
 
-def header(quick: bool, shards: int) -> Line:
-    """What the figures belong to."""
-    return {
-        "tier": "quick" if quick else "full",
-        "shards": shards,
-        "code": fingerprint(),
-        "versions": {
-            "eagle2-ref": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-        },
-        "command": "eagle2 calibrate" + (" --quick" if quick else ""),
-    }
+def new_header(quick: bool, shards: int) -> Header:
+    """The header of a run of this code that starts now."""
+    versions = {"eagle2-ref": __version__, "python": platform.python_version()}
+    return Header(
+        tier="quick" if quick else "full",
+        shards=shards,
+        code=fingerprint(),
+        versions={**versions, "numpy": np.__version__, "scipy": scipy.__version__},
+        command="eagle2 calibrate" + (" --quick" if quick else ""),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def fingerprint() -> str:
-    """SHA-256 of the code that makes the figures: the statistics, and what is simulated here."""
+    """SHA-256 of the code that computes the figures: the statistics, and the simulations."""
     here = Path(__file__).parent
     files = [*sorted(Path(harness.statistics.__file__).parent.glob("*.py")), *sorted(here.glob("*.py"))]
-    made = (file for file in files if file.name not in ("run.py", "report.py", "figures.py", "drawings.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in made)).hexdigest()
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.name not in PRESENTATION)).hexdigest()
 
 
-def resume(path: Path, expected: Line) -> list[Line]:
-    """The header and the lines of an earlier run, if of the same code and plan; else a new file. A torn line is dropped."""
-    lines = list(whole_lines(path)) if path.exists() else []
-    if lines and (lines[0]["tier"], expected["tier"]) == ("full", "quick"):
+def resume(path: Path, new: Header) -> tuple[Header, list[ShardLine]]:
+    """Header and lines of an earlier run of the same code and plan; otherwise `new` and no lines.
+
+    Raises:
+        BadInput: a quick run would replace a full one.
+    """
+    lines: list[Any] = read_lines(path, LINES, command="eagle2 calibrate") if path.exists() else [new]
+    header, earlier = lines[0], lines[1:]
+    if (header.tier, new.tier) == ("full", "quick"):
         raise BadInput(f"{path} holds a full calibration, which a quick one would replace", "give another --out")
-    same = bool(lines) and {name: value for name, value in lines[0].items() if name != "started"} == expected
-    lines = lines if same else [{**expected, "started": datetime.now(UTC).isoformat(timespec="seconds")}]
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))
-    return lines
+    same = header.model_copy(update={"started": new.started}) == new
+    return (header, earlier) if same else (new, [])
 
 
-def progress() -> Progress:
+def _key(shard: Figures) -> str:
+    return json.dumps(shard)
+
+
+def _progress() -> Progress:
     return Progress(TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

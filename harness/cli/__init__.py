@@ -1,4 +1,4 @@
-"""The command `eagle2`. Thin: what its commands do lives elsewhere, and torch is imported late."""
+"""The command `eagle2`, one file per command. Commands import torch when they run, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -8,23 +8,36 @@ import typer
 
 from eagle2_ref import __version__
 from fixtures.training.cli import app as train
-from harness.cli import bench, compare, engines, gallery, judging, showing
-from harness.cli import device_checks as gpu
+from harness.cli import (
+    bench,
+    calibrate,
+    compare,
+    convert,
+    doctor,
+    engines,
+    generate,
+    gpu,
+    mutants,
+    record,
+    report,
+    unedited,
+    verify,
+)
 
 app = typer.Typer(
     name="eagle2",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="A reference EAGLE-2 decoder, and the instrument that tells whether a speculative decoder still emits the target's law.",
-    epilog="Exit codes of `verify`: 0 pass, 1 fault, 2 usage, 3 inconclusive, 4 the adapter is broken.",
+    help="A reference EAGLE-2 decoder, and a harness that judges whether a speculative decoder is lossless.",
+    epilog="Exit codes of `verify`: 0 pass, 1 fault, 2 wrong usage, 3 inconclusive, 4 the adapter does not work.",
 )
 app.add_typer(train, name="train")
-for commands in (showing, judging, engines, gallery, bench, compare, gpu):
-    app.registered_commands += commands.app.registered_commands
+for module in (generate, verify, record, report, doctor, convert, engines, mutants, calibrate, unedited, bench, compare, gpu):
+    app.registered_commands += module.app.registered_commands
 
 
-def _version(value: bool) -> None:
+def _show_version(value: bool) -> None:
     if value:
         typer.echo(f"eagle2-ref {__version__}")
         raise typer.Exit
@@ -32,9 +45,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Nothing of its own."""
+    """Options of `eagle2` itself."""
 
 
 def main() -> None:

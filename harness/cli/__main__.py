@@ -1,4 +1,4 @@
-"""`python -m harness.cli` is `eagle2`."""
+"""`python -m harness.cli` runs `eagle2`."""
 
 from harness.cli import main
 

@@ -1,4 +1,4 @@
-"""`eagle2 compare`: every method of the family on the same prompts."""
+"""`eagle2 compare`: methods on the same network and prompts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eagle2_ref.errors import BadInput
-from harness.cli.options import Device, DraftDir, PairName, Seed, TargetDir, mendable, progress
+from harness.benchmark.settings import CompareSettings
+from harness.cli.from_settings import options_from
+from harness.cli.options import DraftDir, TargetDir, examples, progress, report_user_errors
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
-    from harness.compare.record import Record
-    from harness.compare.settings import Checkpoints, Settings
+    from harness.benchmark.record import CompareRecord
+    from harness.benchmark.settings import Checkpoints
     from harness.pairs import Pair
 
 app = typer.Typer()
@@ -22,95 +24,73 @@ OUT = Path("reports/latest/compare")
 
 
 @app.command(
-    epilog="Examples:  `eagle2 compare --methods eagle2,eagle,lookup --limit 6`  ·  `eagle2 compare --draw reports/compare`"
-    "  ·  `eagle2 compare --preset vicuna-7b --target DIR --draft DIR --prompts question.jsonl --device cuda`"
-    "\n\nExit codes: 0 compared, 1 a greedy text is not ordinary decoding's, 2 usage."
+    epilog=examples(
+        "eagle2 compare --methods eagle2,eagle,lookup --limit 6",
+        "eagle2 compare --draw reports/compare",
+        "eagle2 compare --preset vicuna-7b --target DIR --draft DIR --prompts question.jsonl --device cuda",
+        note="Exit codes: 0 compared, 1 a greedy text differs from ordinary decoding's, 2 wrong usage.",
+    )
 )
-@mendable
+@report_user_errors
+@options_from(CompareSettings)
 def compare(
-    methods: Annotated[str, typer.Option(help="By name, with commas between; all by default.")] = "",
-    temperature: Annotated[str, typer.Option(help="One or more, with commas between; 0 is greedy.")] = "0,1",
-    prompts: Annotated[Path | None, typer.Option(help="JSON lines: id, kind, text, or questions of MT-bench's kind.")] = None,
-    limit: Annotated[int, typer.Option(help="So many of the prompts, spread over the file; 0 is all.")] = 18,
-    repeats: Annotated[int, typer.Option(help="Timed texts a prompt, temperature and arm.")] = 2,
-    tokens: Annotated[int, typer.Option(help="New tokens a text.")] = 64,
-    m: Annotated[int, typer.Option(help="Draft tokens a pass of the comparison at equal budget; 0: none.")] = 25,
-    threads: Annotated[int, typer.Option(help="Of torch, in every arm.")] = 2,
-    pair: PairName = "stdlib",
+    settings: CompareSettings,
+    prompts: Annotated[Path | None, typer.Option(help="JSON lines with id, kind and text, or questions as in MT-bench.")] = None,
     target: TargetDir = "",
     draft: DraftDir = "",
-    small: Annotated[str, typer.Option(help="Directory of a small model of the target's vocabulary, beside --draft.")] = "",
-    medusa: Annotated[str, typer.Option(help="Directory of Medusa heads for the target, beside --draft.")] = "",
-    preset: Annotated[str, typer.Option(help="A model of the paper, of which --target and --draft are your copies.")] = "",
-    system: Annotated[str, typer.Option(help="System message of questions; the model's own by default, if it has one.")] = "",
-    dtype: Annotated[str, typer.Option(help="float64, float32, bfloat16 or float16; float32, or the preset's.")] = "",
-    device: Device = "cpu",
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Directory of record and page; reports/latest/compare.")] = None,
-    draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this directory again.")] = None,
-    readme: Annotated[Path | None, typer.Option(help="Measure nothing: write README's section from this record.")] = None,
+    small: Annotated[str, typer.Option(help="Folder of a small model with the target's vocabulary, with --draft.")] = "",
+    medusa: Annotated[str, typer.Option(help="Folder of Medusa heads for the target, with --draft.")] = "",
+    dtype: Annotated[str, typer.Option(help="float64, float32, bfloat16 or float16; by default the preset's, or float32.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder of record and page; by default reports/latest/compare.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this folder again.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Measure nothing: write the section of docs/benchmarks.md from this record.")
+    ] = None,
 ) -> None:
-    """Compare every method on the very same network and prompts: tokens per pass, what drafting costs, times as fast."""
-    from harness.compare.record import read
+    """Compare methods on the same network and prompts: tokens per target pass, cost of drafting, and speed."""
+    from harness.benchmark.record import read_comparison
 
     if draw and readme:
         raise BadInput("--draw and --readme were given together", "give one of them")
     if readme:
-        from harness.bench.readme import write
-        from harness.compare.readme import FAMILY, section
+        from harness.benchmark.pages import COMPARE_MARK, compare_section, write_section
 
-        typer.echo(write(section(read(readme, whole=True)), FAMILY, Path("README.md")))
+        typer.echo(write_section(compare_section(read_comparison(readme, whole=True)), COMPARE_MARK))
         return
     if draw:
-        raise typer.Exit(_tell(read(draw), draw))
+        raise typer.Exit(_show(read_comparison(draw), draw))
 
-    from harness.bench.settings import PROMPTS, temperatures
-    from harness.compare.arms import checkpoints
-    from harness.compare.presets import preset as model
-    from harness.compare.settings import Settings
+    from harness.benchmark.methods import find_checkpoints
+    from harness.benchmark.presets import preset
+    from harness.benchmark.settings import PROMPTS
     from harness.pairs import find_pair
 
-    chosen = model(preset).pair(target, draft) if preset else find_pair(pair, target or None, draft or None)
-    found, file, folder = checkpoints(chosen, small, medusa), prompts or PROMPTS, out or OUT
-    asked = Settings(
-        pair=chosen.name,
-        methods=tuple(filter(None, (name.strip() for name in methods.split(",")))),
-        temperatures=temperatures(temperature),
-        prompts=file.name,
-        limit=limit,
-        repeats=repeats,
-        tokens=tokens,
-        m=m,
-        threads=threads,
-        dtype=dtype or (model(preset).dtype if preset else "float32"),
-        device=device,
-        seed=seed,
-        preset=preset,
-        system=system,
-    )
-    raise typer.Exit(_tell(_measure(asked, chosen, found, file, folder), folder))
+    model = preset(settings.preset) if settings.preset else None
+    pair = model.pair(target, draft) if model else find_pair(settings.pair, target or None, draft or None)
+    checkpoints, file, folder = find_checkpoints(pair, small, medusa), prompts or PROMPTS, out or OUT
+    chosen = dtype or (model.dtype if model else "float32")
+    settings = settings.model_copy(update={"pair": pair.name, "prompts": file.name, "dtype": chosen})
+    raise typer.Exit(_show(_measure(settings, pair, checkpoints, file, folder), folder))
 
 
-def _measure(asked: Settings, pair: Pair, found: Checkpoints, file: Path, out: Path) -> Record:
-    """Run it, with a bar."""
-    from harness.compare.run import compare
-    from harness.compare.settings import command
+def _measure(settings: CompareSettings, pair: Pair, checkpoints: Checkpoints, file: Path, out: Path) -> CompareRecord:
+    """Run the comparison with a progress bar."""
+    from harness.benchmark.comparison import run_comparison
+    from harness.benchmark.settings import command_line
 
-    asked.check(pair)
+    settings.check(pair)
     with progress() as report:
-        return compare(asked, pair, found, file, out, command(asked, pair, found), report)
+        return run_comparison(settings, pair, checkpoints, file, out, command_line(settings, pair, checkpoints), report)
 
 
-def _tell(record: Record, folder: Path) -> int:
-    """Tables on the terminal, the page beside the record."""
+def _show(record: CompareRecord, folder: Path) -> int:
+    """Show a record on the terminal, write its page, and return the exit code."""
     from rich.console import Console
 
-    from harness.compare import show
-    from harness.compare.page import draw
-    from harness.compare.words import broken
+    from harness.benchmark.pages import compare_page, is_broken, show_comparison, write_page
 
     console = Console(highlight=False)
-    show.show(record, console)
-    page = draw(record, folder if folder.is_dir() else folder.parent)[0]
+    show_comparison(record, console)
+    page = write_page(compare_page(record), folder if folder.is_dir() else folder.parent)
     console.print(f"page: {page}", soft_wrap=True, markup=False)
-    return FAULT if broken(record) else 0
+    return FAULT if is_broken(record) else 0

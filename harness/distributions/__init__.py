@@ -1,1 +1,1 @@
-"""What the truth is: the target's law, computed by transformers alone, without caches or trees of ours."""
+"""The expected distribution, computed by transformers alone: exact laws, scores of given texts, sampling campaigns."""

@@ -1,4 +1,4 @@
-"""The exact law of whole continuations, by asking the target after every possible prefix."""
+"""The exact distribution of whole continuations, from the target's distribution after every possible prefix."""
 
 from __future__ import annotations
 
@@ -13,37 +13,41 @@ from transformers import PreTrainedModel
 from eagle2_ref.sampling import SamplingParams
 
 Law: TypeAlias = dict[tuple[int, ...], float]
-"""Probabilities of continuations; those of probability zero are left out."""
+"""Probability by continuation; continuations of probability zero are left out."""
 
 
 @torch.inference_mode()
 def target_law(model: PreTrainedModel, prompt: Sequence[int], params: SamplingParams) -> Law:
-    """The law of the next `max_new_tokens` tokens under ordinary sampling, ended early by an end-of-text token.
+    """The distribution of the next `max_new_tokens` tokens under ordinary sampling, ended early by an end-of-text token.
 
-    All texts of one length make one batch: a full forward pass, no cache.
+    All prefixes of one length make one batch: a full forward pass without a cache.
     """
     finished: Law = {}
-    open_texts: Law = {(): 1.0}
+    unfinished: Law = {(): 1.0}
     for _ in range(params.max_new_tokens):
-        texts = torch.tensor([[*prompt, *text] for text in open_texts], device=model.device)
+        texts = torch.tensor([[*prompt, *text] for text in unfinished], device=model.device)
         p = next_token_law(model, texts, params).tolist()
-        grown = {
+        extended = {
             (*text, x): weight * px
-            for (text, weight), row in zip(open_texts.items(), p, strict=True)
+            for (text, weight), row in zip(unfinished.items(), p, strict=True)
             for x, px in enumerate(row)
             if px > 0
         }
-        finished |= {text: weight for text, weight in grown.items() if text[-1] in params.eos}
-        open_texts = {text: weight for text, weight in grown.items() if text[-1] not in params.eos}
-        if not open_texts:
+        finished |= {text: weight for text, weight in extended.items() if text[-1] in params.eos}
+        unfinished = {text: weight for text, weight in extended.items() if text[-1] not in params.eos}
+        if not unfinished:
             break
-    return finished | open_texts
+    return finished | unfinished
 
 
 def next_token_law(model: PreTrainedModel, texts: torch.Tensor, params: SamplingParams) -> torch.Tensor:
-    """p [texts, V] after texts [texts, n] of one length, as `transformers.generate` would sample it."""
+    """p [texts, V] after texts [texts, n] of one length, as `transformers.generate` would sample from it."""
     logits = model(texts).logits[:, -1]
-    scores = params.process(texts, logits if logits.dtype == torch.float64 else logits.float())
+    return probabilities(params.process(texts, logits if logits.dtype == torch.float64 else logits.float()), params)
+
+
+def probabilities(scores: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """p [n, V] of processed scores [n, V]; a point mass at temperature 0."""
     if params.temperature == 0:
         return torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
     return scores.softmax(-1)
@@ -55,8 +59,8 @@ def total_variation(a: Mapping[tuple[int, ...], float], b: Mapping[tuple[int, ..
 
 
 @dataclass(frozen=True)
-class Departure:
-    """The first place at which an emitted law leaves the target's: after `prefix`, `token` comes out with q instead of p."""
+class Deviation:
+    """The first place where an emitted law deviates from the target's: after `prefix`, `token` has probability q, not p."""
 
     prefix: tuple[int, ...]
     token: int
@@ -64,27 +68,25 @@ class Departure:
     q: float
 
 
-def first_departure(emitted: Law, target: Law) -> Departure:
-    """Of the shortest prefixes after which two laws differ, the one where it weighs most, and a token that comes too often there.
+def first_deviation(emitted: Law, target: Law) -> Deviation:
+    """The largest excess at the shortest prefixes after which two laws differ.
 
-    An excess of less than half of the largest counts as rounding, or as the wake of an earlier one.
+    An excess below half of the largest counts as rounding, or as a consequence of an earlier one.
     """
-    excess: dict[tuple[int, ...], float] = {}
-    emitted_mass, target_mass = _prefixes(emitted), _prefixes(target)
-    for text, q in emitted_mass.items():
-        if text:
-            before = text[:-1]
-            p = target_mass.get(text, 0.0) / target_mass[before] if target_mass.get(before) else 0.0
-            excess[text] = q - emitted_mass[before] * p
+    emitted_mass, target_mass = _prefix_masses(emitted), _prefix_masses(target)
+
+    def conditional(text: tuple[int, ...]) -> float:
+        before = target_mass.get(text[:-1])
+        return target_mass.get(text, 0.0) / before if before else 0.0
+
+    excess = {text: q - emitted_mass[text[:-1]] * conditional(text) for text, q in emitted_mass.items() if text}
     largest = max(excess.values())
     text = min((text for text in excess if excess[text] >= largest / 2), key=lambda text: (len(text), -excess[text]))
-    before = text[:-1]
-    p = target_mass.get(text, 0.0) / target_mass[before] if target_mass.get(before) else 0.0
-    return Departure(before, text[-1], p, emitted_mass[text] / emitted_mass[before])
+    return Deviation(text[:-1], text[-1], conditional(text), emitted_mass[text] / emitted_mass[text[:-1]])
 
 
-def _prefixes(law: Law) -> Law:
-    """The probability that a text begins so, for every beginning."""
+def _prefix_masses(law: Law) -> Law:
+    """The probability that a text begins with each prefix."""
     mass: Law = defaultdict(float)
     for text, weight in law.items():
         for n in range(len(text) + 1):

@@ -1,4 +1,4 @@
-"""Log-probabilities that somebody tells of the tokens of a text, beside those that these tokens have under the target."""
+"""Compare the log-probabilities that an engine reports for its tokens with the target's."""
 
 from __future__ import annotations
 
@@ -10,130 +10,149 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.sampling import SamplingParams
-from harness.distributions.forcing import processed
-from harness.distributions.teacher import Noise
+from harness.distributions.noise import Noise
+from harness.distributions.scoring import process_logits
 from harness.implementations.engine import Output
 
 KINDS = {"processed": "the law after sampling parameters", "raw": "the model before sampling parameters"}
-"""What engines tell. At temperature 0 `processed` knows no temperature: the law is the one whose likeliest token is taken."""
+"""What engines report. At temperature 0, `processed` ignores the temperature: greedy decoding takes its likeliest token."""
 
-ROUNDED = 1e-4
-"""Nats that may be lost where numbers are told with few digits."""
+PRECISION = 1e-4
+"""Nats that may be lost to printing with few digits."""
 
-
-LIKE = 0.95
-"""Share of numbers that must be those of another kind, or of another place, for that to be named."""
+MAJORITY = 0.95
+"""Share of wrong values that must fit an alternative explanation for it to be named."""
 
 
 @dataclass(frozen=True)
-class Due:
-    """Between which numbers, low [n] and high [n], log-probabilities of n tokens must lie for arithmetic to be all that errs.
+class LogprobRange:
+    """The values, low [n] to high [n], that the arithmetic's noise allows for the log-probabilities of n tokens.
 
-    Minus infinity where the law has no such token: that it came is for the chapter LAW to see.
+    Both are minus infinity for tokens of probability zero, which LAW judges.
     """
 
     low: Tensor
     high: Tensor
 
-    def off(self, told: Tensor) -> Tensor:
-        """How far each of n numbers is outside [n]; 0 for tokens that the law does not have."""
-        outside = torch.maximum(self.low - told, told - self.high).clamp(min=0)
+    def error(self, reported: Tensor) -> Tensor:
+        """Distance [n] of n values from their ranges; 0 for tokens of probability zero."""
+        outside = torch.maximum(self.low - reported, reported - self.high).clamp(min=0)
         return outside.where(self.high > -math.inf, 0.0)
 
-    def shifted(self, by: int) -> Due:
-        """What is due where each token is given the number of the token `by` places behind it; the outermost keep their own."""
-        places = (torch.arange(len(self.low)) + by).clamp(0, len(self.low) - 1)
-        return Due(self.low[places], self.high[places])
+    def shifted(self, by: int) -> LogprobRange:
+        """Ranges if each token got the value of the token `by` positions later; the ends repeat their own."""
+        positions = (torch.arange(len(self.low)) + by).clamp(0, len(self.low) - 1)
+        return LogprobRange(self.low[positions], self.high[positions])
 
 
 @dataclass(frozen=True)
-class Telling:
-    """What was told [n] of a text's tokens. due: what is, if it is what it is said to be; others: if it were something else.
+class TextComparison:
+    """Reported log-probabilities of one text, next to the target's.
 
-    point_mass: the text is greedy, and each of its tokens is told to be certain, as in the law that greedy decoding is.
+    Attributes:
+        tokens: the n emitted tokens.
+        reported: [n] reported values, in nats.
+        expected: ranges for values of the kind that the implementation declares.
+        alternatives: ranges for other explanations, such as the other kind or a shift by one token, by name.
+        point_mass: whether the text is greedy and every reported probability is 1, as under greedy decoding.
     """
 
     tokens: Sequence[int]
-    told: Tensor
-    due: Due
-    others: Mapping[str, Due]
+    reported: Tensor
+    expected: LogprobRange
+    alternatives: Mapping[str, LogprobRange]
     point_mass: bool
 
     @property
-    def off(self) -> Tensor:
-        return torch.zeros_like(self.told) if self.point_mass else self.due.off(self.told)
+    def errors(self) -> Tensor:
+        """Distance [n] of the values from their expected ranges."""
+        return torch.zeros_like(self.reported) if self.point_mass else self.expected.error(self.reported)
 
 
 @dataclass(frozen=True)
-class Tellings:
-    """What was told of several texts."""
+class LogprobComparison:
+    """Reported log-probabilities of several texts, next to the target's."""
 
-    texts: Sequence[Telling]
+    texts: Sequence[TextComparison]
 
     @property
     def tokens(self) -> int:
         return sum(len(text.tokens) for text in self.texts)
 
     @property
-    def off(self) -> list[float]:
-        """How far the numbers are off that are."""
-        return [x for text in self.texts for x in text.off.tolist() if x > 0]
+    def errors(self) -> list[float]:
+        """All errors that are not zero."""
+        return [x for text in self.texts for x in text.errors.tolist() if x > 0]
 
     @property
     def largest(self) -> float:
-        return max(self.off, default=0.0)
+        return max(self.errors, default=0.0)
 
     @property
-    def allowed(self) -> float:
-        """How far a number may be from the middle of where it is due, at most."""
-        return max(float((text.due.high - text.due.low).max()) / 2 for text in self.texts)
+    def tolerance(self) -> float:
+        """Largest distance of an allowed value from the middle of its range."""
+        return max(float((text.expected.high - text.expected.low).max()) / 2 for text in self.texts)
 
     @property
     def point_masses(self) -> bool:
         return all(text.point_mass for text in self.texts)
 
-    def first(self) -> str:
-        """The first number that is off, and what it and the others are instead, in words."""
-        row = next((row for row, text in enumerate(self.texts) if text.off.any()), 0)
+    def first_error(self) -> str:
+        """Describe the first wrong value, and the alternatives that explain the wrong values."""
+        row = next((row for row, text in enumerate(self.texts) if text.errors.any()), 0)
         text = self.texts[row]
-        at = int((text.off > 0).int().argmax())
-        due = float(text.due.low[at] + text.due.high[at]) / 2
-        seen = f"of text {row}, token {at} ({text.tokens[at]}): told {float(text.told[at]):.4g}, due {due:.4g}"
-        return seen + "".join(f"; they are {name}" for name in self.texts[0].others if self._are(name))
+        i = int((text.errors > 0).int().argmax())
+        expected = float(text.expected.low[i] + text.expected.high[i]) / 2
+        described = f"text {row}, token {i} ({text.tokens[i]}): reported {float(text.reported[i]):.4g}, expected {expected:.4g}"
+        explained = (f"; the values are those of {name}" for name in self.texts[0].alternatives if self._explains(name))
+        return described + "".join(explained)
 
-    def _are(self, name: str) -> bool:
-        """Whether the numbers that are off are right if they are taken for something else."""
-        right = torch.cat([(text.others[name].off(text.told) == 0)[text.off > 0] for text in self.texts])
-        return bool(len(right)) and float(right.double().mean()) >= LIKE
+    def _explains(self, name: str) -> bool:
+        """Whether an alternative fits most of the wrong values."""
+        right = torch.cat([(text.alternatives[name].error(text.reported) == 0)[text.errors > 0] for text in self.texts])
+        return bool(len(right)) and float(right.double().mean()) >= MAJORITY
 
 
-def telling(noise: Noise, prompt: Sequence[int], output: Output, params: SamplingParams, kind: str, logits: Tensor) -> Telling:
-    """What was told of a text, beside what is due by the target's logits [n, V] along it."""
-    assert output.logprobs is not None, "only of a text of which something was told"
+def compare_logprobs(
+    noise: Noise, prompt: Sequence[int], output: Output, params: SamplingParams, kind: str, logits: Tensor
+) -> TextComparison:
+    """Compare the reported log-probabilities of one text with the target's.
+
+    Args:
+        noise: noise of the arithmetic under test.
+        prompt: prompt of the text.
+        output: n tokens with their reported log-probabilities.
+        params: sampling parameters of the request.
+        kind: what the implementation reports, a key of KINDS.
+        logits: target logits along the text, [n, V].
+    """
+    assert output.logprobs is not None, "the output has no log-probabilities"
     text = [*prompt, *output.tokens]
-    dues = {name: due(noise, text, len(prompt), SamplingParams() if name == "raw" else params, logits) for name in KINDS}
-    own, told = dues.pop(kind), torch.tensor(output.logprobs, dtype=torch.float64)
-    others = {f"those of {KINDS[name]}": other for name, other in dues.items()}
-    others |= {"those of the tokens before": own.shifted(-1), "those of the tokens behind": own.shifted(1)}
-    certain = params.temperature == 0 and kind == "processed" and bool((told.abs() <= ROUNDED).all())
-    return Telling(output.tokens, told, own, others, certain)
+    ranges = {
+        name: expected_range(noise, text, len(prompt), SamplingParams() if name == "raw" else params, logits) for name in KINDS
+    }
+    expected, reported = ranges.pop(kind), torch.tensor(output.logprobs, dtype=torch.float64)
+    alternatives = {KINDS[name]: other for name, other in ranges.items()}
+    alternatives |= {"the previous tokens": expected.shifted(-1), "the next tokens": expected.shifted(1)}
+    certain = params.temperature == 0 and kind == "processed" and bool((reported.abs() <= PRECISION).all())
+    return TextComparison(output.tokens, reported, expected, alternatives, certain)
 
 
-def due(noise: Noise, text: Sequence[int], start: int, params: SamplingParams, logits: Tensor) -> Due:
-    """What an implementation has to tell of the tokens from `start` on, if its law is that of these parameters.
+def expected_range(noise: Noise, text: Sequence[int], start: int, params: SamplingParams, logits: Tensor) -> LogprobRange:
+    """Log-probabilities that an implementation may report for the tokens from `start` on, given the noise of its arithmetic.
 
-    If logits err by at most e, then their log-softmax by at most 2 e, and by 1 / T of it behind a temperature. top-p may then
-    stop a token earlier or later, as the sum of what is above it errs by a factor of exp(2 e / T) at most: the remaining law
-    is taken with the threshold moved by as much.
+    If logits err by at most e, their log-softmax errs by at most 2 e, and by 2 e / T at temperature T. top-p may then keep one
+    token more or less, since the probability above a token errs by a factor of exp(2 e / T) at most: the range includes the
+    distributions with the threshold moved by that factor either way.
     """
     reach = 2 * noise.tolerance / (params.temperature or 1.0)
-    moved = [params]
+    variants = [params]
     if params.top_p is not None:
-        edges = (params.top_p * math.exp(-reach), min(1.0, params.top_p * math.exp(reach)))
-        moved += [replace(params, top_p=edge) for edge in edges]
+        thresholds = (params.top_p * math.exp(-reach), min(1.0, params.top_p * math.exp(reach)))
+        variants += [replace(params, top_p=threshold) for threshold in thresholds]
     whole = torch.tensor([list(text)], device=logits.device)
-    scores = (processed(logits, whole, start, each) for each in moved)
+    scores = (process_logits(logits, whole, start, variant) for variant in variants)
     logs = torch.stack([row.log_softmax(-1).gather(-1, whole[0, start:, None])[:, 0].cpu() for row in scores])
     possible = logs.nan_to_num(neginf=math.inf)
-    slack = reach + ROUNDED
-    return Due(possible.min(0).values.nan_to_num(posinf=-math.inf) - slack, logs.max(0).values + slack)
+    slack = reach + PRECISION
+    return LogprobRange(possible.min(0).values.nan_to_num(posinf=-math.inf) - slack, logs.max(0).values + slack)

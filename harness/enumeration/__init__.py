@@ -1,1 +1,1 @@
-"""Exact laws by enumeration of every random decision."""
+"""Exact distributions by enumeration of every random choice; see README.md."""

@@ -1,8 +1,7 @@
-"""Coins that enumerate every execution of a decoder, each with its exact probability.
+"""Coins that enumerate every execution of a decoder, each with its exact probability. See README.md in this folder.
 
-Each random decision branches on a `Trail`; `executions` runs the code once for every branch. Decisions are taken as late as
-possible: a `LazyUniform` is only an interval until it is compared, and a `LazyToken` is only a distribution until its value is
-needed. A token that is never read costs no further execution, whatever the size of the vocabulary.
+A random decision branches on a `ChoiceTrail`, as late as possible: a `SymbolicUniform` is an interval until it is compared, a
+`SymbolicToken` is a distribution until its value is needed. `executions` runs the code once for every branch.
 """
 
 from __future__ import annotations
@@ -14,39 +13,45 @@ from typing import Any, TypeVar, cast
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
+from harness.implementations.engine import HarnessError
 
 T = TypeVar("T")
 
 Weights = Sequence[Any]
-"""Probabilities of the branches of a decision: floats, or Fractions for an exact result."""
+"""Probabilities of the branches of a choice: floats, or Fractions for an exact result."""
+
+Script = Sequence[tuple[int, Weights | None]]
+"""The branch to take at each choice, and its weights when the choice was first met, if known."""
 
 
-class Unrepeatable(Exception):
-    """The same decisions led to different ones: state is left over from an earlier execution, or there is other randomness."""
+class Unrepeatable(HarnessError):
+    """The same branches led to other choices: state is left over from an earlier execution, or there is other randomness."""
 
 
-class Trail:
-    """One path through the tree of all decisions: it replays a script, then takes first branches and notes the others.
+class ChoiceTrail:
+    """One path through the tree of all choices: it replays a script, then takes first branches.
 
-    A script gives the branch of each decision and, if known, the weights that the decision had when it was first met.
+    Attributes:
+        taken: branch and weights of every choice so far.
+        weight: probability of the execution so far, the product of the weights taken.
     """
 
-    def __init__(self, script: Sequence[tuple[int, Weights | None]] = ()) -> None:
+    def __init__(self, script: Script = ()) -> None:
         self._script = list(script)
         self.taken: list[tuple[int, Weights]] = []
         self.weight: Any = 1
 
     def choose(self, weights: Weights) -> int:
-        """Take a branch of positive weight and return its index. `weight` is the product over the execution.
+        """Take a branch of positive weight and return its index.
 
         Raises:
-            Unrepeatable: the decision has other weights than when it was first met.
+            Unrepeatable: if the choice has other weights than when it was first met.
         """
         step = len(self.taken)
         if step < len(self._script):
             index, before = self._script[step]
-            if before is not None and not _alike(weights, before):
-                raise Unrepeatable(f"choice {step + 1} of an execution had other odds when its beginning was run again")
+            if before is not None and not _close(weights, before):
+                raise Unrepeatable(f"choice {step + 1} of an execution had other probabilities when it was replayed")
         else:
             first = _next_positive(weights, 0)
             assert first is not None, "a choice needs a branch of positive weight"
@@ -56,7 +61,7 @@ class Trail:
         return index
 
     def next_script(self) -> list[tuple[int, Weights | None]] | None:
-        """The decisions that lead to the next execution, depth first; None after the last."""
+        """The script of the next execution, depth first; None after the last."""
         for step in reversed(range(len(self.taken))):
             index, weights = self.taken[step]
             following = _next_positive(weights, index + 1)
@@ -65,24 +70,21 @@ class Trail:
         return None
 
 
-class LazyUniform:
-    """A uniform number of which only an interval is known. A comparison branches, and halves the interval.
+class SymbolicUniform:
+    """A uniform number, known to lie in the interval from `low` to `high`. A comparison inside it branches and narrows it."""
 
-    The interval is remembered, so that a number can be compared more than once.
-    """
-
-    def __init__(self, trail: Trail) -> None:
+    def __init__(self, trail: ChoiceTrail) -> None:
         self._trail = trail
-        self._low: Any = 0
-        self._high: Any = 1
+        self.low: Any = 0
+        self.high: Any = 1
 
     def __lt__(self, threshold: Any) -> bool:
         x = _number(threshold)
-        if x >= self._high or x <= self._low:
-            return bool(x >= self._high)
-        width = self._high - self._low
-        below = self._trail.choose([(x - self._low) / width, (self._high - x) / width]) == 0
-        self._low, self._high = (self._low, x) if below else (x, self._high)
+        if x <= self.low or x >= self.high:
+            return bool(x >= self.high)
+        width = self.high - self.low
+        below = self._trail.choose([(x - self.low) / width, (self.high - x) / width]) == 0
+        self.low, self.high = (self.low, x) if below else (x, self.high)
         return below
 
     def __gt__(self, threshold: Any) -> bool:
@@ -91,13 +93,14 @@ class LazyUniform:
     __le__, __ge__ = __lt__, __gt__  # the boundary has probability zero
 
 
-class LazyToken:
-    """A token of which only the distribution is known. A comparison branches in two; conversion to int, into all values.
+class SymbolicToken:
+    """A token of which only the distribution `law` [V] is known.
 
-    A token that is never read stays undecided: one execution then stands for every value, with the probabilities `law` [V].
+    Equality branches two ways, use as a number over all values. A token that is never read stays symbolic: one execution then
+    stands for every value.
     """
 
-    def __init__(self, trail: Trail, law: Tensor) -> None:
+    def __init__(self, trail: ChoiceTrail, law: Tensor) -> None:
         self._trail, self.law = trail, law
         self.token: int | None = None
 
@@ -125,43 +128,43 @@ class LazyToken:
         return hash(int(self))
 
     def __repr__(self) -> str:
-        return "an undecided token" if self.token is None else str(self.token)
+        return "a symbolic token" if self.token is None else str(self.token)
 
 
 class EnumeratedCoins(Coins):
-    """Coins whose numbers and tokens branch on a Trail. `executions` passes them to the code under test."""
+    """Coins whose numbers and tokens branch on a trail. `executions` passes them to the code under test."""
 
-    def __init__(self, trail: Trail) -> None:
+    def __init__(self, trail: ChoiceTrail) -> None:
         self.trail = trail
 
     def seek(self, position: int) -> None:
         pass
 
-    def uniform(self) -> LazyUniform:
-        return LazyUniform(self.trail)
+    def uniform(self) -> SymbolicUniform:
+        return SymbolicUniform(self.trail)
 
     def categorical(self, p: Tensor) -> int:
-        return cast(int, LazyToken(self.trail, p))
+        return cast(int, SymbolicToken(self.trail, p))
 
     @property
     def choices(self) -> tuple[int, ...]:
-        """The branch of each decision so far. A Trail with this script repeats the execution."""
+        """The branch of each choice so far. A trail with this script repeats the execution."""
         return tuple(index for index, _ in self.trail.taken)
 
 
-def undecided(token: object) -> bool:
-    """Whether a token is lazy and has no value yet."""
-    return isinstance(token, LazyToken) and token.token is None
+def is_symbolic(token: object) -> bool:
+    """Whether a token is symbolic and has no value yet."""
+    return isinstance(token, SymbolicToken) and token.token is None
 
 
 def unfold(tokens: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """All texts that an execution stands for, if its last token is undecided, with their probabilities given the execution."""
+    """All texts for which an execution stands if its last token is symbolic, with their probabilities given the execution."""
     *before, last = tokens
-    begun = tuple(int(token) for token in before)
-    if not isinstance(last, LazyToken) or last.token is not None:
-        yield (*begun, int(last)), 1
+    prefix = tuple(int(token) for token in before)
+    if not isinstance(last, SymbolicToken) or last.token is not None:
+        yield (*prefix, int(last)), 1
         return
-    yield from (((*begun, token), weight) for token, weight in enumerate(last.law.tolist()) if weight > 0)
+    yield from (((*prefix, token), weight) for token, weight in enumerate(last.law.tolist()) if weight > 0)
 
 
 def executions(run: Callable[[EnumeratedCoins], T]) -> Iterator[tuple[T, Any]]:
@@ -171,13 +174,12 @@ def executions(run: Callable[[EnumeratedCoins], T]) -> Iterator[tuple[T, Any]]:
         run: a function that takes all of its randomness from the coins it is given.
 
     Raises:
-        Unrepeatable: `run` has other randomness, or an execution leaves state behind for the next.
+        Unrepeatable: if `run` has other randomness, or an execution leaves state behind for the next.
     """
-    script: list[tuple[int, Weights | None]] | None = []
+    script: Script | None = []
     while script is not None:
-        trail = Trail(script)
-        outcome = run(EnumeratedCoins(trail))
-        yield outcome, trail.weight
+        trail = ChoiceTrail(script)
+        yield run(EnumeratedCoins(trail)), trail.weight
         script = trail.next_script()
 
 
@@ -185,10 +187,10 @@ def _next_positive(weights: Weights, start: int) -> int | None:
     return next((index for index in range(start, len(weights)) if weights[index] > 0), None)
 
 
-def _alike(weights: Weights, before: Weights) -> bool:
+def _close(weights: Weights, before: Weights) -> bool:
     return len(weights) == len(before) and all(abs(a - b) <= 1e-6 for a, b in zip(weights, before, strict=True))
 
 
 def _number(x: Any) -> Any:
-    """A plain number of a tensor's element; a Fraction stays one."""
+    """A float, or the Fraction that x is."""
     return x if isinstance(x, Fraction) else float(x)

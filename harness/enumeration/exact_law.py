@@ -1,4 +1,7 @@
-"""The exact law of unedited code: every execution it can have is run, and their weights are added up."""
+"""The exact distribution of unedited code: every execution is run under interception, and their probabilities are summed.
+
+See README.md in this folder for the idea, an example and the limits.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,19 @@ from torch import Tensor
 
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.distributions.exact import Law
-from harness.enumeration.coins import Trail, Unrepeatable, undecided
+from harness.enumeration.coins import ChoiceTrail, Unrepeatable, is_symbolic
+from harness.enumeration.induction import NextTokens, RuleDeviation, protected
 from harness.enumeration.intercept import NotEnumerable, intercepted
 
 Progress = Callable[[int, float], None]
+"""Called with the number of executions and the probability covered so far."""
+
+HIDDEN = "hidden randomness, or state left over from an earlier execution"
 
 
 @dataclass(frozen=True)
 class Enumeration:
-    """The law of a code's outcomes, how many executions it took, and the probability of those that were not run."""
+    """The distribution of outcomes, the executions it took, and the probability of executions that were not run."""
 
     law: Law
     executions: int
@@ -29,14 +36,20 @@ class Enumeration:
 
 @dataclass(frozen=True)
 class Leaf:
-    """Executions that differ in their last token at most: the tokens before it, their weight, and that token or its law [V]."""
+    """Executions that differ in the last token at most.
+
+    Attributes:
+        before: tokens before the last one.
+        weight: probability of these executions.
+        last: the last token, or its distribution [V].
+    """
 
     before: tuple[int, ...]
     weight: float
     last: int | Tensor
 
     def outcomes(self) -> Iterator[tuple[tuple[int, ...], float]]:
-        """Every outcome of these executions, with its probability."""
+        """Every outcome of these executions with its probability."""
         if isinstance(self.last, int):
             yield (*self.before, self.last), self.weight
             return
@@ -47,127 +60,123 @@ class Leaf:
 def enumerate_law(
     run: Callable[[], Sequence[int]], *, most: int = 100_000, window: int | None = None, progress: Progress | None = None
 ) -> Enumeration:
-    """The law of what `run` returns, over everything it draws; of at most `most` executions.
+    """The exact distribution of the tokens that `run` returns, over everything that it samples.
 
-    window: the length of a whole outcome. A token drawn last of all, which completes an outcome of this length, is not run
-    once for each value: its law is known where it is drawn. `progress` hears of executions and of the mass that is done.
-    Raises NotEnumerable, naming the call, for randomness that cannot be followed or was not seen. What `run` uses is made
-    before: to build a model draws its weights.
+    Args:
+        run: code that returns tokens. Objects that draw when they are built (a model draws its weights) must exist already.
+        most: executions to run at most.
+        window: length of a complete outcome. If the last draw of an execution completes an outcome of this length, it is not
+            run once for each value; its distribution is known where it is drawn.
+        progress: called after every leaf.
+
+    Raises:
+        NotEnumerable: for randomness that cannot be followed, or was drawn unseen. The message names the call if known.
     """
-    walk = Walk(run, lambda outcome: len(outcome) == window, most)
+    executions = Executions(run, lambda outcome: len(outcome) == window, most)
     law: Law = defaultdict(float)
-    for leaf in walk.leaves():
+    for leaf in executions.leaves():
         for outcome, weight in leaf.outcomes():
             law[outcome] += weight
         if progress is not None:
-            progress(walk.executions, walk.mass)
-    return Enumeration(dict(law), walk.executions, max(0.0, 1 - walk.mass) if walk.cut else 0.0)
+            progress(executions.count, executions.mass)
+    return Enumeration(dict(law), executions.count, executions.unfinished)
 
 
-@dataclass(frozen=True)
-class Induction:
-    """The largest total variation between a rule's next token and p, over the nodes it reaches; and what it took to know it.
-
-    At that node, `token` comes too often: with probability q.
-    """
-
-    distance: float
-    node: int
-    token: int
-    q: float
-    executions: int
-    unfinished: float
-
-
-def rule_departure(
+def enumerate_rule(
     accept: Callable[[DraftTree, Tensor], tuple[Sequence[int], Any]], tree: DraftTree, p: Tensor, *, most: int = 10_000
-) -> Induction:
-    """As induction.departure, for a rule that draws for itself: the induction over nodes, with everything it draws followed.
+) -> RuleDeviation:
+    """As induction.rule_deviation, for a rule that draws from torch, random or numpy itself.
 
-    Over all executions: Q(reaches node v, then emits x) must be Q(reaches v) p[v, x]. The last token's law is taken whole, so
-    that a rule costs one execution for each node it can stop at, whatever the vocabulary; where the rule looks at it, its
-    likeliest, its least likely and its last value are run.
+    A rule costs one execution for each node at which it can stop, whatever the vocabulary. If it looks at the last token, the
+    likeliest, the least likely and the last value are run.
+
+    Args:
+        accept: the rule; returns the accepted nodes and the last token.
+        tree: draft tree of m proposals.
+        p: target distribution after every node, [m + 1, V].
+        most: executions to run at most.
     """
-
-    given = p.clone()
-    untouched = given._version
+    current, sums = protected(p), NextTokens(tree, p)
 
     def run() -> tuple[Any, ...]:
-        nonlocal given, untouched
-        if given._version != untouched:  # a rule that writes into p must not spoil the next execution
-            given = p.clone()
-            untouched = given._version
-        path, token = accept(tree, given)
+        path, token = accept(tree, current())
         return (*path, token)
 
-    walk = Walk(run, lambda _: True, most)
-    joint: dict[int, Tensor] = defaultdict(lambda: torch.zeros(p.shape[1], dtype=torch.float64))
-    for leaf in walk.leaves():
+    executions = Executions(run, lambda _: True, most)
+    for leaf in executions.leaves():
         path = list(leaf.before)
         if path != tree.path(path[-1] if path else ROOT):
-            raise ValueError(f"nodes {path} are no path of the tree")
-        for node, child in zip([ROOT, *path], path, strict=False):
-            joint[node][tree.token(child)] += leaf.weight
-        last = joint[path[-1] if path else ROOT]
-        if isinstance(leaf.last, Tensor):
-            last += leaf.weight * leaf.last
-        elif 0 <= leaf.last < len(last):
-            last[leaf.last] += leaf.weight
-        else:
-            raise ValueError(f"token {leaf.last} is none of a vocabulary of {len(last)}")
-    distances = {node: float((q - q.sum() * p[node].double()).abs().sum()) / 2 for node, q in joint.items()}
-    worst = max(distances, key=lambda node: distances[node])
-    found = joint[worst] / joint[worst].sum()
-    token = int((found - p[worst].double()).argmax())
-    unfinished = max(0.0, 1 - walk.mass) if walk.cut else 0.0
-    return Induction(distances[worst], worst, token, float(found[token]), walk.executions, unfinished)
+            raise ValueError(f"nodes {path} are not a path of the tree")
+        if isinstance(leaf.last, int) and not 0 <= leaf.last < p.shape[1]:
+            raise ValueError(f"token {leaf.last} is outside a vocabulary of {p.shape[1]}")
+        sums.add(path, leaf.last, leaf.weight)
+    return sums.largest_deviation(executions.count, executions.unfinished)
 
 
-class Walk:
-    """Through all executions, depth first. Executions that share everything but the value of a last draw are merged."""
+class Executions:
+    """All executions of `run`, depth first. Executions that differ only in the value of their last draw are merged.
+
+    Attributes:
+        count: executions that were run.
+        mass: probability of the leaves so far.
+        cut_off: whether `most` executions were not enough.
+    """
 
     def __init__(self, run: Callable[[], Sequence[Any]], complete: Callable[[Sequence[int]], bool], most: int) -> None:
         self._run, self._complete, self._most = run, complete, most
-        self.executions, self.mass, self.cut = 0, 0.0, False
+        self.count, self.mass, self.cut_off = 0, 0.0, False
+
+    @property
+    def unfinished(self) -> float:
+        """Probability of the executions that were not run."""
+        return max(0.0, 1 - self.mass) if self.cut_off else 0.0
 
     def leaves(self) -> Iterator[Leaf]:
+        """Run all executions.
+
+        Raises:
+            NotEnumerable: if the first execution, run again, ends differently.
+        """
         script: Any = []
         first: tuple[Any, Leaf] | None = None
         while script is not None:
-            if self.executions >= self._most:
-                self.cut = True
+            if self.count >= self._most:
+                self.cut_off = True
                 return
             trail, leaf = self._execute(script)
             first = first or (list(trail.taken), leaf)
-            merged = self._siblings(trail, leaf)
+            merged = self._merge_last_draw(trail, leaf)
             leaf, script = merged or (leaf, trail.next_script())
             self.mass += leaf.weight
             yield leaf
-        assert abs(self.mass - 1) < 1e-4, f"the weights of all executions add up to {self.mass}"
+        assert abs(self.mass - 1) < 1e-4, f"the probabilities of all executions sum to {self.mass}"
         if first is not None and not _same(self._execute(first[0])[1], first[1]):
-            raise NotEnumerable(f"{UNSEEN}: the first execution, run again, came to another end")
+            raise NotEnumerable(f"{HIDDEN}: the first execution ended differently when it was run again")
 
-    def _execute(self, script: Any) -> tuple[Trail, Leaf]:
-        trail = Trail(script)
-        self.executions += 1
+    def _execute(self, script: Any) -> tuple[ChoiceTrail, Leaf]:
+        trail = ChoiceTrail(script)
+        self.count += 1
         try:
             with intercepted(trail):
                 *before, last = self._run()
                 path = tuple(int(token) for token in before)
-                end = last.law.clone() if undecided(last) else int(last)
+                end = last.law.clone() if is_symbolic(last) else int(last)
         except Exception as error:
-            why = error.__cause__ or error  # an adapter may have wrapped it
-            if isinstance(why, Unrepeatable):
-                raise NotEnumerable(f"{UNSEEN}: {why}") from error
+            cause = error.__cause__ or error  # an adapter may have wrapped it
+            if isinstance(cause, Unrepeatable):
+                raise NotEnumerable(f"{HIDDEN}: {cause}") from error
             raise
         if len(trail.taken) < len(script):
-            raise NotEnumerable(f"{UNSEEN}: an execution ended before the choices it had when its beginning was run before")
+            raise NotEnumerable(f"{HIDDEN}: an execution made fewer choices than when the same beginning was run before")
         return trail, Leaf(path, float(trail.weight), end)
 
-    def _siblings(self, trail: Trail, leaf: Leaf) -> tuple[Leaf, Any] | None:
-        """The leaf of all values of the last draw and the script that comes after them; None where they may differ in more.
+    def _merge_last_draw(self, trail: ChoiceTrail, leaf: Leaf) -> tuple[Leaf, Any] | None:
+        """Merge the executions for all values of the last draw, if the outcome differs in that value alone.
 
-        Some of the values are really run: the likeliest, the least likely and the last.
+        Some values are run to check this: the likeliest, the least likely and the last.
+
+        Returns:
+            The merged leaf and the script after it; None if the executions may differ in more.
         """
         if not trail.taken or not isinstance(leaf.last, int) or not self._complete((*leaf.before, leaf.last)):
             return None
@@ -184,9 +193,6 @@ class Walk:
                 return None
         merged = Leaf(leaf.before, leaf.weight / float(law[index]) * float(law.sum()), law / law.sum())
         return merged, other.next_script()
-
-
-UNSEEN = "something is drawn out of our sight, or state is left over from an earlier execution"
 
 
 def _equal(a: int | Tensor, b: int | Tensor) -> bool:

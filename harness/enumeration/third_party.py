@@ -1,4 +1,4 @@
-"""Other people's decoders, enumerated as they are: what transformers' ways of generating emit, against the target's law."""
+"""Enumerate decoders of other projects without editing them: transformers' generation modes and published acceptance rules."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from torch import Tensor
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.distributions.exact import target_law, total_variation
-from harness.distributions.teacher import load_plain
-from harness.enumeration.exact_law import Progress, enumerate_law, rule_departure
+from harness.distributions.scoring import load_target
+from harness.enumeration.exact_law import Progress, enumerate_law, enumerate_rule
 from harness.implementations import connect
 from harness.implementations.engine import Engine
 from harness.pairs import shipped
 
 PAIR, PROMPT = "coin4", [2, 3, 2]
 SIZES = ((8, 10), (64, 16), (32_000, 59))
+"""Vocabulary size V and number of draft tokens m of the trees on which a rule is enumerated."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A way of transformers' `generate`, by the options of its adapter; ordinary sampling is the control arm of any."""
+    """A mode of transformers' `generate`, by the options of its adapter. Ordinary sampling is the control of every mode."""
 
     name: str
     options: str
@@ -41,10 +42,14 @@ MODES = (
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the enumeration of a mode found: the total variation between what it emits and the target's law.
+class EnumeratedDecoder:
+    """The result of one enumeration.
 
-    unfinished is the probability of what was not run; the distance is then only known up to it.
+    Attributes:
+        mode: name of the decoder or rule.
+        lossless: whether it claims to be lossless.
+        distance: total variation between what it emits and the target's distribution, known up to `unfinished`.
+        unfinished: probability of the executions that were not run.
     """
 
     mode: str
@@ -55,14 +60,14 @@ class Seen:
     unfinished: float
 
 
-def seen(new_tokens: int = 2, progress: Progress | None = None) -> Iterator[Seen]:
-    """Enumerate modes on a model of four tokens, in float32, which transformers' assisted generation computes in."""
+def enumerate_modes(new_tokens: int = 2, progress: Progress | None = None) -> Iterator[EnumeratedDecoder]:
+    """Enumerate every mode on a model of four tokens, in float32, in which transformers' assisted generation computes."""
     pair, params = shipped(PAIR), {"temperature": 1.0, "max_new_tokens": new_tokens}
-    expected = target_law(load_plain(pair, "float64"), PROMPT, SamplingParams.of(params))
+    expected = target_law(load_target(pair, "float64"), PROMPT, SamplingParams.of(params))
     for mode in MODES:
         implementation = connect(f"transformers:{mode.options}")
         engine = implementation.open(pair, speculate=mode.speculate)
-        engine.raw  # noqa: B018  what loading draws is not the law's
+        engine.raw  # noqa: B018  loads the model now: what loading draws is not part of the distribution
 
         def run(engine: Engine = engine) -> Sequence[int]:
             return engine.generate([PROMPT], [params], [0])[0].tokens
@@ -72,13 +77,13 @@ def seen(new_tokens: int = 2, progress: Progress | None = None) -> Iterator[Seen
         seconds = time.perf_counter() - start
         lossless = not (implementation.lossy and mode.speculate)
         distance = total_variation(found.law, expected)
-        yield Seen(mode.name, lossless, found.executions, seconds, distance, found.unfinished)
+        yield EnumeratedDecoder(mode.name, lossless, found.executions, seconds, distance, found.unfinished)
 
 
-def seen_rule(
+def enumerate_rule_sizes(
     name: str, accept: Callable[[DraftTree, Tensor], tuple[Sequence[int], Any]], sizes: Sequence[tuple[int, int]] = SIZES
-) -> Iterator[Seen]:
-    """An acceptance rule that draws for itself, on a tree of m nodes with random laws of V tokens, for each (V, m)."""
+) -> Iterator[EnumeratedDecoder]:
+    """Enumerate a rule that draws for itself on trees of m draft tokens with random distributions, for each size (V, m)."""
     generator = torch.Generator().manual_seed(0)
     for vocab_size, m in sizes:
         tree = DraftTree.of(
@@ -86,6 +91,7 @@ def seen_rule(
         )
         p = (2 * torch.randn(m + 1, vocab_size, generator=generator, dtype=torch.float64)).softmax(-1)
         start = time.perf_counter()
-        found = rule_departure(accept, tree, p)
+        found = enumerate_rule(accept, tree, p)
         seconds = time.perf_counter() - start
-        yield Seen(f"{name}, V = {vocab_size}, m = {m}", True, found.executions, seconds, found.distance, found.unfinished)
+        label = f"{name}, V = {vocab_size}, m = {m}"
+        yield EnumeratedDecoder(label, True, found.executions, seconds, found.distance, found.unfinished)

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import shlex
-import sys
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eagle2_ref.errors import BadInput
 from harness.implementations import serve
 from harness.implementations.engine import AdapterError, Engine, NotApplicable
+from harness.implementations.importing import import_object, suggest
 from harness.implementations.ready import READY
 from harness.pairs import Pair
 
+if TYPE_CHECKING:
+    from harness.implementations.protocol import Description
+
 SHAPE = ("k", "depth", "m")
-DEFAULT_CAPABILITIES = frozenset({"temperature"})
+"""Options that bound a draft tree."""
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """A decoder that can be opened on a pair. `make(target, draft, **options)` is what its author wrote.
+    """A decoder that can be opened on a pair.
 
-    parameters: names of options, None to read them off `make`. checkpoint: which drafter of a pair it wants. logprobs: the law
-    that told log-probabilities are of, processed or raw. lossy: what its own documentation says of a lossy mode. method: how
-    it drafts, by the reference's name for it. budget: the
-    shape of its draft trees, where it is known and cannot be chosen. apart: it runs out of sight of this process.
+    name: the connectable string. make: its constructor, `make(target, draft, **options)`. options: those of the string.
+    time_limit: seconds that one call may take. tape: file to which requests and answers are recorded. remote: it does not run
+    in this process. The other fields are those of protocol.Description.
     """
 
     name: str
     make: Callable[..., Any]
     options: dict[str, Any] = field(default_factory=dict)
-    capabilities: frozenset[str] = DEFAULT_CAPABILITIES
+    capabilities: frozenset[str] = frozenset({"temperature"})
     version: str = ""
     time_limit: float = 120.0
     tape: Path | None = None
@@ -46,39 +47,38 @@ class Implementation:
     lossy: str = ""
     method: str = ""
     budget: dict[str, int] | None = None
-    apart: bool = False
+    remote: bool = False
 
     def require(self, *capabilities: str) -> None:
-        """Raise NotApplicable where something is needed that the implementation does not say it can do."""
+        """Raise NotApplicable if the implementation does not declare all of these capabilities."""
         if lacking := [name for name in capabilities if name not in self.capabilities]:
             raise NotApplicable(f"the implementation does not declare the capability {', '.join(map(repr, lacking))}")
 
     def open(self, pair: Pair, *, speculate: bool = True, **options: Any) -> Engine:
-        """An engine on a pair; `speculate` False opens the control arm. `options` add to the user's own, and override them."""
+        """An engine on a pair; with `speculate` False, the control. `options` override those of the connectable string."""
         draft = pair.drafter(self.checkpoint)
         if draft is None:
             raise NotApplicable(f"the pair {pair.name} has no checkpoint {self.checkpoint!r}, which this method drafts with")
-        chosen = {**self.options, **options}
-        make = partial(self.make, str(pair.target), str(draft) if speculate else None, **chosen)
+        make = partial(self.make, str(pair.target), str(draft) if speculate else None, **{**self.options, **options})
         return Engine(self, pair, make, speculate, options)
 
     def check(self, pair: Pair, dtype: str, device: str) -> None:
-        """Raise BadInput for options and checkpoints that the reference's own code, where it is used, cannot work with.
+        """Raise BadInput for options and checkpoints that the reference's code does not accept.
 
-        Opening other engines may take minutes and a GPU: theirs is left to SMOKE.
+        Other engines are not opened here, since that may take minutes and a GPU; SMOKE opens them.
         """
         if "decoder" in self.capabilities:
             self.make(str(pair.target), str(pair.drafter(self.checkpoint)), **{"dtype": dtype, "device": device, **self.options})
 
     @property
     def shape(self) -> dict[str, int]:
-        """The bounds of its draft trees, k, depth and m: those that it tells, or was asked for, or has of its own accord."""
+        """Bounds k, depth and m of the draft trees, as far as known: reported by the implementation, requested, or defaults."""
+        requested = {name: int(value) for name, value in self.options.items() if name in SHAPE}
         if self.budget or "budget" not in self.capabilities:
-            given = {name: int(value) for name, value in self.options.items() if name in SHAPE}
-            return given | (self.budget or {})
-        usual = {} if self.apart else inspect.signature(self.make).parameters
-        told = {name: int(option.default) for name, option in usual.items() if name in SHAPE}
-        return (told or {"k": 8, "depth": 6, "m": 25}) | {name: int(self.options[name]) for name in SHAPE if name in self.options}
+            return requested | (self.budget or {})
+        parameters = {} if self.remote else inspect.signature(self.make).parameters
+        defaults = {name: int(option.default) for name, option in parameters.items() if name in SHAPE}
+        return (defaults or {"k": 8, "depth": 6, "m": 25}) | requested
 
     def takes(self, option: str) -> bool:
         """Whether the constructor has a parameter of this name."""
@@ -86,181 +86,178 @@ class Implementation:
         return parameters is None or option in parameters
 
 
-def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = None) -> Implementation:
-    """The implementation of a string: `ref:rule=walk,k=4`, `py:my.module:Engine,depth=5`, `vllm:method=eagle`.
+@dataclass(frozen=True)
+class Connectable:
+    """A connectable string, `kind:rest`. Most kinds read `rest` as options, or as a place followed by options."""
 
-    BadInput for what is wrong with the string; NotApplicable for an implementation that refuses, in its own words, to say what
-    it is, and AdapterError for one that fails to.
+    name: str
+    kind: str
+    rest: str
+    time_limit: float
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return _parse_options(self.rest.split(","))
+
+    @property
+    def place_and_options(self) -> tuple[str, dict[str, Any]]:
+        place, *options = self.rest.split(",")
+        return place, _parse_options(options)
+
+
+def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = None) -> Implementation:
+    """The implementation of a connectable string: `ref:rule=walk,k=4`, `py:my.module:Engine,depth=5`, `vllm:method=eagle`.
+
+    Raises:
+        BadInput: the string is wrong.
+        NotApplicable: the implementation refuses to describe itself; the message is its own.
+        AdapterError: the implementation fails to describe itself.
     """
     kind, _, rest = connectable.partition(":")
-    common: dict[str, Any] = {"name": connectable, "time_limit": time_limit, "tape": tape}
-    kinds = CONNECTIONS | {name: partial(_ready, name) for name in READY}
-    if kind not in kinds:
-        near = difflib.get_close_matches(kind, kinds, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are ref, {', '.join(f'{name}:…' for name in [*kinds][1:])}"
-        raise BadInput(f"{connectable!r} is not an implementation", hint)
+    if kind not in CONNECTORS:
+        known = f"known are ref, {', '.join(f'{name}:…' for name in [*CONNECTORS][1:])}"
+        raise BadInput(f"{connectable!r} is not an implementation", suggest(kind, CONNECTORS, known))
     try:
-        return kinds[kind](rest, common)
+        found = CONNECTORS[kind](Connectable(connectable, kind, rest, time_limit))
     except NotImplementedError as refusal:
-        raise NotApplicable(f"{connectable} refuses to say what it is: {refusal}") from None
+        raise NotApplicable(f"{connectable} refuses to describe itself: {refusal}") from None
+    return replace(found, time_limit=time_limit, tape=None if kind == "trace" else tape)  # a trace is recorded already
 
 
-def _static(rest: str, common: dict[str, Any]) -> Implementation:
+def _connect_reference(wanted: Connectable) -> Implementation:
     from harness.implementations import reference
 
-    return _python(reference.FixedShapes, _options(rest), common)
+    options = wanted.options
+    return _in_process(reference.engine(str(options.pop("drafter", "eagle2"))), options, wanted)
 
 
-def _reference(rest: str, common: dict[str, Any]) -> Implementation:
+def _connect_static(wanted: Connectable) -> Implementation:
     from harness.implementations import reference
 
-    options = _options(rest)
-    return _python(reference.engine(str(options.pop("drafter", "eagle2"))), options, common)
+    return _in_process(reference.FixedShapes, wanted.options, wanted)
 
 
-def _outsider(rest: str, common: dict[str, Any]) -> Implementation:
-    where, *options = rest.split(",")
-    found = _import(where)
+def _connect_python(wanted: Connectable) -> Implementation:
+    place, options = wanted.place_and_options
+    found = import_object(place)
     if not inspect.isfunction(found):
-        return _python(found, _options(",".join(options)), common)
-    common |= {"version": getattr(inspect.getmodule(found), "__version__", "")}
-    return _rule(found, _options(",".join(options)), common)
+        return _in_process(found, options, wanted)
+    return _from_rule(found, options, wanted, version=getattr(inspect.getmodule(found), "__version__", ""))
 
 
-def _published(rest: str, common: dict[str, Any]) -> Implementation:
+def _connect_published(wanted: Connectable) -> Implementation:
     from harness.implementations.published import published_rule
 
-    where, *options = rest.split(",")
-    path, _, function = where.partition(":")
-    return _rule(published_rule(Path(path), function or "evaluate_posterior"), _options(",".join(options)), common)
+    place, options = wanted.place_and_options
+    path, _, function = place.partition(":")
+    return _from_rule(published_rule(Path(path), function or "evaluate_posterior"), options, wanted)
 
 
-def _rule(accept: Callable[..., Any], options: dict[str, Any], common: dict[str, Any]) -> Implementation:
-    """A bare rule, in the loop of the reference."""
-    from harness.implementations import reference
-
-    return _python(partial(reference.Engine, accept=accept), options, common, reference.RULE_CAPABILITIES)
-
-
-def _mutant(rest: str, common: dict[str, Any]) -> Implementation:
+def _connect_mutant(wanted: Connectable) -> Implementation:
     from harness import mutants
 
-    name, *options = rest.split(",")
-    planted = mutants.find(name)
-    return _python(planted.make, _options(",".join(options)), common, planted.capabilities)
+    name, options = wanted.place_and_options
+    mutant = mutants.find(name)
+    return _in_process(mutant.make, options, wanted, mutant.capabilities)
 
 
-def _trace(rest: str, common: dict[str, Any]) -> Implementation:
+def _connect_trace(wanted: Connectable) -> Implementation:
     from harness.implementations.trace import Trace
 
-    trace = Trace.read(Path(rest))
-    common |= {"version": trace.version, "tape": None, "apart": True}
-    return Implementation(make=trace.engine, options=trace.options, capabilities=trace.capabilities, **trace.about, **common)
+    trace = Trace.read(Path(wanted.rest))
+    fields = {"capabilities": trace.capabilities, "version": trace.version, **trace.described}
+    return Implementation(wanted.name, trace.engine, trace.options, remote=True, **fields)
 
 
-def _command(rest: str, common: dict[str, Any]) -> Implementation:
-    words = shlex.split(rest)
+def _connect_command(wanted: Connectable) -> Implementation:
+    words = shlex.split(wanted.rest)
     if not words:
-        raise BadInput("cmd: names no program", "write cmd:./my_engine, with its arguments behind spaces")
-    return _remote(words, {}, common)
+        raise BadInput("cmd: names no program", "write cmd:./my_engine, followed by its arguments, separated by spaces")
+    return _in_own_process(words, {}, wanted)
 
 
-def _ready(name: str, rest: str, common: dict[str, Any]) -> Implementation:
-    from harness.implementations.command import serving
+def _connect_ready(wanted: Connectable) -> Implementation:
+    from harness.implementations.process import serve_command
 
-    options = _options(rest)
-    python = READY[name].python(str(options.pop("python", "")))
-    if python:
-        return _remote(serving(python, READY[name].adapter), options, common)
-    adapter = importlib.import_module(f"harness.implementations.adapters.{READY[name].adapter}")
-    return _python(adapter.Engine, options, common)
-
-
-def _remote(command: list[str], options: dict[str, Any], common: dict[str, Any]) -> Implementation:
-    """An engine in a process of its own; it is asked at once what it is."""
-    from harness.implementations.command import Remote, described
-
-    told = described(command, options, common["time_limit"]).model_dump()
-    _known(common["name"], options, told["parameters"])
-    return _described(partial(Remote, command), options, told, {**common, "apart": True})
+    adapter, options = READY[wanted.kind], wanted.options
+    if python := adapter.python(str(options.pop("python", ""))):
+        return _in_own_process(serve_command(python, adapter.module), options, wanted)
+    module = importlib.import_module(f"harness.implementations.adapters.{adapter.module}")
+    return _in_process(module.Engine, options, wanted)
 
 
-def _python(
-    make: Callable[..., Any], options: dict[str, Any], common: dict[str, Any], capabilities: frozenset[str] | None = None
+CONNECTORS: dict[str, Callable[[Connectable], Implementation]] = {
+    "ref": _connect_reference,
+    "static": _connect_static,
+    "py": _connect_python,
+    "cmd": _connect_command,
+    "published": _connect_published,
+    "mutant": _connect_mutant,
+    "trace": _connect_trace,
+    **dict.fromkeys(READY, _connect_ready),
+}
+"""The kinds of connectable strings: what precedes the first colon."""
+
+
+def _from_rule(accept: Callable[..., Any], options: dict[str, Any], wanted: Connectable, *, version: str = "") -> Implementation:
+    """A bare acceptance rule in the reference's decoding loop."""
+    from harness.implementations import reference
+
+    make = partial(reference.Engine, accept=accept)
+    found = _in_process(make, options, wanted, reference.RULE_CAPABILITIES)
+    return replace(found, version=version or found.version)
+
+
+def _in_process(
+    make: Callable[..., Any], options: dict[str, Any], wanted: Connectable, capabilities: frozenset[str] | None = None
 ) -> Implementation:
-    parameters = serve.parameters(make)
-    _known(common["name"], options, parameters)  # before `describe` meets them
-    told = _told(make, options) | ({"capabilities": capabilities} if capabilities else {})
-    told["version"] = common.pop("version", "") or told["version"]
-    return _described(make, options, told, common)
+    """An engine in this process. Its description is validated as strictly as that of another process."""
+    from harness.implementations.protocol import Description
 
-
-def _told(make: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """What it says of itself, as strictly read as from another process."""
-    from harness.implementations.command import Described
-
+    _check_options(wanted.name, options, serve.parameters(make))  # before `describe` is called with them
     try:
-        return Described.model_validate(serve.describe(make, options)).model_dump()
+        description = Description.model_validate(serve.describe(make, options))
     except NotImplementedError:
         raise
     except Exception as error:
-        raise AdapterError(f"what it says of itself is no description: {type(error).__name__}: {error}") from error
+        raise AdapterError(f"it does not describe itself: {type(error).__name__}: {error}") from error
+    found = _described(wanted.name, make, options, description)
+    return replace(found, capabilities=capabilities) if capabilities else found
 
 
-def _described(make: Callable[..., Any], options: dict[str, Any], told: dict[str, Any], common: dict[str, Any]) -> Implementation:
-    """`told` is what `serve.describe` says, from this process or another."""
-    sets = {name: frozenset(told[name]) for name in ("capabilities", "parameters") if told[name] is not None}
-    return Implementation(make=make, options=options, **{**told, **sets}, **common)
+def _in_own_process(command: list[str], options: dict[str, Any], wanted: Connectable) -> Implementation:
+    from harness.implementations.process import RemoteEngine, describe_process
+
+    description = describe_process(command, options, wanted.time_limit)
+    _check_options(wanted.name, options, description.parameters)
+    return replace(_described(wanted.name, partial(RemoteEngine, command), options, description), remote=True)
 
 
-def _known(name: str, options: Collection[str], parameters: Collection[str] | None) -> None:
+def _described(name: str, make: Callable[..., Any], options: dict[str, Any], description: Description) -> Implementation:
+    fields = description.model_dump()
+    sets = {field: frozenset(fields[field]) for field in ("capabilities", "parameters") if fields[field] is not None}
+    return Implementation(name, make, options, **{**fields, **sets})
+
+
+def _check_options(name: str, options: Collection[str], parameters: Collection[str] | None) -> None:
     """Refuse options that the constructor does not have."""
     for option in options:
         if parameters is not None and option not in parameters:
-            near = difflib.get_close_matches(option, parameters, 1)
-            hint = f"did you mean {near[0]}?" if near else f"options are {', '.join(parameters) or 'none'}"
-            raise BadInput(f"{name}: there is no option {option!r}", hint)
+            known = f"options are {', '.join(parameters) or 'none'}"
+            raise BadInput(f"{name}: there is no option {option!r}", suggest(option, parameters, known))
 
 
-def _import(where: str) -> Any:
-    module_name, _, attribute = where.partition(":")
-    if not module_name or not attribute:
-        raise BadInput(f"py:{where} names no class", "write py:package.module:Engine")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # modules of the folder one stands in, as `python -m` finds them
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and not (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise BadInput(
-                f"py:{where}: importing {module_name} needs {error.name}, which is not installed", f"pip install {error.name}"
-            ) from None
-        near = difflib.get_close_matches(module_name, [path.stem for path in Path().glob("*.py")], 1)
-        hint = f"did you mean {near[0]}?" if near else "run from the folder that holds it, or install it into this environment"
-        raise BadInput(f"py:{where}: there is no module {module_name}", hint) from None
-    except Exception as error:
-        raise BadInput(
-            f"py:{where}: importing {module_name} failed: {type(error).__name__}: {error}", "the module must import by itself"
-        ) from error
-    if not hasattr(module, attribute):
-        public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        near = difflib.get_close_matches(attribute, public, 1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(public) or 'nothing that could be one'}"
-        raise BadInput(f"py:{where}: {module_name} has no {attribute}", hint)
-    return getattr(module, attribute)
-
-
-def _options(text: str) -> dict[str, Any]:
+def _parse_options(parts: Iterable[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
+    for part in filter(None, parts):
         name, equals, value = part.partition("=")
         if not equals or not name.isidentifier():
-            raise BadInput(f"{part!r} is not an option", "write name=value, with commas between")
-        options[name] = _value(value)
+            raise BadInput(f"{part!r} is not an option", "write name=value, separated by commas")
+        options[name] = _parse_value(value)
     return options
 
 
-def _value(text: str) -> int | float | bool | str:
+def _parse_value(text: str) -> int | float | bool | str:
     if text in ("true", "false"):
         return text == "true"
     for number in (int, float):
@@ -269,15 +266,3 @@ def _value(text: str) -> int | float | bool | str:
         except ValueError:
             continue
     return text
-
-
-CONNECTIONS: dict[str, Callable[[str, dict[str, Any]], Implementation]] = {
-    "ref": _reference,
-    "static": _static,
-    "py": _outsider,
-    "cmd": _command,
-    "published": _published,
-    "mutant": _mutant,
-    "trace": _trace,
-}
-"""What stands before the first colon; the ready-made adapters stand beside it."""

@@ -21,7 +21,7 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import Tree
-from harness.enumeration.coins import undecided
+from harness.implementations.engine import is_unread
 
 transformers.utils.logging.disable_progress_bar()  # they would be printed among the results
 
@@ -219,6 +219,6 @@ def to_answer(generation: Generation) -> dict[str, Any]:
 def _from_outside(accept: Accept) -> Rule:
     def rule(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
         path, token = accept(tree.tokens.tolist(), tree.parents.tolist(), p, coins)
-        return Accepted(list(path), token if undecided(token) else int(token))
+        return Accepted(list(path), token if is_unread(token) else int(token))
 
     return rule

@@ -1,7 +1,7 @@
-"""Serve an engine over newline JSON: `python serve.py my_engine.py:Engine` asks stdin and answers on stdout.
+"""Serve an engine over newline-delimited JSON: `python serve.py my_engine.py:Engine` reads stdin and answers on stdout.
 
-The standard library alone, so that it runs under whatever Python an engine lives in. reports/schema/protocol.schema.json tells
-the messages. Whatever the engine prints goes to stderr; a closed stdin ends the process.
+This file uses the standard library only, so that it runs under the Python of any engine's environment. The messages are
+described in reports/schema/protocol.schema.json. Output that the engine prints goes to stderr. The process ends with stdin.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from typing import Any
 
 
 def load(where: str) -> Any:
-    """The class named by `package.module:Engine` or `path/to/file.py:Engine`; files beside that one by `from .`."""
+    """Import the class named by `package.module:Engine` or `path/to/file.py:Engine`.
+
+    A file may import its neighbours by `from .name import …`: its folder is a package called `adapters`.
+    """
     place, _, name = where.rpartition(":")
     if place.endswith(".py"):
         file = Path(place).resolve()
@@ -34,15 +37,15 @@ def load(where: str) -> Any:
 
 
 def describe(engine: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """What an engine says of itself before it is opened: its `describe(**options)` if it has one, or its attributes."""
-    told = dict(engine.describe(**options)) if hasattr(engine, "describe") else {}
+    """Description of an engine that is not open: from its `describe(**options)` if it has one, else from its attributes."""
+    description = dict(engine.describe(**options)) if hasattr(engine, "describe") else {}
     for name, default in (("capabilities", ["temperature"]), ("version", "")):
-        told.setdefault(name, getattr(engine, name, default))
-    return {**told, "capabilities": sorted(told["capabilities"]), "parameters": parameters(engine)}
+        description.setdefault(name, getattr(engine, name, default))
+    return {**description, "capabilities": sorted(description["capabilities"]), "parameters": parameters(engine)}
 
 
 def parameters(engine: Any) -> list[str] | None:
-    """Names of its constructor's options; None if it takes any."""
+    """Names of the constructor's options; None if it accepts any."""
     found = inspect.signature(engine).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in found):
         return None
@@ -50,14 +53,14 @@ def parameters(engine: Any) -> list[str] | None:
 
 
 class Server:
-    """One engine, opened at most once."""
+    """Answers requests with one engine, which is opened at most once."""
 
     def __init__(self, make: Any) -> None:
         self.make = make
         self.engine: Any = None
 
     def answer(self, request: dict[str, Any]) -> Any:
-        """The reply to one request. NotImplementedError is a refusal, told in the engine's words; anything else is an error."""
+        """The reply to one request. NotImplementedError is a refusal; any other exception is an error."""
         try:
             return getattr(self, "do_" + request.pop("do"))(**request)
         except NotImplementedError as refusal:
@@ -80,21 +83,21 @@ class Server:
 
 
 def plain(value: Any) -> Any:
-    """Numbers and arrays of an engine's libraries, as JSON has them."""
+    """Convert arrays and numbers of an engine's libraries to JSON types."""
     return value.tolist() if hasattr(value, "tolist") else list(value)
 
 
 def main(where: str) -> None:
-    """Answer a line for a line until stdin ends."""
+    """Write one reply line per request line, until stdin ends."""
     with os.fdopen(os.dup(1), "w", buffering=1) as replies:
-        os.dup2(2, 1)
+        os.dup2(2, 1)  # the engine's own prints, also those of native code, must not mix with replies
         server = Server(load(where))
         for line in sys.stdin:
             replies.write(json.dumps(server.answer(json.loads(line)), default=plain) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # an engine's own threads must not keep the process
+    os._exit(0)  # threads of the engine must not keep the process alive
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # this file's own folder: its neighbours are not to be taken for other people's packages
+    del sys.path[0]  # this file's folder: its modules must not hide installed packages of the same name
     main(sys.argv[1])

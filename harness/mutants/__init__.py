@@ -1,7 +1,7 @@
-"""The gallery: decoders with one planted fault each, modelled on one that was reported in public; and controls that must pass.
+"""The mutant gallery: decoders with one planted fault each, modelled on public reports, and controls that must pass.
 
-`mutant:M04` connects one of them like any other implementation. A fault is told once, by the first sentence of its docstring; a
-control's docstring goes on to say why it is right. Ids are stable: a new fault takes a free one.
+`mutant:M04` connects a mutant like any other implementation. The first sentence of its docstring describes the fault to users;
+the docstring of a control also says why it is right. Ids are permanent: a new mutant takes a free one.
 """
 
 from __future__ import annotations
@@ -18,21 +18,26 @@ from typing import Any, TypeVar
 
 from eagle2_ref.errors import BadInput
 
-Planting = TypeVar("Planting", bound=Callable[..., Any])
+Decoder = TypeVar("Decoder", bound=Callable[..., Any])
 
 _registered: dict[str, Mutant] = {}
 
 GALLERY: dict[str, Mutant]
-"""All mutants and controls by id. The first look at it imports them, and torch with them."""
+"""All mutants and controls by id. The first access imports them, and torch with them."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A decoder with one planted fault, or a control: one that looks wrong and is not.
+    """A decoder with one planted fault, or a control: a decoder that looks wrong and is right.
 
-    make: what `connect` opens on a pair, as an outsider would have written it. killers: the properties that are meant to see the
-    fault, the cheapest first, each with its case ("" for a property without cases). law: whether the law of the text changes; the
-    other faults ruin speed, counts or structure. settings: what a run must be asked for, such as a dtype, where it matters.
+    Attributes:
+        fault: one sentence for users.
+        source: the public report that the fault is modelled on.
+        part: the part of a decoder that the fault is in.
+        make: opens the decoder on a pair.
+        killers: properties that must detect the fault, the cheapest first, each with its case ("" for a property without cases).
+        law: whether the law of the text changes; the other faults affect speed, counts or structure.
+        settings: options that a run needs, such as a dtype.
     """
 
     id: str
@@ -49,7 +54,7 @@ class Mutant:
 
     @property
     def method(self) -> str:
-        """How it drafts, by the reference's name for it; most are faults of EAGLE-2's decoder."""
+        """The reference's name of its drafting method; EAGLE-2 for most."""
         family = getattr(self.make, "family", None)
         return family.name if family else "eagle2"
 
@@ -61,8 +66,8 @@ def mutant(
     source: str,
     killers: Mapping[str, str],
     law: bool = True,
-) -> Callable[[Planting], Planting]:
-    """Register a fault: a class with the constructor of an implementation, or a bare rule as `py:module:accept` takes it."""
+) -> Callable[[Decoder], Decoder]:
+    """Register a faulty decoder: an implementation class, or an acceptance rule as `py:module:accept` takes it."""
     return partial(_register, label, part=part, source=source, killers=killers, law=law)
 
 
@@ -72,49 +77,48 @@ def control(
     part: str,
     source: str,
     settings: Mapping[str, Any] | None = None,
-) -> Callable[[Planting], Planting]:
+) -> Callable[[Decoder], Decoder]:
     """Register a decoder that must pass."""
     return partial(_register, label, part=part, source=source, control=True, law=False, settings=settings or {})
 
 
 def find(label: str) -> Mutant:
-    """The mutant or control of an id."""
+    """The mutant or control with this id."""
     gallery: dict[str, Mutant] = importlib.import_module(__name__).GALLERY
     if label not in gallery:
-        near = sorted(gallery.values(), key=lambda one: -max(_likeness(label, word) for word in (one.id, one.name)))[:3]
-        told = ", ".join(f"{one.id} ({one.name})" for one in near)
-        raise BadInput(f"there is no mutant {label!r}", f"near it are {told}")
+        similar = sorted(gallery.values(), key=lambda one: -max(_similarity(label, word) for word in (one.id, one.name)))[:3]
+        raise BadInput(f"there is no mutant {label!r}", f"near it are {', '.join(f'{one.id} ({one.name})' for one in similar)}")
     return gallery[label]
 
 
-def _likeness(a: str, b: str) -> float:
+def _similarity(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
 
 
-def _register(label: str, planting: Planting, **told: Any) -> Planting:
+def _register(label: str, decoder: Decoder, **fields: Any) -> Decoder:
     from harness.implementations import reference
 
     assert label not in _registered, f"{label} is {_registered[label].name} already"
-    is_rule = inspect.isfunction(planting)
+    is_rule = inspect.isfunction(decoder)
     _registered[label] = Mutant(
         id=label,
-        name=planting.__name__,
-        fault=_first_sentence(planting),
-        make=partial(reference.Engine, accept=planting) if is_rule else planting,
-        capabilities=reference.RULE_CAPABILITIES if is_rule else frozenset(planting.capabilities),  # type: ignore[attr-defined]
-        **told,
+        name=decoder.__name__,
+        fault=_first_sentence(decoder),
+        make=partial(reference.Engine, accept=decoder) if is_rule else decoder,
+        capabilities=reference.RULE_CAPABILITIES if is_rule else frozenset(decoder.capabilities),  # type: ignore[attr-defined]
+        **fields,
     )
-    return planting
+    return decoder
 
 
-def _first_sentence(planting: Callable[..., Any]) -> str:
-    sentence = re.match(r".+?\.(?=\s|$)", inspect.getdoc(planting) or "", re.DOTALL)
-    assert sentence, f"{planting.__name__} has no docstring that begins with a sentence"
+def _first_sentence(decoder: Callable[..., Any]) -> str:
+    sentence = re.match(r".+?\.(?=\s|$)", inspect.getdoc(decoder) or "", re.DOTALL)
+    assert sentence, f"{decoder.__name__} has no docstring that begins with a sentence"
     return " ".join(sentence[0].split())
 
 
 def __getattr__(name: str) -> Any:
-    """GALLERY, once all modules of this package have registered what they hold."""
+    """Compute GALLERY on first access, after all modules of this package have registered their mutants."""
     if name != "GALLERY":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for module in pkgutil.iter_modules(__path__):

@@ -1,205 +1,188 @@
-"""Faults of texts that share a target pass: what belongs to one row of a batch reaches another. A text alone is right."""
+"""Faults of batches: a row of a target pass gets what belongs to another row. A single sequence is decoded correctly."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from eagle2_ref.coins import Coins
 from eagle2_ref.decode import Decoder
-from eagle2_ref.model.network import ModelOutput
-from eagle2_ref.sequence import Sequence as Text
+from eagle2_ref.model.cache import KVCache
+from eagle2_ref.model.network import ModelOutput, Network
+from eagle2_ref.model.target import Target
+from eagle2_ref.sampling import SamplingParams, apply_processors, probabilities
+from eagle2_ref.sequence import Generation, Sequence
 from eagle2_ref.tree import DraftTree, Tree
 from harness.implementations.reference import Engine, between
 from harness.mutants import mutant
+from harness.mutants.planting import Fault
 
 ONE_LENGTH, SEVERAL_LENGTHS = "texts of one length", "texts of several lengths"
 
 
-class Together(Engine):
-    """The reference decoder, with a fault in how texts share passes; unless it is told otherwise, eight of them do."""
+class BatchFault(Fault):
+    """The reference implementation with a fault that shows in batches. The default batch size is 8."""
 
-    __signature__ = inspect.signature(Engine)  # what `connect` checks options against
+    capabilities = Engine.capabilities
+    __signature__ = inspect.signature(Engine)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"batch": 8, **options})
-        self.plant(self.decoder)
-
-    def plant(self, decoder: Decoder) -> None:
-        raise NotImplementedError
 
 
-class PlantedRows(Together):
-    """What a pass over several trees returns, a text's logits and features, goes elsewhere or comes back otherwise."""
-
-    def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:
-        raise NotImplementedError
-
-    def plant(self, decoder: Decoder) -> None:
-        verify = decoder.verify
-        decoder.verify = lambda texts, trees: self.rows(verify(texts, trees), texts, trees)  # type: ignore[method-assign, assignment]
-
-
-class PlantedPositions(Together):
-    """The positions [B, n] of a pass over several texts are others; `first` where it is the pass of the prompts."""
-
-    def positions(self, positions: Tensor, first: bool) -> Tensor:
-        raise NotImplementedError
-
-    def plant(self, decoder: Decoder) -> None:
-        network = decoder.target.network
-
-        def elsewhere(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> ModelOutput:
-            if len(tokens) > 1:
-                positions = self.positions(positions, not cache.length)
-            return network(tokens, positions, seen, cache, last)
-
-        decoder.target.network = between(network, elsewhere)
-
-
-# --- whose row it is -----------------------------------------------------------------------------------------------
+# --- order of rows -------------------------------------------------------------------------------------------------
 
 
 @mutant("M80", part="batch", source="vllm-project/vllm PR 14645", killers={"BATCH-1": ONE_LENGTH})
-class AnswersAsFinished(Together):
-    """Answers are handed back in the order in which texts were finished, not in that of the prompts."""
+class ResultsAsFinished(BatchFault):
+    """Results are returned in the order in which texts finished, not in the order of the prompts."""
 
-    def plant(self, decoder: Decoder) -> None:
-        generate = decoder.generate_batch
-        decoder.generate_batch = lambda *asked: sorted(  # type: ignore[method-assign, assignment]
-            generate(*asked), key=lambda made: made.target_passes
-        )
+    class FaultyDecoder(Decoder):
+        def generate_batch(self, *request: Any) -> list[Generation]:
+            return sorted(super().generate_batch(*request), key=lambda generation: generation.target_passes)
 
 
 @mutant("M85", part="batch", source="tenstorrent/vllm-tt-plugin PR 131", killers={"BATCH-1": SEVERAL_LENGTHS})
-class FinishedKeepTheirPlace(Together):
-    """A finished text is still among those that are drafted for, so that the trees behind it go to their neighbours."""
+class FinishedStillDrafted(BatchFault):
+    """A finished text is still among those that are drafted for, so that later trees go to the wrong texts."""
 
-    def plant(self, decoder: Decoder) -> None:
-        propose, before = decoder.propose, list[Text]()
+    class FaultyDecoder(Decoder):
+        before: abc.Sequence[Sequence] = ()
 
-        def stale(texts: Sequence[Text]) -> list[Tree]:
-            drafted = list(before) if set(before) & set(texts) else []  # none is left from an earlier call
-            drafted += [text for text in texts if text not in drafted]
-            before[:] = texts
-            given = zip(texts, propose(drafted), strict=False)
-            return [tree.truncate(text.max_depth) if isinstance(tree, DraftTree) else tree for text, tree in given]
-
-        decoder.propose = stale  # type: ignore[method-assign, assignment]
+        def propose(self, sequences: abc.Sequence[Sequence]) -> abc.Sequence[Tree]:
+            drafted = list(self.before) if set(self.before) & set(sequences) else []  # none is left from an earlier call
+            drafted += [sequence for sequence in sequences if sequence not in drafted]
+            self.before = list(sequences)
+            trees = zip(sequences, super().propose(drafted), strict=False)
+            return [tree.truncate(own.max_depth) if isinstance(tree, DraftTree) else tree for own, tree in trees]
 
 
 @mutant("M89", part="batch", source="HabanaAI/vllm-fork PR 1780", killers={"BATCH-1": SEVERAL_LENGTHS})
-class BareRowsFirst(PlantedRows):
-    """A pass returns the rows without drafts before the others, and they are read in the order in which they were put in."""
+class RootsFirst(BatchFault):
+    """A pass returns the rows without draft tokens first, but results are read in the order of the inputs."""
 
-    def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:  # noqa: ARG002
-        order = sorted(range(len(trees)), key=lambda row: len(trees[row]) > 1)
-        return [
-            replace(own, logits=_padded(rows[row].logits, len(tree))) for own, row, tree in zip(rows, order, trees, strict=True)
-        ]
+    class FaultyDecoder(Decoder):
+        def verify(self, sequences: abc.Sequence[Sequence], trees: abc.Sequence[Tree]) -> list[ModelOutput]:
+            outputs = super().verify(sequences, trees)
+            order = sorted(range(len(trees)), key=lambda row: len(trees[row]) > 1)
+            return [replace(outputs[i], logits=with_rows(outputs[row].logits, len(trees[i]))) for i, row in enumerate(order)]
 
 
 @mutant("M88", part="batch", source="vllm-project/vllm PR 7508", killers={"BATCH-2": ""}, law=False)
-class NeighboursFeatures(PlantedRows):
-    """In a pass with a row that has no drafts, the head is given the features of the row behind."""
+class NeighboursFeatures(BatchFault):
+    """In a pass that has a row without draft tokens, the head receives the features of the next row."""
 
-    def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:  # noqa: ARG002
-        if all(len(tree) > 1 for tree in trees):
-            return rows
-        behind = [*rows[1:], *rows[:1]]
-        return [
-            replace(own, features=_padded(other.features, len(own.features))) for own, other in zip(rows, behind, strict=True)
-        ]
+    class FaultyDecoder(Decoder):
+        def verify(self, sequences: abc.Sequence[Sequence], trees: abc.Sequence[Tree]) -> list[ModelOutput]:
+            outputs = super().verify(sequences, trees)
+            if all(len(tree) > 1 for tree in trees):
+                return outputs
+            following = [output.features for output in [*outputs[1:], *outputs[:1]]]
+            return [
+                replace(output, features=with_rows(features, len(output.features)))
+                for output, features in zip(outputs, following, strict=True)
+            ]
+
+
+def with_rows(rows: Tensor, n: int) -> Tensor:
+    """n rows: the given ones, repeated if there are fewer."""
+    return rows[torch.arange(n) % len(rows)]
 
 
 # --- padding -------------------------------------------------------------------------------------------------------
 
 
 @mutant("M81", part="batch", source="Blaizzy/mlx-vlm issue 1962", killers={"BATCH-1": SEVERAL_LENGTHS})
-class ZeroedNotRemoved(Together):
-    """What a shorter row lacks is zeroed and not masked: each zero key still adds 1 to the denominator of the softmax."""
+class ZeroedNotMasked(BatchFault):
+    """Missing entries of shorter rows are zeroed instead of masked: each zero key still adds 1 to the softmax denominator."""
 
-    def plant(self, decoder: Decoder) -> None:
-        network = decoder.target.network
-
-        def zeros_seen(tokens: Tensor, positions: Tensor, seen: Tensor | None, cache: Any, last: bool = False) -> ModelOutput:
-            if seen is not None:
-                seen = seen | (torch.arange(seen.shape[-1], device=seen.device) < cache.length)
+    class FaultyTarget(Target):
+        def mask(self, cache: KVCache, trees: abc.Sequence[Tree]) -> Tensor | None:
+            mask = super().mask(cache, trees)
+            if mask is not None:
+                mask[..., : cache.length] = True
                 for rows in cache.rows():
                     rows[..., : cache.length, :].masked_fill_(~cache.valid_mask()[:, None, :, None], 0)
-            return network(tokens, positions, seen, cache, last)
-
-        decoder.target.network = between(network, zeros_seen)
+            return mask
 
 
 @mutant("M82", part="batch", source="Blaizzy/mlx-vlm PR 1210", killers={"BATCH-1": SEVERAL_LENGTHS})
-class PaddingTakesPositions(PlantedPositions):
+class PaddingTakesPositions(BatchFault):
     """The positions of a shorter prompt count the padding before it; those of its continuation do not."""
 
-    def positions(self, positions: Tensor, first: bool) -> Tensor:
-        return torch.arange(positions.shape[1], device=positions.device).expand_as(positions) if first else positions
+    class FaultyTarget(Target):
+        def prefill(self, caches: abc.Sequence[KVCache], texts: abc.Sequence[abc.Sequence[int]]) -> list[ModelOutput]:
+            network: Network = self.network
+
+            def forward(tokens: Tensor, positions: Tensor, *others: Any) -> ModelOutput:
+                columns = torch.arange(tokens.shape[1], device=tokens.device)
+                return network(tokens, columns.expand_as(positions), *others)
+
+            return Target(between(network, forward), self.name).prefill(caches, texts)
 
 
 @mutant("M83", part="batch", source="Blaizzy/mlx-vlm PR 1155", killers={"BATCH-1": SEVERAL_LENGTHS})
-class LengthOfTheLongest(PlantedPositions):
-    """New tokens of every row have positions behind the longest text of the batch."""
+class LengthOfTheLongest(BatchFault):
+    """The new tokens of every row have positions after the longest text of the batch."""
 
-    def positions(self, positions: Tensor, first: bool) -> Tensor:
-        return positions if first else positions + positions[:, :1].max() - positions[:, :1]
+    class FaultyTarget(Target):
+        def positions(self, cache: KVCache, trees: abc.Sequence[Tree]) -> Tensor:
+            positions = super().positions(cache, trees)
+            return positions + positions[:, :1].max() - positions[:, :1]
 
 
-# --- parameters and coins ------------------------------------------------------------------------------------------
+# --- parameters and random numbers ---------------------------------------------------------------------------------
 
 
 @mutant("M84", part="batch", source="vllm-project/vllm-ascend issue 16396", killers={"GREEDY-4": "", "BATCH-1": SEVERAL_LENGTHS})
-class ReorderedColumns(PlantedRows):
-    """In a pass with sampled rows the candidates of a greedy row are sorted as theirs are, and a place is taken for an id."""
+class ReorderedColumns(BatchFault):
+    """In a pass with sampled rows, a greedy row's candidates are sorted like theirs, and a rank is used as a token id."""
 
-    def rows(self, rows: list[ModelOutput], texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:  # noqa: ARG002
-        greedy = [text.params.temperature == 0 for text in texts]
-        if all(greedy):
-            return rows
-        order = rows[greedy.index(False)].logits[0].argsort(descending=True)
-        return [replace(row, logits=row.logits[:, order]) if g else row for row, g in zip(rows, greedy, strict=True)]
+    class FaultyDecoder(Decoder):
+        def verify(self, sequences: abc.Sequence[Sequence], trees: abc.Sequence[Tree]) -> list[ModelOutput]:
+            outputs = super().verify(sequences, trees)
+            is_greedy = [sequence.params.temperature == 0 for sequence in sequences]
+            if all(is_greedy):
+                return outputs
+            order = outputs[is_greedy.index(False)].logits[0].argsort(descending=True)
+            return [
+                replace(output, logits=output.logits[:, order]) if greedy else output
+                for output, greedy in zip(outputs, is_greedy, strict=True)
+            ]
 
 
 @mutant("M86", part="batch", source="NVIDIA/TensorRT-LLM PR 17599", killers={"BATCH-1": ONE_LENGTH}, law=False)
-class OneGenerator(Together):
-    """All rows of a call draw from the generator of the first: what a seed gives depends on the neighbours."""
+class OneGenerator(BatchFault):
+    """All requests of a call use the random generator of the first, so that a seed's text depends on other requests."""
 
-    def plant(self, decoder: Decoder) -> None:
-        generate = decoder.generate_batch
-        decoder.generate_batch = lambda prompts, params, coins, size: generate(  # type: ignore[method-assign, assignment]
-            prompts, params, [coins[0] for _ in coins], size
-        )
+    class FaultyDecoder(Decoder):
+        def generate_batch(
+            self,
+            prompts: abc.Sequence[abc.Sequence[int]],
+            params: abc.Sequence[SamplingParams],
+            coins: abc.Sequence[Coins],
+            size: int = 32,
+        ) -> list[Generation]:
+            return super().generate_batch(prompts, params, [coins[0] for _ in coins], size)
 
 
 @mutant("M87", part="batch", source="vllm-project/vllm PR 5639", killers={"BATCH-1": SEVERAL_LENGTHS})
-class NeighboursHistory(Together):
-    """Histories are looked up by another order than rows: a repetition penalty sees the text of the row before."""
+class NeighboursHistory(BatchFault):
+    """Histories are looked up in another order than rows: a repetition penalty uses the text of the previous row."""
 
-    def plant(self, decoder: Decoder) -> None:
-        verify, distribution, history = decoder.verify, decoder.target_distribution, dict[Text, list[int]]()
+    class FaultyDecoder(Decoder):
+        def verify(self, sequences: abc.Sequence[Sequence], trees: abc.Sequence[Tree]) -> list[ModelOutput]:
+            previous = [*sequences[-1:], *sequences[:-1]]
+            self.histories = {own: list(other.tokens) for own, other in zip(sequences, previous, strict=True)}
+            return super().verify(sequences, trees)
 
-        def mixed(texts: Sequence[Text], trees: Sequence[Tree]) -> list[ModelOutput]:
-            history.clear()
-            history.update({text: list(other.tokens) for text, other in zip(texts, [*texts[-1:], *texts[:-1]], strict=True)})
-            return verify(texts, trees)
-
-        def looking_elsewhere(sequence: Text, tree: Tree, logits: Tensor) -> tuple[Tensor, Tensor]:
-            own = sequence.tokens
-            sequence.tokens = history.get(sequence, own)
-            found = distribution(sequence, tree, logits)
-            sequence.tokens = own
-            return found
-
-        decoder.verify, decoder.target_distribution = mixed, looking_elsewhere  # type: ignore[method-assign, assignment]
-
-
-def _padded(rows: Tensor, n: int) -> Tensor:
-    """n rows of a pass that is padded with what it holds."""
-    return rows[torch.arange(n) % len(rows)]
+        def target_distribution(self, sequence: Sequence, tree: Tree, logits: Tensor) -> tuple[Tensor, Tensor]:
+            if not sequence.blocks:  # the prompt has a pass of its own
+                return super().target_distribution(sequence, tree, logits)
+            scores = apply_processors(logits, tree, self.histories[sequence], sequence.params)
+            return probabilities(scores, sequence.params), scores

@@ -1,143 +1,138 @@
-"""Faults of the caches, the target's and the head's: what stays in them after a block."""
+"""Faults of the caches: entries of the target's or the head's cache after a block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import abc
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Eagle2, Pool
-from eagle2_ref.drafters.eagle_base import EagleState
-from eagle2_ref.model.cache import KVCache
+from eagle2_ref.model.cache import KVCache, StackedKVCache
+from eagle2_ref.model.target import Target
+from eagle2_ref.sequence import Sequence
+from eagle2_ref.tree import Tree
 from harness.mutants import mutant
 from harness.mutants.cases import FOUR_BEST, GREEDY_TREE, TOP_K, TWO_LAYERS
-from harness.mutants.planting import Planted, PlantedCommit, PlantedObserve
+from harness.mutants.planting import Fault
 
-Commit = Callable[[Sequence[int]], None]
-
-
-# --- the target's --------------------------------------------------------------------------------------------------
+# --- target cache --------------------------------------------------------------------------------------------------
 
 
 @mutant("M44", part="cache", source="NVIDIA/TensorRT-LLM PR 15842", killers={"CACHE-1": "", "LAW-1": TOP_K})
-class CacheCut(PlantedCommit):
-    """The cache is cut to the right length without gathering the path: a refused node stays."""
+class CacheCut(Fault):
+    """The cache is truncated to the right length, but the accepted path is not gathered: a rejected node remains."""
 
-    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
-        commit(range(1, len(path) + 1))
+    class FaultyTarget(Target):
+        def commit(self, cache: KVCache, path: abc.Sequence[int]) -> None:
+            super().commit(cache, range(1, len(path) + 1))
 
 
 @mutant("M45", part="cache", source="vllm-project/vllm PR 5412", killers={"CACHE-1": ""}, law=False)
-class CacheReversed(PlantedCommit):
-    """The path is committed bottom up; attention cannot tell, since keys carry their positions."""
+class CacheReversed(Fault):
+    """The path is committed in reverse order; attention gives the same result, since keys contain their positions."""
 
-    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
-        commit(path[::-1])
+    class FaultyTarget(Target):
+        def commit(self, cache: KVCache, path: abc.Sequence[int]) -> None:
+            super().commit(cache, path[::-1])
 
 
 @mutant("M46", part="cache", source="ml-explore/mlx-lm PR 1109", killers={"CACHE-1": "", "LAW-1": TWO_LAYERS})
-class CacheNotTrimmed(PlantedCommit):
-    """To roll the cache back does nothing: refused nodes stay, and the text goes on behind them."""
+class CacheNotTrimmed(Fault):
+    """Rolling back the cache has no effect: rejected nodes remain, and the text continues after them."""
 
-    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:  # noqa: ARG002
-        cache.length = cache.pass_end
+    class FaultyTarget(Target):
+        def commit(self, cache: KVCache, path: abc.Sequence[int]) -> None:  # noqa: ARG002
+            super().commit(cache, range(1, cache.pass_end - cache.pass_start))
 
 
 @mutant("M47", part="cache", source="paiml/aprender PR 2014", killers={"CACHE-1": "", "GREEDY-2": GREEDY_TREE})
-class CacheReset(PlantedCommit):
-    """Where a node was refused the cache is emptied, not rolled back: the text before the root is forgotten."""
+class CacheReset(Fault):
+    """After a rejection, the cache is emptied instead of rolled back: the text before the root is forgotten."""
 
-    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
-        refused = cache.pass_end - cache.length - 1 - len(path)
-        commit(path)
-        if refused:
-            cache.length = 0
+    class FaultyTarget(Target):
+        def commit(self, cache: KVCache, path: abc.Sequence[int]) -> None:
+            rejected = cache.pass_end - cache.pass_start - 1 - len(path)
+            super().commit(cache, path)
+            if rejected:
+                cache.truncate(0)
 
 
 @mutant("M48", part="cache", source="ml-explore/mlx-swift-lm PR 173", killers={"CACHE-1": "", "LAW-1": TOP_K})
-class FirstLayerTrimmed(PlantedCommit):
-    """Only the first layer keeps the accepted path; the others are cut to its length."""
+class FirstLayerTrimmed(Fault):
+    """Only the first layer's cache gathers the accepted path; the other layers are truncated to its length."""
 
-    @torch.inference_mode()
-    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:
-        others = cache.tensor[1:].clone()
-        commit(path)
-        cache.tensor[1:] = others
+    class FaultyTarget(Target):
+        @torch.inference_mode()
+        def commit(self, cache: KVCache, path: abc.Sequence[int]) -> None:
+            assert isinstance(cache, StackedKVCache)
+            others = cache.tensor[1:].clone()
+            super().commit(cache, path)
+            cache.tensor[1:] = others
 
 
 @mutant("M49", part="cache", source="Blaizzy/mlx-vlm PR 2113", killers={"CACHE-1": "", "LAW-1": TWO_LAYERS})
-class RefusedZeroed(PlantedCommit):
-    """Refused entries are zeroed and stay; a key of zeros still has the weight exp(0) in every softmax."""
+class RejectedZeroed(Fault):
+    """Rejected entries are set to 0 but not removed; a zero key still has the weight exp(0) in every softmax."""
 
-    zeroed = 0
+    class FaultyTarget(Target):
+        @torch.inference_mode()
+        def commit(self, cache: KVCache, path: abc.Sequence[int]) -> None:
+            assert isinstance(cache, StackedKVCache)
+            rejected = [entry for entry in range(cache.length + 1, cache.pass_end) if entry - cache.length not in path]
+            cache.tensor[..., rejected, :] = 0
+            super().commit(cache, range(1, cache.pass_end - cache.pass_start))
 
-    def plant(self, decoder: Decoder) -> None:
-        super().plant(decoder)
-        positions, empty = decoder.target.positions, decoder.target.cache
-
-        def emptied() -> KVCache:
-            self.zeroed = 0
-            return empty()
-
-        decoder.target.positions = lambda cache, trees: positions(cache, trees) - self.zeroed  # type: ignore[method-assign]
-        decoder.target.cache = emptied  # type: ignore[method-assign]
-
-    @torch.inference_mode()
-    def keep(self, cache: Any, commit: Commit, path: list[int]) -> None:  # noqa: ARG002
-        refused = [i for i in range(cache.length + 1, cache.pass_end) if i - cache.length not in path]
-        cache.tensor[..., refused, :] = 0
-        self.zeroed += len(refused)
-        cache.length = cache.pass_end
+        def positions(self, cache: KVCache, trees: abc.Sequence[Tree]) -> Tensor:
+            is_zero: Tensor = (cache.entries() == 0).all(-1).flatten(0, -2).all(0)
+            return super().positions(cache, trees) - is_zero.sum()
 
 
-# --- the head's: none of these changes the law ---------------------------------------------------------------------
+# --- head cache: none of these changes the law ---------------------------------------------------------------------
 
 
 @mutant("M50", part="head cache", source="vllm-project/vllm issue 14649", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)
-class HeadKeepsExpansion(Planted):
-    """The head's cache keeps what it computed from its own features for the tree."""
+class HeadKeepsExpansion(Fault):
+    """The head's cache keeps the entries that the head computed from its own features while it expanded the tree."""
 
-    def plant_drafter(self, drafter: Eagle2) -> None:
-        expand = drafter.expand
-
-        def keeping(cache: Any, feature: Tensor, depth: int) -> tuple[Pool, list[int]]:
-            before = cache.length
-            pool, grown = expand(cache, feature, depth)
-            cache.length = before + (depth - 1) * drafter.budget.k
-            return pool, grown
-
-        drafter.expand = keeping  # type: ignore[method-assign]
+    class FaultyDrafter(Eagle2):
+        def expand(self, cache: StackedKVCache, feature: Tensor, depth: int) -> tuple[Pool, list[int]]:
+            length = cache.length
+            result = super().expand(cache, feature, depth)
+            cache.length = length + (depth - 1) * self.budget.k
+            return result
 
 
 @mutant("M51", part="head cache", source="vllm-project/vllm PR 55055", killers={"CACHE-2": "", "TREE-4": FOUR_BEST}, law=False)
-class RootNeverWritten(PlantedObserve):
-    """After a block with accepted drafts, the head's cache lacks the entry of the token the block began with."""
+class RootNeverWritten(Fault):
+    """After a block with accepted draft tokens, the head's cache lacks the entry of the block's first token."""
 
-    def seen(self, state: EagleState, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:
-        begun = bool(state.cache.length) and len(tokens) > 1
-        return (tokens[1:], features[1:]) if begun else (tokens, features)
+    class FaultyDrafter(Eagle2):
+        def observe(self, sequence: Sequence, tokens: abc.Sequence[int], features: Tensor) -> None:
+            if sequence.draft.cache.length and len(tokens) > 1:
+                tokens, features = tokens[1:], features[1:]
+            super().observe(sequence, tokens, features)
 
 
 @mutant("M52", part="head cache", source="vllm-project/vllm issue 47930", killers={"CACHE-2": ""}, law=False)
-class PrefixNeverWritten(PlantedObserve):
-    """Where a prompt begins like an earlier one, the target's entries are restored, and the head's are never written."""
+class PrefixNeverWritten(Fault):
+    """If a prompt begins like an earlier one, the target's cache is restored, but the head's entries are never written."""
 
-    def plant_drafter(self, drafter: Eagle2) -> None:
-        self.earlier: list[list[int]] = []
-        super().plant_drafter(drafter)
+    class FaultyDrafter(Eagle2):
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
+            self.prompts: list[list[int]] = []
 
-    def seen(self, state: EagleState, tokens: list[int], features: Tensor) -> tuple[list[int], Tensor]:
-        if state.cache.length or state.tokens:
-            return tokens, features
-        prompt = [int(token) for token in tokens[:-1]]
-        restored = max((_common(prompt, other) for other in self.earlier), default=0)
-        self.earlier.append(prompt)
-        return tokens, torch.cat([torch.zeros_like(features[:restored]), features[restored:]])
+        def observe(self, sequence: Sequence, tokens: abc.Sequence[int], features: Tensor) -> None:
+            if not sequence.draft.cache.length and not sequence.draft.tokens:
+                prompt = [int(token) for token in tokens[:-1]]
+                restored = max((common_prefix(prompt, earlier) for earlier in self.prompts), default=0)
+                self.prompts.append(prompt)
+                features = torch.cat([torch.zeros_like(features[:restored]), features[restored:]])
+            super().observe(sequence, tokens, features)
 
 
-def _common(a: list[int], b: list[int]) -> int:
-    """Length of the longest common beginning."""
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """Length of the longest common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

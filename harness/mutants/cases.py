@@ -1,4 +1,4 @@
-"""Cases of the properties that mutants are sent to, each named after what it has that a fault needs to show itself."""
+"""Cases of the properties that kill mutants, each named after what a fault needs to be visible."""
 
 # LAW-1
 ONE_DRAFT = "coin4, T=1.0, reject, k=1 depth=1 m=1"

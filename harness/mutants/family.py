@@ -1,114 +1,83 @@
-"""Faults that only another method than EAGLE-2 can have: of the drafts of EAGLE, Medusa and a small model, and of their rules."""
+"""Faults of other drafting methods and their rules: EAGLE, Medusa and a small draft model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle import EagleDrafter
 from eagle2_ref.drafters.small_model import SmallModelState, SpeculativeDrafter
 from eagle2_ref.model.network import ModelOutput
-from eagle2_ref.rules import Accepted, exclude, reject, residual
-from eagle2_ref.sampling import draft_scores, probabilities
-from eagle2_ref.sequence import Sequence as Text
+from eagle2_ref.rules import Accepted, Rule, reject, residual
+from eagle2_ref.sequence import Block, Sequence
 from eagle2_ref.tree import ROOT, SampledTree, Tree
 from harness.mutants import mutant
 from harness.mutants.cases import GREEDY_COUNT, ONE_LAYER
-from harness.mutants.planting import Drafting
-
-
-class EagleChildren(Drafting, method="eagle"):
-    """The children of a node come about otherwise: n tokens for a law q."""
-
-    def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:
-        raise NotImplementedError
-
-    def plant(self, decoder: Decoder) -> None:
-        drafter = decoder.drafter
-        assert isinstance(drafter, EagleDrafter)
-        greedily = drafter.children
-
-        def otherwise(sequence: Text, q: Tensor, n: int) -> list[int]:
-            if sequence.params.temperature:
-                return self.children(q, n, sequence.draft.coins)
-            return greedily(sequence, q, n)
-
-        drafter.children = otherwise  # type: ignore[method-assign]
-
+from harness.mutants.planting import MethodFault
 
 # --- EAGLE -----------------------------------------------------------------------------------------------------------
 
 
 @mutant("M116", part="bonus", source="SafeAILab/EAGLE commit bf10ac5", killers={"LAW-1": ONE_LAYER})
-class RawBonus(Drafting, method="eagle"):
-    """Behind a path that was accepted whole, the bonus token is drawn from the softmax of raw logits."""
+class RawBonus(MethodFault, method="eagle"):
+    """After a fully accepted path, the bonus token is sampled from the softmax of raw logits."""
 
-    def plant(self, decoder: Decoder) -> None:
-        original = decoder.target_distribution
-
-        def raw(sequence: Text, tree: Tree, logits: Tensor) -> tuple[Tensor, Tensor]:
-            p, scores = original(sequence, tree, logits)
-            leaves = [node for node in range(1, len(tree)) if not tree.children(node)] if sequence.params.temperature else []
-            p = p.clone()
-            p[leaves] = logits[leaves].softmax(-1).to(p)
+    class FaultyDecoder(Decoder):
+        def target_distribution(self, sequence: Sequence, tree: Tree, logits: Tensor) -> tuple[Tensor, Tensor]:
+            p, scores = super().target_distribution(sequence, tree, logits)
+            if sequence.params.temperature:
+                leaves = [node for node in range(1, len(tree)) if not tree.children(node)]
+                p = p.clone()
+                p[leaves] = logits[leaves].softmax(-1).to(p)
             return p, scores
-
-        decoder.target_distribution = raw  # type: ignore[method-assign]
 
 
 @mutant("M118", part="q", source="SafeAILab/EAGLE issue 110", killers={"LAW-1": ONE_LAYER})
-class ChosenJudgedAsDrawn(EagleChildren):
-    """The head's likeliest tokens are drafted, and judged by p/q as if they had been drawn from its softmax."""
+class ChosenJudgedAsSampled(MethodFault, method="eagle"):
+    """The head's most likely tokens are drafted, but judged by p/q as if they were sampled from its softmax."""
 
-    def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:  # noqa: ARG002
-        best: list[int] = q.topk(min(n, int((q > 0).sum()))).indices.tolist()
-        return best
+    class FaultyDrafter(EagleDrafter):
+        def children(self, sequence: Sequence, q: Tensor, n: int) -> list[int]:  # noqa: ARG002
+            best: list[int] = q.topk(min(n, int((q > 0).sum()))).indices.tolist()
+            return best
 
 
 @mutant("M119", part="tree", source="ikawrakow/ik_llama.cpp PR 1820", killers={"LAW-1": ONE_LAYER})
-class DrawsDropped(EagleChildren):
-    """Of the tokens that were drawn those of little probability are left out of the tree."""
+class UnlikelySamplesDropped(MethodFault, method="eagle"):
+    """Sampled draft tokens of low probability are left out of the tree."""
 
-    def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:
-        return [token for token in drawn_apart(q, n, coins) if q[token] > 0.2]
-
-
-def drawn_apart(q: Tensor, n: int, coins: Coins) -> list[int]:
-    """n draws that differ."""
-    tokens, left = list[int](), q
-    for _ in range(min(n, int((q > 0).sum()))):
-        tokens.append(int(coins.categorical(left)))
-        left = exclude(left, tokens[-1])
-    return tokens
+    class FaultyDrafter(EagleDrafter):
+        def children(self, sequence: Sequence, q: Tensor, n: int) -> list[int]:
+            tokens = super().children(sequence, q, n)
+            return [token for token in tokens if q[token] > 0.2] if sequence.params.temperature else tokens
 
 
 @mutant("M120", part="tree", source="SafeAILab/EAGLE commit 2d2d039", killers={"TREE-1": ""})
-class DrawnWithReplacement(EagleChildren):
-    """Siblings are drawn with replacement, the same token twice too, and judged as if each had been taken out of q."""
+class SampledWithReplacement(MethodFault, method="eagle"):
+    """Siblings are sampled with replacement, repetitions included, but judged as if each had been removed from q."""
 
-    def children(self, q: Tensor, n: int, coins: Coins) -> list[int]:
-        return [int(coins.categorical(q)) for _ in range(n)]
+    class FaultyDrafter(EagleDrafter):
+        def children(self, sequence: Sequence, q: Tensor, n: int) -> list[int]:
+            if not sequence.params.temperature:
+                return super().children(sequence, q, n)
+            return [int(sequence.draft.coins.categorical(q)) for _ in range(n)]
 
 
 @mutant("M122", part="residual", source="SafeAILab/EAGLE issue 74", killers={"LAW-1": ONE_LAYER, "THEORY-2": ""})
-class SiblingsAsFirst(Drafting, method="eagle"):
-    """Every sibling is judged by the law that the first was drawn from, in which the earlier ones still have their share."""
+class SiblingsAsFirst(MethodFault, method="eagle"):
+    """Every sibling is judged by the q of the first one, which still contains the earlier siblings."""
 
-    def plant(self, decoder: Decoder) -> None:
-        rule = decoder.rule
-
-        def judged(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
-            return as_first(tree, p, coins) if isinstance(tree, SampledTree) else rule(tree, p, coins)
-
-        decoder.rule = judged
+    def make_rule(self, rule: Rule) -> Rule:
+        return lambda tree, p, coins: (as_first if isinstance(tree, SampledTree) else rule)(tree, p, coins)
 
 
 def as_first(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
+    """`rules.sampled`, except that q is not changed after a rejection."""
     path: list[int] = []
     node = ROOT
     while True:
@@ -128,103 +97,91 @@ def as_first(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
 
 
 @mutant("M117", part="accept", source="FasterDecoding/Medusa commit 0ac14da", killers={"LAW-1": ONE_LAYER})
-class EveryRowDraws(Drafting, method="medusa"):
-    """Each path draws for itself and keeps what matches; behind the longest, one more token is drawn afresh.
+class EveryPathSampled(MethodFault, method="medusa"):
+    """Each path is sampled on its own and accepted up to its first mismatch; after the longest, a token is sampled afresh.
 
-    That is the published mode `nucleus`: a miss is thrown away, and a prefix that paths share is drawn for each of them.
+    This is the published mode `nucleus`: a sample that does not match is discarded, and a prefix that several paths share is
+    sampled for each of them.
     """
 
-    def plant(self, decoder: Decoder) -> None:
-        def judged(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
-            leaves = [node for node in range(len(tree)) if not tree.children(node)]
-            kept = max((matching(tree, leaf, p, coins) for leaf in leaves), key=len)
-            return Accepted(kept, coins.categorical(p[kept[-1] if kept else ROOT]))
-
-        decoder.rule = judged
+    def make_rule(self, rule: Rule) -> Rule:  # noqa: ARG002
+        return longest_match
 
 
-def matching(tree: Tree, leaf: int, p: Tensor, coins: Coins) -> list[int]:
-    """How far fresh draws go along a path."""
-    kept = list[int]()
+def longest_match(tree: Tree, p: Tensor, coins: Coins) -> Accepted:
+    leaves = [node for node in range(len(tree)) if not tree.children(node)]
+    path = max((matching_prefix(tree, leaf, p, coins) for leaf in leaves), key=len)
+    return Accepted(path, coins.categorical(p[path[-1] if path else ROOT]))
+
+
+def matching_prefix(tree: Tree, leaf: int, p: Tensor, coins: Coins) -> list[int]:
+    """The nodes of a path up to the first that differs from a fresh sample."""
+    prefix = list[int]()
     for node in tree.path(leaf):
         if not coins.uniform() < p[tree.parent(node), tree.token(node)]:
             break
-        kept.append(node)
-    return kept
+        prefix.append(node)
+    return prefix
 
 
 @mutant("M124", part="head", source="vllm-project/vllm PR 17956", killers={"COUNT-2": GREEDY_COUNT}, law=False)
-class FeatureOfTheLastRow(Drafting, method="medusa"):
-    """The heads read the feature of the tree's last row, not of the token that was accepted last."""
+class FeatureOfTheLastRow(MethodFault, method="medusa"):
+    """The heads read the feature of the tree's last node instead of the last accepted token's."""
 
-    def plant(self, decoder: Decoder) -> None:
-        def observe(sequence: Text, block: Block, output: ModelOutput) -> None:
-            assert decoder.drafter
-            decoder.drafter.observe(sequence, block.tokens[-1:], output.features[-1:])
-
-        decoder.observe = observe  # type: ignore[method-assign]
+    class FaultyDecoder(Decoder):
+        def observe(self, sequence: Sequence, block: Block, output: ModelOutput) -> None:
+            features = output.features[-1:].expand_as(output.features)
+            super().observe(sequence, block, replace(output, features=features))
 
 
-# --- a small model ---------------------------------------------------------------------------------------------------
+# --- small draft model -----------------------------------------------------------------------------------------------
+
+
+class LossyState(SmallModelState):
+    """lost: number of tokens of the text that the cache lacks."""
+
+    lost = 0
 
 
 @mutant("M121", part="cache", source="lablup/mlxcel issue 994", killers={"COUNT-2": GREEDY_COUNT}, law=False)
-class CacheRewoundTooFar(Drafting, method="speculative"):
-    """After a refusal the small model's cache is rewound by two entries too many, and what they held is not read again."""
+class CacheRewoundTooFar(MethodFault, method="speculative"):
+    """After a rejection, the small model's cache loses two entries too many, which are not recomputed."""
 
-    def plant(self, decoder: Decoder) -> None:
-        decoder.drafter.__class__ = Forgetful
+    class FaultyDrafter(SpeculativeDrafter):
+        def start(self, sequence: Sequence) -> LossyState:
+            return LossyState(self.small.cache(), sequence.coins.split())
 
+        def propose_one(self, sequence: Sequence) -> SampledTree:
+            state: LossyState = sequence.draft
+            entries = len(sequence.tokens) - 1 - state.lost
+            if state.cache.length > entries:
+                state.lost += min(2, entries)
+                state.cache.truncate(max(0, entries - 2))
+            return super().propose_one(sequence)
 
-class Forgetful(SpeculativeDrafter):
-    """Its cache has fewer entries than the text has tokens, by `lost`."""
-
-    def start(self, sequence: Text) -> SmallModelState:
-        state = super().start(sequence)
-        state.lost = 0  # type: ignore[attr-defined]
-        return state
-
-    def propose_one(self, sequence: Text) -> SampledTree:
-        state = sequence.draft
-        entries = len(sequence.tokens) - 1 - state.lost
-        if state.cache.length > entries:
-            state.lost += min(2, entries)
-            state.cache.truncate(max(0, entries - 2))
-        return super().propose_one(sequence)
-
-    def distribution(self, sequence: Text, text: Sequence[int]) -> Tensor:
-        state = sequence.draft
-        start, known = state.cache.length, state.cache.length + state.lost
-        positions = torch.arange(start, len(text) - state.lost)
-        rows = self.small(torch.tensor([text[known:]]), positions[None], None, state.cache, True)
-        state.cache.keep(range(len(text) - known))
-        state.passes += 1
-        return probabilities(draft_scores(rows.logits[0], [text], sequence.params), sequence.params)[0]
+        def distribution(self, sequence: Sequence, text: abc.Sequence[int]) -> Tensor:
+            state: LossyState = sequence.draft
+            end = state.cache.length
+            return super().distribution(sequence, [*text[:end], *text[end + state.lost :]])
 
 
 @mutant("M125", part="accept", source="vllm-project/vllm issue 40149", killers={"THEORY-3": "", "THEORY-2": ""}, law=False)
-class JudgedAsCertain(Drafting, method="speculative"):
-    """The small model's q is not handed on: a draft is kept with probability p, as if it had been certain, not p/q."""
+class JudgedAsCertain(MethodFault, method="speculative"):
+    """The rule does not use the small model's q: a draft token is accepted with probability p, as if it were certain."""
 
-    def plant(self, decoder: Decoder) -> None:
-        decoder.rule = reject
+    def make_rule(self, rule: Rule) -> Rule:  # noqa: ARG002
+        return reject
 
 
 @mutant("M123", part="q", source="huggingface/transformers PR 28166", killers={"LAW-1": ONE_LAYER})
-class DraftsAtOne(Drafting, method="speculative"):
-    """The small model draws at temperature 1, and q is its law at the temperature of the request."""
+class DraftsAtOne(MethodFault, method="speculative"):
+    """The small model samples at temperature 1, but q is its distribution at the temperature of the request."""
 
-    def plant(self, decoder: Decoder) -> None:
-        decoder.drafter.__class__ = Warmer
-
-
-class Warmer(SpeculativeDrafter):
-    """Of the tokens that it draws it tells another law."""
-
-    def propose_one(self, sequence: Text) -> SampledTree:
-        asked = sequence.params
-        sequence.params = replace(asked, temperature=1.0 if asked.temperature else 0.0)
-        tree = super().propose_one(sequence)
-        sequence.params = asked
-        told = torch.where(tree.q > 0, tree.q.log() / (asked.temperature or 1.0), -torch.inf).softmax(-1)
-        return replace(tree, q=told)
+    class FaultyDrafter(SpeculativeDrafter):
+        def propose_one(self, sequence: Sequence) -> SampledTree:
+            params = sequence.params
+            sequence.params = replace(params, temperature=1.0 if params.temperature else 0.0)
+            tree = super().propose_one(sequence)
+            sequence.params = params
+            q = torch.where(tree.q > 0, tree.q.log() / (params.temperature or 1.0), -torch.inf).softmax(-1)
+            return replace(tree, q=q)

@@ -1,115 +1,121 @@
-"""Faults of where a text ends: end-of-text tokens inside a block, lengths, the context."""
+"""Faults of stopping: end-of-text tokens inside a block, maximum length, end of the context."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from eagle2_ref.coins import Coins
-from eagle2_ref.sampling import SamplingParams
+from torch import Tensor
+
+from eagle2_ref.decode import Decoder
 from eagle2_ref.sequence import Block, Sequence
-from eagle2_ref.tree import ROOT
+from eagle2_ref.tree import ROOT, Tree
 from harness.mutants import mutant
 from harness.mutants.cases import ENDS
-from harness.mutants.planting import Asked, PlantedBlock, PlantedSequence
+from harness.mutants.planting import Fault
 
 
-class Uncut(Sequence):
-    """Blocks are not cut at an end of text."""
+class EndIgnored(Sequence):
+    """A sequence that does not look for an end of text."""
 
     def append(self, block: Block) -> Block:
-        params, self.params = self.params, replace(self.params, eos_token_id=None)
+        params = self.params
+        self.params = replace(params, eos_token_id=None)
         block = super().append(block)
         self.params = params
-        if self.ended(block):
-            self.finish = "eos"
         return block
 
-    def ended(self, block: Block) -> bool:
-        """Whether the text ends with a block."""
-        raise NotImplementedError
 
+class LongBlocks(Sequence):
+    """A sequence whose blocks may go up to 8 tokens past the end of the turn."""
 
-class BeyondTheEnd(Sequence):
-    """Drafts may reach beyond the end by eight tokens."""
+    @property
+    def last(self) -> int:
+        return min(self.end + 8, self.context)
 
     @property
     def max_depth(self) -> int:
-        return min(self.end + 8, self.context) - len(self.tokens) - 1
+        return self.last - len(self.tokens) - 1
 
 
 @mutant("M63", part="stop", source="huggingface/transformers issue 47912", killers={"STOP-2": "", "STOP-3": "", "LAW-1": ENDS})
-class EndSeenLast(PlantedSequence):
-    """End of text is looked for only at the end of a block."""
+class EndSeenLast(Fault):
+    """End of text is detected only at the end of a block."""
 
-    class sequence(Uncut):
-        def ended(self, block: Block) -> bool:
-            return self.params.ends(block.tokens[-1])
+    class FaultySequence(EndIgnored):
+        def append(self, block: Block) -> Block:
+            block = super().append(block)
+            if self.params.ends(block.tokens[-1]):
+                self.finish = "eos"
+            return block
 
 
 @mutant("M64", part="stop", source="LostRuins/koboldcpp issue 1276", killers={"STOP-2": "", "STOP-3": "", "LAW-1": ENDS})
-class BlockKeptWhole(PlantedSequence):
-    """A block with an end of text in it is emitted whole."""
+class BlockKeptWhole(Fault):
+    """A block that contains an end of text is emitted in full."""
 
-    class sequence(Uncut):
-        def ended(self, block: Block) -> bool:
-            return any(self.params.ends(token) for token in block.tokens)
+    class FaultySequence(EndIgnored):
+        def append(self, block: Block) -> Block:
+            block = super().append(block)
+            if any(self.params.ends(token) for token in block.tokens):
+                self.finish = "eos"
+            return block
 
 
 @mutant("M65", part="length", source="openvinotoolkit/openvino.genai issue 4190", killers={"STOP-1": ""})
-class LastReplaced(PlantedSequence):
-    """Where max_new_tokens cuts a block, drafts are dropped and the block's last token kept."""
+class LastReplaced(Fault):
+    """Where max_new_tokens cuts a block, draft tokens are dropped and the block's last token is kept."""
 
-    class sequence(BeyondTheEnd):
+    class FaultySequence(LongBlocks):
         def append(self, block: Block) -> Block:
-            n = self.end - len(self.tokens)
-            if len(block.tokens) >= n:
-                block = replace(block, tokens=[*block.tokens[: n - 1], block.tokens[-1]], accepted=n - 1)
+            left = self.end - len(self.tokens)
+            if len(block.tokens) >= left:
+                block = replace(block, tokens=[*block.tokens[: left - 1], block.tokens[-1]], accepted=left - 1)
             return super().append(block)
 
 
 @mutant("M66", part="length", source="vllm-project/vllm PR 38711", killers={"STOP-4": ""})
-class StopsBeforeContext(PlantedSequence):
-    """The last position of the context is left empty."""
+class StopsBeforeContext(Fault):
+    """The last position of the context is not used."""
 
-    class sequence(Sequence):
-        def begin_turn(self, params: SamplingParams, coins: Coins) -> None:
-            super().begin_turn(params, coins)
-            self.end = min(self.end, max(self.start + 1, self.context - 1))
+    class FaultySequence(Sequence):
+        def __init__(self, prompt: Any, params: Any, coins: Any, cache: Any, context: int) -> None:
+            super().__init__(prompt, params, coins, cache, max(context - 1, len(prompt) + 1))
 
 
 @mutant("M67", part="stop", source="openvinotoolkit/openvino.genai PR 3293", killers={"LAW-1": ENDS})
-class DraftedEndEnds(PlantedBlock):
-    """A drafted end of text ends the text although the target refused it."""
+class DraftedEndEnds(Fault):
+    """A drafted end of text ends the text although the target rejected it."""
 
-    def block(self, block: Block, asked: Asked, coins: Coins) -> Block:  # noqa: ARG002
-        refused = asked.tree.children(block.path[-1] if block.path else ROOT)
-        ends = [token for token in map(asked.tree.token, refused) if asked.params.ends(token)]
-        return replace(block, tokens=[*block.tokens[:-1], ends[0]]) if ends and len(block.tokens) > len(block.path) else block
+    class FaultyDecoder(Decoder):
+        def accept(self, sequence: Sequence, tree: Tree, logits: Tensor) -> Block:
+            block = super().accept(sequence, tree, logits)
+            rejected = map(tree.token, tree.children(block.path[-1] if block.path else ROOT))
+            ends = [token for token in rejected if sequence.params.ends(token)]
+            return replace(block, tokens=[*block.tokens[:-1], ends[0]]) if ends else block
 
 
 @mutant("M68", part="stop", source="sgl-project/sglang issue 31599", killers={"LAW-1": ENDS})
-class LengthBeforeEnd(PlantedSequence):
-    """In the block that reaches max_new_tokens, length is looked at first, and an end of text inside it is not seen."""
+class LengthBeforeEnd(Fault):
+    """In the block that reaches max_new_tokens, length is checked first, and an end of text inside it is not detected."""
 
-    class sequence(Sequence):
+    class FaultySequence(EndIgnored):
         def append(self, block: Block) -> Block:
-            params = self.params
-            if len(self.tokens) + len(block.tokens) >= self.start + params.max_new_tokens:
-                self.params = replace(params, eos_token_id=None)
-            block = super().append(block)
-            self.params = params
-            return block
+            if len(self.tokens) + len(block.tokens) == self.start + self.params.max_new_tokens:
+                return super().append(block)
+            return Sequence.append(self, block)
 
 
 @mutant("M69", part="length", source="flashinfer-ai/flashinfer issue 879", killers={"SMOKE-1": ""})
-class Overshoots(PlantedSequence):
-    """Length is looked at between blocks only, so that a text may have more tokens than were asked for."""
+class Overshoots(Fault):
+    """Length is checked between blocks only, so that a text can exceed max_new_tokens."""
 
-    class sequence(BeyondTheEnd):
+    class FaultySequence(LongBlocks):
         def append(self, block: Block) -> Block:
-            end, self.end = self.end, min(self.end + 8, self.context)
+            end = self.end
+            self.end = self.last
             block = super().append(block)
             self.end = end
-            if len(self.tokens) >= end:
-                self.finish = self.finish or "length"
+            if not self.finish and len(self.tokens) >= end:
+                self.finish = "length"
             return block

@@ -1,11 +1,10 @@
-"""Counts that are kept from run to run: one file for each version of an implementation's code and each thing it was asked."""
+"""Evidence carried over between runs of the same code: one file of counts per implementation, source digest and campaign."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import json
-import os
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -14,52 +13,62 @@ from pathlib import Path
 from typing import Any
 
 from eagle2_ref.errors import BadInput
+from harness.files import write_atomic
 from harness.implementations import Implementation
 from harness.implementations.published import PublishedRule
 from harness.statistics.eprocess import Counts
 
-OURS = ("eagle2_ref", "harness.implementations", "harness.mutants")
-"""What our own implementations are made of."""
+OWN_PACKAGES = ("eagle2_ref", "harness.implementations", "harness.mutants")
+"""Packages whose source decides what the implementations of this repository do."""
 
 
 class Ledger:
-    """The counts of one campaign on disk. E is a fair bet however often one looks: a later run goes on where this one stopped."""
+    """The counts of one campaign on disk.
 
-    def __init__(self, folder: Path | None, implementation: Implementation, asked: dict[str, Any]) -> None:
-        told = {
+    E-values stay valid however often they are looked at, so a later run continues from the counts of the earlier ones.
+
+    Args:
+        folder: folder of all ledgers; None stores nothing.
+        implementation: the implementation under test.
+        campaign: everything else that the counts depend on: parameters, pair, seed, dtype.
+    """
+
+    def __init__(self, folder: Path | None, implementation: Implementation, campaign: dict[str, Any]) -> None:
+        key = {
             "implementation": implementation.name,
             "version": implementation.version,
-            "code": code_of(implementation),
-            **asked,
+            "code": source_digest(implementation),
+            **campaign,
         }
-        self._told = json.loads(json.dumps(told, sort_keys=True))  # as it will be read: JSON knows no tuples
-        digest = hashlib.sha256(json.dumps(self._told).encode()).hexdigest()[:16]
+        self._key = json.loads(json.dumps(key, sort_keys=True))  # as it will be read back: JSON has no tuples
+        digest = hashlib.sha256(json.dumps(self._key).encode()).hexdigest()[:16]
         self.path = folder and folder / f"{digest}.json"
 
     def read(self) -> Counts:
-        """What earlier runs have counted."""
+        """The counts of earlier runs; zero if there are none.
+
+        Raises:
+            BadInput: if the file is damaged or belongs to another campaign.
+        """
         if self.path is None or not self.path.exists():
             return Counts.zero()
         try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            if kept["asked"] != self._told:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            if stored["campaign"] != self._key:
                 raise ValueError("it belongs to another campaign")
-            return Counts.from_json(kept["counts"])
+            return Counts.from_json(stored["counts"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadInput(f"{self.path} is not a ledger: {error}", "move it away: the campaign then begins anew") from None
+            raise BadInput(f"{self.path} is not a ledger: {error}", "move it away: the campaign then starts from zero") from None
 
     def write(self, counts: Counts) -> None:
-        """Replace what is kept, all or nothing."""
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps({"asked": self._told, "counts": counts.to_json()}) + "\n", encoding="utf-8")
-        unfinished.replace(self.path)
+        """Replace the stored counts, atomically."""
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path, json.dumps({"campaign": self._key, "counts": counts.to_json()}) + "\n")
 
 
-def code_of(implementation: Implementation) -> str:
-    """A digest of the source that an implementation is made by: the packages, or the lone modules, of its class and its rule."""
+def source_digest(implementation: Implementation) -> str:
+    """Digest of the source of an implementation: the packages, or single modules, of its class and its rule."""
     digest = hashlib.sha256()
     for file in sorted({file for part in _parts(implementation.make) for file in _sources(part)}):
         digest.update(file.read_bytes())
@@ -67,7 +76,7 @@ def code_of(implementation: Implementation) -> str:
 
 
 def _parts(make: Any) -> Iterator[Any]:
-    """A constructor, and what was handed to it beforehand, such as a rule from outside."""
+    """A constructor, and arguments that are bound to it, such as an external rule."""
     if isinstance(make, partial):
         for part in (make.func, *make.args, *make.keywords.values()):
             yield from _parts(part)
@@ -80,7 +89,7 @@ def _parts(make: Any) -> Iterator[Any]:
 def _sources(part: Any) -> set[Path]:
     package = part.__module__.partition(".")[0]
     if package == "harness":
-        folders = [Path(str(files(name))) for name in OURS]
+        folders = [Path(str(files(name))) for name in OWN_PACKAGES]
     else:
         folders = [Path(folder) for folder in getattr(sys.modules.get(package), "__path__", ())]
     try:

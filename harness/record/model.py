@@ -1,4 +1,4 @@
-"""The values that travel: what a check measured, and the record they are kept in (JSON lines: header, results, footer)."""
+"""The record of a verification, format 1: what every check measured. JSON lines: a header, results, a footer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from eagle2_ref.errors import BadInput
+from harness.record.jsonl import read_parts
 
 Verdict = Literal["pass", "fault", "known", "tie", "inconclusive", "n/a", "blocked"]
 Number = float | int
@@ -21,7 +22,7 @@ class Value(BaseModel):
 
 
 class Property(Value):
-    """Something that must hold. `needs` names its foundations: where one of them is red, this one is blocked."""
+    """A requirement. `needs` names its foundations: where one of them is red, a fault of this one is blocked."""
 
     id: str = Field(description="stable, such as LAW-1")
     chapter: str = Field(description="law, greedy, batch, tree, cache, stop, count, theory, told, smoke or known")
@@ -30,7 +31,7 @@ class Property(Value):
 
 
 class LawPicture(Value):
-    """Observed against expected probability of outcomes, most probable first; `n` samples, 0 if the observed law is exact."""
+    """Observed and expected probability of outcomes, the most probable first; `n` samples, 0 if the observed law is exact."""
 
     kind: Literal["law"] = "law"
     title: str
@@ -53,7 +54,7 @@ class TreePicture(Value):
 
 
 class CountPicture(Value):
-    """How often each whole number was seen, such as blocks by number of accepted tokens; counts[i] belongs to i."""
+    """How often each whole number occurred, such as blocks by number of accepted tokens; counts[i] belongs to i."""
 
     kind: Literal["count"] = "count"
     title: str
@@ -65,10 +66,10 @@ Picture = Annotated[LawPicture | TreePicture | CountPicture, Field(discriminator
 
 
 class Witness(Value):
-    """One place at which an implementation departed from the law, told so precisely that it can be seen again.
+    """One place at which an implementation departed from the law, with all that is needed to reproduce it.
 
-    Either a text (prompt, params, and the seed or the branches that its coins took) with the position of the bad token in it,
-    or a rule's instance (tokens, parents, law) with the bad node.
+    Either a text (prompt, params, and the seed or the enumerated choices) with the position of the wrong token in it, or an
+    instance of an acceptance rule (tokens, parents, law) with the node after which the wrong token was emitted.
     """
 
     options: dict[str, Number | str | bool] = Field({}, description="options that the engine was opened with")
@@ -77,16 +78,16 @@ class Witness(Value):
     params: dict[str, Any] = {}
     seed: int | None = None
     keyed: bool = Field(False, description="the seed is that of coins keyed by position")
-    choices: tuple[int, ...] | None = Field(None, description="the branch taken at each choice of an enumerated execution")
-    position: int = Field(0, description="place of the bad token among the new ones, from 0")
-    tokens: tuple[int, ...] = Field((), description="of a rule's instance: token of each node")
+    choices: tuple[int, ...] | None = Field(None, description="outcome of each random choice of an enumerated execution")
+    position: int = Field(0, description="index of the wrong token among the new ones")
+    tokens: tuple[int, ...] = Field((), description="instance of a rule: token of each node")
     parents: tuple[int, ...] = ()
-    law: tuple[tuple[float, ...], ...] = Field((), description="of a rule's instance: p at each node")
+    law: tuple[tuple[float, ...], ...] = Field((), description="instance of a rule: p at each node")
     node: int | None = None
-    emitted: int = Field(description="a token that came out")
-    expected: int | None = Field(None, description="the token that was due, where only one was")
-    p: float | None = Field(None, description="the target's probability of the emitted token there")
-    q: float | None = Field(None, description="the implementation's")
+    emitted: int = Field(description="the emitted token")
+    expected: int | None = Field(None, description="the correct token, where only one is")
+    p: float | None = Field(None, description="the target's probability of the emitted token")
+    q: float | None = Field(None, description="the implementation's probability of it")
 
 
 class Excuse(Value):
@@ -98,7 +99,7 @@ class Excuse(Value):
 
 
 class Header(Value):
-    """What was judged, with what, on what. The first line of a record."""
+    """The implementation under test, its settings and its environment. The first line of a record."""
 
     kind: Literal["header"] = "header"
     format: Literal[1] = 1
@@ -113,25 +114,38 @@ class Header(Value):
     settings: dict[str, str] = Field(description="tier, device, dtype, seed")
     versions: dict[str, str] = Field(description="python and the packages that matter")
     machine: dict[str, str]
-    command: str = Field(description="what to type to run this again")
-    properties: tuple[Property, ...] = Field(description="the catalogue: all that was to be judged")
+    command: str = Field(description="command that repeats the run")
+    properties: tuple[Property, ...] = Field(description="the catalogue: every property that was to be checked")
+
+
+class Quantity(Value):
+    """A number with its unit."""
+
+    value: Number
+    unit: str = Field(description="such as 'executions', 'total variation' or 'nats'")
+
+    def __str__(self) -> str:
+        return f"{self.value:,} {self.unit}"
 
 
 class Result(Value):
-    """What one check of a property measured on one case, and what follows."""
+    """What one check of a property measured on one case, and its verdict."""
 
     kind: Literal["result"] = "result"
     property: str
-    case: str = Field(description="what the property was checked on, such as 'T=1 top_p=0.8, reject, k=2 depth=2 m=5'")
+    case: str = Field(description="setting that the property was checked on, such as 'T=1 top_p=0.8, reject, k=2 depth=2 m=5'")
     verdict: Verdict
-    summary: str = Field(description="one sentence: what was seen")
+    summary: str = Field(description="one sentence: what was observed")
     measured: dict[str, Number | str] = {}
     p_value: float | None = None
-    diagnostics: dict[str, float] = Field({}, description="p-values of further tests; they are reported and decide nothing")
-    sensitivity: str | None = Field(None, description="what a pass would have seen")
-    broken: bool = Field(False, description="the implementation raised, hung or answered nonsense")
-    false_alarm: float = Field(0.0, description="probability at most of calling this a fault if the implementation is right")
-    excuse: Excuse | None = Field(None, description="of a fault that is known, and of nothing else")
+    diagnostics: dict[str, float] = Field({}, description="p-values of further tests; reported, never part of the verdict")
+    sensitivity: str | None = Field(None, description="in words: what a pass would have detected")
+    work: Quantity | None = Field(None, description="how much was processed, such as 81 executions")
+    effect: Quantity | None = Field(None, description="size of the largest departure from the requirement that was measured")
+    detectable: Quantity | None = Field(None, description="smallest effect that would have been called a fault, at power 0.9")
+    broken: bool = Field(False, description="the implementation raised, hung or returned an invalid answer")
+    false_alarm: float = Field(0.0, description="bound on the probability that a correct implementation is called a fault")
+    excuse: Excuse | None = Field(None, description="why a fault is known; None for every other verdict")
     witness: Witness | None = None
     pictures: tuple[Picture, ...] = ()
     seconds: float = 0.0
@@ -139,25 +153,25 @@ class Result(Value):
 
 
 class Statement(Value):
-    """How far the implementation is the target, in three lines that are never merged into one number."""
+    """What was shown about the distance between implementation and target: three kinds of evidence, never merged."""
 
-    exact: str = Field(description="rules and whole decoders, enumerated: logic, on these instances")
-    logits: str = Field(description="total variation a token that arithmetic puts between its law and the target's")
-    sampled: str = Field(description="what the sampled evidence would have seen, and its bounds")
+    exact: str = Field(description="enumerated: rules and whole decoders")
+    logits: str = Field(description="measured: total variation per token that rounding causes")
+    sampled: str = Field(description="sampled: what the samples would have detected, and bounds")
 
 
 class Likeness(Value):
-    """A mutant of the gallery that does what was seen. fit: 1 is the same, 0 is as far off as a correct decoder."""
+    """A mutant that behaves as observed. fit: 1 for identical behaviour, 0 if it fits no better than a correct decoder."""
 
     mutant: str
     fault: str
     source: str
     fit: float
-    seen: str = Field(description="what the fit was measured on")
+    seen: str = Field(description="evidence that the fit was computed from")
 
 
 class Footer(Value):
-    """The last line. A record without it was cut off and is refused."""
+    """The last line. A record without it is unfinished and refused."""
 
     kind: Literal["footer"] = "footer"
     finished: str
@@ -165,9 +179,9 @@ class Footer(Value):
     results: int
     verdict: Verdict
     exit_code: int
-    false_alarm: float = Field(0.0, description="probability at most that a correct implementation is called a fault by this run")
+    false_alarm: float = Field(0.0, description="bound on the probability that this run calls a correct implementation a fault")
     statement: Statement | None = None
-    likenesses: tuple[Likeness, ...] = Field((), description="mutants that look like the faults found, the best first")
+    likenesses: tuple[Likeness, ...] = Field((), description="mutants that behave like the faults found, the best fit first")
 
 
 Line = Annotated[Header | Result | Footer, Field(discriminator="kind")]
@@ -175,18 +189,18 @@ LINES: TypeAdapter[Header | Result | Footer] = TypeAdapter(Line)
 
 
 class Trial(Value):
-    """One cell of the kill matrix: a mutant (or a control) before one case of a property."""
+    """One cell of the kill matrix: a mutant or a control, checked on one case of a property."""
 
     kind: Literal["trial"] = "trial"
     mutant: str
     property: str
     case: str
-    meant: bool = Field(description="the gallery names this property among those that are to see the fault")
+    meant: bool = Field(description="the gallery lists this property as a killer of the mutant")
     verdict: Verdict
     summary: str
-    work: str = Field("", description="what it took, such as '81 executions' or '2,000 tokens'")
+    work: str = Field("", description="work of the check, such as '81 executions' or '2,000 tokens'")
     seconds: float
-    looks_like: str = Field("", description="id of the mutant that the diagnosis names")
+    looks_like: str = Field("", description="id of the mutant that the diagnosis names for it")
 
 
 class Record(Value):
@@ -198,25 +212,11 @@ class Record(Value):
 
 
 def read_record(path: Path) -> Record:
-    """Read a record; one that is cut off, damaged or of another format is refused with the line that is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"no record at {path}: {error}", "`eagle2 verify` writes one") from None
-    lines: list[Header | Result | Footer] = []
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        try:
-            lines.append(LINES.validate_json(line))
-        except ValidationError as error:
-            raise BadInput(
-                f"{path}, line {number} is not a line of a record: {error.errors()[0]['msg']}", "the record is damaged"
-            ) from None
-    header, *results, footer = lines if len(lines) >= 2 else (None, None)
-    if not isinstance(header, Header) or not isinstance(footer, Footer) or footer.results != len(results):
-        raise BadInput(f"{path} has no header, no footer, or not all results", "the run was cut off; run it again")
-    if strangers := [line for line in results if not isinstance(line, Result)]:
-        raise BadInput(f"{path} has a second {strangers[0].kind}", "one record holds one run")
-    return Record(header=header, results=tuple(line for line in results if isinstance(line, Result)), footer=footer)
+    """Read a record; a damaged or unfinished one, or one of another format, is refused."""
+    header, results, footer = read_parts(path, LINES, Header, Footer, command="`eagle2 verify`")
+    if footer is None or footer.results != len(results):
+        raise BadInput(f"{path} lacks some of its results", "the run was cut off; run it again")
+    return Record(header=header, results=results, footer=footer)
 
 
 def schema() -> str:

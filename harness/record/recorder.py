@@ -1,8 +1,7 @@
-"""Writes a record while a run goes on, and the report when it ends. Lives on the controller; workers only send results."""
+"""Writes a record during a run, and the report at its end. Only the controlling process has a recorder."""
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from harness.environment import machine, versions
 from harness.equivalence import false_alarm, statement
 from harness.implementations import Implementation
 from harness.pairs import Pair
+from harness.record.jsonl import Writer
 from harness.record.model import Footer, Header, Property, Result, read_record
 from harness.settings import Settings
 from harness.verdict import conclude, settle
@@ -24,11 +24,11 @@ FILES = ("record.jsonl", "index.html", "summary.md", "junit.xml", "badge.json")
 
 
 class Recorder:
-    """One run. Every result is on disk as soon as it is known: a run that is cut off has lost nothing but its footer."""
+    """Writes one run. Every result is on disk as soon as it is known, so that a run that is cut off loses only its footer."""
 
     def __init__(self, settings: Settings, implementation: Implementation, pairs: Sequence[Pair]) -> None:
         self.settings, self.started = settings, time.monotonic()
-        self.properties = {p.id: p for p in catalogue().values()}
+        self.properties = {check.id: check.describe() for check in catalogue().values()}
         self.out = Path(settings.out)
         self.out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -36,20 +36,25 @@ class Recorder:
         self.path = self.out / "record.jsonl"
         self.known = known.read(settings.known)
         self.left_out: set[str] = set()
-        told = [*self.properties.values(), *([known.KNOWN] if self.known else [])]
-        self.header = _header(settings, implementation, pairs, told)
+        listed = [*self.properties.values(), *([known.KNOWN] if self.known else [])]
+        self.header = _header(settings, implementation, pairs, listed)
         self.results: list[Result] = []
-        self._write(self.header)
+        self._writer = Writer(self.path)
+        self._writer.write(self.header)
 
     def add(self, result: Result) -> None:
         self.results.append(result)
-        self._write(result)
+        self._writer.write(result)
 
     def finish(self) -> int:
-        """Settle the verdicts, write the record anew with its footer, render the report; returns the exit code."""
+        """Settle the verdicts, rewrite the record with its footer, and render the report.
+
+        Returns:
+            The exit code.
+        """
         missing = sorted(set(self.properties) - {result.property for result in self.results}) if self.settings.whole else []
         lost = [
-            Result(property=name, case="", verdict="inconclusive", summary="not run: the process that had it to run is gone")
+            Result(property=name, case="", verdict="inconclusive", summary="not run: the process that was to run it has died")
             for name in missing
         ]
         found = sorted(settle([*self.results, *lost], self.properties), key=self._place)
@@ -66,15 +71,9 @@ class Recorder:
             statement=statement(found),
             likenesses=diagnose(found),
         )
-        whole = self.path.with_suffix(".whole")
-        whole.write_text("".join(line.model_dump_json() + "\n" for line in (self.header, *results, footer)), encoding="utf-8")
-        whole.replace(self.path)
+        self._writer.finish([self.header, *results, footer])
         harness.report.render(read_record(self.path), self.out)
         return code
-
-    def _write(self, line: Header | Result) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line.model_dump_json() + "\n")
 
     def _place(self, result: Result) -> tuple[int, str]:
         order = list(self.properties)
@@ -92,23 +91,9 @@ def _header(settings: Settings, implementation: Implementation, pairs: Sequence[
         settings={name: str(getattr(settings, name)) for name in ("tier", "device", "dtype", "oracle", "seed")},
         versions=versions(),
         machine=machine(settings.device),
-        command=command(settings),
+        command=settings.command(),
         properties=tuple(properties),
     )
-
-
-def command(settings: Settings, only: str = "") -> str:
-    """What to type to have a run, or one property of it, again."""
-    words = ["eagle2", "verify", settings.impl]
-    default = Settings()
-    for name in ("pair", "target", "draft", "tier", "device", "dtype", "oracle", "seed"):
-        value = getattr(settings, name)
-        if value != getattr(default, name):
-            # A folder of one machine means nothing on another: its name must do.
-            words += [f"--{name}", Path(value).name if name in ("target", "draft") else str(value)]
-    # A case that is run again is run to be seen: nothing excuses it then.
-    excused = ["--known", Path(settings.known).name] if settings.known and not only else []
-    return shlex.join([*words, *excused, *(["--only", only] if only else [])])
 
 
 def _now() -> str:

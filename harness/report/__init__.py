@@ -1,28 +1,15 @@
-"""A record, drawn: one page to read, a summary and a badge for a pipeline, JUnit for machines.
+"""Reports: every page, summary, terminal table and plot of the project is made here, from records alone.
 
-Everything here is a function of the record. Nothing is judged: the verdicts are those that stand in it, and a record made
-on another machine last year renders to the same bytes.
+    text.py tables.py plots.py trees.py   numbers and untrusted text; a table; plots; draft trees
+    layout.py                             a page of sections, as HTML and as Markdown; templates/layout.html is the one layout
+    cases.py sentences.py                 a record arranged for reading; its verdict in words
+    verify.py junit.py                    `eagle2 verify`: page, summary, badge, junit.xml
+    engines.py matrix.py unedited.py      one page of all engines; the kill matrix; enumerated third-party decoders
+
+Nothing is judged here: verdicts are those of the record, and a record gives the same bytes on every machine. A new report is
+a function from a record to a `layout.Page`; see the example there.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
-from harness.files import write_atomic
-from harness.record.model import Record
-from harness.report.junit import junit
-from harness.report.page import page
-from harness.report.summary import badge, summary
+from harness.report.verify import render
 
 __all__ = ["render"]
-
-
-def render(record: Record, out: Path) -> list[Path]:
-    """Write index.html, summary.md, junit.xml and badge.json into `out`, and return their paths.
-
-    All texts are made before the first is written, and each file appears whole or not at all: it is written under
-    another name and then renamed.
-    """
-    texts = {"index.html": page(record), "summary.md": summary(record), "junit.xml": junit(record), "badge.json": badge(record)}
-    out.mkdir(parents=True, exist_ok=True)
-    return [write_atomic(out / name, text) for name, text in texts.items()]

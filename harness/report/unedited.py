@@ -1,31 +1,60 @@
-"""summary.md of what was seen when other people's decoders were enumerated as they are."""
+"""Summary of `eagle2 unedited`: third-party decoders, enumerated without a change to their code."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from harness.enumeration.third_party import Seen
-from harness.report.summary import text
-from harness.report.words import number, seconds
+from harness.report.layout import Command, Page, Paragraph, Section, markdown
+from harness.report.tables import Table, columns
+from harness.report.text import facts_line, number, seconds
+
+METHOD = (
+    "All random decisions of the code are intercepted and enumerated. Whole decoders: continuations of models of four tokens in"
+    " float32. Rules alone: one draft tree in float64."
+)
 
 
-def summary(found: Sequence[Seen], versions: Mapping[str, str], command: str) -> str:
-    """A row for each way of decoding: what it promises, and the total variation between what it emits and the target's law."""
-    rows = [
-        f"| {text(one.mode)} | {'lossless' if one.lossless else 'lossy'} | {one.executions:,} | {seconds(one.seconds)} |"
-        f" {number(one.distance)} | {number(one.unfinished) if one.unfinished else '0'} |"
-        for one in found
-    ]
-    lines = [
-        "## Decoders that are not ours, enumerated as they are",
-        "",
-        "Nothing is edited: everything that the code draws is intercepted and run through. Whole continuations of models of four",
-        "tokens in float32, and rules alone on one draft tree in float64.",
-        "",
-        "| what | promises | executions | time | total variation | mass not run |",
-        "|---|---|--:|--:|--:|--:|",
-        *rows,
-        "",
-        ", ".join(f"{name} {version}" for name, version in versions.items()) + f". Again: `{command}`",
-    ]
-    return "\n".join(lines) + "\n"
+class Enumerated(Protocol):
+    """A decoder that was enumerated. unfinished: probability of the executions that were not run."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def lossless(self) -> bool: ...
+    @property
+    def executions(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def distance(self) -> float: ...
+    @property
+    def unfinished(self) -> float: ...
+
+
+def unedited_summary(decoders: Sequence[Enumerated], versions: Mapping[str, str], command: str) -> str:
+    """Markdown: for each decoder what it promises, and the total variation between its output and the target's law."""
+    rows = tuple(
+        (
+            one.mode,
+            "lossless" if one.lossless else "lossy",
+            number(one.executions),
+            seconds(one.seconds),
+            number(one.distance),
+            number(one.unfinished) if one.unfinished else "0",
+        )
+        for one in decoders
+    )
+    headings = ("decoder", "promises", "executions", "time", "total variation", "probability not enumerated")
+    table = Table(columns(*headings, left=headings[:2]), rows)
+    largest = max((one.distance for one in decoders if one.lossless), default=0.0)
+    page = Page(
+        title="Third-party decoders, enumerated unedited",
+        answer=f"The largest total variation of a decoder that promises to be lossless is {number(largest)}.",
+        show_verdict=False,
+        sections=(
+            Section("Results", (table, Paragraph(METHOD))),
+            Section("Run again", (Command(command), Paragraph(facts_line(dict(versions))))),
+        ),
+    )
+    return markdown(page)

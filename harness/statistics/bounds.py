@@ -1,40 +1,44 @@
-"""What follows from a test that saw nothing: upper bounds on how far a decoder may still be from its target's law.
+"""Upper bounds on the distance between a decoder's distribution and the target's, given the samples of a test that passed.
 
-A rigorous bound holds at its level for every number of samples. An asymptotic one is smaller, and true in the limit.
+A rigorous bound holds at its level for every number of samples; an asymptotic bound is smaller and holds in the limit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import beta, ncx2
+from scipy.stats import ncx2
 
+from harness.statistics import Array
 from harness.statistics.chisquare import goodness
-
-Array: TypeAlias = NDArray[Any]
+from harness.statistics.intervals import clopper_pearson_upper
 
 LEVEL = 0.999
-"""Confidence of a bound unless said otherwise."""
+"""Default confidence of a bound."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A number, whether it is proved for this many samples, and under what assumption."""
+    """An upper bound, whether it is rigorous for this number of samples, and the assumption under which it holds."""
 
     value: float
     rigorous: bool
     assumption: str
 
 
-def rank_cdf(distance: float, n: int, level: float = LEVEL) -> Bound:
-    """sup |F - u| over u, F the distribution of the decoder's PIT values, which the n seen miss by `distance` (Kolmogorov).
+def dkw_bound(distance: float, n: int, level: float = LEVEL) -> Bound:
+    """Bound on sup_u |F(u) - u|, with F the distribution function of the decoder's PIT values.
 
-    Dvoretzky-Kiefer-Wolfowitz, with Massart's constant. It bounds only events of the kind "a token among the likeliest that
-    make up u", on average over contexts: deviations that cancel over contexts are not in it.
+    Dvoretzky, Kiefer and Wolfowitz 1956, with the constant of Massart 1990: P(sup |F_n - F| > e) <= 2 exp(-2 n e^2). It bounds
+    only events of the kind "a token among the likeliest with total probability u", averaged over contexts; deviations that
+    cancel over contexts are not covered.
+
+    Args:
+        distance: observed sup_u |F_n(u) - u|.
+        n: number of PIT values.
+        level: confidence.
     """
     radius = np.sqrt(np.log(2 / (1 - level)) / (2 * n))
     return Bound(
@@ -43,32 +47,43 @@ def rank_cdf(distance: float, n: int, level: float = LEVEL) -> Bound:
 
 
 def edge_distance(histogram: Array, widths: Array) -> float:
-    """Kolmogorov's distance seen at the edges of bins alone: what counts can tell of it."""
+    """Kolmogorov distance from uniform at the edges of bins, all that counts [B] in bins of the given widths [B] determine."""
     return float(abs(np.cumsum(histogram / histogram.sum() - widths)).max())
 
 
-def weissman(observed: Array, law: Array, level: float = LEVEL) -> Bound:
-    """Total variation from a known law [K], given independent samples counted by outcome [K], over the whole alphabet.
+def weissman_bound(observed: Array, law: Array, level: float = LEVEL) -> Bound:
+    """Bound on the total variation from a known distribution over the whole alphabet of K outcomes.
 
-    Weissman et al. 2003: P(|empirical - true| >= e in L1) <= (2^K - 2) exp(-n e^2 / 2).
+    Weissman et al. 2003: P(|empirical - true|_1 >= e) <= (2^K - 2) exp(-n e^2 / 2).
+
+    Args:
+        observed: counts of independent samples, [K].
+        law: the known distribution, [K].
+        level: confidence.
     """
     n, cells = observed.sum(), len(observed)
-    seen = abs(observed / n - law).sum() / 2
+    distance = abs(observed / n - law).sum() / 2
     subsets = cells * np.log(2) + np.log1p(-(2.0 ** (1 - cells)))
     radius = np.sqrt(2 * (subsets - np.log(1 - level)) / n) / 2
-    return Bound(min(1.0, float(seen + radius)), True, "samples independent, their number fixed")
+    return Bound(min(1.0, float(distance + radius)), True, "samples independent, their number fixed")
 
 
-def inversion(observed: Array, law: Array, level: float = LEVEL) -> Bound:
-    """Total variation on cells pooled to an expectation of 20, by inverting the test: the largest noncentrality that would
-    give a chi-square as small as the one seen with probability 1 - level. A law at total variation d has at least 4 n d^2.
+def chi_square_bound(observed: Array, law: Array, level: float = LEVEL) -> Bound:
+    """Bound on the total variation on cells pooled to an expectation of 20, by inverting the chi-square test.
 
-    With bins of PIT values for cells: the total variation of their distribution from uniform.
+    It is the largest noncentrality for which a statistic as small as the observed one has probability 1 - level; a
+    distribution at total variation d has a noncentrality of at least 4 n d^2. With bins of PIT values as cells, it bounds the
+    total variation of their distribution from uniform.
+
+    Args:
+        observed: counts [K].
+        law: the known distribution [K].
+        level: confidence.
     """
     n = observed.sum()
     statistic, df = goodness(observed, n * law)
     if df == 0:
-        return Bound(1.0, True, "all in one cell: nothing is bounded")
+        return Bound(1.0, True, "all samples in one cell: nothing is bounded")
     return Bound(
         min(1.0, float(np.sqrt(_largest_noncentrality(statistic, df, 1 - level) / n) / 2)),
         False,
@@ -76,15 +91,14 @@ def inversion(observed: Array, law: Array, level: float = LEVEL) -> Bound:
     )
 
 
-def support(impossible: int, n: int, level: float = LEVEL) -> Bound:
-    """Probability, a token, of one that the target gives probability zero (Clopper and Pearson)."""
-    value = 1.0 if impossible == n else float(beta.ppf(level, impossible + 1, n - impossible))
-    return Bound(value, True, "the same probability at every token, and their number fixed")
+def impossible_token_bound(impossible: int, n: int, level: float = LEVEL) -> Bound:
+    """Bound on the probability of emitting a token to which the target gives probability zero (Clopper and Pearson 1934)."""
+    return Bound(clopper_pearson_upper(impossible, n, level), True, "the same probability at every token, and their number fixed")
 
 
 def _largest_noncentrality(statistic: float, df: int, alpha: float) -> float:
     def excess(noncentrality: float) -> float:
         return float(ncx2.cdf(statistic, df, noncentrality)) - alpha
 
-    tiny, most = 1e-9, 4 * statistic + 40 * df + 400
-    return float(brentq(excess, tiny, most)) if excess(tiny) > 0 else 0.0
+    smallest, largest = 1e-9, 4 * statistic + 40 * df + 400
+    return float(brentq(excess, smallest, largest)) if excess(smallest) > 0 else 0.0

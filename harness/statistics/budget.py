@@ -1,6 +1,6 @@
-"""How often a correct decoder may be called a fault: each check has a share, the shares of a run are summed, the sum is bounded.
+"""The error budget: each check has a share of the probability that a correct decoder is called a fault.
 
-No assumption on how checks depend on each other: probabilities of a union are at most the sum.
+The shares of a run are summed (union bound), so nothing is assumed about the dependence between checks.
 """
 
 from __future__ import annotations
@@ -11,66 +11,76 @@ from math import prod
 
 from harness.statistics.eprocess import FAULT
 
-RUNS_A_DAY = 50
-DAYS_A_CENTURY = 36525
-ALARMS_A_CENTURY = 1.0
-"""What is allowed: fewer than one."""
-ALLOWED = ALARMS_A_CENTURY / (RUNS_A_DAY * DAYS_A_CENTURY)
-"""So much for all checks of a run together: 5.5e-7."""
+RUNS_PER_DAY = 50
+DAYS_PER_CENTURY = 36525
+ALARMS_PER_CENTURY = 1.0
+"""Upper limit for the expected number of false alarms in a century."""
+ALLOWED = ALARMS_PER_CENTURY / (RUNS_PER_DAY * DAYS_PER_CENTURY)
+"""The same limit for all checks of one run together: 5.5e-7."""
 
-EVIDENCE = 1 / FAULT
-"""Share of a check by e-process: the probability that E ever reaches FAULT (Ville)."""
+E_PROCESS_SHARE = 1 / FAULT
+"""Share of a check by e-process: the probability that E ever reaches FAULT (Ville's inequality)."""
 
 
 @dataclass(frozen=True)
-class Family:
-    """The checks of one run, as one."""
+class ErrorBudget:
+    """The checks of one run together.
+
+    Attributes:
+        checks: number of checks.
+        false_alarm: bound on the probability that any of them calls a correct decoder a fault.
+    """
 
     checks: int
     false_alarm: float
 
     @property
-    def a_century(self) -> float:
-        """False alarms in a century of RUNS_A_DAY."""
-        return self.false_alarm / ALLOWED * ALARMS_A_CENTURY
+    def per_century(self) -> float:
+        """Expected false alarms in a century of RUNS_PER_DAY."""
+        return self.false_alarm / ALLOWED * ALARMS_PER_CENTURY
 
     @property
-    def kept(self) -> bool:
+    def within_limit(self) -> bool:
         return self.false_alarm < ALLOWED
 
 
-def family(shares: Iterable[float]) -> Family:
-    """Sum the shares of a run's checks; 0 is the share of a check that no chance can turn red."""
-    allotted = tuple(shares)
-    if wrong := [share for share in allotted if not 0 <= share <= 1]:
+def error_budget(shares: Iterable[float]) -> ErrorBudget:
+    """Sum the shares of a run's checks; a check without randomness has share 0."""
+    every = tuple(shares)
+    if wrong := [share for share in every if not 0 <= share <= 1]:
         raise ValueError(f"a share is a probability, not {wrong[0]}")
-    return Family(len(allotted), sum(allotted))
+    return ErrorBudget(len(every), sum(every))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Go on if p is at most `level`, on `size` times the samples of a first stage."""
+    """One stage of a staged test: continue if p <= `level`, with `size` times the samples of the first stage."""
 
     level: float
     size: int = 1
 
 
 TWO_STAGES = (Stage(1e-3), Stage(1e-6, size=4))
-"""1e-9, at the power and nearly the cost of one test at 1e-3: the second stage is met once in a thousand."""
+"""False alarm 1e-9, at the power and nearly the cost of one test at 1e-3: the second stage runs once in a thousand times."""
 REPLICATES = (Stage(1e-3),) * 3
-"""1e-9 too, for permutation tests, which cannot resolve less than one in their number of swaps."""
+"""False alarm 1e-9 as well, for permutation tests, whose p-value cannot be below 1 / (1 + permutations)."""
 
 
 @dataclass(frozen=True)
-class Confirmed:
-    """p-values of the stages that were run. A fault only if all were run and all were small enough."""
+class StagedResult:
+    """p-values of the stages that were run; a fault only if all stages were run and all were rejected."""
 
     p_values: tuple[float, ...]
     fault: bool
 
 
-def confirm(p_of: Callable[[int, int], float], stages: Sequence[Stage] = TWO_STAGES) -> Confirmed:
-    """Run stages until one is not small: p_of(number of the stage, size) takes fresh, independent samples every time."""
+def confirm(p_of: Callable[[int, int], float], stages: Sequence[Stage] = TWO_STAGES) -> StagedResult:
+    """Run stages until one does not reject.
+
+    Args:
+        p_of: p-value on fresh, independent samples, given the number of the stage and its size.
+        stages: levels and sizes.
+    """
     p_values: list[float] = []
     for number, stage in enumerate(stages):
         p = p_of(number, stage.size)
@@ -78,10 +88,10 @@ def confirm(p_of: Callable[[int, int], float], stages: Sequence[Stage] = TWO_STA
             raise ValueError(f"stage {number + 1} has no p-value: {p}")
         p_values.append(p)
         if p > stage.level:
-            return Confirmed(tuple(p_values), fault=False)
-    return Confirmed(tuple(p_values), fault=True)
+            return StagedResult(tuple(p_values), fault=False)
+    return StagedResult(tuple(p_values), fault=True)
 
 
-def share(stages: Sequence[Stage]) -> float:
-    """Probability that a correct decoder fails all stages, their samples being independent."""
+def false_alarm(stages: Sequence[Stage]) -> float:
+    """Probability that all stages reject a correct decoder: the product of the levels, since their samples are independent."""
     return prod(stage.level for stage in stages)

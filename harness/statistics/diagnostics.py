@@ -1,38 +1,42 @@
-"""What shape a deviation has: classical tests of one fixed number of tokens. They are reported, and decide nothing.
+"""Classical tests that describe the shape of a deviation. They are reported and decide nothing.
 
-A look at them after every shard would make their p-values meaningless; the verdict rests on e-processes, which may be looked at.
+Their p-values hold for one fixed number of tokens. Looking at them after every shard would invalidate them; the verdict rests on
+e-processes, which may be looked at any time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import eval_legendre
 from scipy.stats import chi2, kstest, norm
 
+from harness.statistics import Array
 from harness.statistics.chisquare import POOL, goodness
-from harness.statistics.eprocess import WIDTHS, Counts, Strand, counts
-
-Array: TypeAlias = NDArray[Any]
+from harness.statistics.eprocess import WIDTHS, Counts, PitSequence
 
 OFFSET_NAMES = ("0", "1", "2", "3 or more")
 
 
-def diagnose(strands: Sequence[Strand]) -> dict[str, float]:
-    """p-values by name. A test that has no data is left out: it has said nothing."""
-    sums = counts(strands)
-    u, p, hit, mass = (np.concatenate([getattr(s, name) for s in strands]) for name in ("u", "p", "hit", "mass"))
-    u, hit, mass = (column[p > 0] for column in (u, hit, mass))
-    known = ~np.isnan(mass)
-    found = {"Kolmogorov-Smirnov": ks(u), "Neyman": neyman(u), "score": score(sums), "child": child(hit[known], mass[known])}
-    return {name: p_value for name, p_value in (found | tails(sums)).items() if p_value is not None}
+def diagnose(sequences: Sequence[PitSequence]) -> dict[str, float]:
+    """p-values by name of test; tests without data are left out."""
+    counts = Counts.of(sequences)
+    names = ("u", "p", "is_child", "child_mass")
+    u, p, is_child, child_mass = (np.concatenate([getattr(s, name) for s in sequences]) for name in names)
+    u, is_child, child_mass = (column[p > 0] for column in (u, is_child, child_mass))
+    known = ~np.isnan(child_mass)
+    found = {
+        "Kolmogorov-Smirnov": ks(u),
+        "Neyman": neyman(u),
+        "score": score(counts),
+        "child": child(is_child[known], child_mass[known]),
+    }
+    return {name: p_value for name, p_value in (found | tails(counts)).items() if p_value is not None}
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values such that rejecting those below alpha rejects any true hypothesis with probability at most alpha (Holm 1979)."""
+    """Adjusted p-values: rejecting those below alpha rejects any true hypothesis with probability at most alpha (Holm 1979)."""
     adjusted: dict[str, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
@@ -42,12 +46,16 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def ks(u: Array) -> float | None:
-    """Largest distance of the empirical distribution function from uniform: broad shifts."""
+    """Kolmogorov-Smirnov test of uniformity of PIT values [n]: sensitive to broad shifts."""
     return float(kstest(u, "uniform").pvalue) if len(u) else None
 
 
 def neyman(u: Array, order: int = 8) -> float | None:
-    """Means of the first Legendre polynomials, orthonormal on [0, 1]: smooth shapes, more sharply than Kolmogorov-Smirnov."""
+    """Neyman's smooth test (1937) of uniformity of PIT values [n].
+
+    The statistic is the sum of squares of sqrt(n) times the means of the first `order` Legendre polynomials, orthonormal on
+    [0, 1]; under the null it is chi-square with `order` degrees of freedom.
+    """
     if not len(u):
         return None
     j = np.arange(1, order + 1)[:, None]
@@ -55,35 +63,39 @@ def neyman(u: Array, order: int = 8) -> float | None:
     return float(chi2.sf((z**2).sum(), order))
 
 
-def score(sums: Counts) -> float | None:
-    """Sum of log p + entropy, two-sided: too likely or too unlikely tokens, such as a wrong temperature."""
-    total, variance = sums.score
+def score(counts: Counts) -> float | None:
+    """Two-sided normal test of the sum of log p + entropy: tokens too likely or too unlikely, as at a wrong temperature."""
+    total, variance = counts.score
     return float(2 * norm.sf(abs(total) / np.sqrt(variance))) if variance > 0 else None
 
 
-def tails(sums: Counts) -> dict[str, float | None]:
-    """Chi-square of the bins of U, pooled to an expectation of 20 (unpooled, small strata reject three times too often)."""
-    strata = {"bins": sums.histogram, "bins, inner nodes": sums.leaf[0], "bins, leaves": sums.leaf[1]}
-    strata |= {f"bins, offset {name}": sums.offset[i] for i, name in enumerate(OFFSET_NAMES)}
+def tails(counts: Counts) -> dict[str, float | None]:
+    """Chi-square tests of the bins of U by stratum, pooled to an expectation of 20.
+
+    Unpooled, small strata reject three times too often.
+    """
+    strata = {"bins": counts.histogram, "bins, inner nodes": counts.leaf[0], "bins, leaves": counts.leaf[1]}
+    strata |= {f"bins, offset {name}": counts.offset[i] for i, name in enumerate(OFFSET_NAMES)}
     return {name: tail(histogram) for name, histogram in strata.items()}
 
 
 def tail(histogram: Array) -> float | None:
+    """Chi-square test of one histogram [28] of U."""
     statistic, df = goodness(histogram, histogram.sum() * WIDTHS) if histogram.any() else (0.0, 0)
     return float(chi2.sf(statistic, df)) if df else None
 
 
-def child(hit: Array, mass: Array) -> float | None:
-    """Chi-square of how often the next token was a child of its node, over up to ten groups of like probability.
+def child(is_child: Array, child_mass: Array) -> float | None:
+    """Chi-square test of how often the next token was a child of its node, in up to ten groups of similar probability.
 
-    Groups are of equal variance, which is at least that of POOL; so each sum of hits is as good as normal.
+    Groups have equal variance, at least POOL each, so the sum of each is nearly normal.
     """
-    order = np.argsort(mass, kind="stable")
-    variance = (mass * (1 - mass))[order]
+    order = np.argsort(child_mass, kind="stable")
+    variance = (child_mass * (1 - child_mass))[order]
     total = variance.sum()
     groups = min(10, int(total // POOL))
     if not groups:
         return None
     group = np.minimum((variance.cumsum() / total * groups).astype(int), groups - 1)
-    excess, spread = np.bincount(group, (hit - mass)[order], groups), np.bincount(group, variance, groups)
+    excess, spread = np.bincount(group, (is_child - child_mass)[order], groups), np.bincount(group, variance, groups)
     return float(chi2.sf((excess**2 / spread).sum(), groups))

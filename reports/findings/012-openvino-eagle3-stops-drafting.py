@@ -1,4 +1,4 @@
-"""openvino-genai 2026.4.1.0: EAGLE-3 with do_sample stops drafting for good, request number by request number.
+"""openvino-genai 2026.4.1.0: EAGLE-3 with do_sample stops drafting permanently without a warning.
 
 .engines/openvino/bin/python 012-openvino-eagle3-stops-drafting.py [seed] [size of the vocabulary]
 """
@@ -14,7 +14,7 @@ from optimum.exporters.openvino.convert import export_from_model
 from optimum.exporters.openvino.model_patcher import LlamaEagle3ForCausalLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-# not of a module of optimum, of whose classes the exporter does not know the library
+# the exporter does not recognise classes of a module of optimum
 Head = type("Head", (LlamaEagle3ForCausalLM,), {"__module__": "__main__"})
 SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 8)[len(sys.argv) - 1 :]))
 PROMPT, NEW, folder = openvino.Tensor(numpy.array([[1, 2, 3, 1, 2]])), 20, tempfile.mkdtemp()

@@ -1,4 +1,4 @@
-"""openvino-genai 2026.4.1.0: texts wait for room: with a draft model greedy text is wrong, prompt lookup ends.
+"""openvino-genai 2026.4.1.0: texts that wait for a place in a pass come out wrong or crash the pipeline.
 .engines/openvino/bin/python 014-openvino-texts-that-wait.py [seed] [size of the vocabulary]"""
 
 import sys
@@ -17,14 +17,14 @@ shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "nu
 torch.manual_seed(SEED)
 target = LlamaForCausalLM(LlamaConfig(vocab_size=V, max_position_embeddings=512, initializer_range=0.25, **shape)).eval()
 export_from_model(target, output=folder, task="text-generation-with-past")
-words = Tokenizer(models.WordLevel({str(token): token for token in range(V)}, "0"))  # the engine compares tokenizers
+words = Tokenizer(models.WordLevel({str(token): token for token in range(V)}, "0"))  # the engine compares the tokenizers
 words.pre_tokenizer, _ = pre_tokenizers.WhitespaceSplit(), words.add_special_tokens(["0"])
 export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), folder)
 for count, length, new in (6, 100, 12), (100, 10, 12), (120, 3, 4):
     prompts = torch.randint(V, (count, length))
-    due = target.generate(prompts, max_new_tokens=new, do_sample=False)[:, length:].tolist()
+    expected = target.generate(prompts, max_new_tokens=new, do_sample=False)[:, length:].tolist()
     for room in 256, 16384:  # 256 is the default of both
-        draft, schedule = {"draft_model": og.draft_model(folder, "CPU", **f32)}, og.SchedulerConfig()  # the target itself
+        draft, schedule = {"draft_model": og.draft_model(folder, "CPU", **f32)}, og.SchedulerConfig()  # drafts for itself
         schedule.max_num_batched_tokens = schedule.max_num_seqs = room
         for arm, speculation in ("control", {}), ("draft model", draft), ("prompt lookup", {"prompt_lookup": True}):
             pipe = og.ContinuousBatchingPipeline(folder, og.Tokenizer(folder), schedule, "CPU", **f32, **speculation)
@@ -32,9 +32,9 @@ for count, length, new in (6, 100, 12), (100, 10, 12), (120, 3, 4):
             config.num_assistant_tokens, config.max_ngram_size = 3 if speculation else 0, 3 if arm == "prompt lookup" else 0
             try:
                 results = pipe.generate([openvino.Tensor(prompt[None].numpy()) for prompt in prompts], [config] * count)
-                wrong = [i for i, result in enumerate(results) if result.m_generation_ids[0] != due[i]]
-                example = f", such as {results[wrong[0]].m_generation_ids[0]} for {due[wrong[0]]}" if wrong else ""
-                told = f"wrong are {wrong}{example}"
+                wrong = [i for i, result in enumerate(results) if result.m_generation_ids[0] != expected[i]]
+                example = f", such as {results[wrong[0]].m_generation_ids[0]} for {expected[wrong[0]]}" if wrong else ""
+                outcome = f"wrong are {wrong}{example}"
             except RuntimeError as error:
-                told = str(error)
-            print(f"{arm}, {count} prompts of {length}, {new} new tokens, room for {room}: {told}", flush=True)
+                outcome = str(error)
+            print(f"{arm}, {count} prompts of {length}, {new} new tokens, room for {room}: {outcome}", flush=True)

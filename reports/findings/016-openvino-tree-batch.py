@@ -1,4 +1,4 @@
-"""openvino-genai 2026.4.1.0: EAGLE-3 trees of texts that end in different passes end the pipeline.
+"""openvino-genai 2026.4.1.0: EAGLE-3 trees of several texts crash the pipeline.
 
 .engines/openvino/bin/python 016-openvino-tree-batch.py [seed] [size of the vocabulary]
 """
@@ -13,7 +13,7 @@ from optimum.exporters.openvino.convert import export_from_model
 from optimum.exporters.openvino.model_patcher import LlamaEagle3ForCausalLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-Head = type("Head", (LlamaEagle3ForCausalLM,), {"__module__": "__main__"})  # the exporter takes no class of optimum's own
+Head = type("Head", (LlamaEagle3ForCausalLM,), {"__module__": "__main__"})  # the exporter rejects classes of optimum
 SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 32)[len(sys.argv) - 1 :]))
 folder, f32 = tempfile.mkdtemp(), {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 shape = {"vocab_size": V, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "eos_token_id": None}

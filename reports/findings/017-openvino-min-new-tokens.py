@@ -1,4 +1,4 @@
-"""openvino-genai 2026.4.1.0: under speculation an end-of-text token comes before min_new_tokens.
+"""openvino-genai 2026.4.1.0: with speculation, texts end before min_new_tokens.
 
 .engines/openvino/bin/python 017-openvino-min-new-tokens.py [seed] [size of the vocabulary]
 """
@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 8)[len(sys.argv) - 1 :]))
 folder = tempfile.mkdtemp()
 shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "eos_token_id": None}
-words = Tokenizer(models.WordLevel({str(token): token for token in range(V)}, "0"))  # the engine compares tokenizers
+words = Tokenizer(models.WordLevel({str(token): token for token in range(V)}, "0"))  # the engine compares the tokenizers
 words.pre_tokenizer, _ = pre_tokenizers.WhitespaceSplit(), words.add_special_tokens(["0"])
 for name in "draft", "target":
     torch.manual_seed(SEED + len(name))

@@ -1,4 +1,4 @@
-"""openvino-genai 2026.4.1.0: an EAGLE-3 head of a smaller vocabulary and a repetition penalty end in an error.
+"""openvino-genai 2026.4.1.0: an EAGLE-3 head with a reduced vocabulary raises with a repetition penalty.
 
 .engines/openvino/bin/python 018-openvino-reduced-vocabulary-penalty.py [seed] [size of the vocabulary]
 """
@@ -13,7 +13,7 @@ from optimum.exporters.openvino.convert import export_from_model
 from optimum.exporters.openvino.model_patcher import LlamaEagle3ForCausalLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-Head = type("Head", (LlamaEagle3ForCausalLM,), {"__module__": "__main__"})  # the exporter takes no class of optimum's own
+Head = type("Head", (LlamaEagle3ForCausalLM,), {"__module__": "__main__"})  # the exporter rejects classes of optimum
 SEED, V = (int(value) for value in (*sys.argv[1:], *(0, 32)[len(sys.argv) - 1 :]))
 folder, f32 = tempfile.mkdtemp(), {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 shape = {"vocab_size": V, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "eos_token_id": None}
@@ -23,7 +23,7 @@ for name, make, more in ("head", Head, head), ("target", LlamaForCausalLM, {"num
     model = make(LlamaConfig(max_position_embeddings=512, initializer_range=0.2, **shape, **more)).eval()
     export_from_model(model, output=f"{folder}/{name}", task="text-generation-with-past")
 tokenizer, fixed = og.Tokenizer(f"{folder}/target"), {"ignore_eos": True, "eos_token_id": 0, "stop_token_ids": {0}}
-prompt = [openvino.Tensor(torch.tensor([[1, 2, V - 1, 1, 2]]).numpy())]  # with a token that the head has no row for
+prompt = [openvino.Tensor(torch.tensor([[1, 2, V - 1, 1, 2]]).numpy())]  # contains a token without a row in the head
 for arm, drafting in ("control", {}), ("chain", {"num_assistant_tokens": 3}):
     drafter = {"draft_model": og.draft_model(f"{folder}/head", "CPU", **f32)} if drafting else {}
     pipe = og.ContinuousBatchingPipeline(f"{folder}/target", tokenizer, og.SchedulerConfig(), "CPU", **f32, **drafter)

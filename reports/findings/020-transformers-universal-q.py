@@ -1,4 +1,4 @@
-"""transformers 5.23.0, universal speculative decoding, do_sample=True: q is not what the drafts were drawn from."""
+"""transformers 5.23.0: universal speculative decoding accepts with the q of other tokens."""
 
 import sys
 from collections import Counter
@@ -28,7 +28,7 @@ def model(vocab, seed):
 
 
 texts, seed = (int(given) for given in (*sys.argv[1:], *(1000, 1)[len(sys.argv) - 1 :]))
-ours, theirs = tokenizer("abcdef"), tokenizer("xcfayebd")  # the assistant knows two words more, in another order
+ours, theirs = tokenizer("abcdef"), tokenizer("xcfayebd")  # the assistant has two more words, in another order
 target, assistant, prompt = model(6, seed), model(8, seed + 1), torch.tensor([[0, 1, 2]])
 law = target(prompt).logits[0, -1].softmax(-1).tolist()
 print("order of the assistant's get_vocab():", *theirs.get_vocab(), "\nlaw      ", [round(p, 3) for p in law])

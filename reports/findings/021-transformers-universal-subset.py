@@ -1,4 +1,4 @@
-"""transformers 5.23.0, universal speculative decoding: an assistant that knows only words the target knows cannot be used."""
+"""transformers 5.23.0: universal speculative decoding raises if the target knows all tokens of the assistant."""
 
 import torch
 import transformers

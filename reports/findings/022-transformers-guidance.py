@@ -1,4 +1,4 @@
-"""transformers 5.23.0, `guidance_scale` with any speculation: greedy text is not the greedy text of `generate` alone."""
+"""transformers 5.23.0: speculation with `guidance_scale` decodes from a wrong distribution."""
 
 import torch
 import transformers
@@ -18,7 +18,7 @@ def model(seed):
 
 
 @torch.no_grad()
-def due(prompt, scale):
+def expected(prompt, scale):
     """By the definition: l = log p(x | prompt, text), u = log p(x | the prompt's last token, text); u + scale (l - u)."""
     text = prompt
     for _ in range(20):
@@ -35,5 +35,5 @@ for scale in (1.0, 1.5):
         for seed in range(20):
             prompt = torch.randint(0, 24, (1, 6), generator=torch.Generator().manual_seed(seed)).repeat(1, 2)
             ask = {"attention_mask": torch.ones_like(prompt), "max_new_tokens": 20, "guidance_scale": scale}
-            right += target.generate(prompt, **ask, **way).equal(due(prompt, scale))
+            right += target.generate(prompt, **ask, **way).equal(expected(prompt, scale))
         print(f"guidance_scale {scale}, {name:14} {right} of 20 texts are the greedy ones")

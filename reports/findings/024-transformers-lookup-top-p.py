@@ -1,4 +1,4 @@
-"""transformers 5.23.0, prompt lookup with top_p: the first (1 - top_p) V tokens of the vocabulary are never drafted."""
+"""transformers 5.23.0: with `top_p`, prompt lookup never drafts a share of 1 − top_p of the vocabulary."""
 
 import torch
 import transformers
@@ -24,7 +24,7 @@ def watched(self, text, **more):
 PromptLookupCandidateGenerator.get_candidates = watched
 for top_p in (1.0, 0.9, 0.7, 0.5):
     drafts = {}
-    for last in range(VOCAB):  # every token once, twice over: what follows `last` stands in the prompt
+    for last in range(VOCAB):  # every token twice, so that the prompt contains a continuation of `last`
         prompt = torch.roll(torch.arange(VOCAB), -last - 1).repeat(2)[None]
         torch.manual_seed(last)
         way = {"prompt_lookup_num_tokens": 1, "max_matching_ngram_size": 1, "top_p": top_p, "top_k": 0}

@@ -1,4 +1,4 @@
-"""eagle-llm 1.2.1: a bonus token is drawn from raw logits, temperature, top-k and top-p forgotten.
+"""eagle-llm 1.2.1: the bonus token ignores temperature, top-k and top-p.
 
 .engines/eagle/bin/python 030-eagle-bonus-ignores-sampling.py SEED
 """
@@ -26,13 +26,15 @@ ea_model.AutoTokenizer = SimpleNamespace(from_pretrained=lambda *_, **__: Simple
 model = ea_model.EaModel.from_pretrained(base_model_path=str(folder / "target"), ea_model_path=str(folder / "head")).eval()
 
 for params in {"temperature": 1.0}, {"temperature": 0.5}, {"temperature": 1.0, "top_k": 3}, {"temperature": 1.0, "top_p": 0.6}:
-    impossible, hits, due, variance = 0, 0, 0.0, 0.0
-    for _ in range(TEXTS):  # each token against the law of its own past: how often it is the most likely one
+    impossible, hits, expected, variance = 0, 0, 0.0, 0.0
+    for _ in range(TEXTS):  # count how often a token is the most likely one after its prefix
         text = model.eagenerate(torch.tensor(PROMPT), max_new_tokens=NEW, **params)[:, : 3 + NEW]
         with torch.no_grad():
             p = ea_model.prepare_logits_processor(**params)(None, target(text).logits[0, 2:-1]).softmax(-1)
         best, which = p.max(-1)
         impossible += int((p.gather(1, text[0, 3:, None]) == 0).sum())
         hits += int((which == text[0, 3:]).sum())
-        due, variance = due + float(best.sum()), variance + float((best - best**2).sum())
-    print(f"{params}: {impossible} impossible tokens, {hits} of {TEXTS * NEW} likeliest, due {due:.0f} +- {variance**0.5:.0f}")
+        expected, variance = expected + float(best.sum()), variance + float((best - best**2).sum())
+    print(
+        f"{params}: {impossible} impossible, {hits} of {TEXTS * NEW} most likely, expected {expected:.0f} +- {variance**0.5:.0f}"
+    )

@@ -1,4 +1,4 @@
-"""eagle-llm 1.2.1: naive_generate, the decoder without drafts, takes the most likely token at every temperature.
+"""eagle-llm 1.2.1: the baseline decoder is greedy at every temperature.
 
 .engines/eagle/bin/python 031-eagle-baseline-is-greedy.py
 """
@@ -27,7 +27,7 @@ model = ea_model.EaModel.from_pretrained(base_model_path=str(folder / "target"),
 
 with torch.no_grad():
     p = target(torch.tensor(PROMPT)).logits[0, -1].softmax(-1)
-print("first token, due:", {token: round(TEXTS * float(p[token]), 1) for token in range(V)})
+print("first token, expected:", {token: round(TEXTS * float(p[token]), 1) for token in range(V)})
 for temperature in 1.0, 2.0:
     texts = [next(iter(model.naive_generate(torch.tensor(PROMPT), temperature=temperature, max_steps=1))) for _ in range(TEXTS)]
     print(f"temperature {temperature}:", dict(Counter(int(text[0, 3]) for text in texts)))

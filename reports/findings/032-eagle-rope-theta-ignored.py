@@ -1,4 +1,4 @@
-"""eagle-llm 1.2.1: RoPE's base is 10000 whatever the target's config says; another model's text comes out.
+"""eagle-llm 1.2.1: the RoPE base is 10000 for every target.
 
 .engines/eagle/bin/python 032-eagle-rope-theta-ignored.py
 """
@@ -20,7 +20,7 @@ for theta in 10_000.0, 500_000.0, 1_000_000.0:  # LLaMA-2, LLaMA-3, Code Llama
         published = EagleLlama.from_pretrained(folder).eval()
     text = torch.randint(V, (4, 100), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        due, found = target(text).logits, published(text).logits
-    distance = (due.softmax(-1) - found.softmax(-1)).abs().sum(-1).mean() / 2
-    other = int((due.argmax(-1) != found.argmax(-1)).sum())
+        expected, found = target(text).logits, published(text).logits
+    distance = (expected.softmax(-1) - found.softmax(-1)).abs().sum(-1).mean() / 2
+    other = int((expected.argmax(-1) != found.argmax(-1)).sum())
     print(f"rope_theta {theta:>9,.0f}: {other} of {text.numel()} most likely tokens are others; total variation {distance:.3f}")

@@ -1,6 +1,6 @@
-"""SafeAILab/EAGLE (EAGLE-2, EAGLE-3): a head whose tensors have other names is loaded without a word, as noise.
+"""SafeAILab/EAGLE: the loader accepts a head with renamed tensors and leaves random weights.
 
-PYTHONPATH=CHECKOUT .engines/eagle/bin/python 034-eagle-loader-takes-any-head.py TARGET HEAD    (a pair of fixtures/pairs, say)
+PYTHONPATH=CHECKOUT .engines/eagle/bin/python 034-eagle-loader-takes-any-head.py TARGET HEAD    (for example of fixtures/pairs)
 """
 
 import json
@@ -27,12 +27,12 @@ prompts = [
     torch.tensor([list(text)]) for text in (b"def main(argv):\n    ", b"import os\nimport sys\n\n", b"class Node:\n    def ")
 ]
 
-for told, rename in ("as published", lambda name: name), ("renamed", lambda name: name.replace("layers.0.", "midlayer.")):
-    (folder / told).mkdir()
-    (folder / told / "config.json").write_text((Path(sys.argv[2]) / "config.json").read_text())
-    torch.save({rename(name): tensor for name, tensor in head.items()}, folder / told / "pytorch_model.bin")
-    model = ea_model.EaModel.from_pretrained(False, str(folder), str(folder / told), 26, 5, 8, torch_dtype=torch.float32).eval()
+for name, rename in ("as published", lambda name: name), ("renamed", lambda name: name.replace("layers.0.", "midlayer.")):
+    (folder / name).mkdir()
+    (folder / name / "config.json").write_text((Path(sys.argv[2]) / "config.json").read_text())
+    torch.save({rename(name): tensor for name, tensor in head.items()}, folder / name / "pytorch_model.bin")
+    model = ea_model.EaModel.from_pretrained(False, str(folder), str(folder / name), 26, 5, 8, torch_dtype=torch.float32).eval()
     runs = [model.eagenerate(prompt, max_new_tokens=100, log=True) for prompt in prompts]
     print(
-        f"{told}: {sum(int(new) for _, new, _ in runs) / sum(last + 1 for *_, last in runs):.2f} tokens a target pass", flush=True
+        f"{name}: {sum(int(new) for _, new, _ in runs) / sum(last + 1 for *_, last in runs):.2f} tokens a target pass", flush=True
     )

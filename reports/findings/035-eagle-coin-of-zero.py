@@ -1,4 +1,4 @@
-"""EAGLE-1 and EAGLE-2: a coin of exactly 0 accepts a draft token that the target cannot emit.
+"""EAGLE-1 and EAGLE-2: a uniform number of exactly 0 accepts a token of probability zero.
 
 [PYTHONPATH=CHECKOUT] .engines/eagle/bin/python 035-eagle-coin-of-zero.py
 """
@@ -13,7 +13,7 @@ logits[..., :2] = 5.0
 processor = utils.prepare_logits_processor(temperature=1.0, top_k=2)
 law = processor(None, logits[0, :1])[0].softmax(-1)
 candidates = torch.tensor([[0, 3]])  # the root, and token 3 drafted after it
-extra = (torch.ones(1, 2), [torch.full((1, 4), 0.25)] * 2, [[-1, 0]], candidates, [[[], []]])  # what EAGLE-1 asks besides
+extra = (torch.ones(1, 2), [torch.full((1, 4), 0.25)] * 2, [[-1, 0]], candidates, [[[], []]])  # further arguments of EAGLE-1
 arguments = extra if utils.evaluate_posterior.__code__.co_argcount > 3 else ()
 print("the target's law:", law.tolist())
 before = random.random

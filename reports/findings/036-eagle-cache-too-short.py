@@ -1,4 +1,4 @@
-"""eagle-llm 1.2.1 and SafeAILab/EAGLE: texts end in an error where the last draft tree does not fit the cache.
+"""EAGLE-1 and EAGLE-2: decoding raises if the last draft tree does not fit into the cache.
 
 [PYTHONPATH=CHECKOUT] .engines/eagle/bin/python 036-eagle-cache-too-short.py
 """
@@ -27,11 +27,11 @@ ea_model.AutoTokenizer = SimpleNamespace(from_pretrained=lambda *_, **__: Simple
 options = {"use_eagle3": False, "total_token": 26, "depth": 5, "top_k": 8} if checkout else {}
 model = ea_model.EaModel.from_pretrained(base_model_path=str(folder / "target"), ea_model_path=str(folder / "head"), **options)
 
-# EAGLE-1's cache is as long as the context, EAGLE-2's as `max_length` of the first call.
+# The cache of EAGLE-1 has the length of the context, that of EAGLE-2 `max_length` of the first call.
 for length, most in ((8, 64), (40, 64), (8, 128))[: 3 if checkout else 2]:
     limits = {"max_new_tokens": most - length, **({"max_length": most} if checkout else {})}
     try:
-        came = model.eval().eagenerate(torch.randint(V, (1, length)), **limits).shape[1] - length
+        result = model.eval().eagenerate(torch.randint(V, (1, length)), **limits).shape[1] - length
     except RuntimeError as error:
-        came = f"RuntimeError: {error}"
-    print(f"prompt of {length}, {most - length} new tokens asked for:", came)
+        result = f"RuntimeError: {error}"
+    print(f"prompt of {length}, {most - length} new tokens requested:", result)

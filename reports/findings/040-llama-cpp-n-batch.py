@@ -1,4 +1,4 @@
-"""llama-cpp-python 0.3.36: with a draft model, a text longer than n_batch raises.
+"""llama-cpp-python 0.3.36: with a draft model, a text longer than `n_batch` raises.
 
 .engines/llama-cpp/bin/python 040-llama-cpp-n-batch.py
 """

@@ -1,4 +1,4 @@
-"""llama-cpp-python 0.3.36: with a draft model, logits processors are shown drafted tokens in place of the text.
+"""llama-cpp-python 0.3.36: logits processors receive draft tokens as if they were text.
 
 .engines/llama-cpp/bin/python 041-llama-cpp-logits-processor.py [seed of the weights]
 """
@@ -28,7 +28,7 @@ for name, shape in {**shapes, **square}.items():
 for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
     step()
 options = {"temp": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-options["logits_processor"] = [lambda text, logits: np.where(np.arange(V) == text[-1], -np.inf, logits)]  # no token twice running
+options["logits_processor"] = [lambda text, logits: np.where(np.arange(V) == text[-1], -np.inf, logits)]  # forbids a repetition
 
 for name, drafter in (("plain", None), ("prompt lookup", LlamaPromptLookupDecoding(num_pred_tokens=4))):
     llama, texts = Llama(FILE, n_ctx=256, logits_all=True, draft_model=drafter, verbose=False), []

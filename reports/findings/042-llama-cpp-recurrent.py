@@ -1,4 +1,4 @@
-"""llama-cpp-python 0.3.36: with a draft model, a recurrent model raises at the first draft that is refused.
+"""llama-cpp-python 0.3.36: with a draft model, a recurrent model raises at the first rejected draft.
 
 .engines/llama-cpp/bin/python 042-llama-cpp-recurrent.py
 """

@@ -1,12 +1,6 @@
-"""Unedited Python code as a function of its coins: all that it draws is branched on, or it is refused by name.
+"""Run unedited Python code as a function of its random choices. See ../README.md for the idea, an example and the limits.
 
-What is drawn stays undecided. A uniform number is an interval that a comparison splits; noise waits for its race; a token
-waits until somebody looks. What cannot be followed raises NotEnumerable, and so does randomness that gets past: an aten
-operation that draws, one that reads an undecided number, a generator whose state has moved.
-
-Numbers are those of the mathematics: a uniform is a point of an interval, where float32 has 2 ** 24 of them. Seeds are names:
-different ones stand for independent numbers, and the same one twice is refused. Not seen, unless the odds of a choice or
-the outcome tell: generators of numpy that were made before, os.urandom, other processes, and hash functions as randomness.
+A draw is symbolic until the code reads it; a read branches. Code that cannot be followed raises NotEnumerable.
 """
 
 from __future__ import annotations
@@ -15,46 +9,44 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from harness.enumeration.coins import Trail
-from harness.enumeration.intercept import arithmetic as calls
-from harness.enumeration.intercept import observations as looks
-from harness.enumeration.intercept import sampling_calls as draws
-from harness.enumeration.intercept.dispatch import Interception
-from harness.enumeration.intercept.leak_guards import Net, Unswallowed, Untouched
-from harness.enumeration.intercept.python_random import replacements
-from harness.enumeration.intercept.random_variables import Chance, NotEnumerable
+from harness.enumeration.coins import ChoiceTrail
+from harness.enumeration.intercept import arithmetic, observations, sampling_calls
+from harness.enumeration.intercept.dispatch import InterceptMode
+from harness.enumeration.intercept.leak_guards import AtenGuard, RefusalGuard, generator_guard
+from harness.enumeration.intercept.python_random import patches
+from harness.enumeration.intercept.random_variables import NotEnumerable, RandomVariables
 
 __all__ = ["NotEnumerable", "intercepted"]
 
 INHERITED = object()
-assert calls and draws and looks  # their handlers are registered by importing them
+assert arithmetic and observations and sampling_calls  # importing them registers their handlers
 
 
 @contextlib.contextmanager
-def intercepted(trail: Trail) -> Iterator[None]:
-    """Code inside draws from the trail. Its tokens may still be undecided when it is done; look at them in here."""
-    chance = Chance(trail)
-    mode = Interception(chance)
+def intercepted(trail: ChoiceTrail) -> Iterator[None]:
+    """Code inside takes its random choices from the trail. Results may still be symbolic; read them before leaving."""
+    variables = RandomVariables(trail)
+    mode = InterceptMode(variables)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(Unswallowed())
-        stack.enter_context(Untouched())
-        stack.enter_context(_replaced(replacements(chance)))
-        stack.enter_context(Net(mode))
+        stack.enter_context(RefusalGuard())
+        stack.enter_context(generator_guard())
+        stack.enter_context(_patched(patches(variables)))
+        stack.enter_context(AtenGuard(mode))
         stack.enter_context(mode)
         yield
 
 
 @contextlib.contextmanager
-def _replaced(stand_ins: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Attributes (object, name, stand-in) are set, and afterwards as they were; an inherited one is deleted again."""
-    before = [(place, name, vars(place).get(name, INHERITED)) for place, name, _ in stand_ins]
-    for place, name, stand_in in stand_ins:
-        setattr(place, name, stand_in)
+def _patched(replacements: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Set attributes (object, name, replacement) and restore them on exit; an inherited attribute is deleted again."""
+    before = [(owner, name, vars(owner).get(name, INHERITED)) for owner, name, _ in replacements]
+    for owner, name, replacement in replacements:
+        setattr(owner, name, replacement)
     try:
         yield
     finally:
-        for place, name, value in reversed(before):
+        for owner, name, value in reversed(before):
             if value is INHERITED:
-                delattr(place, name)
+                delattr(owner, name)
             else:
-                setattr(place, name, value)
+                setattr(owner, name, value)

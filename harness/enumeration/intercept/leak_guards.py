@@ -1,60 +1,60 @@
-"""What randomness must not get past: operations of aten, and the states of the global generators."""
+"""Guards against randomness that the interception missed: aten operations, swallowed refusals, and global generators."""
 
 from __future__ import annotations
 
-import random
+import contextlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.enumeration.intercept.dispatch import Interception
+from harness.enumeration.intercept.dispatch import InterceptMode
 from harness.enumeration.intercept.random_variables import NotEnumerable
+from harness.global_generators import GeneratorUsedError, unchanged_generators
 
 
-class Net(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Below torch's functions: refuses operations that draw from a generator, or that read an undecided number unseen."""
+class AtenGuard(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Below torch's functions: refuses aten operations that draw from a generator, or that read symbolic numbers."""
 
-    def __init__(self, mode: Interception) -> None:
+    def __init__(self, mode: InterceptMode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._mode, self._drawing = mode, dict[int, bool]()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled under it, and the guard against that doubles the price of a call
+        return False  # nothing is compiled under this mode, and the check for it would double the cost of a call
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not self._mode.working:
-            drawing = self._drawing.get(id(func))  # operations live for ever; their own hash is slow
+            drawing = self._drawing.get(id(func))  # operations are never freed, and hashing them is slow
             if drawing is None:
                 drawing = self._drawing[id(func)] = torch.Tag.nondeterministic_seeded in func.tags
             if drawing and _draws(func, args, kwargs):
                 raise NotEnumerable(f"{func} draws from a generator that cannot be followed")
             if self._mode.memory.shadows and self._reads(args, kwargs):
-                raise NotEnumerable(f"{func} looks at undecided numbers")
+                raise NotEnumerable(f"{func} reads symbolic numbers")
         return func(*args, **kwargs)
 
     def _reads(self, args: Any, kwargs: Any) -> bool:
-        self._mode.working = True  # code that is not Python calls us with the function mode still on
+        self._mode.working = True  # the function mode is still active if the caller is not Python code
         try:
-            return self._mode.meets(args, kwargs)
+            return self._mode.involves_symbolic(args, kwargs)
         finally:
             self._mode.working = False
 
 
 def _draws(func: Any, args: Any, kwargs: Any) -> bool:
-    """Attention kernels are tagged for their dropout; without dropout they draw nothing."""
+    """Whether the operation draws. Attention kernels are tagged because of their dropout, and draw nothing without it."""
     names = [argument.name for argument in func._schema.arguments]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     return "dropout_p" not in names or bool(given.get("dropout_p", 0.0))
 
 
-class Unswallowed:
-    """A refusal that was raised must come out, whatever the code, or TorchScript, made of it."""
+class RefusalGuard:
+    """Raises the first refusal again on exit, if the code or TorchScript has swallowed or replaced it."""
 
     def __enter__(self) -> None:
         NotEnumerable.raised.clear()
@@ -64,31 +64,11 @@ class Unswallowed:
             raise NotEnumerable.raised[0] from error
 
 
-class Untouched:
-    """Global generators must be at the end as they were: nothing draws from them but what we did not see."""
-
-    def __enter__(self) -> None:
-        self._before = _states()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        after = _states()
-        moved = [name for name, state in after.items() if not _same(state, self._before[name])]
-        if moved:
-            torch.set_rng_state(self._before["torch"])
-            random.setstate(self._before["random"])
-            np.random.set_state(self._before["numpy.random"])
-            if kind is None:
-                raise NotEnumerable(f"the global generator of {' and '.join(moved)} was drawn from, or seeded, out of our sight")
-
-
-def _states() -> dict[str, Any]:
-    states = {"torch": torch.get_rng_state(), "random": random.getstate(), "numpy.random": np.random.get_state()}
-    if torch.cuda.is_available():
-        states["torch.cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+@contextlib.contextmanager
+def generator_guard() -> Iterator[None]:
+    """Global generators must not change: intercepted code never draws from them, so a change is a draw that was missed."""
+    try:
+        with unchanged_generators():
+            yield
+    except GeneratorUsedError as error:
+        raise NotEnumerable(f"{error}, by a call that was not intercepted") from None

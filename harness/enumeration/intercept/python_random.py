@@ -1,4 +1,4 @@
-"""Draws outside torch: `random` and numpy.random, replaced while code is enumerated; and generators that take any seed."""
+"""Replacements for `random`, numpy.random and torch.Generator while code is enumerated."""
 
 from __future__ import annotations
 
@@ -11,63 +11,65 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.enumeration.intercept.lazy_tensor import EXPONENTIAL, Kind
-from harness.enumeration.intercept.random_variables import Chance, NotEnumerable, Seed, Whole
-from harness.enumeration.intercept.symbolic_float import Number
+from harness.enumeration.intercept.lazy_tensor import EXPONENTIAL, Transform
+from harness.enumeration.intercept.random_variables import NotEnumerable, RandomVariables, SymbolicInt, SymbolicSeed
+from harness.enumeration.intercept.symbolic_float import SymbolicFloat
 
 
-def replacements(chance: Chance) -> list[tuple[Any, str, Any]]:
-    """(object, attribute, stand-in) of everything outside torch's functions that draws or takes a seed."""
+def patches(variables: RandomVariables) -> list[tuple[Any, str, Any]]:
+    """(object, attribute, replacement) for everything outside torch's functions that draws or takes a seed."""
 
-    def uniform(*_: Any) -> Number:
-        return Number.draw(chance)
+    def uniform(*_: Any) -> SymbolicFloat:
+        return SymbolicFloat.sample(variables)
 
-    def below(_: random.Random, n: int) -> Whole | Seed:
-        return chance.below(0, n)
+    def below(_: random.Random, n: int) -> SymbolicInt | SymbolicSeed:
+        return variables.sample_below(0, n)
 
-    def bits(*arguments: Any) -> Whole | Seed:
-        return chance.below(0, 1 << int(arguments[-1]))
+    def bits(*arguments: Any) -> SymbolicInt | SymbolicSeed:
+        return variables.sample_below(0, 1 << int(arguments[-1]))
 
     def seeded(generator: str, result: Any = None) -> Callable[..., Any]:
         def seed(*seeds: Any, **named: Any) -> Any:
-            chance.seed(generator, next((seed for seed in (*seeds, *named.values()) if isinstance(seed, int | np.integer)), None))
+            variables.check_seed(
+                generator, next((seed for seed in (*seeds, *named.values()) if isinstance(seed, int | np.integer)), None)
+            )
             return result
 
         return seed
 
-    drawn = NumpyDraws(chance)
+    numpy_generator = NumpyGenerator(variables)
     found: list[tuple[Any, str, Any]] = [
-        *((place, name, stand_in) for place in (random, random.Random, random.SystemRandom)
-          for name, stand_in in (("random", uniform), ("getrandbits", bits), ("seed", seeded("random")))),
+        *((place, name, replacement) for place in (random, random.Random, random.SystemRandom)
+          for name, replacement in (("random", uniform), ("getrandbits", bits), ("seed", seeded("random")))),
         (random.Random, "_randbelow", below),
-        (vars(tempfile)["_RandomNameSequence"], "__next__", lambda _: secrets.token_hex(4)),  # nobody's coins
-        (torch, "Generator", _undrawn_generator(chance)),
+        (vars(tempfile)["_RandomNameSequence"], "__next__", lambda _: secrets.token_hex(4)),  # names of temporary files
+        (torch, "Generator", _generator_class(variables)),
         *((place, "manual_seed", seeded("torch", torch.default_generator)) for place in (torch, torch.random)),
         (np.random, "seed", seeded("numpy.random")),
-        (np.random, "default_rng", seeded("numpy.random", drawn)),
-        *((np.random, name, _always(drawn, getattr(np.random, name), seeded("numpy.random", drawn)))
+        (np.random, "default_rng", seeded("numpy.random", numpy_generator)),
+        *((np.random, name, _class_of_one(numpy_generator, getattr(np.random, name), seeded("numpy.random", numpy_generator)))
           for name in ("Generator", "RandomState")),
     ]  # fmt: skip
-    for name in sorted(NUMPY_DRAWS):
+    for name in sorted(NUMPY_FUNCTIONS):
         if hasattr(np.random, name):
-            found.append((np.random, name, getattr(drawn, name)))
+            found.append((np.random, name, getattr(numpy_generator, name)))
     return found
 
 
-NUMPY_DRAWS = {
+NUMPY_FUNCTIONS = {
     *(name for kind in (np.random.Generator, np.random.RandomState) for name in dir(kind) if not name.startswith("_")),
     "ranf", "sample",
 } - {"bit_generator", "get_state", "set_state", "seed", "spawn"}  # fmt: skip
 
 
-class NumpyDraws:
-    """numpy's random functions, new and old, as one generator: what is not here cannot be followed."""
+class NumpyGenerator:
+    """numpy's random functions, old and new, as one generator. Functions without a method here are refused."""
 
-    def __init__(self, chance: Chance) -> None:
-        self._chance = chance
+    def __init__(self, variables: RandomVariables) -> None:
+        self._variables = variables
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name not in NUMPY_DRAWS:
+        if name not in NUMPY_FUNCTIONS:
             raise AttributeError(name)
 
         def refuse(*_: Any, **__: Any) -> Any:
@@ -76,7 +78,7 @@ class NumpyDraws:
         return refuse
 
     def random(self, size: Any = None, *_: Any, **__: Any) -> Any:
-        return self._array(size, lambda: Number.draw(self._chance))
+        return self._array(size, lambda: SymbolicFloat.sample(self._variables))
 
     random_sample = ranf = sample = random
 
@@ -87,17 +89,17 @@ class NumpyDraws:
         return self.random(size) * (high - low) + low
 
     def exponential(self, scale: Any = 1.0, size: Any = None) -> Any:
-        return self._array(size, lambda: Number.draw(self._chance, EXPONENTIAL)) * scale
+        return self._array(size, lambda: SymbolicFloat.sample(self._variables, EXPONENTIAL)) * scale
 
     def standard_exponential(self, size: Any = None, *_: Any, **__: Any) -> Any:
         return self.exponential(1.0, size)
 
     def gumbel(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = None) -> Any:
-        return self._array(size, lambda: Number.draw(self._chance, Kind("log"))) * -scale + loc
+        return self._array(size, lambda: SymbolicFloat.sample(self._variables, Transform("log"))) * -scale + loc
 
     def integers(self, low: int, high: int | None = None, size: Any = None, *_: Any, endpoint: bool = False, **__: Any) -> Any:
         low, high = (0, low) if high is None else (low, high)
-        return self._array(size, lambda: self._chance.below(low, high + endpoint))
+        return self._array(size, lambda: self._variables.sample_below(low, high + endpoint))
 
     def randint(self, low: int, high: int | None = None, size: Any = None, *_: Any, **__: Any) -> Any:
         return self.integers(low, high, size)
@@ -112,7 +114,7 @@ class NumpyDraws:
             raise ValueError("probabilities do not sum to 1")
 
         def one() -> Any:
-            token = self._chance.token(weights / weights.sum())
+            token = self._variables.sample_integer(weights / weights.sum())
             if not replace and size is not None:
                 weights[int(token)] = 0
             return token if values is None else values[int(token)]
@@ -121,8 +123,8 @@ class NumpyDraws:
 
     def multinomial(self, n: int, pvals: Any, size: Any = None) -> Any:
         def one() -> Any:
-            drawn = [int(self.choice(len(pvals), p=pvals)) for _ in range(n)]
-            return np.bincount(drawn, minlength=len(pvals))
+            sampled = [int(self.choice(len(pvals), p=pvals)) for _ in range(n)]
+            return np.bincount(sampled, minlength=len(pvals))
 
         return one() if size is None else np.stack([one() for _ in range(int(size))])
 
@@ -133,21 +135,21 @@ class NumpyDraws:
 
     def shuffle(self, x: Any, *_: Any) -> None:
         for i in reversed(range(1, len(x))):
-            j = int(self._chance.below(0, i + 1))
+            j = int(self._variables.sample_below(0, i + 1))
             x[[i, j]] = x[[j, i]]
 
     def _array(self, size: Any, one: Callable[[], Any]) -> Any:
         if size is None:
             return one()
-        drawn = np.empty(size, dtype=object)
-        for i in range(drawn.size):
-            drawn.reshape(-1)[i] = one()
-        decided = all(not isinstance(value, Number | Whole | Seed) for value in drawn.reshape(-1))
-        return np.array(drawn.tolist()) if decided else drawn
+        sampled = np.empty(size, dtype=object)
+        for i in range(sampled.size):
+            sampled.reshape(-1)[i] = one()
+        decided = all(not isinstance(value, SymbolicFloat | SymbolicInt | SymbolicSeed) for value in sampled.reshape(-1))
+        return np.array(sampled.tolist()) if decided else sampled
 
 
-def _always(instance: object, plain: type, make: Callable[..., Any]) -> type:
-    """A class in the place of `plain` whose only instance is this one; instances of `plain` still count as its own."""
+def _class_of_one(instance: object, plain: type, make: Callable[..., Any]) -> type:
+    """A class that replaces `plain`: calling it returns `instance`, and instances of `plain` still count as its own."""
 
     class Meta(type):
         def __instancecheck__(cls, other: object) -> bool:
@@ -159,7 +161,7 @@ def _always(instance: object, plain: type, make: Callable[..., Any]) -> type:
     return Meta(plain.__name__, (), {})
 
 
-def _undrawn_generator(chance: Chance) -> type[torch.Generator]:
+def _generator_class(variables: RandomVariables) -> type[torch.Generator]:
     plain = torch.Generator
 
     class Meta(type(plain)):  # type: ignore[misc]
@@ -167,10 +169,10 @@ def _undrawn_generator(chance: Chance) -> type[torch.Generator]:
             return isinstance(other, plain)
 
     class Generator(plain, metaclass=Meta):  # type: ignore[valid-type, misc]
-        """A generator that is never drawn from."""
+        """A generator that only checks its seeds; draws ignore it."""
 
         def manual_seed(self, seed: Any) -> Generator:
-            chance.seed("a torch.Generator", seed)
+            variables.check_seed("a torch.Generator", seed)
             return self
 
     return Generator

@@ -1,4 +1,4 @@
-"""What torch draws with, replaced: each leaves numbers behind that are not decided yet. Generators and seeds are ignored."""
+"""Handlers of torch functions that draw: their results are symbolic. Generators and seeds are ignored."""
 
 from __future__ import annotations
 
@@ -8,79 +8,82 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.enumeration.intercept.dispatch import DRAWS, Interception, handles
-from harness.enumeration.intercept.lazy_tensor import EXPONENTIAL, UNIFORM, Lazy
-from harness.enumeration.intercept.random_variables import MOST, NotEnumerable, Whole
-from harness.enumeration.intercept.tensor_storage import refuse_coarse
+from harness.enumeration.intercept.dispatch import SAMPLING, InterceptMode, handles
+from harness.enumeration.intercept.lazy_tensor import EXPONENTIAL, UNIFORM, LazyTensor
+from harness.enumeration.intercept.random_variables import MAX_BRANCHES, NotEnumerable, SymbolicInt
+from harness.enumeration.intercept.tensor_storage import refuse_low_precision
 
-F = Callable[..., Any]
-
-
-@handles(DRAWS, "rand")
-def rand(mode: Interception, _: F, *size: Any, out: Any = None, **made: Any) -> Tensor:
-    tensor = torch.empty(*size, **made) if out is None else out
-    return mode.memory.store(tensor, Lazy.fresh(mode.chance, UNIFORM, tensor.shape))
+Function = Callable[..., Any]
 
 
-@handles(DRAWS, "rand_like")
-def rand_like(mode: Interception, _: F, like: Tensor, **made: Any) -> Tensor:
-    tensor = torch.empty_like(like, **made)
-    return mode.memory.store(tensor, Lazy.fresh(mode.chance, UNIFORM, tensor.shape))
+@handles(SAMPLING, "rand")
+def rand(mode: InterceptMode, _: Function, *size: Any, out: Any = None, **options: Any) -> Tensor:
+    tensor = torch.empty(*size, **options) if out is None else out
+    return mode.memory.store(tensor, LazyTensor.sample(mode.variables, UNIFORM, tensor.shape))
 
 
-@handles(DRAWS, "uniform_")
-def uniform_(mode: Interception, _: F, x: Tensor, low: float = 0.0, high: float = 1.0, **named: Any) -> Tensor:
+@handles(SAMPLING, "rand_like")
+def rand_like(mode: InterceptMode, _: Function, like: Tensor, **options: Any) -> Tensor:
+    tensor = torch.empty_like(like, **options)
+    return mode.memory.store(tensor, LazyTensor.sample(mode.variables, UNIFORM, tensor.shape))
+
+
+@handles(SAMPLING, "uniform_")
+def uniform_(mode: InterceptMode, _: Function, x: Tensor, low: float = 0.0, high: float = 1.0, **named: Any) -> Tensor:
     bounds = [named.get(name, value) for name, value in (("from", low), ("to", high))]
     bottom, top = torch.tensor(bounds, dtype=torch.float64)
-    return mode.memory.store(x, Lazy.fresh(mode.chance, UNIFORM, x.shape).times(top - bottom).plus(bottom))
+    return mode.memory.store(x, LazyTensor.sample(mode.variables, UNIFORM, x.shape).mul(top - bottom).add(bottom))
 
 
-@handles(DRAWS, "exponential_")
-def exponential_(mode: Interception, _: F, x: Tensor, lambd: float = 1.0) -> Tensor:
-    noise = Lazy.fresh(mode.chance, EXPONENTIAL, x.shape)
-    return mode.memory.store(x, noise.over(torch.tensor(lambd, dtype=torch.float64)))
+@handles(SAMPLING, "exponential_")
+def exponential_(mode: InterceptMode, _: Function, x: Tensor, lambd: float = 1.0) -> Tensor:
+    noise = LazyTensor.sample(mode.variables, EXPONENTIAL, x.shape)
+    return mode.memory.store(x, noise.div(torch.tensor(lambd, dtype=torch.float64)))
 
 
-@handles(DRAWS, "multinomial")
-def multinomial(mode: Interception, _: F, p: Tensor, num_samples: int, replacement: bool = False, *, out: Any = None) -> Tensor:
-    """Draws from each row of p [rows, V] or from p [V]; the last one of a row stays undecided."""
-    refuse_coarse(p.dtype)
-    weights = mode.plain(p).reshape(-1, p.shape[-1])
+@handles(SAMPLING, "multinomial")
+def multinomial(
+    mode: InterceptMode, _: Function, p: Tensor, num_samples: int, replacement: bool = False, *, out: Any = None
+) -> Tensor:
+    """Samples from each row of p [rows, V], or from p [V]. Without replacement, all but the last sample of a row branch."""
+    refuse_low_precision(p.dtype)
+    weights = mode.require_plain(p).reshape(-1, p.shape[-1])
     if not bool((weights >= 0).all() & weights.isfinite().all()):
         raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
     if not bool((weights.sum(-1) > 0).all()):
         raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
-    found = [mode.chance.keep(token) for row in weights for token in _several(mode, row, num_samples, replacement)]
-    drawn = mode.new_wholes(found, (*p.shape[:-1], num_samples), device=p.device)
-    return drawn if out is None else mode.assign(out, drawn)
+    found = [mode.variables.register(token) for row in weights for token in _sample_row(mode, row, num_samples, replacement)]
+    sampled = mode.new_integers(found, (*p.shape[:-1], num_samples), device=p.device)
+    return sampled if out is None else mode.assign(out, sampled)
 
 
-def _several(mode: Interception, weights: Tensor, n: int, replacement: bool) -> list[Whole]:
-    tokens: list[Whole] = []
+def _sample_row(mode: InterceptMode, weights: Tensor, n: int, replacement: bool) -> list[SymbolicInt]:
+    """n samples from weights [V]."""
+    tokens: list[SymbolicInt] = []
     for _ in range(n):
         if not float(weights.sum()) > 0:
             raise NotEnumerable("torch.multinomial of more samples than have a positive probability")
-        tokens.append(mode.chance.token(weights / weights.sum()))
+        tokens.append(mode.variables.sample_integer(weights / weights.sum()))
         if not replacement and len(tokens) < n:
             weights = weights.clone()
             weights[int(tokens[-1])] = 0
     return tokens
 
 
-@handles(DRAWS, "bernoulli bernoulli_")
-def bernoulli(mode: Interception, func: F, x: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
+@handles(SAMPLING, "bernoulli bernoulli_")
+def bernoulli(mode: InterceptMode, func: Function, x: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
     in_place = func.__name__.endswith("_")
-    chances = mode.plain(0.5 if in_place and p is None else x if p is None else p).expand(x.shape).reshape(-1)
-    if not bool(((chances >= 0) & (chances <= 1)).all()):
+    probabilities = mode.require_plain(0.5 if in_place and p is None else x if p is None else p).expand(x.shape).reshape(-1)
+    if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
         raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
-    drawn = [int(mode.chance.token(torch.stack([1 - share, share]))) for share in chances]
-    result = torch.tensor(drawn).reshape(x.shape).to(x)
+    sampled = [int(mode.variables.sample_integer(torch.stack([1 - one, one]))) for one in probabilities]
+    result = torch.tensor(sampled).reshape(x.shape).to(x)
     return mode.assign(x, result) if in_place else result if out is None else mode.assign(out, result)
 
 
-@handles(DRAWS, "randint randint_like random_")
-def randint(mode: Interception, func: F, *args: Any, **named: Any) -> Tensor:
-    """Whole numbers below a bound, or from one bound to below another; of too many only seeds can be made."""
+@handles(SAMPLING, "randint randint_like random_")
+def randint(mode: InterceptMode, func: Function, *args: Any, **named: Any) -> Tensor:
+    """Integers below a bound, or from one bound to below another; with too many values they can only serve as seeds."""
     name, limits = func.__name__, [named.pop(key) for key in ("low", "from", "high", "to") if key in named]
     rest = list(args)
     target = rest.pop(0) if name in ("randint_like", "random_") else None
@@ -93,19 +96,19 @@ def randint(mode: Interception, func: F, *args: Any, **named: Any) -> Tensor:
         tensor = torch.zeros(size, **{"dtype": torch.long, **named})
     else:
         tensor = target if name == "random_" else torch.zeros_like(target, **named)
-    if low < 0 and high - low <= MOST:
-        values = [low + int(mode.chance.below(0, high - low)) for _ in range(tensor.numel())]
+    if low < 0 and high - low <= MAX_BRANCHES:
+        values = [low + int(mode.variables.sample_below(0, high - low)) for _ in range(tensor.numel())]
         return mode.assign(tensor, torch.tensor(values).reshape(tensor.shape))
-    numbers = [mode.chance.keep(mode.chance.below(low, high)) for _ in range(tensor.numel())]
-    mode.memory.forget(tensor)
+    numbers = [mode.variables.register(mode.variables.sample_below(low, high)) for _ in range(tensor.numel())]
+    mode.memory.clear(tensor)
     if tensor.is_floating_point():
-        return tensor.copy_(torch.tensor([int(mode.chance.whole(number)) for number in numbers]).reshape(tensor.shape))
-    return mode.memory.store_wholes(tensor, torch.tensor(numbers, dtype=torch.long).reshape(tensor.shape))
+        return tensor.copy_(torch.tensor([int(mode.variables.integer(number)) for number in numbers]).reshape(tensor.shape))
+    return mode.memory.store_integers(tensor, torch.tensor(numbers, dtype=torch.long).reshape(tensor.shape))
 
 
-@handles(DRAWS, "randperm")
-def randperm(mode: Interception, _: F, n: int, *, out: Any = None, **made: Any) -> Tensor:
+@handles(SAMPLING, "randperm")
+def randperm(mode: InterceptMode, _: Function, n: int, *, out: Any = None, **options: Any) -> Tensor:
     rest = list(range(n))
-    order = [rest.pop(int(mode.chance.below(0, len(rest)))) for _ in range(n)]
-    result = torch.tensor(order, **{"dtype": torch.long, **made})
+    order = [rest.pop(int(mode.variables.sample_below(0, len(rest)))) for _ in range(n)]
+    result = torch.tensor(order, **{"dtype": torch.long, **options})
     return result if out is None else mode.assign(out, result)

@@ -1,4 +1,4 @@
-"""An undecided number outside of tensors: what `random.random()` and `tensor.item()` give, alone or in numpy arrays."""
+"""A symbolic number outside of tensors, as returned by `random.random()` and `tensor.item()`, alone or in numpy arrays."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.enumeration.intercept.lazy_tensor import UNIFORM, Kind, Lazy, compare, rates, rounded
-from harness.enumeration.intercept.random_variables import Chance, NotEnumerable
+from harness.enumeration.intercept.lazy_tensor import UNIFORM, LazyTensor, Transform, compare, rates, round_values
+from harness.enumeration.intercept.random_variables import NotEnumerable, RandomVariables
 
 ZERO, ONE = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
 
 
-class Number:
-    """An undecided number. Arithmetic is followed, a comparison with a number is a choice, and a look at it is refused."""
+class SymbolicFloat:
+    """A symbolic number. Arithmetic is followed, comparison with a number branches, conversion to float is refused."""
 
-    def __init__(self, chance: Chance, lazy: Lazy) -> None:
-        self.chance, self.lazy = chance, lazy
+    def __init__(self, variables: RandomVariables, lazy: LazyTensor) -> None:
+        self.variables, self.lazy = variables, lazy
 
     @classmethod
-    def draw(cls, chance: Chance, kind: Kind = UNIFORM) -> Number:
-        return cls(chance, Lazy(kind, chance.draw(1)[0], ZERO, ONE))
+    def sample(cls, variables: RandomVariables, transform: Transform = UNIFORM) -> SymbolicFloat:
+        return cls(variables, LazyTensor(transform, variables.new_ids(1)[0], ZERO, ONE))
 
-    def item(self) -> Number:
+    def item(self) -> SymbolicFloat:
         return self
 
-    def log(self) -> Number:
-        """What numpy.log asks of an object."""
+    def log(self) -> SymbolicFloat:
+        """Called by numpy.log on object arrays."""
         return self._of(self.lazy.log())
 
-    def log1p(self) -> Number:
-        return self._of(self.lazy.plus(ONE).log())
+    def log1p(self) -> SymbolicFloat:
+        return self._of(self.lazy.add(ONE).log())
 
-    def exp(self) -> Number:
+    def exp(self) -> SymbolicFloat:
         return self._of(self.lazy.exp())
 
     def __add__(self, other: Any) -> Any:
-        return self._affine(self.lazy.plus, other)
+        return self._affine(self.lazy.add, other)
 
     def __mul__(self, other: Any) -> Any:
-        return self._affine(self.lazy.times, other)
+        return self._affine(self.lazy.mul, other)
 
     def __truediv__(self, other: Any) -> Any:
-        return self._affine(self.lazy.over, other)
+        return self._affine(self.lazy.div, other)
 
     def __rtruediv__(self, other: Any) -> Any:
-        return self._affine(self.lazy.under, other)
+        return self._affine(self.lazy.rdiv, other)
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -57,7 +57,7 @@ class Number:
         return self * -1
 
     def __sub__(self, other: Any) -> Any:
-        return self._affine(lambda value: self.lazy.plus(-value), other)
+        return self._affine(lambda value: self.lazy.add(-value), other)
 
     def __rsub__(self, other: Any) -> Any:
         return -self + other
@@ -75,9 +75,9 @@ class Number:
         return self._compare(other, operator.ge)
 
     def __eq__(self, other: object) -> bool:
-        """A number that is drawn from an interval is not any one number."""
-        if isinstance(other, Number) and other is not self:
-            raise NotEnumerable("two undecided numbers are compared")
+        """A continuous variable equals a given number with probability zero."""
+        if isinstance(other, SymbolicFloat) and other is not self:
+            raise NotEnumerable("two symbolic numbers are compared")
         return other is self
 
     __hash__ = object.__hash__
@@ -86,49 +86,49 @@ class Number:
         return self.__trunc__()
 
     def __trunc__(self) -> int:
-        return int(rounded(self.chance, self.lazy, torch.trunc))
+        return int(round_values(self.variables, self.lazy, torch.trunc))
 
     def __floor__(self) -> int:
-        return int(rounded(self.chance, self.lazy, torch.floor))
+        return int(round_values(self.variables, self.lazy, torch.floor))
 
     def __ceil__(self) -> int:
-        return int(rounded(self.chance, self.lazy, torch.ceil))
+        return int(round_values(self.variables, self.lazy, torch.ceil))
 
     def __round__(self) -> int:
-        return int(rounded(self.chance, self.lazy, torch.round))
+        return int(round_values(self.variables, self.lazy, torch.round))
 
     def __abs__(self) -> Any:
-        raise NotEnumerable("abs() of an undecided number")
+        raise NotEnumerable("abs() of a symbolic number")
 
     def __pow__(self, _other: Any) -> Any:
-        raise NotEnumerable("a power of an undecided number")
+        raise NotEnumerable("a power of a symbolic number")
 
     def __mod__(self, _other: Any) -> Any:
-        raise NotEnumerable("the remainder of an undecided number")
+        raise NotEnumerable("the remainder of a symbolic number")
 
     __rpow__, __rmod__, __floordiv__, __rfloordiv__ = __pow__, __mod__, __mod__, __mod__
 
     def __float__(self) -> float:
-        raise NotEnumerable("float() of an undecided number (or a function of `math`, which asks for it)")
+        raise NotEnumerable("float() of a symbolic number (functions of `math` call it)")
 
     def __bool__(self) -> bool:
-        raise NotEnumerable("bool() of an undecided number")
+        raise NotEnumerable("bool() of a symbolic number")
 
     def __repr__(self) -> str:
-        return "an undecided number"
+        return "a symbolic number"
 
     @classmethod
     def __torch_function__(cls, func: Callable[..., Any], *_: object) -> Any:
-        raise NotEnumerable(f"torch.{func.__name__} of an undecided number")
+        raise NotEnumerable(f"torch.{func.__name__} of a symbolic number")
 
-    def _of(self, lazy: Lazy) -> Number:
-        return Number(self.chance, lazy)
+    def _of(self, lazy: LazyTensor) -> SymbolicFloat:
+        return SymbolicFloat(self.variables, lazy)
 
-    def _affine(self, operation: Callable[[Tensor], Lazy], other: Any) -> Any:
+    def _affine(self, operation: Callable[[Tensor], LazyTensor], other: Any) -> Any:
         if isinstance(other, Tensor | np.ndarray):
-            return NotImplemented  # theirs is the broadcasting
-        if isinstance(other, Number):
-            raise NotEnumerable("arithmetic between two undecided numbers")
+            return NotImplemented  # the array broadcasts
+        if isinstance(other, SymbolicFloat):
+            raise NotEnumerable("arithmetic between two symbolic numbers")
         return self._of(operation(torch.tensor(float(other), dtype=torch.float64)))
 
     def _compare(self, other: Any, holds: Callable[[Any, Any], Any]) -> Any:
@@ -136,15 +136,17 @@ class Number:
             return NotImplemented
         if other is self:
             return holds(0, 0)
-        if isinstance(other, Number):
-            return self._duel(other, bool(holds(1, 0)))
-        return bool(compare(self.chance, self.lazy, torch.tensor(float(other), dtype=torch.float64), holds))
+        if isinstance(other, SymbolicFloat):
+            return self._compare_noise(other, bool(holds(1, 0)))
+        return bool(compare(self.variables, self.lazy, torch.tensor(float(other), dtype=torch.float64), holds))
 
-    def _duel(self, other: Number, largest: bool) -> bool:
-        """Whether this one is the largest (smallest) of the two, in a form in which noises race."""
-        if self.lazy.kind != other.lazy.kind or self.lazy.kind == UNIFORM:
-            raise NotEnumerable("two undecided numbers are compared")
+    def _compare_noise(self, other: SymbolicFloat, largest: bool) -> bool:
+        """Whether this is the larger (smaller) of two noises, by a race."""
+        if self.lazy.transform != other.lazy.transform or self.lazy.transform == UNIFORM:
+            raise NotEnumerable("two symbolic numbers are compared")
         both = (self.lazy, other.lazy)
-        pair = Lazy(both[0].kind, *(torch.stack([getattr(x, part) for x in both]) for part in ("ids", "shift", "scale")))
+        pair = LazyTensor(
+            both[0].transform, *(torch.stack([getattr(x, part) for x in both]) for part in ("ids", "shift", "scale"))
+        )
         mine, theirs = rates(pair, largest).tolist()
-        return self.chance.duel(int(pair.ids[0]), mine, int(pair.ids[1]), theirs)
+        return self.variables.race_pair(int(pair.ids[0]), mine, int(pair.ids[1]), theirs)

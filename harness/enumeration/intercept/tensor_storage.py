@@ -1,4 +1,4 @@
-"""Which tensors hold undecided numbers: a shadow beside each storage, so that views, slices and writes in place agree."""
+"""Shadow memory: which tensor elements are symbolic. One shadow per storage, so that views and in-place writes agree."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from harness.enumeration.intercept.lazy_tensor import UNIFORM, Kind, Lazy
-from harness.enumeration.intercept.random_variables import Chance, NotEnumerable
+from harness.enumeration.intercept.lazy_tensor import UNIFORM, LazyTensor, Transform
+from harness.enumeration.intercept.random_variables import NotEnumerable, RandomVariables
 
 
 @dataclass
 class Shadow:
-    """What is known of a storage: for each of its elements an id, -1 where the element is what the storage says.
+    """The symbolic elements of one storage.
 
-    kind None: whole numbers. In the storage itself undecided floats read as NaN, whole numbers as the smallest there is.
-    storage: a weak reference; another storage may come to the address of one that is gone.
+    In the storage itself, symbolic floats read as NaN and symbolic integers as the smallest integer.
+
+    Attributes:
+        storage: weak reference, since another storage may be allocated at the address of one that was freed.
+        transform: of symbolic floats; None if the symbolic elements are integers.
+        ids: id of every element's random variable, -1 for plain elements.
+        shift, scale: as in LazyTensor.
     """
 
     storage: StorageWeakRef
-    kind: Kind | None
+    transform: Transform | None
     ids: Tensor
     shift: Tensor
     scale: Tensor
@@ -33,18 +38,18 @@ class Shadow:
         return not self.storage.expired()  # type: ignore[no-untyped-call]
 
 
-class Memory:
-    """The undecided numbers of one execution, by the addresses of the storages that hold them.
+class ShadowMemory:
+    """The shadows of all storages of one execution, by address.
 
-    Writes are made in inference mode, where they are allowed on tensors of all kinds.
+    Writes use inference mode, which permits them on all kinds of tensors.
     """
 
-    def __init__(self, chance: Chance) -> None:
-        self.chance = chance
+    def __init__(self, variables: RandomVariables) -> None:
+        self.variables = variables
         self.shadows: dict[int, Shadow] = {}
 
-    def holds(self, tensor: Tensor) -> bool:
-        """Whether some element of a tensor is undecided. A storage that holds nothing undecided any more is let go."""
+    def is_symbolic(self, tensor: Tensor) -> bool:
+        """Whether some element is symbolic. Drops the shadow of a storage that has no symbolic elements any more."""
         shadow = self._shadow(tensor)
         if shadow is None:
             return False
@@ -53,74 +58,76 @@ class Memory:
             del self.shadows[tensor.untyped_storage().data_ptr()]
         return found
 
-    def knows(self, tensor: Tensor) -> bool:
-        """Whether a tensor lies in a storage that has held undecided numbers."""
+    def tracks(self, tensor: Tensor) -> bool:
+        """Whether the storage of a tensor has a shadow."""
         return self._shadow(tensor) is not None
 
-    def whole(self, tensor: Tensor) -> bool:
-        """Whether the undecided elements are whole numbers."""
+    def holds_integers(self, tensor: Tensor) -> bool:
+        """Whether the symbolic elements are integers."""
         shadow = self._shadow(tensor)
-        return shadow is not None and shadow.kind is None
+        return shadow is not None and shadow.transform is None
 
     def ids(self, tensor: Tensor) -> Tensor:
+        """Ids of the elements, -1 for plain ones."""
         shadow = self._shadow(tensor)
         return torch.full(tensor.shape, -1) if shadow is None else _view(shadow.ids, tensor).clone()
 
-    def numbers(self, tensor: Tensor) -> Lazy:
-        """The numbers of a tensor, undecided or plain."""
+    def lazy(self, tensor: Tensor) -> LazyTensor:
+        """The elements as a LazyTensor, which may be all plain."""
         shadow = self._shadow(tensor)
-        if shadow is None or shadow.kind is None:
+        if shadow is None or shadow.transform is None:
             values = tensor.detach().double().cpu()
-            return Lazy(UNIFORM, torch.full(tensor.shape, -1), values, torch.zeros_like(values))
+            return LazyTensor(UNIFORM, torch.full(tensor.shape, -1), values, torch.zeros_like(values))
         ids = _view(shadow.ids, tensor).clone()
         shift = torch.where(ids >= 0, _view(shadow.shift, tensor), tensor.detach().double().cpu())
-        return Lazy(shadow.kind, ids, shift, torch.where(ids >= 0, _view(shadow.scale, tensor), 0.0))
+        return LazyTensor(shadow.transform, ids, shift, torch.where(ids >= 0, _view(shadow.scale, tensor), 0.0))
 
-    def store(self, tensor: Tensor, numbers: Lazy) -> Tensor:
-        """Write undecided floats into a tensor; returns it."""
+    def store(self, tensor: Tensor, numbers: LazyTensor) -> Tensor:
+        """Write symbolic floats into a tensor; returns the tensor."""
         if not tensor.numel():
             return tensor
-        shadow = self._shadow(tensor) or self._begin(tensor, numbers.kind)
-        if shadow.kind != numbers.kind:
-            if (shadow.ids >= 0).any() and not (_view(shadow.ids, tensor).numel() == shadow.ids.numel()):
-                raise NotEnumerable(f"a tensor that holds {numbers.kind} in some places and {shadow.kind or 'tokens'} in others")
-            shadow.kind = numbers.kind
+        shadow = self._shadow(tensor) or self._new_shadow(tensor, numbers.transform)
+        if shadow.transform != numbers.transform:
+            if (shadow.ids >= 0).any() and _view(shadow.ids, tensor).numel() != shadow.ids.numel():
+                held = shadow.transform or "integers"
+                raise NotEnumerable(f"a tensor that holds {numbers.transform} in some places and {held} in others")
+            shadow.transform = numbers.transform
         with torch.inference_mode():
-            tensor.copy_(torch.where(numbers.random, torch.nan, numbers.shift))
+            tensor.copy_(torch.where(numbers.symbolic, torch.nan, numbers.shift))
             for part, values in ((shadow.ids, numbers.ids), (shadow.shift, numbers.shift), (shadow.scale, numbers.scale)):
                 _view(part, tensor).copy_(values)
         return tensor
 
-    def store_wholes(self, tensor: Tensor, ids: Tensor) -> Tensor:
-        """Write undecided whole numbers into a tensor where ids has them; returns it."""
+    def store_integers(self, tensor: Tensor, ids: Tensor) -> Tensor:
+        """Write symbolic integers into a tensor where `ids` is not -1; returns the tensor."""
         if not tensor.numel():
             return tensor
-        shadow = self._shadow(tensor) or self._begin(tensor, None)
-        if shadow.kind is not None:
-            raise NotEnumerable("whole numbers written among undecided floats")
+        shadow = self._shadow(tensor) or self._new_shadow(tensor, None)
+        if shadow.transform is not None:
+            raise NotEnumerable("symbolic integers written among symbolic floats")
         with torch.inference_mode():
             _view(shadow.ids, tensor).copy_(ids)
             tensor.masked_fill_((ids >= 0).to(tensor.device), torch.iinfo(tensor.dtype).min)
         return tensor
 
-    def forget(self, tensor: Tensor) -> None:
-        """The tensor was overwritten by plain numbers."""
+    def clear(self, tensor: Tensor) -> None:
+        """Mark a tensor as overwritten by plain numbers."""
         shadow = self._shadow(tensor)
         if shadow is not None:
             with torch.inference_mode():
                 _view(shadow.ids, tensor).fill_(-1)
 
     def decide(self, tensor: Tensor) -> None:
-        """Decide all whole numbers of a tensor, and write them into it."""
+        """Branch over all values of the symbolic integers of a tensor, and write the values into it."""
         shadow = self._shadow(tensor)
         if shadow is None:
             return
-        assert shadow.kind is None
+        assert shadow.transform is None
         real = torch.as_strided(tensor.detach(), shadow.ids.shape, (1,), 0)
         places = _view(torch.arange(len(shadow.ids)), tensor).reshape(-1)
         for place in places[shadow.ids[places] >= 0].tolist():
             if shadow.ids[place] >= 0:
-                value = int(self.chance.whole(int(shadow.ids[place])))
+                value = int(self.variables.integer(int(shadow.ids[place])))
                 with torch.inference_mode():
                     shadow.ids[place] = -1
                     real[place] = value
@@ -128,25 +135,25 @@ class Memory:
     def _shadow(self, tensor: Tensor) -> Shadow | None:
         if not self.shadows or tensor.layout != torch.strided:
             return None
-        shadow = self.shadows.get(tensor.untyped_storage().data_ptr())  # of an empty or abstract tensor 0, which none has
+        shadow = self.shadows.get(tensor.untyped_storage().data_ptr())  # 0 for an empty or abstract tensor: no shadow has it
         return shadow if shadow is not None and shadow.alive() else None
 
-    def _begin(self, tensor: Tensor, kind: Kind | None) -> Shadow:
-        refuse_coarse(tensor.dtype)
+    def _new_shadow(self, tensor: Tensor, transform: Transform | None) -> Shadow:
+        refuse_low_precision(tensor.dtype)
         storage = tensor.untyped_storage()
         n = storage.nbytes() // tensor.element_size()
         reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         shift, scale = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
-        shadow = Shadow(reference, kind, torch.full((n,), -1), shift, scale)
-        self.shadows = {place: known for place, known in self.shadows.items() if known.alive()}
+        shadow = Shadow(reference, transform, torch.full((n,), -1), shift, scale)
+        self.shadows = {address: known for address, known in self.shadows.items() if known.alive()}
         self.shadows[storage.data_ptr()] = shadow
         return shadow
 
 
-def refuse_coarse(dtype: torch.dtype) -> None:
-    """Random numbers of 16 bits are so few that their law is not that of an interval, nor that of a race."""
+def refuse_low_precision(dtype: torch.dtype) -> None:
+    """Refuse 16-bit random numbers: they have so few values that they are not distributed as an interval, nor as a race."""
     if dtype.is_floating_point and dtype.itemsize < 4:
-        raise NotEnumerable(f"random numbers in {dtype}, whose rounding shows in the law")
+        raise NotEnumerable(f"random numbers in {dtype}, whose rounding changes the distribution")
 
 
 def _view(part: Tensor, tensor: Tensor) -> Tensor:
@@ -154,34 +161,34 @@ def _view(part: Tensor, tensor: Tensor) -> Tensor:
     return torch.as_strided(part, tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
-def rearrange(memory: Memory, data: Sequence[Tensor], function: Callable[..., Any], result: Any) -> Any:
-    """Give `result`, which is function(*data), the undecided numbers of its sources; function only moves elements about.
+def rearrange(memory: ShadowMemory, data: Sequence[Tensor], function: Callable[..., Any], result: Any) -> Any:
+    """Copy the symbolic elements of `data` into `result` = function(*data), where the function only rearranges elements.
 
-    The function is applied to the places of the elements too, which tells where each one comes from.
+    The function is applied to the positions of the elements as well, which shows the origin of each.
     """
     starts = [0, *itertools.accumulate(tensor.numel() for tensor in data)]
-    places = [
+    positions = [
         torch.arange(start, start + tensor.numel(), device=tensor.device).reshape(tensor.shape)
         for start, tensor in zip(starts, data, strict=False)
     ]
-    for made, origin in zip(_flat(result), _flat(function(*places)), strict=True):
+    for target, origin in zip(_tensors(result), _tensors(function(*positions)), strict=True):
         origin = origin.cpu()
-        if any(memory.whole(tensor) for tensor in data):
+        if any(memory.holds_integers(tensor) for tensor in data):
             ids = torch.cat([memory.ids(tensor).reshape(-1) for tensor in data])
-            memory.store_wholes(made, ids[origin])
+            memory.store_integers(target, ids[origin])
         else:
-            memory.store(made, gathered([memory.numbers(tensor) for tensor in data]).at(origin))
+            memory.store(target, concatenate([memory.lazy(tensor) for tensor in data]).at(origin))
     return result
 
 
-def gathered(parts: Sequence[Lazy]) -> Lazy:
-    """All numbers of several Lazy, flat, one after the other. They must be of one kind."""
-    kinds = {part.kind for part in parts if part.random.any()}
-    if len(kinds) != 1:
-        raise NotEnumerable(f"{' and '.join(map(str, kinds))} in one tensor")
+def concatenate(parts: Sequence[LazyTensor]) -> LazyTensor:
+    """The elements of several LazyTensors of one transform, flattened."""
+    transforms = {part.transform for part in parts if part.symbolic.any()}
+    if len(transforms) != 1:
+        raise NotEnumerable(f"{' and '.join(map(str, transforms))} in one tensor")
     flat = [torch.cat([getattr(part, name).reshape(-1) for part in parts]) for name in ("ids", "shift", "scale")]
-    return Lazy(kinds.pop(), *flat)
+    return LazyTensor(transforms.pop(), *flat)
 
 
-def _flat(result: Any) -> list[Tensor]:
+def _tensors(result: Any) -> list[Tensor]:
     return [result] if isinstance(result, Tensor) else [item for item in result if isinstance(item, Tensor)]

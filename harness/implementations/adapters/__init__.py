@@ -1,1 +1,1 @@
-"""Engines that people run, one plain file each: what an outsider would write; most run in environments of their own."""
+"""Adapters for public engines, one file each, written as an outsider would write them; most run in the engine's environment."""

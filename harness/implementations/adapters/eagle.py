@@ -1,37 +1,43 @@
-"""EAGLE as its authors published it: EAGLE-1 is the package eagle-llm 1.2.1, EAGLE-2 and EAGLE-3 a checkout of SafeAILab/EAGLE.
+"""EAGLE as published by its authors: EAGLE-1 is the package eagle-llm 1.2.1, EAGLE-2 and EAGLE-3 a checkout of SafeAILab/EAGLE.
 
-Both are Python packages called `eagle`. Nothing of them is edited; trees are read by standing between two of their functions.
+Both are Python packages called `eagle`, and neither is edited. Draft trees are observed by wrapping two of their functions.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import random
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from .common import PROMPT_BLOCK, check_method, end_tokens, installed_version
+
 METHODS = {"eagle1": "draft", "eagle2": "draft", "eagle3": "eagle3"}
-"""Each method, and the head of a pair that it drafts with."""
+"""Each method, and the draft checkpoint that it needs."""
 
 CAPABILITIES = ["temperature", "top_k", "top_p", "eos", "blocks"]
 
 EAGLE1_DEPTH, EAGLE1_NODES = 5, 25
-"""Of EAGLE-1's static tree, `mc_sim_7b_63`. No budget of EAGLE-2's gives it, so that its tau has nothing to be compared with."""
+"""Size of EAGLE-1's static tree, `mc_sim_7b_63`. No budget of EAGLE-2 gives this tree, so its tau has no reference value."""
 
 EAGLE1_WIDTH = 10
-"""Tokens that EAGLE-1 draws at a node, of which its tree has the first four at most."""
+"""Tokens that EAGLE-1 samples at a node, of which its tree uses at most four."""
 
 
 class Engine:
-    """`eagenerate` of the published EaModel, a prompt at a time; with speculation off, its `naivegenerate`.
+    """`eagenerate` of the published EaModel, one prompt at a time; without speculation, its `naivegenerate`.
 
-    path: a folder with the package `eagle` in it, put before what is installed. k, depth, m: the budget of EAGLE-2's trees in
-    the paper's words; the package says top_k, depth (the first layer not counted) and total_token (the root counted).
-    Texts are cut at their length and behind their end-of-text token, as the package's own scripts do: it returns whole blocks.
+    The package returns whole blocks. Texts are cut at their length and after their end-of-text token, as the package's own
+    scripts do.
+
+    Options:
+        method: one of METHODS.
+        path: a folder that contains the package `eagle`; it takes precedence over an installed one.
+        k, depth, m: budget of EAGLE-2's trees in the paper's terms. The package calls them top_k, depth (without the first
+            layer) and total_token (with the root).
     """
 
     @classmethod
@@ -60,15 +66,14 @@ class Engine:
     ) -> None:
         from .eagle_package import load, package
 
-        if method not in METHODS:
-            raise ValueError(f"there is no method {method!r}; known are {', '.join(METHODS)}")
+        check_method(method, METHODS)
         self.package, self.speculates, self.static = package(path), draft is not None, method == "eagle1"
-        if hasattr(self.package, "Model1") == self.static:  # EAGLE-2's head, of which EAGLE-1 knows nothing
+        if hasattr(self.package, "Model1") == self.static:  # EAGLE-2's head, which EAGLE-1 does not have
             raise ImportError(f"{self.package.__file__} has no {method}: eagle-llm is EAGLE-1, a checkout has the others")
         budget = {"total_token": m + 1, "depth": depth - 1, "top_k": k, "use_eagle3": method == "eagle3" and self.speculates}
-        room = (EAGLE1_NODES if self.static else m) + 12  # for the last tree, and ten that EAGLE-2 keeps free
-        self.model, self.context = load(self.package, target, draft, dtype, room, {} if self.static else budget)
-        self.limits = {} if self.static else {"max_length": self.context + room}
+        extra = (EAGLE1_NODES if self.static else m) + 12  # for the last tree, and ten positions that EAGLE-2 reserves
+        self.model, self.context = load(self.package, target, draft, dtype, extra, {} if self.static else budget)
+        self.limits = {} if self.static else {"max_length": self.context + extra}
 
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:
         return [self._generate(*row) for row in zip(prompts, params, seeds, strict=True)]
@@ -78,53 +83,49 @@ class Engine:
 
         torch.manual_seed(seed)
         random.seed(seed)
-        eos = params.get("eos_token_id")
-        ends = eos if isinstance(eos, list) else [eos]
-        self.model.tokenizer.eos_token_id = ends[0]  # it stops at one; at the others its text is cut
+        ends = end_tokens(params)
+        self.model.tokenizer.eos_token_id = ends[0] if ends else None  # it stops at one token; at the others the text is cut
         length = min(params["max_new_tokens"], self.context - len(prompt))
-        asked = {name: value for name, value in params.items() if name not in ("max_new_tokens", "eos_token_id")}
-        if unknown := asked.keys() - {"temperature", "top_k", "top_p"}:
+        sampling = {name: value for name, value in params.items() if name not in ("max_new_tokens", "eos_token_id")}
+        if unknown := sampling.keys() - {"temperature", "top_k", "top_p"}:
             raise NotImplementedError(f"eagenerate takes no {', '.join(sorted(unknown))}")
-        with _watched(self.package) as passes:
-            text = self._decode(torch.tensor([prompt]), length, asked)
+        with _recorded_passes(self.package) as passes:
+            text = self._decode(torch.tensor([prompt]), length, sampling)
         tokens = _cut(text[0, len(prompt) :].tolist(), length, ends)
         return {"tokens": tokens, "blocks": _blocks(passes, len(tokens))} if self.speculates else {"tokens": tokens}
 
-    def _decode(self, text: Any, length: int, asked: dict[str, Any]) -> Any:
-        """`text` and at least `length` tokens: the package goes on while it has no more than `max_new_tokens`."""
+    def _decode(self, text: Any, length: int, sampling: dict[str, Any]) -> Any:
+        """`text` and at least `length` new tokens: the package stops once it has more than `max_new_tokens`."""
         if self.static and not self.speculates:
-            return _alone(self.package, self.model.base_model, text, length, asked)
+            return _decode_alone(self.package, self.model.base_model, text, length, sampling)
         if self.static:
             _set_width(min(EAGLE1_WIDTH, self.model.vocab_size))
         generate = self.model.eagenerate if self.speculates else self.model.naivegenerate
-        return generate(text, max_new_tokens=length - 1, **self.limits, **asked)
+        return generate(text, max_new_tokens=length - 1, **self.limits, **sampling)
 
 
 def _version(path: str) -> str:
-    """Of an installed package its version; of a folder a checksum of the code that decodes, which must be there."""
+    """The version of an installed package; for a folder, a checksum of its decoding code."""
     if path:
         files = sorted(Path(path).glob("eagle/model/*.py"))
         if not files:
-            raise NotImplementedError(f"there is no package eagle in {path}: it takes a checkout of SafeAILab/EAGLE")
+            raise NotImplementedError(f"there is no package eagle in {path}: give a checkout of SafeAILab/EAGLE")
         return "eagle/model " + hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return f"eagle-llm {importlib.metadata.version('eagle-llm')}"
-    return ""
+    return installed_version("eagle-llm")
 
 
 def _set_width(width: int) -> None:
-    """EAGLE-1 draws ten tokens a node: constants of three modules, which a smaller vocabulary cannot meet."""
+    """EAGLE-1 samples ten tokens per node, by constants of three modules; a smaller vocabulary does not have so many."""
     from eagle.model import cnets, utils, utils_c
 
     cnets.top_k = utils.TOPK = utils_c.TOPK = width
 
 
-def _alone(package: Any, model: Any, text: Any, length: int, asked: dict[str, Any]) -> Any:
-    """The target without drafts. EAGLE-1's own `naive_generate` takes the most likely token at every temperature; this is the
-    loop of its baseline scripts, which do not."""
+def _decode_alone(package: Any, model: Any, text: Any, length: int, sampling: dict[str, Any]) -> Any:
+    """The target without drafts, by the loop of EAGLE-1's baseline scripts; its `naive_generate` ignores the temperature."""
     import torch
 
-    processors = package.prepare_logits_processor(**asked)
+    processors = package.prepare_logits_processor(**sampling)
     cache, *_ = package.initialize_past_key_values(model)
     new = text
     with torch.inference_mode():
@@ -138,52 +139,51 @@ def _alone(package: Any, model: Any, text: Any, length: int, asked: dict[str, An
 
 
 Pass = tuple[list[int], list[list[int]], int]
-"""Tokens of a tree, root first; its paths as lists of nodes, padded with -1; how many tokens of it were accepted."""
+"""Tokens of a tree, root first; its paths as lists of nodes, padded with -1; number of accepted tokens."""
 
 
 @contextlib.contextmanager
-def _watched(package: Any) -> Iterator[list[Pass]]:
-    """What `tree_decoding` is given and `evaluate_posterior` answers, a pass each."""
+def _recorded_passes(package: Any) -> Iterator[list[Pass]]:
+    """Record the arguments of `tree_decoding` and the results of `evaluate_posterior`, one pass at a time."""
     verify, accept = package.tree_decoding, package.evaluate_posterior
     passes: list[Pass] = []
     drafted: list[Any] = []
 
-    def watch_tree(model: Any, tokens: Any, past: Any, positions: Any, text: Any, paths: Any) -> Any:
+    def tree_decoding(model: Any, tokens: Any, past: Any, positions: Any, text: Any, paths: Any) -> Any:
         drafted[:] = [tokens[0].tolist(), paths.tolist()]
         return verify(model, tokens, past, positions, text, paths)
 
-    def watch_rule(*arguments: Any) -> Any:
+    def evaluate_posterior(*arguments: Any) -> Any:
         best, accepted, following = accept(*arguments)
         passes.append((*drafted, int(accepted)))
         return best, accepted, following
 
-    package.tree_decoding, package.evaluate_posterior = watch_tree, watch_rule
+    package.tree_decoding, package.evaluate_posterior = tree_decoding, evaluate_posterior
     try:
         yield passes
     finally:
         package.tree_decoding, package.evaluate_posterior = verify, accept
 
 
-def _cut(tokens: list[int], length: int, ends: list[int | None]) -> list[int]:
+def _cut(tokens: list[int], length: int, ends: list[int]) -> list[int]:
     first = next((i for i, token in enumerate(tokens[:length]) if token in ends), length)
     return tokens[: min(first + 1, length)]
 
 
 def _blocks(passes: list[Pass], length: int) -> list[dict[str, Any]]:
-    """The prompt's pass and those that the text needs: the package makes one more than that."""
-    blocks: list[dict[str, Any]] = [{"accepted": 0, "tokens": [], "parents": []}]
-    told = 1
+    """The prompt's block, and those of the passes that the text needs; the package makes one pass more."""
+    blocks, emitted = [PROMPT_BLOCK], 1
     for tokens, paths, accepted in passes:
-        if told >= length:
+        if emitted >= length:
             break
-        accepted = min(accepted, length - told)
+        accepted = min(accepted, length - emitted)
         blocks.append({"accepted": accepted, "tokens": tokens, "parents": _parents(len(tokens), paths)})
-        told += accepted + 1
+        emitted += accepted + 1
     return blocks
 
 
 def _parents(size: int, paths: list[list[int]]) -> list[int]:
-    """Parents as the paths have them; -1 at the root, and at what no path leads to."""
+    """Parents of the nodes, from the paths; -1 for the root and for nodes on no path."""
     parents = [-1] * size
     for path in paths:
         for parent, node in pairwise(path):

@@ -1,4 +1,4 @@
-"""The published package `eagle` on today's checkpoints: the layout that it reads, and what it misses in transformers 5."""
+"""Load the published package `eagle` with current checkpoints: write the layout it reads, and patch it for transformers 5."""
 
 from __future__ import annotations
 
@@ -9,52 +9,57 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from .common import read_config
 
-class Ends:
-    """All that EaModel asks of a tokenizer while it decodes: the end-of-text token."""
+
+class EndToken:
+    """The only part of a tokenizer that EaModel uses while it decodes."""
 
     eos_token_id: int | None = None
 
 
 def package(path: str) -> Any:
-    """The module eagle.model.ea_model of the package in `path`, or of the one that is installed."""
+    """The module eagle.model.ea_model of the package in `path`, or of the installed one."""
     import transformers.utils as utils
 
     if not hasattr(utils, "LossKwargs") and hasattr(utils, "TransformersKwargs"):
-        utils.LossKwargs = utils.TransformersKwargs  # its name in transformers 5
+        utils.LossKwargs = utils.TransformersKwargs  # renamed in transformers 5
     if path and path not in sys.path:
         sys.path.insert(0, path)
     found = importlib.import_module("eagle.model.ea_model")
     if path and Path(path).absolute() not in Path(str(found.__file__)).parents:
-        raise ImportError(f"{path} cannot be used: the package eagle was imported from elsewhere before, {found.__file__}")
+        raise ImportError(f"{path} cannot be used: this process has already imported the package eagle of {found.__file__}")
     return found
 
 
-def load(package: Any, target: str, draft: str | None, dtype: str, room: int, budget: dict[str, Any]) -> tuple[Any, int]:
-    """EaModel on checkpoints, and the target's context. `package` is the module eagle.model.ea_model.
+def load(package: Any, target: str, draft: str | None, dtype: str, extra: int, budget: dict[str, Any]) -> tuple[Any, int]:
+    """EaModel on checkpoints, and the target's context.
 
-    room: places that the cache has beyond the context, for the last tree: EAGLE-1 gives it as many as the config says.
+    Args:
+        package: the module eagle.model.ea_model.
+        extra: cache positions beyond the context, for the last tree. EAGLE-1 allocates as many positions as the config says.
+        budget: arguments of EaModel.
     """
     import torch
     import transformers
 
-    config = _of_transformers_4(json.loads(Path(target, "config.json").read_text()))
+    config = _to_transformers_4(read_config(target))
     context = int(config["max_position_embeddings"])
-    config["max_position_embeddings"] = context + room
-    package.AutoTokenizer.from_pretrained = lambda *_, **__: Ends()
+    config["max_position_embeddings"] = context + extra
+    package.AutoTokenizer.from_pretrained = lambda *_, **__: EndToken()
     if int(transformers.__version__.split(".")[0]) >= 5:
-        _make_do_with_transformers_5(package, config)
+        _patch_for_transformers_5(package, config)
     with tempfile.TemporaryDirectory() as folder:
         base, head = Path(folder) / "base", Path(folder) / "head"
-        _lay_out_target(Path(target), base, config)
-        _lay_out_head(package, draft, base, head)
+        _write_target(Path(target), base, config)
+        _write_head(package, draft, base, head)
         kind = getattr(torch, dtype)
         model = package.EaModel.from_pretrained(base_model_path=str(base), ea_model_path=str(head), torch_dtype=kind, **budget)
     return model.eval(), context
 
 
-def _of_transformers_4(config: dict[str, Any]) -> dict[str, Any]:
-    """A config.json with RoPE's parameters where transformers 4 has them."""
+def _to_transformers_4(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json with the RoPE parameters under the keys of transformers 4."""
     rope = dict(config.get("rope_parameters") or {})
     theta, kind = rope.pop("rope_theta", config.get("rope_theta", 10000.0)), rope.pop("rope_type", "default")
     scaling = config.get("rope_scaling") if kind == "default" else {"type": kind, **rope}
@@ -64,8 +69,8 @@ def _of_transformers_4(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _lay_out_target(target: Path, base: Path, config: dict[str, Any]) -> None:
-    """The target's weights with an index file, from which the head's embedding is found."""
+def _write_target(target: Path, base: Path, config: dict[str, Any]) -> None:
+    """The target's weights with an index file, in which the package looks up the embedding for the head."""
     from safetensors import safe_open
 
     base.mkdir()
@@ -78,29 +83,32 @@ def _lay_out_target(target: Path, base: Path, config: dict[str, Any]) -> None:
     (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
 
 
-def _lay_out_head(package: Any, draft: str | None, base: Path, head: Path) -> None:
-    """The head as pytorch_model.bin; without one, a head of noise that is loaded and never asked."""
+def _write_head(package: Any, draft: str | None, base: Path, head: Path) -> None:
+    """The head as pytorch_model.bin. Without speculation the package still loads a head; it gets random weights."""
     import torch
-    from safetensors.torch import load_file
 
     head.mkdir()
-    config = _of_transformers_4(json.loads(Path(draft or base, "config.json").read_text()))
-    target = json.loads((base / "config.json").read_text())
-    config = {"max_position_embeddings": target["max_position_embeddings"], "pad_token_id": None, **config}
+    config = {"max_position_embeddings": read_config(base)["max_position_embeddings"], "pad_token_id": None}
+    config |= _to_transformers_4(read_config(draft or base))
     config |= {} if draft else {"num_hidden_layers": 1, "bias": False}
     (head / "config.json").write_text(json.dumps(config))
     if draft:
-        tensors = {name: tensor for file in Path(draft).glob("*.safetensors") for name, tensor in load_file(file).items()}
+        tensors = _load_tensors(Path(draft))
     else:
-        maker = getattr(package, "Model1", package.Model)  # EAGLE-2's head, where there are EAGLE-3's too
+        maker = getattr(package, "Model1", package.Model)  # EAGLE-2's head; in EAGLE-1 its name is Model
         tensors = maker(package.EConfig.from_pretrained(head / "config.json"), bias=False).state_dict()
     torch.save(tensors, head / "pytorch_model.bin")
 
 
-def _make_do_with_transformers_5(package: Any, config: dict[str, Any]) -> None:
-    """Attributes that configs no longer have, and a loading that does not wipe the cosines and sines of RoPE."""
-    import torch
+def _load_tensors(folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
+
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def _patch_for_transformers_5(package: Any, config: dict[str, Any]) -> None:
+    """Restore config attributes that transformers 5 removed, and load weights without overwriting RoPE's cosines and sines."""
+    import torch
     from transformers import LlamaConfig
 
     package.EConfig.rope_scaling = config["rope_scaling"]
@@ -110,10 +118,9 @@ def _make_do_with_transformers_5(package: Any, config: dict[str, Any]) -> None:
         plain = LlamaConfig.from_pretrained(folder)
         plain.rope_scaling, plain.rope_theta = config["rope_scaling"], config["rope_theta"]
         model = package.KVLlamaForCausalLM(plain).to(torch_dtype)
-        tensors = {name: tensor for file in Path(folder).glob("*.safetensors") for name, tensor in load_file(file).items()}
-        lacking, strange = model.load_state_dict(tensors, strict=False)
-        if strange or any(not name.endswith("inv_freq") for name in lacking):
-            raise ValueError(f"the published code and {folder} disagree on tensors: {[*lacking, *strange]}")
+        missing, unexpected = model.load_state_dict(_load_tensors(Path(folder)), strict=False)
+        if unexpected or any(not name.endswith("inv_freq") for name in missing):
+            raise ValueError(f"the published code and {folder} disagree on tensors: {[*missing, *unexpected]}")
         return model
 
     package.KVLlamaForCausalLM.from_pretrained = from_pretrained

@@ -1,4 +1,4 @@
-"""A Llama checkpoint of transformers as a GGUF file in float32, llama.cpp's own format. Runs in the engine's environment."""
+"""Convert a Llama checkpoint of transformers to GGUF in float32, llama.cpp's own format. Runs in the engine's environment."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-"""A layer's tensors, by transformers' name and by GGUF's."""
+"""A layer's tensors: transformers' name to GGUF's name."""
 
 
 def write(checkpoint: Path, file: Path) -> None:
     """Write `file` from a folder with config.json and model.safetensors.
 
-    The vocabulary is one of nameless tokens: only token ids go in and out. NotImplementedError for what is not a plain Llama.
+    The vocabulary has placeholder texts, since only token ids are passed to the engine and returned.
+
+    Raises:
+        NotImplementedError: the checkpoint is not a plain Llama.
     """
     config = json.loads((checkpoint / "config.json").read_text())
-    _must_be_plain(config)
+    _check_plain(config)
     import gguf
     from safetensors.numpy import load_file
 
     writer = gguf.GGUFWriter(str(file), "llama")
-    _describe(writer, config)
+    _write_metadata(writer, config)
     for name, tensor in _tensors(load_file(checkpoint / "model.safetensors"), config):
         writer.add_tensor(name, np.ascontiguousarray(tensor.astype(np.float32)))
     writer.write_header_to_file()
@@ -47,35 +50,39 @@ def write(checkpoint: Path, file: Path) -> None:
 
 
 def interleaved(weight: Array, heads: int) -> Array:
-    """Rows of a query or key projection, so that the two coordinates which a rotary embedding turns together are neighbours.
+    """Reorder the rows of a query or key projection for llama.cpp's rotary embedding.
 
-    transformers turns coordinates i and i + head_dim / 2 of a head, llama.cpp 2 i and 2 i + 1. weight is [heads * head_dim, H].
+    transformers rotates the coordinates i and i + head_dim / 2 of a head together, llama.cpp 2 i and 2 i + 1.
+
+    Args:
+        weight: [heads * head_dim, hidden].
+        heads: number of heads.
     """
     halves = weight.reshape(heads, 2, -1, weight.shape[-1])
     return halves.swapaxes(1, 2).reshape(weight.shape)
 
 
 def rope(config: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of the rotary embedding, where older and newer releases of transformers keep them."""
+    """Parameters of the rotary embedding; older and newer releases of transformers store them under different keys."""
     found = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = found.get("rope_type", found.get("type", "default"))
     return {"rope_theta": config.get("rope_theta", 10000.0), **found, "rope_type": kind}
 
 
-def _must_be_plain(config: dict[str, Any]) -> None:
-    unlike = {
+def _check_plain(config: dict[str, Any]) -> None:
+    departures = {
         "model_type": config["model_type"] != "llama",
         "attention_bias": config.get("attention_bias"),
         "mlp_bias": config.get("mlp_bias"),
         "rope_type": rope(config)["rope_type"] != "default",
         "hidden_act": config.get("hidden_act", "silu") != "silu",
     }
-    if lost := [name for name, differs in unlike.items() if differs]:
-        told = ", ".join(f"{name} {rope(config).get(name, config.get(name))}" for name in lost)
-        raise NotImplementedError(f"only a plain Llama is converted to GGUF here; this model has {told}")
+    if found := [name for name, departs in departures.items() if departs]:
+        shown = ", ".join(f"{name} {rope(config).get(name, config.get(name))}" for name in found)
+        raise NotImplementedError(f"only a plain Llama can be converted to GGUF; this model has {shown}")
 
 
-def _describe(writer: Any, config: dict[str, Any]) -> None:
+def _write_metadata(writer: Any, config: dict[str, Any]) -> None:
     import gguf
 
     hidden, heads, vocabulary = config["hidden_size"], config["num_attention_heads"], config["vocab_size"]
@@ -101,18 +108,18 @@ def _describe(writer: Any, config: dict[str, Any]) -> None:
 
 
 def _tensors(weights: dict[str, Array], config: dict[str, Any]) -> list[tuple[str, Array]]:
-    """Every tensor under its GGUF name; a tied LM head is left out, as llama.cpp wants it."""
+    """Every tensor with its GGUF name. A tied LM head is omitted, as llama.cpp requires."""
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config.get("num_key_value_heads", config["num_attention_heads"])}
     found = [("token_embd.weight", weights["model.embed_tokens.weight"]), ("output_norm.weight", weights["model.norm.weight"])]
     if "lm_head.weight" in weights and not config.get("tie_word_embeddings"):
         found.append(("output.weight", weights["lm_head.weight"]))
     for layer in range(config["num_hidden_layers"]):
-        for ours, theirs in NAMES.items():
-            weight = weights[f"model.layers.{layer}.{ours}.weight"]
-            turned = heads.get(ours.rpartition(".")[2])
-            found.append((f"blk.{layer}.{theirs}.weight", interleaved(weight, turned) if turned else weight))
+        for name, gguf_name in NAMES.items():
+            weight = weights[f"model.layers.{layer}.{name}.weight"]
+            rotated = heads.get(name.rpartition(".")[2])
+            found.append((f"blk.{layer}.{gguf_name}.weight", interleaved(weight, rotated) if rotated else weight))
     return found
 
 
-if __name__ == "__main__":  # `eagle2 convert gguf` runs it so, under the engine's Python
+if __name__ == "__main__":  # run by `eagle2 convert gguf`, under the engine's Python
     write(Path(sys.argv[1]), Path(sys.argv[2]))

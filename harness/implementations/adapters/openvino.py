@@ -1,9 +1,8 @@
-"""OpenVINO GenAI: a draft model, EAGLE-3 by chain and by tree, and prompt lookup, by its continuous batching pipeline."""
+"""OpenVINO GenAI 2026.4, through its continuous batching pipeline: draft model, EAGLE-3 by chain and by tree, prompt lookup."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -11,41 +10,45 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .common import SAMPLING, check_method, end_tokens, read_config
+
 METHODS = {"draft_model": "small", "eagle3": "eagle3", "eagle3_tree": "eagle3", "prompt_lookup": "none"}
-"""Ways of drafting, and the checkpoint that each needs beside the target."""
+"""Ways of drafting, and the draft checkpoint that each needs."""
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
-CAPABILITIES = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"]
-
-REFUSED = (
+REFUSALS = (
     "Tree search (EAGLE) is incompatible with do_sample=true",
-    "input_ids shape is invalid for creating eagle3 draft input_ids",
-    "num_decoder_layers must be at least 10",
+    "input_ids shape is invalid for creating eagle3 draft input_ids",  # EAGLE-3 on a prompt of one token
+    "num_decoder_layers must be at least 10",  # EAGLE-3 on a target of few layers
 )
-"""How the messages begin by which the engine refuses: sampling with trees; EAGLE-3 on prompts of one token, and on few layers."""
+"""Beginnings of the messages by which the engine refuses a request."""
 
 Named = dict[str, Any]
 
 
 class Engine:
-    """`ContinuousBatchingPipeline`, in both arms: the texts of a call share its passes, each with its own parameters and seed.
+    """`ContinuousBatchingPipeline`, with and without speculation: requests of a call share passes, each with its own seed.
 
-    depth: tokens of a chain, or layers of a tree; k, m: a tree's branching_factor and num_assistant_tokens. ngram: the longest
-    that prompt lookup looks for. layers: where an EAGLE-3 head reads the target: where the `engine` does if it is not told, or
-    where the `checkpoint` says. step: most tokens, and most texts, of a pass; more must wait. The engine's own is 256.
-    counters: ask by `generate`, a text at a time, which tells counters and no log-probabilities.
-
-    Requests are added with numbers of their own rather than by `generate`, which numbers them from 0 in every call: a number at
-    which the drafter once finished before the target is decoded without drafts from then on. Trees get one text at a time, and
-    no log-probabilities: the engine ends with an error where texts of a call end in different passes, and where it is to tell.
+    Options:
+        method: one of METHODS.
+        depth: tokens of a chain, or layers of a tree.
+        k, m: branching_factor and num_assistant_tokens of a tree.
+        ngram: longest n-gram that prompt lookup searches for.
+        layers: where an EAGLE-3 head reads the target's features: `engine` leaves it to the engine, `checkpoint` passes the
+            layers that the head's config.json names.
+        step: most tokens, and most requests, of a pass; the engine's default is 256.
+        prefix_caching: cache prefixes of prompts.
+        counters: report counters instead of log-probabilities; only `pipeline.generate` reports them, one text at a time.
+        threads: inference threads.
+        cache: folder of converted checkpoints.
     """
 
     @classmethod
     def describe(cls, method: str = "draft_model", counters: bool = False, **_options: Any) -> dict[str, Any]:
-        silent = "prompt_lookup" if counters else "eagle3_tree"  # tells no counters; no log-probabilities
+        unavailable = "prompt_lookup" if counters else "eagle3_tree"  # has no counters; no log-probabilities
         return {
-            "capabilities": CAPABILITIES + ([] if method == silent else ["counters" if counters else "logprobs"]),
+            "capabilities": SAMPLING + ([] if method == unavailable else ["counters" if counters else "logprobs"]),
             "version": f"openvino-genai {version('openvino-genai')}",
             "checkpoint": METHODS.get(method, "none"),
             "logprobs": "raw",
@@ -69,31 +72,30 @@ class Engine:
         threads: int = 1,
         cache: str = "",
     ) -> None:
-        if method not in METHODS:
-            raise ValueError(f"method {method!r} is not known; known are {', '.join(METHODS)}")
+        check_method(method, METHODS)
         self.eagle, self.tree = (draft is not None and method.startswith(name) for name in ("eagle3", "eagle3_tree"))
         self.drafting: dict[str, int] = {} if draft is None else {"num_assistant_tokens": depth}
         if draft is not None and method == "prompt_lookup":
             self.drafting["max_ngram_size"] = ngram
         if self.tree:
             self.drafting = {"num_assistant_tokens": m, "branching_factor": k, "tree_depth": depth}
-        self.by_generate, self.told, self.requests = counters, {"passes": 0, "drafted": 0, "accepted": 0}, 0
+        self.with_counters, self.counted, self.requests = counters, {"passes": 0, "drafted": 0, "accepted": 0}, 0
+        # With trees the engine raises when log-probabilities are requested.
         self.logprobs = not (counters or method == "eagle3_tree")
-        self.context = json.loads((Path(target) / "config.json").read_text())["max_position_embeddings"]
-        hint = PRECISIONS[dtype]
-        hints = {"INFERENCE_PRECISION_HINT": hint, "KV_CACHE_PRECISION": hint, "INFERENCE_NUM_THREADS": threads}
-        place = Path(cache) if cache else _cache()
+        self.context = read_config(target)["max_position_embeddings"]
+        precision = PRECISIONS[dtype]
+        hints = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision, "INFERENCE_NUM_THREADS": threads}
         schedule = {
             "cache_size": 1,
             "enable_prefix_caching": prefix_caching,
             "max_num_batched_tokens": step,
             "max_num_seqs": step,
         }
-        self.open = partial(_pipeline, target, draft, method, layers, hints, schedule, place)
+        self.open = partial(_pipeline, target, draft, method, layers, hints, schedule, Path(cache) if cache else _cache())
         self.pipe = self.open()
 
     def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[Named], seeds: Sequence[int]) -> list[dict[str, Any]]:
-        """Continue each prompt by its own parameters. What the engine refuses is found before a request is queued."""
+        """Continue each prompt with its own parameters. Refusals are found before a request is queued."""
         texts = [_tensor(prompt) for prompt in prompts]
         with _refusals():
             configs = [self._config(*row) for row in zip(prompts, params, seeds, strict=True)]
@@ -101,28 +103,27 @@ class Engine:
                 if self.eagle and text.shape[1] == 1:
                     self.pipe.generate([text], [config])
         try:
-            if self.by_generate:
+            if self.with_counters:
                 return [self._generate(*row) for row in zip(texts, configs, strict=True)]
-            if self.tree:
-                return [self._together([text], [config])[0] for text, config in zip(texts, configs, strict=True)]
-            return self._together(texts, configs)
+            if self.tree:  # one text at a time: the engine raises where trees of one call end in different passes
+                return [self._run([text], [config])[0] for text, config in zip(texts, configs, strict=True)]
+            return self._run(texts, configs)
         except RuntimeError:
-            self.pipe = self.open()  # requests of a pass that failed stay in its queue, and fail whatever comes after
+            self.pipe = self.open()  # requests of a failed pass stay in the queue, and every later call would fail
             raise
 
     def counters(self) -> dict[str, int]:
-        """As the engine tells them in its performance metrics; its passes with that of the prompt left out."""
-        return dict(self.told)
+        """Counters of the engine's performance metrics, without the prompt's pass."""
+        return dict(self.counted)
 
     def _config(self, prompt: Sequence[int], params: Named, seed: int) -> Any:
-        """Absent is off, as by the engine's own defaults; where no end of text is asked for, one is named and ignored."""
+        """The engine's GenerationConfig, whose defaults are off. Without a requested end-of-text token, token 0 is ignored."""
         from openvino_genai import GenerationConfig
 
         config = GenerationConfig(**self.drafting, logprobs=int(self.logprobs), rng_seed=seed)
         config.max_new_tokens = min(params["max_new_tokens"], self.context - len(prompt))
         config.repetition_penalty = params.get("repetition_penalty", 1.0)
-        eos = params.get("eos_token_id")
-        ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        ends = end_tokens(params)
         config.ignore_eos = not ends
         config.set_eos_token_id(ends[0] if ends else 0)
         config.stop_token_ids = set(ends or [0])
@@ -133,22 +134,27 @@ class Engine:
         config.validate()
         return config
 
-    def _together(self, texts: Sequence[Any], configs: Sequence[Any]) -> list[dict[str, Any]]:
+    def _run(self, texts: Sequence[Any], configs: Sequence[Any]) -> list[dict[str, Any]]:
+        """Add requests and step until all are finished.
+
+        Requests get numbers that are never reused. `pipeline.generate` numbers them from 0 in every call, and once the
+        drafter has finished a number before the target, the engine decodes every later request of it without drafts.
+        """
         first = self.requests
         self.requests += len(texts)
         handles = [self.pipe.add_request(first + i, *row) for i, row in enumerate(zip(texts, configs, strict=True))]
         while self.pipe.has_non_finished_requests():
             self.pipe.step()
         outputs = [handle.read_all()[0] for handle in handles]
-        told = [{"logprobs": output.generated_log_probs} if self.logprobs else {} for output in outputs]
-        return [{"tokens": output.generated_ids, **more} for output, more in zip(outputs, told, strict=True)]
+        extras = [{"logprobs": output.generated_log_probs} if self.logprobs else {} for output in outputs]
+        return [{"tokens": output.generated_ids, **extra} for output, extra in zip(outputs, extras, strict=True)]
 
     def _generate(self, text: Any, config: Any) -> dict[str, Any]:
         (result,) = self.pipe.generate([text], [config])
         if metrics := result.extended_perf_metrics:
-            self.told["passes"] += len(metrics.main_model_metrics.raw_metrics.m_durations) - 1
-            self.told["drafted"] += metrics.get_num_draft_tokens()
-            self.told["accepted"] += metrics.get_num_accepted_tokens()
+            self.counted["passes"] += len(metrics.main_model_metrics.raw_metrics.m_durations) - 1
+            self.counted["drafted"] += metrics.get_num_draft_tokens()
+            self.counted["accepted"] += metrics.get_num_accepted_tokens()
         return {"tokens": result.m_generation_ids[0]}
 
 
@@ -166,7 +172,7 @@ def _pipeline(target: str, draft: str | None, method: str, layers: str, hints: N
         properties["prompt_lookup"] = True
     elif draft is not None:
         head = METHODS[method] == "eagle3"
-        folder = converted(draft, cache, eagle3=head, told=head and layers == "checkpoint")
+        folder = converted(draft, cache, eagle3=head, with_layers=head and layers == "checkpoint")
         properties["draft_model"] = openvino_genai.draft_model(folder, "CPU", **hints)
     folder = converted(target, cache)
     with _refusals():
@@ -176,12 +182,12 @@ def _pipeline(target: str, draft: str | None, method: str, layers: str, hints: N
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Tell refusals, in the engine's own words, from errors: the place of the check comes first, then the message."""
+    """Turn refusals into NotImplementedError. The first line of the engine's errors is the place of the check."""
     try:
         yield
     except RuntimeError as error:
         _, _, message = str(error).strip().partition("\n")
-        if not message.startswith(REFUSED):
+        if not message.startswith(REFUSALS):
             raise
         raise NotImplementedError(message.strip()) from error
 
@@ -194,5 +200,5 @@ def _tensor(prompt: Sequence[int]) -> Any:
 
 
 def _cache() -> Path:
-    """Where converted checkpoints are kept."""
+    """Default folder of converted checkpoints."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eagle2-ref" / "openvino"

@@ -1,6 +1,6 @@
-"""Checkpoints of transformers as OpenVINO IR: causal LMs and EAGLE-3 heads, made once and kept under a checksum of what they are.
+"""Convert checkpoints of transformers to OpenVINO IR: causal LMs and EAGLE-3 heads. Conversions are cached by their checksum.
 
-Needs optimum-intel; runs in the engine's environment.
+It runs in the engine's environment and needs optimum-intel.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ import json
 import shutil
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 
-def converted(source: str | Path, cache: Path, *, eagle3: bool = False, told: bool = False) -> Path:
-    """The folder of the IR of a checkpoint, converted first if `cache` lacks it.
+def converted(source: str | Path, cache: Path, *, eagle3: bool = False, with_layers: bool = False) -> Path:
+    """The folder of a checkpoint's IR; the checkpoint is converted if `cache` does not have it.
 
-    told: into the IR of an EAGLE-3 head go the layers that its config.json names; without, the engine takes those it thinks of.
+    with_layers: write the layers that an EAGLE-3 head's config.json names into its IR; otherwise the engine chooses them.
     """
     source = Path(source)
-    kind = "lm" if not eagle3 else "eagle3-told" if told else "eagle3"
+    kind = "lm" if not eagle3 else "eagle3-layers" if with_layers else "eagle3"
     folder = cache / f"{kind}-{checksum(source)[:20]}"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=cache))
         try:
             _export((load_head if eagle3 else load_lm)(source), draft)
-            if told:
-                _tell_layers(source, draft)
-            draft.rename(folder)  # whole or not at all; whoever else converted it in the meantime did the same
+            if with_layers:
+                _write_layers(source, draft)
+            draft.rename(folder)  # atomic; fails if another process has converted the same checkpoint meanwhile
         except OSError:
             if not folder.exists():
                 raise
@@ -39,9 +40,7 @@ def converted(source: str | Path, cache: Path, *, eagle3: bool = False, told: bo
 
 
 def checksum(folder: Path) -> str:
-    """SHA-256 over names and contents of a checkpoint's files, and over the exporter's version."""
-    from importlib.metadata import version
-
+    """SHA-256 of the names and contents of a checkpoint's files, and of the exporter's version."""
     digest = hashlib.sha256(version("optimum-intel").encode())
     for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")):
         digest.update(f"{path.name} {path.stat().st_size} ".encode())
@@ -50,7 +49,7 @@ def checksum(folder: Path) -> str:
 
 
 def load_lm(source: Path) -> Any:
-    """A causal LM, in float32."""
+    """A causal LM in float32."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -60,15 +59,15 @@ def load_lm(source: Path) -> Any:
 def load_head(source: Path) -> Any:
     """An EAGLE-3 head in optimum-intel's own module, in float32.
 
-    Its command line loads the same class through `trust_remote_code`, and leaves `d2t` (offsets from the head's tokens to the
-    target's) uninitialised where the checkpoint has none: here it is zero then, which is what its absence means.
+    optimum-intel's command line loads the same class through `trust_remote_code`. It leaves `d2t` (offsets from the head's
+    tokens to the target's) uninitialised if the checkpoint has none; here it is zero, which is what its absence means.
     """
     from optimum.exporters.openvino.model_patcher import LlamaEagle3ForCausalLM
     from safetensors.torch import load_file
     from transformers import LlamaConfig
 
     class Head(LlamaEagle3ForCausalLM):  # type: ignore[misc]
-        """A name outside of optimum: for classes inside, the exporter asks which library they come from, and knows none."""
+        """A class outside of optimum: the exporter finds no library for classes that optimum itself defines."""
 
     tensors: dict[str, Any] = {}
     for path in sorted(source.glob("*.safetensors")):
@@ -88,8 +87,9 @@ def _export(model: Any, folder: Path) -> None:
     _write_tokenizer(model.config.vocab_size, folder)
 
 
-def _tell_layers(source: Path, folder: Path) -> None:
-    """A checkpoint names the layers before which the target is read (as the published code has it); the engine reads behind."""
+def _write_layers(source: Path, folder: Path) -> None:
+    """Write the feature layers into an IR. A checkpoint names the layers before which the target is read, as the published code
+    does; the engine reads after a layer, hence the 1 that is subtracted."""
     import openvino
 
     config = json.loads((source / "config.json").read_text())
@@ -97,16 +97,16 @@ def _tell_layers(source: Path, folder: Path) -> None:
     path = folder / "openvino_model.xml"
     model = openvino.Core().read_model(path)
     model.set_rt_info([layer - 1 for layer in before], "hidden_layers_list")
-    openvino.save_model(model, folder / "told.xml", compress_to_fp16=False)
-    del model  # it maps the weights that are replaced
+    openvino.save_model(model, folder / "new.xml", compress_to_fp16=False)
+    del model  # it maps the file of weights that is replaced
     for suffix in (".xml", ".bin"):
-        (folder / "told").with_suffix(suffix).replace(path.with_suffix(suffix))
+        (folder / "new").with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
 def _write_tokenizer(vocab_size: int, folder: Path) -> None:
-    """A tokenizer whose words are the numbers of the tokens.
+    """A tokenizer whose words are token ids.
 
-    The engine compares the tokenizers of target and drafter before it opens a pair; prompts and texts never pass through them.
+    The engine compares the tokenizers of target and drafter when it opens a pair; prompts and texts never pass through them.
     """
     from optimum.exporters.openvino.convert import export_tokenizer
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -114,11 +114,11 @@ def _write_tokenizer(vocab_size: int, folder: Path) -> None:
 
     words = Tokenizer(models.WordLevel({str(token): token for token in range(vocab_size)}, "0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.add_special_tokens(["0"])  # without a special token the converter builds a graph that it then refuses
+    words.add_special_tokens(["0"])  # without a special token the converter builds a graph that it then rejects
     export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), folder)
 
 
-if __name__ == "__main__":  # `eagle2 convert openvino` runs it so, under the engine's Python
+if __name__ == "__main__":  # run by `eagle2 convert openvino`, under the engine's Python
     read, write = Path(sys.argv[1]), Path(sys.argv[2])
     write.mkdir(parents=True, exist_ok=True)
     _export((load_head if "Eagle3" in (read / "config.json").read_text() else load_lm)(read), write)

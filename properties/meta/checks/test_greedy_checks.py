@@ -1,4 +1,4 @@
-"""The chapter GREEDY itself: a penalty that is lost is seen on the smallest vocabulary too."""
+"""Tests of chapter GREEDY: a lost penalty is detected on the smallest vocabulary too."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import pytest
 from harness.implementations import connect
 from harness.pairs import shipped
 from harness.record.model import Verdict
-from properties.meta.helpers.run_check import heard
+from properties.meta.helpers.checks import result_of
+from properties.test_greedy import greedy_on_code
 
 
 @pytest.mark.parametrize(("connectable", "verdict"), [("ref:", "pass"), ("mutant:M29,", "fault"), ("mutant:M30,", "fault")])
-def test_a_penalty_on_eight_tokens(connectable: str, verdict: Verdict) -> None:
-    """Prompts that have all of them would hide it: where every token was seen, a penalty keeps their order."""
-    result = heard("GREEDY-1", connect(f"{connectable}k=3,depth=3,m=8"), pair=shipped("dice8"), penalty=1.3)
+def test_lost_penalty_is_a_fault_on_eight_tokens(connectable: str, verdict: Verdict) -> None:
+    """Prompts that contain all eight tokens would hide it: a penalty on all of them keeps their order."""
+    result = result_of(greedy_on_code, connect(f"{connectable}k=3,depth=3,m=8"), 1.3, pair=shipped("dice8"))
     assert result.verdict == verdict, result.summary

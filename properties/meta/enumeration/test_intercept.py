@@ -1,5 +1,5 @@
-# ruff: noqa: S311  (it is `random` that is tested)
-"""Interception: each way of drawing has its exact law, and what cannot be followed is refused by name."""
+# ruff: noqa: S311  (`random` is under test)
+"""Interception: every way of drawing has its exact distribution, and unsupported operations are refused by name."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from itertools import permutations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eagle2_ref.coins import KeyedCoins, SeededCoins
+from harness import enumeration
 from harness.distributions.exact import Law, total_variation
 from harness.enumeration.exact_law import enumerate_law
 from harness.enumeration.intercept import NotEnumerable
@@ -25,23 +28,23 @@ P = torch.tensor([0.5, 0.25, 0.0, 0.25], dtype=torch.float64)
 N = P.numpy()
 ONE: Law = {(0,): 0.5, (1,): 0.25, (3,): 0.25}
 TWO: Law = {(i, j): float(P[i] * P[j]) for i, j in product((0, 1, 3), repeat=2)}
-"""The laws of one draw from P, and of two independent ones."""
+"""Distributions of one sample from P, and of two independent ones."""
 ORDERED: Law = {(i, j): float(P[i] * P[j] / (1 - P[i])) for i, j in permutations((0, 1, 3), 2)}
-"""The law of two draws without replacement."""
+"""Distribution of two samples without replacement."""
 HALVES: Law = {(1,): 0.5, (0,): 0.5}
 THIRDS: Law = {(i,): 1 / 3 for i in range(3)}
 SHUFFLED: Law = dict.fromkeys(permutations(range(3)), 1 / 6)
 
 UNBOUND, UNBOUND_NUMPY = random.random, np.random.rand
 OLD_GENERATOR = np.random.default_rng(0)
-"""Held since before anything was intercepted, as `from random import random` would."""
+"""Bound before anything is intercepted, as by `from random import random`."""
 
 
 def law(snippet: Callable[[], Any], **options: Any) -> Law:
     def run() -> Sequence[int]:
-        drawn = snippet()
-        drawn = drawn.tolist() if isinstance(drawn, Tensor | np.ndarray) else drawn
-        return drawn if isinstance(drawn, list | tuple) else [drawn]
+        outcome = snippet()
+        outcome = outcome.tolist() if isinstance(outcome, Tensor | np.ndarray) else outcome
+        return outcome if isinstance(outcome, list | tuple) else [outcome]
 
     return enumerate_law(run, **options).law
 
@@ -51,14 +54,14 @@ def empty(*shape: int) -> Tensor:
 
 
 def rows_by_view() -> Tensor:
-    """Noise that is filled in row by row, each row with a generator of its own."""
+    """Noise filled in row by row, each row with its own generator."""
     noise = empty(2, 4)
     for i in range(2):
         noise[i].exponential_(generator=torch.Generator().manual_seed(i))
     return P.repeat(2, 1).div_(noise).argmax(dim=-1).view(-1)
 
 
-def ring_of_gumbels() -> Tensor:
+def gumbel_race() -> Tensor:
     noise = -torch.log(-torch.log(torch.rand(4).clamp(min=1e-20)) + 1e-20)
     return torch.argmax((P.log() + noise) / 1.0, dim=-1, keepdim=True)
 
@@ -82,8 +85,8 @@ def used_twice() -> tuple[int, ...]:
     return int(u < 0.5), int(u < 0.25), int(1 - u > 0.25), int(2 * u.item() + 1 < 1.5)
 
 
-def written_later() -> Tensor:
-    """A coin that is written over is gone, and its alias sees what was written."""
+def overwritten() -> Tensor:
+    """An overwritten symbolic number is gone, and views see the new value."""
     u = torch.rand(3)
     alias = u.view(3, 1)[1:]
     u[1] = 0.75
@@ -97,15 +100,15 @@ def in_a_mask() -> Tensor:
 
 
 def out_of_inference_mode() -> Tensor:
-    """What was drawn in inference mode is looked at outside."""
+    """Drawn in inference mode, read outside of it."""
     with torch.inference_mode():
         u, token = torch.rand(2), torch.multinomial(P, 1)
         text = torch.cat([token, torch.tensor([2])])
     return torch.cat([(u[:1] < 0.5).long(), text.clone() + 0, torch.where(text > 1, 9, text)])
 
 
-def whole_numbers() -> Tensor:
-    """A token that travels through tensors stays one token."""
+def copied_token() -> Tensor:
+    """Copies of a symbolic token in several tensors remain one token."""
     token = torch.multinomial(P, 1)
     text = torch.cat([torch.tensor([2]), token, token.clone()])
     return torch.stack([text[1] == 0, text[2] == 0, text[1:].eq(3).any()]).long()
@@ -118,8 +121,8 @@ EXACT: dict[str, tuple[Callable[[], Any], Law]] = {
     "multinomial of two with replacement": (lambda: P.multinomial(2, replacement=True), TWO),
     "multinomial of rows": (lambda: torch.multinomial(P.expand(2, 4), 1).squeeze(1), TWO),
     "Categorical": (lambda: torch.distributions.Categorical(probs=P).sample((2,)), TWO),  # type: ignore[no-untyped-call]
-    "a race nobody runs in": (lambda: (P[2:3] / empty(1).exponential_()).argmax(), {(0,): 1}),
-    "an order, with a token that cannot win": (
+    "a race without racers": (lambda: (P[2:3] / empty(1).exponential_()).argmax(), {(0,): 1}),
+    "a sort, with a token that cannot win": (
         lambda: (P / empty(4).exponential_()).sort(descending=True).indices[[0, 1, 3]],
         {(*two, 2): share for two, share in ORDERED.items()},
     ),
@@ -136,7 +139,7 @@ EXACT: dict[str, tuple[Callable[[], Any], Law]] = {
         out_of_inference_mode,
         {(u, i, 2, 9 if i > 1 else i, 9): float(P[i]) / 2 for u in (0, 1) for i in (0, 1, 3)},
     ),
-    "a token that travels": (whole_numbers, {(1, 1, 0): 0.5, (0, 0, 0): 0.25, (0, 0, 1): 0.25}),
+    "a copied token": (copied_token, {(1, 1, 0): 0.5, (0, 0, 0): 0.25, (0, 0, 1): 0.25}),
     "rand": (lambda: (torch.rand(1, generator=torch.Generator()) < 0.5).long(), HALVES),
     "rand of several": (
         lambda: (torch.rand(size=(2,)) <= P[:2]).int(),
@@ -145,7 +148,7 @@ EXACT: dict[str, tuple[Callable[[], Any], Law]] = {
     "rand_like": (lambda: (P[:1] > torch.rand_like(P[:1])).int(), HALVES),
     "uniform_": (lambda: (empty(1).uniform_(2, 4) < 2.5).int(), {(1,): 0.25, (0,): 0.75}),
     "a uniform used twice": (used_twice, {(1, 1, 1, 1): 0.25, (1, 0, 1, 0): 0.25, (0, 0, 1, 0): 0.25, (0, 0, 0, 0): 0.25}),
-    "a uniform written over": (written_later, {(0, 1): 0.5, (0, 0): 0.5}),
+    "an overwritten uniform": (overwritten, {(0, 1): 0.5, (0, 0): 0.5}),
     "cumulative sum": (lambda: (P.cumsum(0) > torch.rand(1)).int().argmax(), ONE),
     "searchsorted": (lambda: torch.searchsorted(P.cumsum(0), torch.rand(1, dtype=torch.float64), right=True), ONE),
     "searchsorted of a number": (lambda: torch.searchsorted(P.cumsum(0), torch.tensor(random.random()).double()), ONE),
@@ -160,7 +163,7 @@ EXACT: dict[str, tuple[Callable[[], Any], Law]] = {
     "exponential race, smallest": (lambda: (empty(4).exponential_() / P).argmin(-1), ONE),
     "race of logarithms": (lambda: (P.log() - torch.empty(4).exponential_().log()).max(-1).indices, ONE),
     "race of logarithms, -log u": (lambda: (P.log() - empty(4).uniform_(1e-10, 1).neg().log1p().neg().log()).argmax(), ONE),
-    "Gumbel race": (ring_of_gumbels, ONE),
+    "Gumbel race": (gumbel_race, ONE),
     "race with a masked token": (in_a_mask, {(0,): 2 / 3, (3,): 1 / 3}),
     "race for two places": (lambda: (P.log() - empty(4).exponential_().log()).topk(2).indices, ORDERED),
     "race by pairs": (python_race, ONE),
@@ -193,27 +196,27 @@ EXACT: dict[str, tuple[Callable[[], Any], Law]] = {
     ),
     "numpy exponential race": (lambda: (np.random.exponential(size=2) / N[[0, 1]]).argmin(), {(0,): 2 / 3, (1,): 1 / 3}),
     "numpy shuffle": (lambda: np.random.default_rng().permutation(3), SHUFFLED),
-    "coins of ours": (lambda: SeededCoins(1).categorical(P), ONE),
-    "coins of ours, compared": (lambda: int(SeededCoins(1).uniform() < P[0]), HALVES),
-    "coins of ours, keyed": (lambda: KeyedCoins(1).categorical(P), ONE),
+    "SeededCoins.categorical": (lambda: SeededCoins(1).categorical(P), ONE),
+    "SeededCoins.uniform": (lambda: int(SeededCoins(1).uniform() < P[0]), HALVES),
+    "KeyedCoins.categorical": (lambda: KeyedCoins(1).categorical(P), ONE),
 }
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_a_way_of_drawing_has_its_exact_law(name: str) -> None:
+def test_draw_has_its_exact_distribution(name: str) -> None:
     snippet, expected = EXACT[name]
     assert total_variation(law(snippet), expected) <= 1e-12
 
 
-def test_a_wrong_draw_has_another_law() -> None:
-    """Seen red: a race whose noise is not exponential, and a comparison the wrong way round."""
+def test_wrong_draw_has_another_distribution() -> None:
+    """A race whose noise is not exponential, and a comparison against the wrong threshold."""
     assert total_variation(law(lambda: (P.log() - 2 * empty(4).exponential_().log()).argmax()), ONE) > 0.05
     assert total_variation(law(lambda: (torch.rand(1) < 0.25).long()), {(1,): 0.75, (0,): 0.25}) > 0.4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_what_is_left_is_as_it_was(dtype: torch.dtype) -> None:
-    """After an enumeration everything draws again, and the global generators stand where they stood."""
+def test_enumeration_restores_all_generators(dtype: torch.dtype) -> None:
+    """Afterwards all functions draw again, and the state of the global generators is unchanged."""
     torch.manual_seed(3)
     expected = torch.rand(2, dtype=dtype)
     torch.manual_seed(3)
@@ -223,7 +226,7 @@ def test_what_is_left_is_as_it_was(dtype: torch.dtype) -> None:
     assert isinstance(random.random(), float) and isinstance(np.random.default_rng(1), np.random.Generator)
 
 
-# --- what cannot be followed ---------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------
 
 
 @torch.jit.script
@@ -232,7 +235,7 @@ def scripted(x: Tensor) -> Tensor:
 
 
 @torch.jit.script
-def scripted_look(x: Tensor) -> Tensor:
+def scripted_comparison(x: Tensor) -> Tensor:
     return x < 0.5
 
 
@@ -241,13 +244,13 @@ def raced_again() -> int:
     return int((P / noise).argmax()) + int((P / noise).argmax())
 
 
-def seed_of_a_generator_of_old() -> int:
+def seed_of_the_default_generator() -> int:
     torch.default_generator.manual_seed(5)
     return 0
 
 
 def one_seed_twice() -> Tensor:
-    """What a decoder does that seeds each of its steps alike: the same coins again and again."""
+    """A decoder that seeds each of its steps alike draws the same numbers in every step."""
     coins = [torch.rand(1, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
     return torch.cat(coins) < 0.5
 
@@ -256,49 +259,60 @@ def one_seed_of_random_twice() -> list[int]:
     return [random.Random(5).choice([0, 1]) for _ in range(2)]
 
 
-REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+UNSUPPORTED: dict[str, tuple[Callable[[], Any], str]] = {
     "randn": (lambda: torch.randn(2).argmax(), r"aten\.randn"),
     "normal_": (lambda: empty(2).normal_().argmax(), r"aten\.normal_"),
     "dropout": (lambda: nn.Dropout(0.5)(P).argmax(), "bernoulli_|dropout"),
     "a composite of torch's": (lambda: F.gumbel_softmax(P.log(), hard=True).argmax(), r"aten\.exponential_"),
     "a scripted function": (lambda: scripted(P).argmax(), r"aten\.rand_like"),
-    "a scripted comparison": (lambda: scripted_look(torch.rand(1)), r"aten\.lt.* looks at undecided numbers"),
+    "a scripted comparison": (lambda: scripted_comparison(torch.rand(1)), r"aten\.lt.* reads symbolic numbers"),
     "float()": (lambda: int(math.log(random.random()) < -1), r"float\(\)"),
     "float() of a tensor": (lambda: int(float(torch.rand(())) < 0.5), r"float\(\)"),
-    "noise that raced, again": (raced_again, "second time"),
-    "a uniform that was compared, in a race": (lambda: ((u := torch.rand(2)) < 0.5) & (u.argsort() > 0), "second time"),
-    "the largest exponential": (lambda: empty(3).exponential_().argmax(), "largest of exponential noise"),
-    "the largest of scaled uniforms": (lambda: (torch.rand(4) * P).argmax(), "largest of uniform numbers"),
-    "two uniforms": (lambda: torch.rand(1) < torch.rand(1), "two undecided numbers"),
-    "the sum of two": (lambda: torch.rand(1) + torch.rand(1) < 1, "between two undecided numbers"),
     "a sum of noise": (lambda: torch.rand(3).sum() < 1, r"torch\.sum"),
-    "a power": (lambda: int(random.random() ** 2 < 0.5), "a power of"),
     "cosine": (lambda: torch.rand(1).cos() < 0.9, r"torch\.cos"),
     "addcdiv_ on a plain tensor": (lambda: P.clone().addcdiv_(P, torch.rand(4)).argmax(), r"torch\.addcdiv_"),
-    "a large number that is looked at": (lambda: torch.randint(0, 2**40, (1,)) % 4, "out of 1099511627776"),
     "numpy normal": (lambda: int(np.random.default_rng(1).normal() < 0), "normal"),
     "numpy beta": (lambda: int(np.random.beta(1, 2) < 0.5), "beta"),
-    "a clamp that cuts": (lambda: torch.rand(2).clamp(0.2, 0.8) < 0.5, "clamp"),
-    "rand in bfloat16": (lambda: torch.rand(2, dtype=torch.bfloat16) < 0.5, "bfloat16"),
-    "multinomial in bfloat16": (lambda: torch.multinomial(P.bfloat16(), 1), "bfloat16"),
-    "noise rounded to float16": (lambda: (P / empty(4).exponential_().half()).argmax(), "float16"),
-    "bits of a uniform": (lambda: torch.rand(1).view(torch.int32) < 5, "bits of undecided numbers"),
-    "a seed given twice": (one_seed_twice, "seed 5 is given to a torch.Generator again"),
-    "a seed given twice, of random": (one_seed_of_random_twice, "seed 5 is given to random again"),
-    "random, bound before": (lambda: int(UNBOUND() < 0.5), "global generator of random was"),
-    "numpy, bound before": (lambda: int(UNBOUND_NUMPY() < 0.5), "global generator of numpy"),
-    "torch's own generator": (seed_of_a_generator_of_old, "global generator of torch was"),
+}
+"""Code, and the call that the refusal names."""
+
+REFUSED: dict[str, Callable[[], Any]] = {
+    "noise that raced, again": raced_again,
+    "a uniform that was compared, in a race": lambda: ((u := torch.rand(2)) < 0.5) & (u.argsort() > 0),
+    "the largest exponential": lambda: empty(3).exponential_().argmax(),
+    "the largest of scaled uniforms": lambda: (torch.rand(4) * P).argmax(),
+    "two uniforms": lambda: torch.rand(1) < torch.rand(1),
+    "the sum of two": lambda: torch.rand(1) + torch.rand(1) < 1,
+    "a power": lambda: int(random.random() ** 2 < 0.5),
+    "a large number that is looked at": lambda: torch.randint(0, 2**40, (1,)) % 4,
+    "a clamp that cuts": lambda: torch.rand(2).clamp(0.2, 0.8) < 0.5,
+    "rand in bfloat16": lambda: torch.rand(2, dtype=torch.bfloat16) < 0.5,
+    "multinomial in bfloat16": lambda: torch.multinomial(P.bfloat16(), 1),
+    "noise rounded to float16": lambda: (P / empty(4).exponential_().half()).argmax(),
+    "bits of a uniform": lambda: torch.rand(1).view(torch.int32) < 5,
+    "a seed given twice": one_seed_twice,
+    "a seed given twice, of random": one_seed_of_random_twice,
+    "random, bound before": lambda: int(UNBOUND() < 0.5),
+    "numpy, bound before": lambda: int(UNBOUND_NUMPY() < 0.5),
+    "torch's own generator": seed_of_the_default_generator,
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_followed_is_refused_by_name(name: str) -> None:
-    snippet, words = REFUSED[name]
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported_operation_is_refused_by_name(name: str) -> None:
+    snippet, words = UNSUPPORTED[name]
     with pytest.raises(NotEnumerable, match=words):
         law(snippet)
 
 
-def test_code_cannot_swallow_a_refusal() -> None:
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusal_gives_the_reason(name: str, snapshot: SnapshotAssertion) -> None:
+    with pytest.raises(NotEnumerable) as raised:
+        law(REFUSED[name])
+    assert str(raised.value) == snapshot
+
+
+def test_swallowed_refusal_is_raised_again() -> None:
     def careless() -> int:
         try:
             return int(torch.randn(2).argmax())
@@ -309,8 +323,8 @@ def test_code_cannot_swallow_a_refusal() -> None:
         law(careless)
 
 
-def test_randomness_out_of_sight_is_noticed() -> None:
-    """A generator that is nobody's and was made before: the same choices then come with other odds."""
+def test_hidden_randomness_is_refused() -> None:
+    """A numpy generator that existed before: the same choice then has other probabilities."""
 
     def run() -> int:
         return int(random.random() < OLD_GENERATOR.random())
@@ -322,11 +336,11 @@ def test_randomness_out_of_sight_is_noticed() -> None:
             raise RuntimeError("the implementation raised") from error
 
     for snippet in (run, wrapped):
-        with pytest.raises(NotEnumerable, match="out of our sight"):
+        with pytest.raises(NotEnumerable, match="hidden randomness"):
             law(snippet)
 
 
-def test_state_that_is_left_over_is_noticed() -> None:
+def test_state_left_over_is_refused() -> None:
     calls: list[int] = []
 
     def run() -> int:
@@ -337,11 +351,17 @@ def test_state_that_is_left_over_is_noticed() -> None:
         law(run)
 
 
-def test_a_refused_draw_is_torchs_own_error() -> None:
-    """What torch refuses is refused in the same way, not enumerated."""
+def test_invalid_draw_raises_the_error_of_torch() -> None:
     with pytest.raises(RuntimeError, match="sum of probabilities"):
         law(lambda: torch.multinomial(torch.zeros(3), 1))
     with pytest.raises(RuntimeError, match="p_in <= 1"):
         law(lambda: torch.bernoulli(torch.tensor([1.5])).int())
     with pytest.raises(RuntimeError, match="element < 0"):
         law(lambda: torch.multinomial(torch.tensor([-1.0, 2.0]), 1))
+
+
+def test_readme_example_prints_its_comment(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = Path(enumeration.__file__).with_name("README.md").read_text(encoding="utf-8")
+    example = readme.split("```python\n")[1].split("```")[0]
+    exec(example, {})  # noqa: S102
+    assert capsys.readouterr().out.strip() == example.strip().splitlines()[-1].removeprefix("# ")

@@ -1,4 +1,4 @@
-"""Whole decoders in the manner of serving engines, vectorised or in numpy, and our own: enumerated as they are."""
+"""Unedited decoders are enumerated: a vectorised one, as in serving engines, one in numpy, and the reference."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ K, V = 2, 3
 GENERATOR = torch.Generator().manual_seed(1)
 P = (2 * torch.randn(K + 1, V, generator=GENERATOR, dtype=torch.float64)).softmax(-1)
 Q = (2 * torch.randn(K, V, generator=GENERATOR, dtype=torch.float64)).softmax(-1)
-"""The target's law at each of three positions, and the drafter's at the first two; a law of what is emitted is a product."""
+"""Target distributions at three positions, and the drafter's at the first two. The expected distribution is their product."""
 EXPECTED: Law = {text: float(np.prod([float(P[i, x]) for i, x in enumerate(text)])) for text in product(range(V), repeat=K + 1)}
 
 
 def vectorised(residual: Callable[[Tensor, Tensor], Tensor]) -> list[int]:
-    """All positions at once, as kernels do it: coins, ratios and noise for tokens that will not be needed as well."""
+    """All positions at once, as kernels do, with random numbers also for tokens that are not needed."""
     drafted = torch.multinomial(Q, 1)
     ratios = (P[:K].gather(1, drafted) / Q.gather(1, drafted)).squeeze(1)
     accepted = int((torch.rand(K, dtype=P.dtype) <= ratios).int().cumprod(0).sum())
@@ -36,11 +36,11 @@ def vectorised(residual: Callable[[Tensor, Tensor], Tensor]) -> list[int]:
     emitted = torch.full((K + 1,), -1)
     emitted[:K] = torch.where(torch.arange(K) < accepted, drafted[:, 0], recovered)
     emitted[K:] = torch.multinomial(P[K], 1)
-    return completed(emitted[: accepted + 1].tolist())
+    return complete(emitted[: accepted + 1].tolist())
 
 
 def in_numpy(residual: Callable[[Tensor, Tensor], Tensor]) -> list[int]:
-    """One position after the other, with the cumulative sum turned round."""
+    """One position after another; recovers tokens by searchsorted."""
     coins, emitted = np.random.default_rng(), list[int]()
     for p, q, r in zip(P.numpy(), Q.numpy(), residual(P[:K], Q).numpy(), strict=False):
         drafted = int(coins.choice(V, p=q))
@@ -48,28 +48,28 @@ def in_numpy(residual: Callable[[Tensor, Tensor], Tensor]) -> list[int]:
             emitted.append(drafted)
         else:
             recovered = int(np.searchsorted(np.cumsum(r / r.sum()), coins.random(), side="right"))
-            return completed([*emitted, min(recovered, V - 1)])
-    return completed(emitted)
+            return complete([*emitted, min(recovered, V - 1)])
+    return complete(emitted)
 
 
-def completed(begun: list[int]) -> list[int]:
-    return [*begun, *(torch.multinomial(P[i], 1).item() for i in range(len(begun), K + 1))]  # type: ignore[list-item]
+def complete(tokens: list[int]) -> list[int]:
+    return [*tokens, *(torch.multinomial(P[i], 1).item() for i in range(len(tokens), K + 1))]  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("decoder", [vectorised, in_numpy])
-def test_a_decoder_of_another_make(decoder: Callable[..., list[int]]) -> None:
-    """Right with the residual (p - q)+, and found wrong if what is recovered is drawn from p itself."""
+def test_third_party_style_decoder_is_enumerated(decoder: Callable[..., list[int]]) -> None:
+    """It is exact with the residual (p - q)+, and deviates if recovered tokens are sampled from p itself."""
     right = enumerate_law(lambda: decoder(lambda p, q: (p - q).clamp_min(0)), window=K + 1)
     wrong = enumerate_law(lambda: decoder(lambda p, _: p.clone()), window=K + 1)
     assert total_variation(right.law, EXPECTED) <= 1e-12
     assert total_variation(wrong.law, EXPECTED) > 0.05
 
 
-def test_the_reference_with_its_seeded_coins() -> None:
-    """As an outsider would be judged: nothing but generate(), and whatever it draws."""
+def test_reference_is_enumerated_through_generate() -> None:
+    """Treated as a third-party engine: only generate() is called, and its draws are intercepted."""
     pair, params = shipped("coin4"), {"temperature": 1.0, "max_new_tokens": 2}
     engine = connect("ref:k=2,depth=1,m=2,dtype=float64").open(pair)
-    assert engine.raw  # opened before: to build a model draws its weights
+    assert engine.raw  # loads the model now, which draws its weights
     found = enumerate_law(lambda: engine.generate([[2, 3, 2]], [params], [7])[0].tokens, window=2)
     expected = target_law(load_model(pair.target, "float64").eval(), [2, 3, 2], SamplingParams.of(params))
     assert total_variation(found.law, expected) <= 1e-12

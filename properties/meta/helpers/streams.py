@@ -1,4 +1,4 @@
-"""Synthetic decoders that are a law and a way to misdraw from it: strands by the thousand, with the fault of one's choice."""
+"""Synthetic decoders: PIT sequences of a known distribution, sampled with a chosen fault."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.statistics.eprocess import Array, Strand
-from harness.statistics.pit import strand
+from harness.statistics import Array
+from harness.statistics.eprocess import PitSequence
+from harness.statistics.pit import pit_sequence
 
 DEPTH, CHILDREN = 3, 3
-"""The draft tree: so many levels below the root, so many children a node."""
+"""Shape of the draft tree: levels below the root, and children per node."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One position of all sequences: laws p [S, V], laws of the position before, children [S, V] offered (none after a leaf)."""
+    """One position of all S sequences.
+
+    Attributes:
+        p: target distributions, [S, V].
+        before: distributions of the previous position, [S, V].
+        children: mask of the proposed children, [S, V]; none after a leaf.
+        leaf: whether the token is sampled after a leaf, [S].
+    """
 
     p: Array
     before: Array
@@ -25,7 +33,7 @@ class Step:
 
 
 Fault = Callable[[Step], Array]
-"""The law [S, V] that the decoder draws from where it should draw from p."""
+"""The distribution [S, V] from which the decoder samples instead of p."""
 
 
 def correct(step: Step) -> Array:
@@ -33,26 +41,26 @@ def correct(step: Step) -> Array:
 
 
 def bonus_at_wrong_temperature(step: Step) -> Array:
-    """Children are accepted rightly; what is drawn when none was is drawn at T = 1 / 1.3."""
+    """Children are accepted correctly; the token after a rejection of all is sampled at T = 1 / 1.3."""
     hit = (step.p * step.children).sum(axis=1, keepdims=True)
     rest = step.p**1.3 * ~step.children
     return np.where(step.children, step.p, rest / rest.sum(axis=1, keepdims=True).clip(1e-300) * (1 - hit))
 
 
 def leaf_of_the_token_before(step: Step) -> Array:
-    """After a leaf, half of the time, the law of the position before: off by one. Elsewhere right."""
+    """After a leaf, half of the time, the distribution of the previous position; elsewhere correct."""
     return np.where(step.leaf[:, None], (step.p + step.before) / 2, step.p)
 
 
 def children_accepted_less(step: Step) -> Array:
-    """Every child with .95 of its probability, the rest with more."""
+    """Every child has 0.95 of its probability, the other tokens have more."""
     hit = (step.p * step.children).sum(axis=1, keepdims=True)
     scale = np.divide(1 - 0.95 * hit, 1 - hit, out=np.ones_like(hit), where=hit < 1 - 1e-9)
     return np.where(step.children, 0.95 * step.p, step.p * scale)
 
 
 def hotter(step: Step) -> Array:
-    """T = 1 / .9 everywhere."""
+    """Temperature 1 / 0.9 everywhere."""
     q = step.p**0.9
     law: Array = q / q.sum(axis=1, keepdims=True)
     return law
@@ -63,14 +71,14 @@ def independent(rng: np.random.Generator, sequences: int, length: int) -> Array:
 
 
 def reused(rng: np.random.Generator, sequences: int, length: int) -> Array:
-    """Every third uniform is the one before it, used again."""
+    """Every third uniform number repeats the one before it."""
     coins = rng.random((sequences, length))
     coins[:, 1::3] = coins[:, : length - 1 : 3]
     return coins
 
 
 def shared(rng: np.random.Generator, sequences: int, length: int) -> Array:
-    """Requests draw from the same generator state at every fourth token."""
+    """All sequences share their uniform number at every fourth token."""
     coins = rng.random((sequences, length))
     coins[:, ::4] = coins[0, ::4]
     return coins
@@ -84,8 +92,8 @@ def stream(
     fault: Fault = correct,
     coins: Callable[[np.random.Generator, int, int], Array] = independent,
     blind: bool = False,
-) -> list[Strand]:
-    """Strands of sequences that were drawn in steps, all sequences side by side. Blind: without blocks, as of a black box."""
+) -> list[PitSequence]:
+    """PIT sequences sampled step by step; `blind` leaves the blocks out, as for a black box."""
     rng = np.random.default_rng(seed)
     w = coins(rng, sequences, length)
     shape = (sequences, vocabulary)
@@ -103,13 +111,13 @@ def stream(
     p, x, o, leaf, c = (np.stack(column, axis=1) for column in columns)
     v = rng.random((sequences, length))
     if blind:
-        return [strand(p[s], x[s], v[s]) for s in range(sequences)]
+        return [pit_sequence(p[s], x[s], v[s]) for s in range(sequences)]
     lists = [[np.flatnonzero(row) for row in c[s]] for s in range(sequences)]
-    return [strand(p[s], x[s], v[s], o[s], leaf[s], lists[s]) for s in range(sequences)]
+    return [pit_sequence(p[s], x[s], v[s], o[s], leaf[s], lists[s]) for s in range(sequences)]
 
 
 def _laws(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """From nearly certain to nearly flat."""
+    """Random distributions, from nearly certain to nearly uniform."""
     logits = rng.normal(size=shape) * rng.uniform(0.3, 4, (shape[0], 1))
     p = np.exp(logits)
     laws: Array = p / p.sum(axis=1, keepdims=True)
@@ -117,7 +125,7 @@ def _laws(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
 
 
 def _draw(q: Array, w: Array) -> Array:
-    """Tokens [S] by inverting the sum of q over tokens, likeliest first: a coin used twice then shows as such."""
+    """Tokens [S] by inverting the cumulative sum of q [S, V], likeliest first, so that a reused number shows in U."""
     order = np.argsort(-q, axis=1, kind="stable")
     rank = (np.take_along_axis(q, order, axis=1).cumsum(axis=1) <= w[:, None]).sum(axis=1).clip(max=q.shape[1] - 1)
     tokens: Array = np.take_along_axis(order, rank[:, None], axis=1)[:, 0]

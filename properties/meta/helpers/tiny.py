@@ -1,33 +1,20 @@
-"""Tiny models of many kinds, with weights large enough that every part of them shows in the logits, and pairs made of them."""
+"""Tiny random models of many kinds, with weights large enough that every part of them shows in the logits."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from eagle2_ref.drafters.eagle_head import EagleHead, HeadConfig
-from eagle2_ref.model.checkpoint import save_head
-from harness.pairs import Pair
+from harness.kill_matrix.random_pair import TARGET as SHAPE
+from harness.kill_matrix.random_pair import random_head as head
+from harness.kill_matrix.random_pair import random_head_for as fitting
+from harness.kill_matrix.random_pair import random_pair as pair
+from harness.kill_matrix.random_pair import randomize as scatter
 
-M = TypeVar("M", bound=nn.Module)
-
-SHAPE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 96,
-    "tie_word_embeddings": False,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
+__all__ = ["KINDS", "SHAPE", "fitting", "head", "pair", "scatter", "target", "tokens"]
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -76,43 +63,6 @@ def target(kind: str = "llama", seed: int = 5, **changes: Any) -> PreTrainedMode
     config = AutoConfig.for_model(model_type, **{**SHAPE, **departures, **changes})
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return scatter(model.double(), seed).eval()
-
-
-def head(vocab_size: int = 64, width: int = 16, seed: int = 1, **changes: Any) -> EagleHead:
-    """A random head in float64."""
-    shape = {"intermediate_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2} | changes
-    return scatter(EagleHead(HeadConfig(vocab_size, width, **shape)).double(), seed).eval()
-
-
-def scatter(model: M, seed: int) -> M:
-    """Weights from a seed: norms around 1, biases around 0, matrices that neither shrink nor blow up what they map."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
-            if weight.ndim == 1:
-                weight.copy_(0.3 * noise + (0.0 if "bias" in name else 1.0))
-            else:
-                weight.copy_(noise if "embed" in name else noise * 1.5 * weight.shape[-1] ** -0.5)
-    return model
-
-
-def fitting(model: PreTrainedModel, seed: int = 1, **changes: Any) -> EagleHead:
-    """A head for a target: its embedding is the target's."""
-    embedding = model.get_input_embeddings().weight
-    vocab_size, width = embedding.shape
-    made = head(vocab_size, width, seed, **changes).to(embedding.dtype)
-    with torch.no_grad():
-        made.embed_tokens.weight.copy_(embedding)
-    return made
-
-
-def pair(folder: Path, vocab_size: int = 256, **changes: Any) -> Pair:
-    """A target and a head for it, on disk; with 256 tokens it can be asked to continue any bytes."""
-    model = target("llama", vocab_size=vocab_size, **changes)
-    model.save_pretrained(folder / "target")
-    save_head(fitting(model), folder / "draft")
-    return Pair("target", folder / "target", folder / "draft")
 
 
 def tokens(n: int, vocab_size: int = 64, seed: int = 0) -> list[int]:

@@ -1,13 +1,13 @@
-"""The diagnosis: whoever emits a mutant's law is named, through noise and from outside; whoever does not is not."""
+"""Tests of the diagnosis: a law is recognised exactly, from samples and under the rule of another implementation."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from harness.diagnosis import Seen, Signatures, diagnose, fit
+from harness.diagnosis import Observation, Signatures, diagnose, fit
+from harness.kill_matrix.signatures import diagnosed
 from harness.mutants import GALLERY
 from harness.record.model import LawPicture, Result, Verdict
-from properties.meta.helpers.signatures import named
 
 CASE = "coin4, T=1.0, k=1 depth=1 m=1"
 TARGET = np.array([0.5, 0.3, 0.1, 0.1])
@@ -17,7 +17,7 @@ KNOWN = Signatures(
     targets={CASE: TARGET},
     laws={CASE: LAWS},
     red={"M01": frozenset({"LAW-1"}), "M02": frozenset({"LAW-1", "LAW-4"}), "M03": frozenset({"TREE-3", "TREE-2"})},
-    told={"M01": ("too greedy", "a thread"), "M02": ("skips", "another"), "M03": ("sees siblings", "a third")},
+    about={"M01": ("too greedy", "a thread"), "M02": ("skips", "another"), "M03": ("sees siblings", "a third")},
 )
 
 
@@ -27,61 +27,61 @@ def judged(law: list[float], verdict: Verdict = "fault", name: str = "LAW-1", ca
     return Result(property=name, case=whole, verdict=verdict, summary="", pictures=(picture,))
 
 
-def test_a_mutants_law_is_recognised() -> None:
+def test_law_of_a_mutant_is_recognised() -> None:
     (like,) = diagnose([judged([0.6, 0.2, 0.1, 0.1])], KNOWN)
     assert (like.mutant, like.fault, like.source) == ("M01", "too greedy", "a thread")
     assert like.fit > 0.99
 
 
-def test_it_is_recognised_in_samples_and_under_another_rules_name() -> None:
+def test_samples_of_a_law_are_recognised_on_a_case_without_a_rule() -> None:
     (like,) = diagnose([judged([0.49, 0.11, 0.31, 0.09], name="LAW-4", case="", n=2_000)], KNOWN)
     assert like.mutant == "M02" and 0.8 < like.fit < 1
 
 
-def test_an_unknown_law_looks_like_nobody() -> None:
+def test_unknown_law_names_no_mutant() -> None:
     assert diagnose([judged([0.3, 0.3, 0.1, 0.3])], KNOWN) == ()
 
 
-def test_without_a_fault_nothing_is_named() -> None:
+def test_green_run_names_no_mutant() -> None:
     assert diagnose([judged([0.6, 0.2, 0.1, 0.1], "pass")], KNOWN) == ()
 
 
-def test_what_is_right_on_another_case_counts_against_a_mutant() -> None:
-    """It explains one case, and would have been seen on the other."""
+def test_mutant_must_fit_all_cases() -> None:
+    """It explains one case, but would have shown on the other."""
     other = "coin4, T=2.0, k=1 depth=1 m=1"
     known = Signatures(
         {**KNOWN.outcomes, other: ("0", "1", "2")},
         {**KNOWN.targets, other: TARGET},
         {CASE: LAWS, other: {name: law[::-1].copy() for name, law in LAWS.items()}},
         KNOWN.red,
-        KNOWN.told,
+        KNOWN.about,
     )
-    right = judged(list(TARGET), "pass").model_copy(update={"case": "coin4, T=2.0, walk, k=1 depth=1 m=1"})
-    assert diagnose([judged([0.6, 0.2, 0.1, 0.1]), right], known) == ()
+    correct = judged(list(TARGET), "pass").model_copy(update={"case": "coin4, T=2.0, walk, k=1 depth=1 m=1"})
+    assert diagnose([judged([0.6, 0.2, 0.1, 0.1]), correct], known) == ()
 
 
-def test_a_fault_without_a_law_is_known_by_the_checks_it_turns_red() -> None:
+def test_fault_without_a_law_is_recognised_by_its_red_properties() -> None:
     results = [Result(property=name, case="", verdict="fault", summary="") for name in ("TREE-2", "TREE-3")]
     (like,) = diagnose(results, KNOWN)
     assert like.mutant == "M03" and like.fit == 1 and "TREE-2, TREE-3" in like.seen
 
 
-def test_an_excluded_outcome_weighs_but_does_not_forbid() -> None:
-    """Else one stray sample would acquit the only mutant there is."""
+def test_impossible_outcome_lowers_the_fit_but_does_not_exclude() -> None:
+    """A single stray sample must not exclude the only mutant that fits."""
     law = np.array([0.6, 0.4, 0.0, 0.0])
-    known = Signatures(KNOWN.outcomes, KNOWN.targets, {CASE: {"M01": law}}, KNOWN.red, KNOWN.told)
-    assert 0.5 < fit("M01", [Seen(CASE, np.array([0.6, 0.395, 0.005, 0.0]), 2_000)], known) < 1
+    known = Signatures(KNOWN.outcomes, KNOWN.targets, {CASE: {"M01": law}}, KNOWN.red, KNOWN.about)
+    assert 0.5 < fit("M01", [Observation(CASE, np.array([0.6, 0.395, 0.005, 0.0]), 2_000)], known) < 1
 
 
-def test_mutants_are_told_apart() -> None:
-    """At least 80 % of those whose law is not the target's, from samples; twins with one law may stand for each other."""
+def test_most_mutants_are_recognised_from_samples() -> None:
+    """At least 80 % of those whose law is not the target's; mutants with equal laws count as recognised."""
     known = Signatures.read()
-    found = named(known)
+    found = diagnosed(known)
     assert len(found) >= 30
     assert sum(name == other for name, other in found.items()) / len(found) >= 0.8
 
 
 def test_every_mutant_has_a_signature() -> None:
-    """`eagle2 mutants --sign` keeps them; one that has changed its fault or its source since is out of date."""
+    """`eagle2 mutants --sign` writes them; one with another fault or source is out of date."""
     known = Signatures.read()
-    assert known.told == {name: (told.fault, told.source) for name, told in GALLERY.items() if not told.control}
+    assert known.about == {name: (mutant.fault, mutant.source) for name, mutant in GALLERY.items() if not mutant.control}

@@ -1,4 +1,4 @@
-"""Counts that are kept: they go on from run to run, for one code and one question, and nothing damaged is believed."""
+"""The ledger carries counts from run to run, for one source and one campaign, and refuses damaged files."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ import pytest
 
 from eagle2_ref.errors import BadInput
 from harness.implementations import connect
-from harness.record.ledger import Ledger, code_of
-from harness.statistics.eprocess import Counts, counts
+from harness.record.ledger import Ledger, source_digest
+from harness.statistics.eprocess import Counts
 from properties.meta.helpers.streams import stream
 
-ASKED = {"campaign": "a", "params": ({"temperature": 1.0},), "seed": 0}
+CAMPAIGN = {"campaign": "a", "params": ({"temperature": 1.0},), "seed": 0}
 
 
-def some(texts: int = 4) -> Counts:
-    return counts(stream(5, sequences=texts))
+def counts_of(texts: int = 4) -> Counts:
+    return Counts.of(stream(5, sequences=texts))
 
 
-def the_same(a: Counts, b: Counts) -> bool:
+def equal(a: Counts, b: Counts) -> bool:
     return a.examples == b.examples and all(np.array_equal(x, getattr(b, name)) for name, x in a.arrays().items())
 
 
-def ledger(folder: Path | None, name: str = "ref", **asked: Any) -> Ledger:
-    return Ledger(folder, connect(name), ASKED | asked)
+def ledger(folder: Path | None, name: str = "ref", **campaign: Any) -> Ledger:
+    return Ledger(folder, connect(name), CAMPAIGN | campaign)
 
 
-def test_counts_go_on_from_run_to_run(tmp_path: Path) -> None:
-    folder = tmp_path / "not" / "yet"
-    assert the_same(ledger(folder).read(), Counts.zero())
-    ledger(folder).write(some())
-    kept = ledger(folder).read()
-    assert the_same(kept, some())
-    ledger(folder).write(kept + some())
+def test_ledger_continues_from_run_to_run(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    assert equal(ledger(folder).read(), Counts.zero())
+    ledger(folder).write(counts_of())
+    stored = ledger(folder).read()
+    assert equal(stored, counts_of())
+    ledger(folder).write(stored + counts_of())
     assert int(ledger(folder).read().sequences) == 8
     assert [path.suffix for path in folder.iterdir()] == [".json"]
 
 
-def test_without_a_folder_nothing_is_kept() -> None:
-    ledger(None).write(some())
-    assert the_same(ledger(None).read(), Counts.zero())
+def test_ledger_without_a_folder_stores_nothing() -> None:
+    ledger(None).write(counts_of())
+    assert equal(ledger(None).read(), Counts.zero())
 
 
-def test_another_question_is_another_file(tmp_path: Path) -> None:
-    other = [
+def test_ledger_file_depends_on_campaign_implementation_and_version(tmp_path: Path) -> None:
+    others = [
         {"campaign": "b"},
         {"seed": 1},
         {"params": ({"temperature": 0.5},)},
         {"name": "ref:rule=walk"},
         {"name": "mutant:M04"},
     ]
-    ledgers = [ledger(tmp_path, **cast(Any, one)) for one in ({}, *other)]
+    ledgers = [ledger(tmp_path, **cast(Any, one)) for one in ({}, *others)]
     version = replace(connect("ref"), version="9")
-    assert len({one.path for one in [*ledgers, Ledger(tmp_path, version, ASKED)]}) == 7
+    assert len({one.path for one in [*ledgers, Ledger(tmp_path, version, CAMPAIGN)]}) == 7
 
 
 @pytest.mark.parametrize(
@@ -75,32 +75,32 @@ def test_another_question_is_another_file(tmp_path: Path) -> None:
     ],
     ids=["half", "a list", "empty", "another campaign", "a name", "no counts", "a shape", "examples"],
 )
-def test_a_damaged_ledger_is_bad_input(damage: Callable[[str], str], tmp_path: Path) -> None:
+def test_damaged_ledger_is_bad_input(damage: Callable[[str], str], tmp_path: Path) -> None:
     one = ledger(tmp_path)
-    one.write(some(1))
+    one.write(counts_of(1))
     assert one.path is not None
     one.path.write_text(damage(one.path.read_text()))
-    with pytest.raises(BadInput, match="is not a ledger") as told:
+    with pytest.raises(BadInput, match=one.path.name) as raised:
         one.read()
-    assert "begins anew" in told.value.hint
+    assert raised.value.hint
 
 
-def test_what_breaks_off_leaves_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_write_leaves_the_old_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = ledger(tmp_path)
-    one.write(some(1))
-    write = Path.write_text
+    one.write(counts_of(1))
+    write = Path.write_bytes
 
-    def full(path: Path, text: str, **options: Any) -> int:
-        write(path, text[: len(text) // 2], **options)
+    def full(path: Path, data: bytes) -> int:
+        write(path, data[: len(data) // 2])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="no space"):
-        one.write(some(4))
+        one.write(counts_of(4))
     assert int(ledger(tmp_path).read().sequences) == 1
 
 
-ENGINE = "class Engine:\n    def __init__(self, target, draft=None): ...\n    def generate(self, *asked): ...\n"
+ENGINE = "class Engine:\n    def __init__(self, target, draft=None): ...\n    def generate(self, *request): ...\n"
 RULE = "def accept(tokens, parents, p, coins): return [], 0\n"
 
 
@@ -118,18 +118,18 @@ RULE = "def accept(tokens, parents, p, coins): return [], 0\n"
     ],
     ids=["a module", "a bare rule", "a published rule", "a package"],
 )
-def test_other_source_is_other_code(
+def test_source_digest_changes_with_the_source(
     files: dict[str, str], connectable: str, changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Yesterday's counts must not speak of today's code."""
+    """Counts of an earlier version must not be added to those of the present code; unrelated files do not matter."""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     implementation = connect(connectable.format(tmp_path))
-    before = code_of(implementation)
-    assert before == code_of(implementation) != ""
-    (tmp_path / "beside.py").write_text("")
-    assert code_of(implementation) == before
-    (tmp_path / changed).write_text(files[changed] + "# mended\n")
-    assert code_of(implementation) != before
+    before = source_digest(implementation)
+    assert before == source_digest(implementation) != ""
+    (tmp_path / "unrelated.py").write_text("")
+    assert source_digest(implementation) == before
+    (tmp_path / changed).write_text(files[changed] + "# changed\n")
+    assert source_digest(implementation) != before

@@ -22,17 +22,17 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.sequence import Sequence as Text
-from eagle2_ref.tree import DraftTree
+from eagle2_ref.tree import DraftTree, Tree
 from harness.enumeration.coins import EnumeratedCoins, executions, unfold
 from harness.implementations.reference import between
+from harness.kill_matrix.stage import Stage
 from harness.mutants import GALLERY
 from harness.mutants.batch import ONE_LENGTH
-from harness.mutants.planting import Asked, PlantedLaw
+from harness.mutants.laws import WrongDistribution
+from harness.mutants.planting import Fault
 from harness.pairs import shipped
-from harness.settings import Settings
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence, propose_together
-from properties.meta.helpers.mutant_stage import Scene
 from properties.meta.reference.test_target import ROUNDING, WAYS, running
 
 CONTEXT = 96
@@ -232,8 +232,8 @@ def test_a_bad_prompt_is_refused_before_decoding_starts() -> None:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return Scene.set(tmp_path_factory.mktemp("scene"))
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return Stage.build(tmp_path_factory.mktemp("scene"))
 
 
 FAULTS = [
@@ -242,44 +242,48 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("label", "name", "case"), FAULTS, ids=lambda value: value.replace(" ", "-"))
-def test_faults_of_batching_are_detected(label: str, name: str, case: str, scene: Scene) -> None:
-    result = scene.verdict(name, case, f"mutant:{label}")
+def test_faults_of_batching_are_detected(label: str, name: str, case: str, scene: Stage) -> None:
+    result = scene.result(name, case, f"mutant:{label}")
     assert result.verdict == "fault", result.summary
 
 
 @pytest.mark.parametrize(("name", "case"), sorted({(name, case) for _, name, case in FAULTS}))
 @pytest.mark.parametrize("impl", ["ref", "ref:rule=walk"])
-def test_the_reference_passes_where_faults_are_detected(name: str, case: str, impl: str, scene: Scene) -> None:
-    result = scene.verdict(name, case, impl)
+def test_the_reference_passes_where_faults_are_detected(name: str, case: str, impl: str, scene: Stage) -> None:
+    result = scene.result(name, case, impl)
     assert result.verdict == "pass", result.summary
 
 
-class LastOfTiesTogether(PlantedLaw):
-    """Takes the last of equally likely tokens in a call of several rows, the first in a call of one."""
+class LastOfTiesTogether(Fault):
+    """A fault that takes the last of equally likely tokens in a call of several rows, the first in a call of one."""
 
     capabilities = frozenset({"temperature", "budget"})
 
     def generate(self, prompts: Any, params: Any, seeds: Any) -> Any:
-        self.alone = len(prompts) == 1
+        self.decoder.alone = len(prompts) == 1  # type: ignore[attr-defined]
         return super().generate(prompts, params, seeds)
 
-    def wrong(self, p: torch.Tensor, asked: Asked) -> torch.Tensor:
-        if self.alone or asked.params.temperature:
-            return p
-        return target_distribution(asked.logits.flip(-1), asked.tree, asked.text, asked.params).flip(-1)
+    class FaultyDecoder(WrongDistribution):
+        alone = True
+
+        def change(self, p: torch.Tensor, sequence: Text, tree: Tree, logits: torch.Tensor) -> torch.Tensor:
+            if self.alone or sequence.params.temperature:
+                return p
+            return target_distribution(logits.flip(-1), tree, sequence.tokens, sequence.params).flip(-1)
 
 
 class SecondBestTogether(LastOfTiesTogether):
     """Takes the second most likely token in a call of several rows."""
 
-    def wrong(self, p: torch.Tensor, asked: Asked) -> torch.Tensor:
-        second = asked.logits.scatter(-1, asked.logits.argmax(-1, keepdim=True), float("-inf"))
-        return p if self.alone or asked.params.temperature else second.softmax(-1)
+    class FaultyDecoder(LastOfTiesTogether.FaultyDecoder):
+        def change(self, p: torch.Tensor, sequence: Text, tree: Tree, logits: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+            second = logits.scatter(-1, logits.argmax(-1, keepdim=True), float("-inf"))
+            return p if self.alone or sequence.params.temperature else second.softmax(-1)
 
 
 @pytest.mark.parametrize(("planted", "expected"), [("LastOfTiesTogether", "tie"), ("SecondBestTogether", "fault")])
 def test_greedy_rows_of_a_black_box_are_judged_by_their_margin(planted: str, expected: str, tmp_path: Path) -> None:
     """Rows may differ from single calls only where two tokens are equally likely."""
     (tmp_path / "bytes").symlink_to(shipped("coin6").target.parent)  # the pair with ties, where the scene has its own
-    result = Scene(Settings(), tmp_path).verdict("BATCH-1", ONE_LENGTH, f"py:{__name__}:{planted}")
+    result = Stage(tmp_path).result("BATCH-1", ONE_LENGTH, f"py:{__name__}:{planted}")
     assert result.verdict == expected, result.summary

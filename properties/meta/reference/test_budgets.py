@@ -14,11 +14,11 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
+from harness.kill_matrix.stage import Stage
 from harness.mutants.batch import SEVERAL_LENGTHS
 from harness.mutants.cases import COUPLED, GREEDY_TREE, MIN_P, TOP_K, TWO_LAYERS
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence
-from properties.meta.helpers.mutant_stage import Scene
 from properties.meta.reference.test_target import running
 
 TUNED = "ref:head_temperature=0.6,node=0.1,layer=0.4"
@@ -92,8 +92,8 @@ def test_early_stops_in_a_batch_are_those_of_the_sequence_alone() -> None:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return Scene.set(tmp_path_factory.mktemp("scene"))
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return Stage.build(tmp_path_factory.mktemp("scene"))
 
 
 CASES = [
@@ -109,8 +109,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=str)
-def test_properties_hold_with_early_stops(name: str, case: str, scene: Scene) -> None:
-    result = scene.verdict(name, case, TUNED)
+def test_properties_hold_with_early_stops(name: str, case: str, scene: Stage) -> None:
+    result = scene.result(name, case, TUNED)
     assert result.verdict in ("pass", "tie"), result.summary
 
 

@@ -25,7 +25,7 @@ from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree
 from fixtures.training.drafters.medusa import MedusaHeads as TrainedHeads
-from harness.distributions.teacher import load_plain
+from harness.distributions.scoring import load_target
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence
@@ -65,7 +65,7 @@ def test_nodes_are_the_heads_best_guesses_from_the_right_feature(method: Medusa)
     """The feature is that of the position before the root, by a plain pass. Values are the products of confidences."""
     assert MEDUSA
     decoder = Decoder.load(PAIR.target, MEDUSA, method, walk, dtype="float64")
-    model, text, accepted = load_plain(PAIR, "float64"), list(PROMPT), Counter[int]()
+    model, text, accepted = load_target(PAIR, "float64"), list(PROMPT), Counter[int]()
     params = SamplingParams(temperature=1.0, max_new_tokens=30)
     for block in decoder.stream(PROMPT, params, SeededCoins(3)):
         tree, max_depth = block.tree, 33 - len(text) - 1
@@ -88,7 +88,7 @@ def test_nodes_are_the_heads_best_guesses_from_the_right_feature(method: Medusa)
 
 def test_the_heads_equal_the_trained_module() -> None:
     assert MEDUSA
-    trained = TrainedHeads(load_plain(PAIR, "float32"), 3)
+    trained = TrainedHeads(load_target(PAIR, "float32"), 3)
     trained.load_state_dict(load_file(MEDUSA / "model.safetensors"))
     ours, feature = load_heads(Target.load(PAIR.target), MEDUSA), torch.randn(64, generator=torch.Generator().manual_seed(0))
     for n in (1, 3):

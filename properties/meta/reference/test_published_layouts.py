@@ -19,7 +19,7 @@ from eagle2_ref.model.llama import Llama
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from fixtures.converters.published import write_published
-from harness.compare.chat import LLAMA2, LLAMA3, VICUNA, Chat
+from harness.benchmark.chat import LLAMA2, LLAMA3, VICUNA, Chat
 from harness.pairs import Pair, prompts, shipped
 from properties.meta.helpers import families
 
@@ -79,13 +79,13 @@ def test_each_end_of_text_token_of_a_family_ends_the_text(tmp_path: Path, family
     text = chat.prompt(["Well then?"])[1][-40:]
     plain = greedy(model, text, 12)
     place = next(i for i in range(3, 12) if plain[i] not in plain[:i])
-    for end in chat.ends:
+    for end in chat.end_tokens:
         assert end not in plain[:place]
         swapped = weights.clone()
         swapped[[end, plain[place]]] = weights[[plain[place], end]]
         decoder, bare = loaded(changed(pair, tmp_path / str(end), swapped))
         for arm in (decoder, bare):
-            result = arm.generate(text, SamplingParams(0.0, max_new_tokens=12, eos_token_id=chat.ends), SeededCoins(0))
+            result = arm.generate(text, SamplingParams(0.0, max_new_tokens=12, eos_token_id=chat.end_tokens), SeededCoins(0))
             assert result.tokens == [*plain[:place], end] and result.finish == "eos"
             assert len(arm.generate(text, SamplingParams(0.0, max_new_tokens=12), SeededCoins(0)).tokens) == 12
 

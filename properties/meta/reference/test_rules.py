@@ -16,8 +16,8 @@ from torch import Tensor
 from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins, SeededCoins
 from eagle2_ref.rules import RULES, Accepted, exclude, reject, walk
 from eagle2_ref.tree import DraftTree
-from harness.distributions.induction import departure
 from harness.enumeration.coins import executions, unfold
+from harness.enumeration.induction import rule_deviation
 from properties.strategies import trees_with_laws
 
 LAST = math.nextafter(1.0, 0.0)
@@ -170,4 +170,4 @@ def test_induction_costs_one_execution_for_each_node(name: str) -> None:
         runs += 1
         return RULES[name](tree, p, coins)
 
-    assert departure(counted, DraftTree.of(tokens, parents), p).distance <= 1e-12 and runs == 60
+    assert rule_deviation(counted, DraftTree.of(tokens, parents), p).distance <= 1e-12 and runs == 60

@@ -19,8 +19,8 @@ from eagle2_ref.drafters.eagle2 import rerank
 from eagle2_ref.drafters.tree_choices import Choice, choices
 from eagle2_ref.rules import Accepted, Rule, reject, residual, rule_for, sampled, typical, walk
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree
-from harness.distributions.induction import departure
 from harness.enumeration.coins import executions, unfold
+from harness.enumeration.induction import rule_deviation
 from properties.strategies import laws
 
 LAST = math.nextafter(1.0, 0.0)
@@ -221,7 +221,7 @@ def test_typical_at_temperature_0_is_greedy(a: int, b: int, c: int, coin: float)
 def test_typical_is_lossy() -> None:
     """A token of probability 1/4 is accepted for certain: total variation 3/4."""
     tree = DraftTree.of([9, 2], [-1, 0])
-    found = departure(typical, tree, torch.stack([FLAT, FLAT]))
+    found = rule_deviation(typical, tree, torch.stack([FLAT, FLAT]))
     assert (found.node, found.token) == (ROOT, 2)
     assert (found.distance, found.q) == pytest.approx((0.75, 1.0))
-    assert departure(walk, tree, torch.stack([FLAT, FLAT])).distance <= 1e-12
+    assert rule_deviation(walk, tree, torch.stack([FLAT, FLAT])).distance <= 1e-12

@@ -1,4 +1,4 @@
-"""Fixed-n diagnostics: their p-values are uniform on correct streams and small on what they look for."""
+"""Diagnostics have uniform p-values on correct streams and small ones on the faults that they look for."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 from scipy.stats import chi2, kstest
 
 from harness.statistics.diagnostics import child, diagnose, holm, ks, neyman, score, tail
-from harness.statistics.eprocess import WIDTHS, Counts, Strand
+from harness.statistics.eprocess import WIDTHS, Counts, PitSequence
 from properties.meta.helpers import streams
 from properties.meta.helpers.streams import stream
 
 
 @pytest.fixture(scope="module")
-def correct() -> list[Strand]:
+def correct() -> list[PitSequence]:
     return stream(21, sequences=4800)
 
 
-def test_p_values_of_correct_streams_are_uniform(correct: list[Strand]) -> None:
-    """Of 150 streams of 1,024 tokens, each test; strata that are too small for a chi-square are left out by it."""
+def test_p_values_of_correct_streams_are_uniform(correct: list[PitSequence]) -> None:
+    """Each test on 150 streams of 1,024 tokens. Strata that are too small for a chi-square are left out."""
     found = [diagnose(correct[i : i + 32]) for i in range(0, len(correct), 32)]
     names = {name for p_values in found for name in p_values}
     assert {"Kolmogorov-Smirnov", "Neyman", "score", "child", "bins", "bins, leaves", "bins, offset 3 or more"} <= names
@@ -39,25 +39,25 @@ def test_p_values_of_correct_streams_are_uniform(correct: list[Strand]) -> None:
         (streams.leaf_of_the_token_before, ["bins, leaves", "bins, offset 3 or more", "bins"]),
     ],
 )
-def test_each_sees_what_it_is_for(fault: streams.Fault, names: list[str]) -> None:
+def test_each_diagnostic_detects_its_fault(fault: streams.Fault, names: list[str]) -> None:
     found = holm(diagnose(stream(22, sequences=300, fault=fault)))
     assert all(found[name] < 1e-4 for name in names), found
 
 
-def test_a_fault_of_leaves_leaves_inner_nodes_alone() -> None:
+def test_fault_at_leaves_does_not_show_at_inner_nodes() -> None:
     found = diagnose(stream(22, sequences=300, fault=streams.leaf_of_the_token_before))
     assert found["bins, inner nodes"] > 1e-3
 
 
-def test_without_data_nothing_is_said() -> None:
+def test_diagnostics_without_data_are_left_out() -> None:
     empty = np.zeros(0)
     assert ks(empty) is neyman(empty) is child(empty, empty) is score(Counts.zero()) is tail(Counts.zero().histogram) is None
     blind = diagnose(stream(23, sequences=40, blind=True))
     assert set(blind) == {"Kolmogorov-Smirnov", "Neyman", "score", "bins"}
 
 
-def test_bins_are_pooled() -> None:
-    """One token in a bin of 2e-4 among 200 is no sensation: unpooled it would add 24 to the statistic."""
+def test_bins_are_pooled_before_the_chi_square() -> None:
+    """One of 200 tokens in a bin of width 2e-4 is not significant; unpooled it would add 24 to the statistic."""
     histogram = np.round(200 * WIDTHS)
     histogram[-1] = 1
     p = tail(histogram)
@@ -65,8 +65,8 @@ def test_bins_are_pooled() -> None:
     assert p > 0.9
 
 
-def test_children_that_are_missed_here_and_favoured_there() -> None:
-    """Likely children too seldom, unlikely ones too often, and right on average: groups of like probability tell."""
+def test_child_test_groups_nodes_by_probability() -> None:
+    """Likely children too rarely, unlikely ones too often, and right on average: only the groups show it."""
     mass = np.tile([0.1, 0.9], 2000)
     w = np.random.default_rng(25).random(4000)
     shifted, right = child((w < np.tile([0.15, 0.85], 2000)).astype(int), mass), child((w < mass).astype(int), mass)
@@ -76,18 +76,18 @@ def test_children_that_are_missed_here_and_favoured_there() -> None:
 
 
 def test_neyman_polynomials_are_orthonormal() -> None:
-    """At u = 1 the j-th is sqrt(2 j + 1): one value there makes a statistic of 3 + 5 + ... + 17 = 80."""
+    """At u = 1 the j-th polynomial is sqrt(2 j + 1), so one value there gives a statistic of 3 + 5 + ... + 17 = 80."""
     assert neyman(np.ones(1)) == pytest.approx(chi2.sf(80, 8), abs=0)
 
 
-def test_impossible_tokens_are_left_out() -> None:
-    """They are proof by themselves, and would spoil the picture of the rest."""
-    strands = stream(24, sequences=64)
-    spoiled = [replace(s, p=np.where(np.arange(32) < 8, 0, s.p), u=np.where(np.arange(32) < 8, 1.0, s.u)) for s in strands]
-    assert min(holm(diagnose(spoiled)).values()) > 1e-2
+def test_diagnostics_ignore_impossible_tokens() -> None:
+    """They are proof by themselves, and would distort the tests of the other tokens."""
+    impossible = np.arange(32) < 8
+    sequences = [replace(s, p=np.where(impossible, 0, s.p), u=np.where(impossible, 1.0, s.u)) for s in stream(24, sequences=64)]
+    assert min(holm(diagnose(sequences)).values()) > 1e-2
 
 
-def test_holm() -> None:
+def test_holm_adjusts_p_values() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
     assert list(holm({"b": 0.5, "a": 0.1})) == ["b", "a"]

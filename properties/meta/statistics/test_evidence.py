@@ -1,66 +1,75 @@
-"""E-processes: a correct stream wins nothing, every component wins on the fault it is for, counts add."""
+"""E-processes: a correct stream gains no evidence, every component detects its fault, counts add."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from harness.statistics import Array
 from harness.statistics.eprocess import (
     EXAMPLES,
     EXTEND,
     FAULT,
     WIDTHS,
-    Array,
     Counts,
     Evidence,
-    Strand,
-    average,
-    components,
-    counts,
-    dirichlet,
-    evidence,
-    running,
-    stack,
-    visible,
+    PitSequence,
+    detectable_deviation,
+    dirichlet_log_gain,
+    log10_average,
+    log10_components,
 )
 from properties.meta.helpers import streams
 from properties.meta.helpers.streams import stream
 
 CAMPAIGNS, LOOKS, TEXTS = 400, 8, 2
-"""Correct campaigns that are simulated, how often each looks at its evidence, and sequences between looks."""
+"""Simulated correct campaigns, looks at the evidence per campaign, and sequences between looks."""
+
+
+def stack(parts: Sequence[Counts]) -> Counts:
+    """Counts on a new first axis."""
+    arrays: dict[str, Any] = {name: np.stack([getattr(part, name) for part in parts]) for name in parts[0].arrays()}
+    return Counts(**arrays)
+
+
+def running(parts: Sequence[Counts]) -> Counts:
+    """Cumulative counts after each shard, on a new first axis."""
+    arrays: dict[str, Any] = {name: array.cumsum(axis=0) for name, array in stack(parts).arrays().items()}
+    return Counts(**arrays)
 
 
 @pytest.fixture(scope="module")
-def correct() -> list[Strand]:
+def correct() -> list[PitSequence]:
     return stream(11, sequences=CAMPAIGNS * LOOKS * TEXTS)
 
 
 @pytest.fixture(scope="module")
-def campaigns(correct: list[Strand]) -> Counts:
+def campaigns(correct: list[PitSequence]) -> Counts:
     """[CAMPAIGNS, LOOKS, ...]"""
-    shards = [counts(correct[i : i + TEXTS]) for i in range(0, len(correct), TEXTS)]
+    shards = [Counts.of(correct[i : i + TEXTS]) for i in range(0, len(correct), TEXTS)]
     return stack([running(shards[i : i + LOOKS]) for i in range(0, len(shards), LOOKS)])
 
 
-def test_a_correct_decoder_seldom_looks_wrong(campaigns: Counts) -> None:
-    """P(E ever reaches 20) <= .05 for every component and for their average, and the expectation of E is at most 1."""
-    each = components(campaigns)
-    for name, log10 in {**each, "average": average(each)}.items():
+def test_false_alarms_obey_villes_inequality(campaigns: Counts) -> None:
+    """P(E ever reaches 20) <= .05, and E has expectation at most 1, for every component and for their average."""
+    each = log10_components(campaigns)
+    for name, log10 in {**each, "average": log10_average(each)}.items():
         assert log10.shape == (CAMPAIGNS, LOOKS)
         assert (log10.max(axis=1) >= np.log10(20)).mean() <= 0.05, name
         assert (10.0 ** log10[:, -1]).mean() <= 1.5, name
-    assert average(each).max() < np.log10(EXTEND)
+    assert log10_average(each).max() < np.log10(EXTEND)
 
 
-def test_strata_that_depend_on_the_token_convict_a_correct_decoder(correct: list[Strand]) -> None:
-    """The same stream, sorted by accepted or not: what the test above would look like if a stratum were not predictable."""
-    sorted_by_outcome = [replace(s, leaf=s.hit) for s in correct[:200]]
-    assert evidence(counts(sorted_by_outcome)).components["leaf"] > 50
-    assert evidence(counts(correct[:200])).components["leaf"] < 1
+def test_strata_that_depend_on_the_token_reject_a_correct_decoder(correct: list[PitSequence]) -> None:
+    """Stratified by accepted or not, the same stream gains evidence: strata must be predictable."""
+    by_outcome = [replace(s, leaf=s.is_child) for s in correct[:200]]
+    assert Evidence.of(Counts.of(by_outcome)).components["leaf"] > 50
+    assert Evidence.of(Counts.of(correct[:200])).components["leaf"] < 1
 
 
 SHARDS = 12
@@ -77,41 +86,40 @@ PLANTED: list[tuple[dict[str, Any], list[str]]] = [
 
 
 def shards(**how: Any) -> Counts:
-    return running([counts(stream(seed, **how)) for seed in range(SHARDS)])
+    return running([Counts.of(stream(seed, **how)) for seed in range(SHARDS)])
 
 
 @pytest.mark.parametrize(("how", "seen_by"), PLANTED, ids=lambda value: value[0] if isinstance(value, list) else "")
-def test_a_planted_fault_is_found_by_the_components_meant_for_it(how: dict[str, Any], seen_by: list[str]) -> None:
-    """Above FAULT within 25,000 tokens, in each of them and in the average, which names one of them."""
-    found = evidence(last(shards(**how)))
+def test_planted_fault_is_detected_by_its_components(how: dict[str, Any], seen_by: list[str]) -> None:
+    """Each of them and the average exceed FAULT within 25,000 tokens, and the largest is one of them."""
+    found = Evidence.of(last(shards(**how)))
     assert found.fault
     assert not found.extend
     assert all(found.components[name] >= np.log10(FAULT) for name in seen_by), found
     assert found.largest in seen_by
 
 
-def test_the_same_stream_without_a_fault_is_not_found() -> None:
-    each = components(shards())
-    assert all(log10.max() < np.log10(EXTEND) for log10 in [*each.values(), average(each)])
-    assert not evidence(last(shards())).fault
+def test_stream_without_a_fault_has_no_evidence() -> None:
+    each = log10_components(shards())
+    assert all(log10.max() < np.log10(EXTEND) for log10 in [*each.values(), log10_average(each)])
+    assert not Evidence.of(last(shards())).fault
 
 
-def test_a_fault_of_leaves_alone_is_seen_sooner_among_leaves() -> None:
+def test_leaf_component_detects_a_fault_at_leaves_sooner() -> None:
     sums = shards(fault=streams.leaf_of_the_token_before)
-    each = components(sums)
+    each = log10_components(sums)
     assert each["leaf"][3] > 2 * each["histogram"][3]
 
 
-def test_reused_coins_leave_single_tokens_as_they_should_be() -> None:
-    """Only pairs tell: the histogram has nothing."""
-    each = evidence(last(shards(coins=streams.reused))).components
+def test_reused_random_numbers_show_only_in_pairs() -> None:
+    each = Evidence.of(last(shards(coins=streams.reused))).components
     assert each["lag"] >= np.log10(FAULT)
     assert each["histogram"] < np.log10(EXTEND)
 
 
-def test_a_black_box_bets_on_what_it_shows() -> None:
-    """Without blocks four components keep their 1, and the fault is found by the others; weights stay as they were."""
-    found = evidence(last(shards(fault=streams.hotter, blind=True)))
+def test_black_box_is_tested_without_blocks() -> None:
+    """Four components stay at E = 1, the others detect the fault, and the weights of the average stay equal."""
+    found = Evidence.of(last(shards(fault=streams.hotter, blind=True)))
     assert [found.components[name] for name in ("leaf", "offset", "block", "child")] == [0, 0, 0, 0]
     assert found.fault
     assert found.log10 == pytest.approx(found.components["tilt"] - np.log10(8), abs=0.1)
@@ -122,18 +130,18 @@ def last(sums: Counts) -> Counts:
     return Counts(**arrays)
 
 
-def test_shards_add_in_any_order(correct: list[Strand]) -> None:
-    """And to the counts of one shard, but for the pairs across the cut, which no shard has seen."""
-    a, b, whole = counts(correct[:5]), counts(correct[5:12]), counts(correct[:12])
+def test_counts_of_shards_add_in_any_order(correct: list[PitSequence]) -> None:
+    """The sum equals the counts of one shard, except for pairs of sequences across the cut."""
+    a, b, whole = Counts.of(correct[:5]), Counts.of(correct[5:12]), Counts.of(correct[:12])
     assert_same(a + b, b + a)
     assert_same(a + b, replace(whole, cross=(a + b).cross))
     assert (a + b).cross.sum() == whole.cross.sum() - 32
     assert_same(Counts.zero() + a, a)
-    assert_same(counts([]), Counts.zero())
+    assert_same(Counts.of([]), Counts.zero())
 
 
-def test_counts_are_what_was_put_in(correct: list[Strand]) -> None:
-    sums = counts(correct[:12])
+def test_counts_have_the_expected_totals(correct: list[PitSequence]) -> None:
+    sums = Counts.of(correct[:12])
     assert [int(sums.tokens), int(sums.sequences), int(sums.impossible)] == [12 * 32, 12, 0]
     assert sums.histogram.sum() == sums.leaf.sum() == sums.offset.sum() == 12 * 32
     assert sums.lag.sum() == 12 * 31
@@ -151,18 +159,18 @@ def test_counts_are_what_was_put_in(correct: list[Strand]) -> None:
     assert len(WIDTHS) == 28
 
 
-def test_every_moment_of_many_campaigns_is_the_scalar_formula(campaigns: Counts, correct: list[Strand]) -> None:
-    """The vectorised path is the scalar one: campaign 3 after 5 looks, counted by itself."""
+def test_vectorised_components_equal_the_scalar_evidence(campaigns: Counts, correct: list[PitSequence]) -> None:
+    """For campaign 3 after 5 looks."""
     start = 3 * LOOKS * TEXTS
-    parts = [counts(correct[i : i + TEXTS]) for i in range(start, start + 5 * TEXTS, TEXTS)]
-    alone = evidence(sum(parts, Counts.zero()))
-    each = components(campaigns)
-    assert alone.log10 == pytest.approx(average(each)[3, 4])
+    parts = [Counts.of(correct[i : i + TEXTS]) for i in range(start, start + 5 * TEXTS, TEXTS)]
+    alone = Evidence.of(sum(parts, Counts.zero()))
+    each = log10_components(campaigns)
+    assert alone.log10 == pytest.approx(log10_average(each)[3, 4])
     assert alone.components == pytest.approx({name: log10[3, 4] for name, log10 in each.items()})
 
 
-def test_through_json_and_back(correct: list[Strand]) -> None:
-    sums = counts([*correct[:3], impossible(correct[3])])
+def test_counts_survive_json(correct: list[PitSequence]) -> None:
+    sums = Counts.of([*correct[:3], impossible(correct[3])])
     back = Counts.from_json(json.loads(json.dumps(sums.to_json())))
     assert_same(back, sums)
     assert back.examples == sums.examples == ((3, 4),)
@@ -170,39 +178,39 @@ def test_through_json_and_back(correct: list[Strand]) -> None:
 
 
 @pytest.mark.parametrize("damage", [{"histogram": [0] * 27}, {"tilt": None}, {"more": 1}])
-def test_counts_of_another_kind_are_refused(damage: dict[str, Any]) -> None:
+def test_counts_of_other_fields_or_shapes_are_refused(damage: dict[str, Any]) -> None:
     values = {**Counts.zero().to_json(), **damage}
     with pytest.raises(ValueError, match=r"counts must have|shape"):
         Counts.from_json({name: value for name, value in values.items() if value is not None})
 
 
-def impossible(strand: Strand) -> Strand:
-    """Token 4 has probability zero."""
-    p = strand.p.copy()
+def impossible(sequence: PitSequence) -> PitSequence:
+    """The same sequence, with token 4 of probability zero."""
+    p = sequence.p.copy()
     p[4] = 0
-    return replace(strand, p=p, u=np.where(p > 0, strand.u, 1.0))
+    return replace(sequence, p=p, u=np.where(p > 0, sequence.u, 1.0))
 
 
-def test_one_impossible_token_is_proof_and_no_bet(correct: list[Strand]) -> None:
-    sums = counts([correct[0], impossible(correct[1])])
-    found = evidence(sums)
+def test_one_impossible_token_is_a_fault_without_evidence(correct: list[PitSequence]) -> None:
+    sums = Counts.of([correct[0], impossible(correct[1])])
+    found = Evidence.of(sums)
     assert found.fault
     assert found.impossible == 1
     assert sums.examples == ((1, 4),)
     assert sums.histogram.sum() == 63
-    assert sums.lag.sum() == 60  # two pairs have it
-    assert not evidence(counts(correct[:2])).fault
+    assert sums.lag.sum() == 60  # two pairs contain it
+    assert not Evidence.of(Counts.of(correct[:2])).fault
     assert found.log10 < 1
 
 
-def test_examples_are_numbered_through_and_few(correct: list[Strand]) -> None:
-    one = counts([correct[0], impossible(correct[1])])
+def test_examples_are_numbered_across_shards_and_limited(correct: list[PitSequence]) -> None:
+    one = Counts.of([correct[0], impossible(correct[1])])
     many = sum([one] * 20, Counts.zero())
     assert many.impossible == 20
     assert many.examples == tuple((2 * i + 1, 4) for i in range(EXAMPLES))
 
 
-def test_thresholds() -> None:
+def test_evidence_thresholds() -> None:
     def at(log10: float) -> tuple[bool, bool]:
         found = Evidence(1, 0, {"lag": log10}, log10)
         return found.fault, found.extend
@@ -210,8 +218,8 @@ def test_thresholds() -> None:
     assert [at(x) for x in (2.99, 3.0, 8.99, 9.0)] == [(False, False), (False, True), (False, True), (True, False)]
 
 
-def test_dirichlet_formula_one_token_at_a_time() -> None:
-    """The ratio is the product of what the posterior mean gave each token over what uniform gave it."""
+def test_dirichlet_gain_is_the_product_of_sequential_predictions() -> None:
+    """The ratio, token by token, of the posterior mean to the null probability."""
     rng = np.random.default_rng(0)
     pi = np.array([0.5, 0.3, 0.2])
     tokens = rng.integers(0, 3, 60)
@@ -220,33 +228,33 @@ def test_dirichlet_formula_one_token_at_a_time() -> None:
         for x in tokens:
             log += np.log((n[x] + c * pi[x]) / (n.sum() + c) / pi[x])
             n[x] += 1
-        assert dirichlet(n, pi)[i] == pytest.approx(log, abs=1e-6)
+        assert dirichlet_log_gain(n, pi)[i] == pytest.approx(log, abs=1e-6)
 
 
 @pytest.mark.parametrize("n", [20_000, 1_000_000])
-def test_what_would_have_been_seen_is_seen(n: int) -> None:
-    """Power .9 at the stated total variation in the worst shape (mass moved between two halves), and hardly any at half of it."""
+def test_detectable_deviation_is_detected_with_the_stated_power(n: int) -> None:
+    """Power .9 in the worst shape (probability moved between two halves), and almost none at half of it."""
     up = np.arange(28) < 10
     power = {}
     for share in (1.0, 0.5):
-        d = share * visible(n).value
+        d = share * detectable_deviation(n).value
         q = np.where(up, WIDTHS * (1 + d / WIDTHS[up].sum()), WIDTHS * (1 - d / WIDTHS[~up].sum()))
         assert abs(q - WIDTHS).sum() / 2 == pytest.approx(d)
-        seen = np.random.default_rng(3).multinomial(n, q, size=1000)
-        power[share] = (average(components(histograms(seen))) >= np.log10(FAULT)).mean()
+        observed = np.random.default_rng(3).multinomial(n, q, size=1000)
+        power[share] = (log10_average(log10_components(histograms(observed))) >= np.log10(FAULT)).mean()
     assert power[1.0] == pytest.approx(0.9, abs=0.04)
     assert power[0.5] < 0.02
 
 
-def histograms(seen: Array) -> Counts:
-    empty = {name: np.broadcast_to(array, (len(seen), *array.shape)) for name, array in Counts.zero().arrays().items()}
-    arrays: dict[str, Any] = empty | {"histogram": seen}
+def histograms(observed: Array) -> Counts:
+    empty = {name: np.broadcast_to(array, (len(observed), *array.shape)) for name, array in Counts.zero().arrays().items()}
+    arrays: dict[str, Any] = empty | {"histogram": observed}
     return Counts(**arrays)
 
 
-def test_nothing_is_visible_in_few_tokens() -> None:
-    assert visible(0).value == visible(10).value == 1
-    assert not visible(1000).rigorous
+def test_few_tokens_detect_nothing() -> None:
+    assert detectable_deviation(0).value == detectable_deviation(10).value == 1
+    assert not detectable_deviation(1000).rigorous
 
 
 def assert_same(one: Counts, two: Counts) -> None:

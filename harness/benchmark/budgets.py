@@ -1,0 +1,44 @@
+"""Tokens per target pass by the number of draft tokens, m. Counts only, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from eagle2_ref.coins import KeyedCoins
+from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.sampling import SamplingParams
+from harness.benchmark.arms import with_budget
+from harness.benchmark.prompts import one_per_kind
+from harness.benchmark.record import BudgetPoint, TreeShape
+from harness.pairs import Prompt
+
+NODES = (1, 2, 4, 8, 16, 25, 40, 60)
+TOKENS = 48
+
+
+def points_by_m(
+    decoder: Decoder, prompts: Sequence[Prompt], temperatures: Sequence[float], budget: Budget
+) -> Iterator[BudgetPoint]:
+    """Points for several m at the given k and depth. Coins are keyed by position, so all budgets emit the same texts."""
+    for temperature in temperatures:
+        for m in sorted({m for m in NODES if m <= budget.pool} | {budget.m}):
+            yield budget_point(with_budget(decoder, replace(budget, m=m)), prompts, temperature, m)
+
+
+def budget_point(
+    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, m: int, tree: TreeShape = "dynamic"
+) -> BudgetPoint:
+    """Decode the first prompt of each kind with a decoder whose trees have m draft tokens."""
+    params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
+    texts = [decoder.generate(one.tokens, params, KeyedCoins(seed)) for seed, one in enumerate(one_per_kind(prompts))]
+    blocks = [block for text in texts for block in text.blocks[1:]]
+    return BudgetPoint(
+        tree=tree,
+        temperature=temperature,
+        m=m,
+        passes=len(blocks),
+        tokens=sum(len(block.tokens) for block in blocks),
+        rows=sum(len(block.tree) for block in blocks),
+    )

@@ -1,0 +1,103 @@
+"""The arms of `eagle2 compare`: every method on the same network, with its own options and at equal budget."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.base import Checkpoint, Method
+from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.errors import BadInput
+from eagle2_ref.methods import METHODS, MethodSpec
+from eagle2_ref.model.network import Network
+from eagle2_ref.model.target import Target
+from harness.benchmark.record import Entrant
+from harness.benchmark.settings import Checkpoints, CompareSettings
+from harness.pairs import Pair
+
+
+def find_checkpoints(pair: Pair, small: str = "", medusa: str = "") -> Checkpoints:
+    """The checkpoints of a pair by kind. A pair that is not a shipped one has only a head; the others are given by options."""
+    found: dict[str, Path | None] = {"draft": pair.draft, "none": pair.draft}
+    given: dict[Checkpoint, str] = {"small": small, "medusa": medusa}
+    for kind, folder in given.items():
+        if folder and not Path(folder).is_dir():
+            raise BadInput(f"--{kind} {folder} is not a directory", "give the directory of a checkpoint")
+        found[kind] = Path(folder) if folder else None if pair.own else pair.drafter(kind)
+    return found
+
+
+@dataclass(frozen=True)
+class MethodArm:
+    """A method with its options, and its decoder on the shared network."""
+
+    entrant: Entrant
+    decoder: Decoder
+
+
+class MethodArms:
+    """All methods that can be run, in the order of the settings. left_out: the other arms, each with the reason."""
+
+    def __init__(self, settings: CompareSettings, target: Target, checkpoints: Checkpoints, pair: str) -> None:
+        self.left_out: dict[str, str] = {}
+        self.arms = list(self._open(settings, target, checkpoints, pair))
+        if not self.arms:
+            raise BadInput("no method can be run", "; ".join(f"{arm}: {reason}" for arm, reason in self.left_out.items()))
+
+    def _open(self, settings: CompareSettings, target: Target, checkpoints: Checkpoints, pair: str) -> Iterator[MethodArm]:
+        for family in (METHODS[name] for name in settings.names):
+            draft = checkpoints[family.checkpoint]
+            if draft is None:
+                self.left_out[family.name] = f"{pair} has no checkpoint {family.checkpoint!r}, which this method drafts with"
+                continue
+            own, equal = family.make(**own_options(family, settings)), at_equal_budget(family, settings)
+            yield _method_arm(family, own, target.network, draft, own=True, equal=own == equal)
+            if equal is not None and equal != own:
+                try:
+                    yield _method_arm(family, equal, target.network, draft, own=False, equal=True)
+                except BadInput as error:  # the method has no tree of this size
+                    self.left_out[f"{family.name}, m = {settings.m}"] = str(error).splitlines()[0]
+
+
+def own_options(family: MethodSpec, settings: CompareSettings) -> dict[str, Any]:
+    """Options that differ from the method's defaults: a preset has its own budget for EAGLE-2's dynamic trees."""
+    is_dynamic = isinstance(family.make, type) and issubclass(family.make, Budget)
+    return asdict(settings.model.budget) if settings.model and is_dynamic else {}
+
+
+def at_equal_budget(family: MethodSpec, settings: CompareSettings) -> Method | None:
+    """The method with m draft tokens per pass: a tree of m nodes, a chain of m tokens, or at most m tokens in equal guesses.
+
+    Returns:
+        The method, or None if the number of draft tokens cannot be chosen, or if m is 0.
+    """
+    defaults = {name: option.default for name, option in inspect.signature(family.make).parameters.items()}
+    own, m = {**defaults, **own_options(family, settings)}, settings.m
+    if not m:
+        return None
+    if "m" in own:
+        return family.make(**own_options(family, settings) | {"m": m})
+    if "k" in own:  # k guesses of one length, possibly after a chain
+        guess = own.get("phrase", own["depth"])
+        return family.make(k=max(1, (m - (own["depth"] - guess)) // guess))
+    return family.make(depth=m) if "depth" in own else None
+
+
+def _method_arm(family: MethodSpec, method: Method, network: Network, draft: Path, own: bool, equal: bool) -> MethodArm:
+    target = Target(network)
+    options: Any = method
+    entrant = Entrant(
+        arm=family.name if own else f"{family.name}, equal",
+        method=family.name,
+        title=family.title,
+        paper=family.paper,
+        rule=family.rule,
+        options=asdict(options),
+        own=own,
+        equal=equal,
+    )
+    return MethodArm(entrant, Decoder(target, method.drafter(target, draft), family.rule_of("")))

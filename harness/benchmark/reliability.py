@@ -1,0 +1,71 @@
+"""Reliability of the head's confidences: how often drafted nodes are accepted, by confidence (EAGLE-2, section 3.2).
+
+Only nodes whose parent was accepted are counted, since the rule examines no others. The trees are those of decoding, so nodes
+of low confidence appear only where the budget was large enough for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eagle2_ref.coins import KeyedCoins
+from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.tree import ROOT, DraftTree
+from harness.benchmark.arms import with_budget
+from harness.benchmark.record import Reliability
+from harness.pairs import Prompt
+
+BINS = 10
+TOKENS = 96
+
+Array = NDArray[np.float64]
+
+
+def reliability(
+    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, budget: Budget, head_temperatures: Sequence[float]
+) -> Iterator[Reliability]:
+    """Reliability at head temperature 1, which is the paper's, and at further ones. Coins are keyed by position."""
+    params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
+    for head_temperature in dict.fromkeys((1.0, *head_temperatures)):
+        tempered = with_budget(decoder, replace(budget, head_temperature=head_temperature, node=0.0, layer=0.0))
+        texts = [tempered.generate(prompt.tokens, params, KeyedCoins(seed)) for seed, prompt in enumerate(prompts)]
+        nodes = np.array([node for text in texts for block in text.blocks[1:-1] for node in examined_nodes(block)])
+        yield binned(nodes[:, 0], nodes[:, 1], temperature, head_temperature)
+
+
+def binned(confidence: Array, accepted: Array, temperature: float, head_temperature: float) -> Reliability:
+    """Means in ten equal bins of confidence, and the expected calibration error.
+
+    Args:
+        confidence: of each node, [n].
+        accepted: 1 for an accepted node, otherwise 0, [n].
+        temperature: temperature of the text.
+        head_temperature: temperature of the head.
+    """
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    sums = [np.bincount(bins, weights=values, minlength=BINS) for values in (confidence, accepted)]
+    means = [total / np.maximum(counts, 1) for total in sums]
+    return Reliability(
+        temperature=temperature,
+        head_temperature=head_temperature,
+        nodes=tuple(counts.tolist()),
+        confidence=tuple(means[0].tolist()),
+        accepted=tuple(means[1].tolist()),
+        error=float(np.abs(sums[0] - sums[1]).sum() / len(confidence)),
+    )
+
+
+def examined_nodes(block: Block) -> Iterator[tuple[float, float]]:
+    """Confidence, and 1 if accepted, otherwise 0, of each node whose parent was accepted."""
+    assert isinstance(block.tree, DraftTree), "sampled nodes have no values"
+    values, accepted = block.tree.values.tolist(), {ROOT, *block.path}
+    for node in range(1, len(block.tree)):
+        if (parent := block.tree.parent(node)) in accepted:
+            yield float(np.exp(values[node] - values[parent])), float(node in block.path)

@@ -1,0 +1,456 @@
+"""Tables of both commands, from the figures of a record. Terminal, page, summary and documentation show the same values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from harness.benchmark.arms import OFF, OURS, PAPER, STATIC, STATIC_VANILLA, TRANSFORMERS, TUNED, VANILLA
+from harness.benchmark.figures import ALL, EAGLE2, OrderCheck, drafting_share, figures_of, method_figures_of, order_checks
+from harness.benchmark.published import Figure, published
+from harness.benchmark.record import (
+    BatchFigures,
+    BenchRecord,
+    CompareRecord,
+    Divergence,
+    Entrant,
+    HeadTemperature,
+    StepBound,
+    StepProfile,
+    TuningResult,
+    VerdictLatency,
+)
+from harness.benchmark.regression import COUNTS, Comparison
+from harness.benchmark.roofline import READS
+from harness.benchmark.step_profile import PARTS
+from harness.report.tables import Column, Table
+from harness.report.text import interval, number
+
+INTERVAL = "95 % interval"
+WITHOUT_DRAFTS = "without drafts"
+
+WORDS = {"arm": 12, "method": 12, "compared with": 12, "decoder": 10, "pair": 0, "verdict": 7, "source": 0, "model": 0}
+WORDS |= {"reason": 0, "prompt": 0, "options": 0, "changed": 0, "other method": 12}
+"""Headings of columns that hold words, with the width that a narrow terminal leaves them at least."""
+
+SPEEDS = (
+    "Medians over prompts; intervals by bootstrap over prompts. ms per token: decoding without the pass over the prompt; an"
+    " asterisk marks an arm that does not show when its first token was there, so that pass is included. τ: tokens per target"
+    " pass. × vanilla, × generate, × control: speed as a multiple of the same loop without drafts, of transformers' generate,"
+    " and of the same implementation without speculation."
+)
+METHODS = (
+    "τ: tokens per target pass, all passes pooled. × vanilla: speed as a multiple of ordinary decoding with the same network,"
+    " without the pass over the prompt; median over prompts. Intervals by bootstrap over prompts. Rows per pass: nodes that the"
+    " target computes, roots and Lookahead's window included."
+)
+EQUAL_BUDGET = (
+    "At most m = {m} draft tokens per pass: a tree of m nodes, a chain of m tokens, or as many guesses of one length as fit."
+    " Methods whose own options have this size appear with the same figures as above."
+)
+PUBLISHED = "Measured by others on other models and machines, quoted with the source. Means over all data of a source."
+ROOFLINE = (
+    "On CUDA such a step is one graph, so its parts cannot be timed; the table has medians of whole steps."
+    " Lower bound: the time to read the weights of its passes once, at the bandwidth of copying a large tensor. A model that"
+    " fits into the processor's cache can be faster than the bound; a model of many small operations is far slower."
+)
+
+
+class HasArm(Protocol):
+    """A line of a record that belongs to an arm."""
+
+    @property
+    def arm(self) -> str: ...
+
+
+# --- bench ----------------------------------------------------------------------------------------------------------------
+
+
+def speed_table(record: BenchRecord) -> Table:
+    """One row per arm and temperature: milliseconds, τ, and speed-ups."""
+    figures = figures_of(record)
+    ratios = {(one.arm, one.over, one.temperature): one for one in figures.ratios}
+    rows = []
+    for arm in figures.arms:
+        control = STATIC_VANILLA if arm.arm == STATIC else arm.arm + OFF
+        found = [ratios.get((arm.arm, over, arm.temperature)) for over in (VANILLA, TRANSFORMERS, control)]
+        vanilla, *others = (f"{one.median:.2f}{_star(one.whole)}" if one else "" for one in found)
+        between = interval(found[0].low, found[0].high) if found[0] else ""
+        tau = f"{arm.tau:.2f}" if arm.tau else ""
+        rows.append(
+            (f"{arm.temperature:g}", arm.arm, f"{arm.milliseconds:.2f}{_star(arm.whole)}", tau, vanilla, between, *others)
+        )
+    headings = ("T", "arm", "ms per token", "τ", "× vanilla", INTERVAL, "× generate", "× control")
+    return _table(headings, rows, _ours(figures.arms), caption=SPEEDS)
+
+
+def time_table(record: BenchRecord) -> Table:
+    """Milliseconds per token with their interval, and the time until the first token."""
+    arms = figures_of(record).arms
+    rows = [
+        (
+            f"{arm.temperature:g}",
+            arm.arm,
+            f"{arm.milliseconds:.2f}{_star(arm.whole)}",
+            interval(arm.low, arm.high),
+            "" if arm.prefill is None else f"{arm.prefill:.1f} ms",
+        )
+        for arm in arms
+    ]
+    return _table(("T", "arm", "ms per token", INTERVAL, "first token"), rows, _ours(arms), title="Time")
+
+
+def count_table(record: BenchRecord) -> Table:
+    """Passes and rows of the arms that report them."""
+    arms = [arm for arm in figures_of(record).arms if arm.target_passes is not None]
+    rows = [
+        (
+            f"{arm.temperature:g}",
+            arm.arm,
+            *("" if tau is None else f"{tau:.2f}" for tau in (arm.tau, arm.tau_mean)),
+            *("" if n is None else number(n) for n in (arm.target_passes, arm.head_passes, arm.rows)),
+        )
+        for arm in arms
+    ]
+    headings = ("T", "arm", "τ", "mean τ of prompts", "target passes", "head passes", "rows")
+    caption = "Sums over all timed texts. Rows: nodes of all verified trees, roots included."
+    return _table(headings, rows, _ours(arms), title="Counts", caption=caption)
+
+
+def ratio_table(record: BenchRecord) -> Table:
+    """Every ratio of speeds that was computed."""
+    ratios = figures_of(record).ratios
+    rows = [
+        (
+            f"{one.temperature:g}",
+            one.arm,
+            one.over,
+            f"{one.median:.2f}{_star(one.whole)}",
+            interval(one.low, one.high),
+            f"{one.totals:.2f}",
+        )
+        for one in ratios
+    ]
+    return _table(("T", "arm", "compared with", "speed-up", INTERVAL, "of totals"), rows, _ours(ratios), title="Speed-ups")
+
+
+def batch_table(batches: Sequence[BatchFigures]) -> Table:
+    """Speed by batch size."""
+    rows = []
+    for one in batches:
+        ratio = ("", "") if one.arm == VANILLA else (f"{one.ratio:.2f}", interval(one.low, one.high))
+        step = f"{one.speed:,.0f}", f"{one.milliseconds:.2f}", f"{one.rows:.0f}"
+        rows.append((f"{one.temperature:g}", str(one.texts), one.arm, *step, *ratio))
+    headings = ("T", "batch size", "arm", "tokens/s", "ms per step", "rows per pass", "× vanilla", "range of repeats")
+    return _table(headings, rows, _ours(batches), caption="× vanilla: speed as a multiple of the same batch without drafts.")
+
+
+def batch_speedup_table(batches: Sequence[BatchFigures]) -> Table:
+    """Speed-ups only: one row per batch size, one column per arm and temperature."""
+    ratios = {(one.texts, one.arm, one.temperature): one.ratio for one in batches if one.arm != VANILLA}
+    columns = list(dict.fromkeys((arm, temperature) for _, arm, temperature in ratios))
+    rows = [
+        (str(size), *(f"{ratio:.2f}" if (ratio := ratios.get((size, *column))) else "" for column in columns))
+        for size in dict.fromkeys(size for size, _, _ in ratios)
+    ]
+    headings = ("batch size", *(f"{arm}, T = {temperature:g}" for arm, temperature in columns))
+    return _table(headings, rows, caption="Speed as a multiple of the same batch without drafts.")
+
+
+def step_table(profiles: Sequence[StepProfile]) -> Table:
+    """Milliseconds of a step, and the share of each part."""
+    rows = [
+        (
+            f"{one.temperature:g}",
+            one.arm,
+            f"{one.total:.2f}",
+            *(f"{one.milliseconds[part] / one.total:.0%}" if part in one.milliseconds else "" for part in PARTS),
+        )
+        for one in profiles
+    ]
+    return _table(("T", "arm", "ms per step", *PARTS), rows, _ours(profiles), title="Shares of a step")
+
+
+def roofline_table(bounds: Sequence[StepBound]) -> Table:
+    """Steps of the fixed-shape decoder next to their lower bounds."""
+    rows = [
+        (
+            f"{one.temperature:g}",
+            one.arm,
+            f"{one.milliseconds:.3f} ms",
+            f"{one.lower_bound:.3f} ms",
+            f"{one.milliseconds / one.lower_bound:.2f}",
+            f"{one.bandwidth / 1e9:.0f}",
+            *(f"{size / 1e6:.1f} MB" if (size := one.weights.get(part)) else "" for part in READS),
+        )
+        for one in bounds
+    ]
+    headings = ("T", "arm", "step", "lower bound", "ratio", "GB/s", *READS)
+    return _table(headings, rows, _ours(bounds), "Step of the fixed-shape decoder and its lower bound", ROOFLINE)
+
+
+def tuning_table(results: Sequence[TuningResult]) -> Table:
+    """The budgets that tuning chose, with the speed-up computed from counts and the one measured on the tuning prompts."""
+    rows = []
+    for result in results:
+        for arm, trial in ((PAPER, result.paper), (TUNED, result.chosen)):
+            names = ("k", "depth", "m", "head_temperature", "node", "layer")
+            budget = [f"{getattr(trial, name):g}" if trial else "–" for name in names]
+            expected = f"{(trial.rate if trial else result.vanilla) / result.vanilla:.2f}"
+            measured = f"{trial.timed:.2f}" if trial and trial.timed else "–"
+            rows.append((f"{result.temperature:g}", arm, *budget, expected, measured))
+    headings = ("T", "arm", "k", "depth", "m", "head temperature", "node", "layer", "computed speed-up", "measured")
+    return _table(headings, rows, title="Tuned budgets", caption="A row of dashes: ordinary decoding was faster than any budget.")
+
+
+def head_temperature_table(found: Sequence[HeadTemperature]) -> Table:
+    """τ by temperature of the head. The row of the fitted temperature lists the fits of each layer."""
+    rows = [
+        (
+            f"{one.temperature:g}",
+            f"{one.head_temperature:g}",
+            f"{one.tau:.2f}",
+            number(one.passes),
+            f"{one.error:.3f}",
+            " ".join(f"{layer:.2f}" for layer in one.layers),
+        )
+        for one in found
+    ]
+    headings = ("T", "head temperature", "τ", "target passes", "calibration error", "fitted to each layer")
+    bold = frozenset(i for i, one in enumerate(found) if one.layers)
+    return _table(headings, rows, bold, title="Temperature of the head", caption="Bold: the temperature fitted to other prompts.")
+
+
+def verdict_table(found: Sequence[VerdictLatency]) -> Table:
+    """Seconds until a verdict, and how they are divided."""
+    rows = [
+        (
+            one.decoder,
+            one.pair,
+            one.verdict,
+            f"{one.seconds:.1f}",
+            number(one.texts),
+            f"{one.texts / one.seconds:.1f}",
+            *(f"{seconds / one.seconds:.0%}" for seconds in (one.decoding, one.scoring)),
+            f"{one.harness_share:.1%}",
+        )
+        for one in found
+    ]
+    headings = ("decoder", "pair", "verdict", "seconds", "texts", "texts/s", "decoding", "scoring", "harness")
+    caption = (
+        "A sampling campaign at temperature 1. The time is divided into the decoder's own, that of the target's passes over its"
+        " texts, and the rest, which is the harness's."
+    )
+    return _table(headings, rows, title="Time until a verdict", caption=caption)
+
+
+def regression_table(rows: Sequence[Comparison]) -> Table:
+    """Counts and milliseconds of this run, each with its ratio to the earlier run in brackets."""
+    cells = [
+        (
+            f"{row.now.temperature:g}",
+            row.now.arm,
+            *(_with_ratio(getattr(row.now, name), getattr(row.before, name)) for name in (*COUNTS, "milliseconds")),
+            ", ".join(map(_count_name, row.changed_counts)),
+        )
+        for row in rows
+    ]
+    headings = ("T", "arm", *map(_count_name, COUNTS), "ms per token", "changed")
+    return _table(headings, cells, frozenset(i for i, row in enumerate(rows) if row.changed_counts))
+
+
+# --- compare --------------------------------------------------------------------------------------------------------------
+
+
+def own_options_table(record: CompareRecord) -> Table:
+    """All methods with their own options."""
+    entrants = [one for one in record.header.entered if one.own]
+    return method_table(record, entrants, "With their own options, the defaults of this project or of a preset", METHODS)
+
+
+def equal_budget_table(record: CompareRecord) -> Table:
+    """All methods with the same number of draft tokens."""
+    m = record.header.settings.m
+    entrants = [one for one in record.header.entered if one.equal]
+    return method_table(record, entrants, f"At equal budget, m = {m}", EQUAL_BUDGET.format(m=m))
+
+
+def method_table(record: CompareRecord, entrants: Sequence[Entrant], title: str, caption: str) -> Table:
+    """One row per method and temperature, ordinary decoding first."""
+    figures = {(row.arm, row.temperature): row for row in method_figures_of(record) if row.prompts == ALL}
+    rows, bold = list[tuple[str, ...]](), set[int]()
+    for temperature in record.header.settings.temperatures:
+        if entrants and (plain := figures.get((VANILLA, temperature))):
+            rows.append((f"{temperature:g}", WITHOUT_DRAFTS, f"{plain.tau:.2f}", "", "", "", f"{plain.rows:.1f}"))
+        for one in entrants:
+            if row := figures.get((one.arm, temperature)):
+                bold |= {len(rows)} if one.method == EAGLE2 else set()
+                tau, speed = interval(row.tau_low, row.tau_high), interval(row.speed_low, row.speed_high)
+                rows.append((f"{temperature:g}", one.title, f"{row.tau:.2f}", tau, f"{row.speed:.2f}", speed, f"{row.rows:.1f}"))
+    headings = ("T", "method", "τ", INTERVAL, "× vanilla", INTERVAL, "rows per pass")
+    return _table(headings, rows, frozenset(bold), title, caption)
+
+
+def order_table(checks: Sequence[OrderCheck]) -> Table:
+    """The expected order of τ at equal budget, for each pair of neighbours."""
+    verdicts = {True: "holds", False: "fails", None: "undecided"}
+    rows = [
+        (
+            f"{one.temperature:g}",
+            one.first.title,
+            one.second.title,
+            *(f"{tau:.2f}" for tau in one.taus),
+            f"{one.taus[0] - one.taus[1]:+.2f}",
+            f"{one.low:+.2f} to {one.high:+.2f}",
+            verdicts[one.holds],
+        )
+        for one in checks
+    ]
+    headings = ("T", "method", "other method", "τ", "other τ", "difference", INTERVAL, "verdict")
+    bold = frozenset(i for i, one in enumerate(checks) if one.holds is False)
+    caption = "The difference is taken on the same prompts. Undecided: its interval contains 0."
+    return _table(headings, rows, bold, "Expected order of τ at equal budget, by pairs of neighbours", caption)
+
+
+def cost_table(record: CompareRecord) -> Table:
+    """One row per arm and temperature: its options, passes, and cost of drafting."""
+    entrants, rows = {one.arm: one for one in record.header.entered}, list[tuple[str, ...]]()
+    for row in (row for row in method_figures_of(record) if row.prompts == ALL):
+        one, cost = entrants.get(row.arm), drafting_share(record.of(StepProfile), row.arm, row.temperature)
+        title, options = (one.title, _options(one)) if one else (WITHOUT_DRAFTS, "")
+        passes = number(row.target_passes), number(row.draft_passes) if row.draft_passes else ""
+        drafting = (f"{cost[0]:.0%}", f"{cost[1]:.2f}") if one and cost else ("", "")
+        rows.append((f"{row.temperature:g}", title, options, *passes, *drafting))
+    headings = ("T", "method", "options", "target passes", "draft passes", "drafting", "in plain steps")
+    caption = (
+        "Passes of all texts, those over the prompts included. Drafting: its share of a step. In plain steps: the time of"
+        " drafting as a multiple of a step of ordinary decoding; on one prompt per kind, with clocks between the parts."
+    )
+    return _table(headings, rows, title="Cost of drafting", caption=caption)
+
+
+def kind_table(record: CompareRecord, field: str, title: str) -> Table:
+    """One column per kind of prompt. field: the figure that is shown."""
+    kinds = tuple(dict.fromkeys(prompt.kind for prompt in record.header.prompts))
+    entrants = [one for one in record.header.entered if one.own]
+    values = {(row.arm, row.temperature, row.prompts): getattr(row, field) for row in method_figures_of(record)}
+    rows = [
+        (f"{t:g}", one.title, *(f"{value:.2f}" if (value := values.get((one.arm, t, kind))) else "" for kind in kinds))
+        for t in record.header.settings.temperatures
+        for one in entrants
+    ]
+    methods = [one.method for _ in record.header.settings.temperatures for one in entrants]
+    return _table(("T", "method", *kinds), rows, frozenset(i for i, name in enumerate(methods) if name == EAGLE2), title)
+
+
+def left_out_table(record: CompareRecord) -> Table:
+    """Methods that could not be run, with the reason."""
+    return _table(("method", "reason"), list(record.header.left_out.items()), title="Methods that were not run")
+
+
+def divergence_table(found: Sequence[Divergence]) -> Table:
+    """Greedy texts that differ from ordinary decoding's."""
+    rows = [
+        (one.arm, one.prompt, number(one.at), number(one.margin), number(one.noise), "tie" if one.is_tie else "fault")
+        for one in found
+    ]
+    headings = ("method", "prompt", "new token", "logit distance", "rounding", "verdict")
+    caption = "Logit distance: of the two tokens under the target. Rounding: how far two orders of arithmetic move them apart."
+    bold = frozenset(i for i, one in enumerate(found) if not one.is_tie)
+    return _table(headings, rows, bold, "Texts at temperature 0 that differ from ordinary decoding's", caption)
+
+
+def published_table() -> Table:
+    """What others published about the methods of this project."""
+    rows = [_published_row(figure) for figure in published() if figure.method]
+    return _table(("source", "model", "T", "method", "τ", "× vanilla"), rows, caption=PUBLISHED)
+
+
+def comparison_tables(record: CompareRecord) -> list[Table]:
+    """All tables of measurements."""
+    tables = [
+        own_options_table(record),
+        equal_budget_table(record),
+        order_table(order_checks(record)),
+        cost_table(record),
+        kind_table(record, "tau", "τ by kind of prompt"),
+        kind_table(record, "speed", "Speed as a multiple of ordinary decoding's, by kind of prompt"),
+        left_out_table(record),
+        divergence_table(record.of(Divergence)),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def bench_tables(record: BenchRecord) -> list[Table]:
+    """All tables of measurements."""
+    tables = [
+        speed_table(record),
+        time_table(record),
+        count_table(record),
+        ratio_table(record),
+        batch_table(figures_of(record).batches),
+        step_table(record.of(StepProfile)),
+        roofline_table(record.of(StepBound)),
+        tuning_table(record.of(TuningResult)),
+        head_temperature_table(record.of(HeadTemperature)),
+        verdict_table(record.of(VerdictLatency)),
+    ]
+    return [table for table in tables if table.rows]
+
+
+# --- shared ---------------------------------------------------------------------------------------------------------------
+
+
+def _table(
+    headings: Sequence[str],
+    rows: Iterable[tuple[str, ...]],
+    bold: frozenset[int] = frozenset(),
+    title: str = "",
+    caption: str = "",
+) -> Table:
+    columns = (Column(_in_two_lines(name), "left" if name in WORDS else "right", WORDS.get(name, 0)) for name in headings)
+    return Table(tuple(columns), tuple(rows), bold, title, caption)
+
+
+def _in_two_lines(heading: str) -> str:
+    """A long heading, broken at the space next to its middle: a terminal of 80 columns has no room for it in one line.
+
+    HTML and Markdown show the line break as a space.
+    """
+    spaces = [i for i, character in enumerate(heading) if character == " "]
+    if len(heading) <= 8 or not spaces:
+        return heading
+    middle = min(spaces, key=lambda i: abs(2 * i + 1 - len(heading)))
+    return f"{heading[:middle]}\n{heading[middle + 1 :]}"
+
+
+def _ours(rows: Sequence[HasArm]) -> frozenset[int]:
+    """Rows of the reference decoder with a drafter, which are bold."""
+    return frozenset(i for i, row in enumerate(rows) if row.arm in OURS)
+
+
+def _star(whole: bool) -> str:
+    return "*" if whole else ""
+
+
+def _count_name(count: str) -> str:
+    return "τ" if count == "tau" else count.replace("_", " ")
+
+
+def _with_ratio(now: float | int | None, before: float | int | None) -> str:
+    if now is None or before is None:
+        return "" if now is before else "reported once"
+    text = f"{now:,}" if isinstance(now, int) else f"{now:.2f}"
+    return f"{text}\n({now / before:.3f})" if before else text
+
+
+def _options(one: Entrant) -> str:
+    """The options that bound the size of its drafts."""
+    names = ("ngram", "k", "depth", "m", "window", "phrase")
+    return ", ".join(f"{name} {one.options[name]}" for name in names if name in one.options)
+
+
+def _published_row(figure: Figure) -> tuple[str, ...]:
+    doubt = f" ({figure.doubt})" if figure.doubt else ""
+    source = f"{figure.source.where}{doubt}"
+    return source, figure.model, f"{figure.temperature:g}", figure.label, f"{figure.tau:.2f}", f"{figure.speedup:.2f}"

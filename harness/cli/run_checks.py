@@ -1,0 +1,59 @@
+"""Run the checks by pytest, for the commands that judge an implementation."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+
+from harness.settings import Settings
+from harness.verdict import BROKEN, INCONCLUSIVE, USAGE
+
+
+def run_checks(settings: Settings, jobs: str, report: bool = True) -> int:
+    """Run the checks, show the verdicts, and return the exit code.
+
+    Args:
+        settings: relative paths are resolved here.
+        jobs: number of processes, as pytest-xdist takes it.
+        report: name the report's folder; without, the exit code is 0 or 4, whether the adapter works.
+    """
+    import pytest
+
+    from harness import known
+    from harness.catalogue import folders
+
+    settings, chapters = settings.absolute(), folders()  # before the implementation: its folder may hold packages of these names
+    from harness.implementations import connect
+    from harness.pairs import find_pair
+    from harness.record.model import read_record
+    from harness.terminal import show_record
+
+    # Wrong options are reported before pytest starts.
+    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
+    connect(settings.impl).check(pair, settings.dtype, settings.device)
+    gc.freeze()  # imported modules are never freed; frozen, they are not traversed by every garbage collection
+    known.read(settings.known)
+    quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
+    # The current folder may be another project, whose pytest settings and conftest must not be read.
+    alone = ["-c", os.devnull, f"--rootdir={chapters[0].parent}", f"--confcutdir={chapters[0]}"]
+    status = pytest.main([*map(str, chapters), *alone, *quiet, "-n", jobs, *settings.unparse()])
+    path = Path(settings.out) / "record.jsonl"
+    if status == pytest.ExitCode.USAGE_ERROR:
+        return USAGE
+    if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) or not path.exists():
+        typer.echo(f"eagle2: the run was interrupted; its results so far are in {path}", err=True)
+        return INCONCLUSIVE
+    record = read_record(path)
+    show_record(record, path.parent if report else None)
+    return record.footer.exit_code if report else (BROKEN if record.footer.exit_code else 0)
+
+
+def run_smoke(settings: Settings) -> int:
+    """Run the chapter SMOKE alone, without storing a record."""
+    with tempfile.TemporaryDirectory() as out:
+        return run_checks(replace(settings, out=out, only="SMOKE"), "0", report=False)

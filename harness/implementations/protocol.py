@@ -1,0 +1,109 @@
+"""Messages between the harness and an engine in another process: one JSON object per line, a reply for every request.
+
+The schema is a contract with engines in other languages; it is committed as reports/schema/protocol.schema.json.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class Message(BaseModel):
+    """One line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DescribeRequest(Message):
+    """Sent first, in a process of its own; the engine must answer without loading a checkpoint."""
+
+    do: Literal["describe"] = "describe"
+    options: dict[str, Any] = Field({}, description="Options of the connectable string.")
+
+
+class OpenRequest(Message):
+    """Load the checkpoints. `draft` null: decode without speculation."""
+
+    do: Literal["open"] = "open"
+    target: str
+    draft: str | None
+    options: dict[str, Any]
+
+
+class GenerateRequest(Message):
+    """Continue prompts: three lists of one length."""
+
+    do: Literal["generate"] = "generate"
+    prompts: list[list[int]]
+    params: list[dict[str, Any]]
+    seeds: list[int]
+
+
+class CountersRequest(Message):
+    """Sent only to an engine with the capability `counters`."""
+
+    do: Literal["counters"] = "counters"
+
+
+class Description(Message):
+    """What the engine is and can do. All fields but `capabilities` are optional.
+
+    parameters: names of the engine's options; null if it accepts any. checkpoint: the drafter of a pair that it needs.
+    logprobs: whether its log-probabilities are of the model's own distribution (raw) or of the one after the sampling
+    parameters (processed). lossy: what its documentation says about a lossy mode. method: its drafting method, by the
+    reference's name. budget: bounds of its draft trees, of the keys k, depth and m.
+    """
+
+    capabilities: list[str]
+    version: str = ""
+    parameters: list[str] | None = None
+    checkpoint: str = "draft"
+    logprobs: Literal["processed", "raw"] = "processed"
+    lossy: str = ""
+    method: str = ""
+    budget: dict[str, int] | None = None
+
+
+class OpenReply(Message):
+    """The checkpoints are loaded."""
+
+    opened: Literal[True]
+
+
+class GenerateReply(Message):
+    """One output per prompt: a list of new token ids, or a dict with `tokens` and optionally `blocks` and `logprobs`."""
+
+    outputs: list[list[int] | dict[str, Any]]
+
+
+class CountersReply(Message):
+    """passes, drafted, accepted: cumulative since opening."""
+
+    counters: dict[str, Any]
+
+
+class Refusal(Message):
+    """The engine does not support the request: n/a, with this message as the reason."""
+
+    refused: str
+
+
+class Failure(Message):
+    """The engine raised an error."""
+
+    error: str
+    traceback: str = ""
+
+
+Request = Annotated[DescribeRequest | OpenRequest | GenerateRequest | CountersRequest, Field(discriminator="do")]
+Reply = Description | OpenReply | GenerateReply | CountersReply | Refusal | Failure
+REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
+
+
+def schema() -> str:
+    """JSON Schema of all requests and replies."""
+    both = {"requests": TypeAdapter(Request).json_schema(), "replies": REPLY.json_schema()}
+    return json.dumps(both, indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,58 @@
+"""The examples of docs/contributing work as they are printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.context import Context, run_check
+from harness.pairs import FIXTURES
+from harness.settings import Settings
+
+GUIDES = FIXTURES.parent / "docs" / "contributing"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(FIXTURES.parent)}
+EXAMPLE = re.compile(r"<!-- (?:example|file: (?P<file>\S+)) -->\n```python\n(?P<code>.*?)```", re.DOTALL)
+
+
+def example(guide: str) -> re.Match[str]:
+    """The example of a guide."""
+    [found] = EXAMPLE.finditer((GUIDES / guide).read_text(encoding="utf-8"))
+    assert len(found["code"].splitlines()) <= 30, "an example is short"
+    return found
+
+
+def run(guide: str) -> dict[str, Any]:
+    """Execute the example of a guide, and return what it defines."""
+    defined: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example(guide)["code"], guide, "exec"), defined)  # noqa: S102  it is our own documentation
+    return defined
+
+
+def test_example_of_a_property_passes_for_the_reference() -> None:
+    result = run_check(
+        run("add-a-property.md")["emits_one_token"], "", Context.open_run(Settings("ref:k=2,depth=2,m=4", pair="coin4"))
+    )
+    assert (result.property, result.verdict) == ("STOP-9", "pass"), result.summary
+    assert result.work is not None and result.work.value == 3
+
+
+def test_example_of_an_adapter_passes_smoke(tmp_path: Path) -> None:
+    found = example("add-an-adapter.md")
+    (tmp_path / found["file"]).write_text(found["code"], encoding="utf-8")
+    command = [sys.executable, "-m", "harness.cli", "smoke", "py:my_engine:Engine", "--pair", "coin4"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_example_of_a_mutant_is_killed(tmp_path: Path) -> None:
+    """In a process of its own, so that the gallery of this process does not get another mutant."""
+    found = example("add-a-mutant.md")
+    (tmp_path / found["file"]).write_text(found["code"], encoding="utf-8")
+    case = "LAW-1[coin4, T=1.0 top_k=2, reject, k=2 depth=3 m=7]"
+    command = [sys.executable, "-m", "harness.cli", "verify", "py:my_mutant:TopKIgnored", "--only", case, "-n", "0"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1 and "total variation" in " ".join(done.stdout.split()), done.stdout + done.stderr

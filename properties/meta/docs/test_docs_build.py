@@ -1,0 +1,98 @@
+"""The documentation site builds without a warning, and what it says about the repository is true."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eagle2_ref
+from harness.catalogue import catalogue
+from harness.pairs import FIXTURES
+
+ROOT = FIXTURES.parent
+DOCS = ROOT / "docs"
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+PUBLIC_PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
+    ROOT / "reports" / "README.md",
+    ROOT / "eagle2_ref" / "README.md",
+    *sorted((ROOT / "reports" / "findings").glob("*.md")),
+]
+
+
+def build(docs: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "--fail-on-warning",
+        "--keep-going",
+        "--quiet",
+        "--builder",
+        "html",
+        str(docs),
+        str(out),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_site_builds_without_warnings(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    pytest.importorskip("furo")
+    done = build(DOCS, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
+    assert {page for page in pages if not (tmp_path / page).is_file()} == set()
+    assert 'id="term-law"' in (tmp_path / "glossary.html").read_text(encoding="utf-8")
+    api = (tmp_path / "api.html").read_text(encoding="utf-8")
+    assert {name for name in eagle2_ref.__all__ if name[0] != "_" and f'id="eagle2_ref.{name}"' not in api} == set()
+    assert "<svg" in next((tmp_path / "_images").glob("imports*.svg")).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PUBLIC_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_public_pages_lead_somewhere(page: Path) -> None:
+    links = {link for link in LINK.findall(page.read_text(encoding="utf-8")) if not link.startswith(("http", "mailto:"))}
+    assert {link for link in links if not (page.parent / link).exists()} == set()
+
+
+def test_evidence_page_lists_every_property() -> None:
+    rows = re.findall(r"^\| ([A-Z]+-\d+) \|", (DOCS / "evidence.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(each.id for each in catalogue().values())
+
+
+def test_glossary_is_alphabetical_and_defines_each_term_once() -> None:
+    terms = re.findall(r"^([^\n:{][^\n]*)\n: ", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(terms) > 40 and terms == sorted(set(terms), key=str.casefold)
+
+
+def test_readme_is_short_and_shows_rows_of_the_benchmark() -> None:
+    """The speed table of README repeats rows of docs/benchmarks.md, which is generated from the record."""
+    readme, benchmarks = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/benchmarks.md"))
+    assert len(readme.split()) <= 1200
+    rows = re.findall(r"^\| \*\*[01]\*\* \|.*$", readme, re.MULTILINE)
+    assert len(rows) == 3 and all(row in benchmarks for row in rows)
+
+
+def test_list_of_findings_has_every_title() -> None:
+    """README.md of the findings repeats the title of every page, with a capital where the version is left out."""
+    folder = ROOT / "reports" / "findings"
+    rows = dict(
+        re.findall(
+            r"^\| \[\d+\]\((.+?)\) \| [\w ]+ \| (.+) \|$", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
+    titles = {page.name: page.read_text(encoding="utf-8").partition("\n")[0] for page in folder.glob("[0-9]*.md")}
+    assert rows.keys() == titles.keys()
+    assert {name for name, title in titles.items() if not title.lower().endswith(rows[name].lower())} == set()
+
+
+def test_scripts_of_findings_are_short() -> None:
+    scripts = {page.with_suffix(".py") for page in (ROOT / "reports" / "findings").glob("[0-9]*.md")}
+    assert {script.name for script in scripts if len(script.read_text(encoding="utf-8").splitlines()) > 40} == set()
