@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -270,3 +272,12 @@ def test_blocks_are_frozen() -> None:
     block = Block(0, [1], 0, DraftTree.root_only(0), [])
     with pytest.raises(AttributeError):
         block.start = 1  # type: ignore[misc]
+
+
+def test_exports_are_imported_on_first_use() -> None:
+    """The version is read without torch, which takes seconds to import."""
+    code = (
+        "import sys, eagle2_ref; assert eagle2_ref.__version__ and 'torch' not in sys.modules;"
+        "from eagle2_ref import Block, Decoder, Generation, SamplingParams, SeededCoins; assert 'torch' in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
