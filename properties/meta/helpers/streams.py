@@ -1,4 +1,4 @@
-"""Synthetic decoders that are a law and a way to misdraw from it: strands by the thousand, with the fault of one's choice."""
+"""Synthetic decoders: sequences sampled from random laws, with a chosen fault, for tests of the e-processes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.statistics.eprocess import Array, Strand
 from harness.statistics.pit import strand
 
 DEPTH, CHILDREN = 3, 3
-"""The draft tree: so many levels below the root, so many children a node."""
+"""Shape of the draft tree: levels below the root, and children of a node."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One position of all sequences: laws p [S, V], laws of the position before, children [S, V] offered (none after a leaf)."""
+    """One position of all S sequences: laws p [S, V], previous laws, offered children [S, V] (none after a leaf)."""
 
     p: Array
     before: Array
@@ -25,7 +25,7 @@ class Step:
 
 
 Fault = Callable[[Step], Array]
-"""The law [S, V] that the decoder draws from where it should draw from p."""
+"""The law [S, V] that the decoder samples from instead of p."""
 
 
 def correct(step: Step) -> Array:
@@ -33,26 +33,26 @@ def correct(step: Step) -> Array:
 
 
 def bonus_at_wrong_temperature(step: Step) -> Array:
-    """Children are accepted rightly; what is drawn when none was is drawn at T = 1 / 1.3."""
+    """Children are accepted correctly; if none is, the bonus token is sampled at T = 1 / 1.3."""
     hit = (step.p * step.children).sum(axis=1, keepdims=True)
     rest = step.p**1.3 * ~step.children
     return np.where(step.children, step.p, rest / rest.sum(axis=1, keepdims=True).clip(1e-300) * (1 - hit))
 
 
 def leaf_of_the_token_before(step: Step) -> Array:
-    """After a leaf, half of the time, the law of the position before: off by one. Elsewhere right."""
+    """After a leaf, half of the time, the law of the previous position: off by one. Correct elsewhere."""
     return np.where(step.leaf[:, None], (step.p + step.before) / 2, step.p)
 
 
 def children_accepted_less(step: Step) -> Array:
-    """Every child with .95 of its probability, the rest with more."""
+    """Every child is accepted with 0.95 of its probability, other tokens with more."""
     hit = (step.p * step.children).sum(axis=1, keepdims=True)
     scale = np.divide(1 - 0.95 * hit, 1 - hit, out=np.ones_like(hit), where=hit < 1 - 1e-9)
     return np.where(step.children, 0.95 * step.p, step.p * scale)
 
 
 def hotter(step: Step) -> Array:
-    """T = 1 / .9 everywhere."""
+    """T = 1 / 0.9 everywhere."""
     q = step.p**0.9
     law: Array = q / q.sum(axis=1, keepdims=True)
     return law
@@ -63,14 +63,14 @@ def independent(rng: np.random.Generator, sequences: int, length: int) -> Array:
 
 
 def reused(rng: np.random.Generator, sequences: int, length: int) -> Array:
-    """Every third uniform is the one before it, used again."""
+    """Every third uniform number repeats the previous one."""
     coins = rng.random((sequences, length))
     coins[:, 1::3] = coins[:, : length - 1 : 3]
     return coins
 
 
 def shared(rng: np.random.Generator, sequences: int, length: int) -> Array:
-    """Requests draw from the same generator state at every fourth token."""
+    """All requests use the same generator state at every fourth token."""
     coins = rng.random((sequences, length))
     coins[:, ::4] = coins[0, ::4]
     return coins
@@ -85,7 +85,7 @@ def stream(
     coins: Callable[[np.random.Generator, int, int], Array] = independent,
     blind: bool = False,
 ) -> list[Strand]:
-    """Strands of sequences that were drawn in steps, all sequences side by side. Blind: without blocks, as of a black box."""
+    """Sample all sequences step by step. blind: without blocks, as from a black box."""
     rng = np.random.default_rng(seed)
     w = coins(rng, sequences, length)
     shape = (sequences, vocabulary)
@@ -109,7 +109,7 @@ def stream(
 
 
 def _laws(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """From nearly certain to nearly flat."""
+    """Random laws, from nearly certain to nearly flat."""
     logits = rng.normal(size=shape) * rng.uniform(0.3, 4, (shape[0], 1))
     p = np.exp(logits)
     laws: Array = p / p.sum(axis=1, keepdims=True)
@@ -117,7 +117,7 @@ def _laws(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
 
 
 def _draw(q: Array, w: Array) -> Array:
-    """Tokens [S] by inverting the sum of q over tokens, likeliest first: a coin used twice then shows as such."""
+    """Tokens [S] by inverting the cumulative sum of q, the most likely token first, so that a number used twice shows."""
     order = np.argsort(-q, axis=1, kind="stable")
     rank = (np.take_along_axis(q, order, axis=1).cumsum(axis=1) <= w[:, None]).sum(axis=1).clip(max=q.shape[1] - 1)
     tokens: Array = np.take_along_axis(order, rank[:, None], axis=1)[:, 0]
