@@ -1,4 +1,4 @@
-"""The real command in a process of its own, forked from one that has imported torch already: seconds saved on every call."""
+"""Run the command `eagle2` in a new process, forked from one that has imported torch, which saves seconds for each call."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pathlib import Path
 
 
 def eagle2(words: list[str], folder: Path, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
-    """Run `eagle2 WORDS` in a folder, as a shell would: its exit code and what it printed."""
-    with tempfile.TemporaryDirectory() as told:
-        process = _server().Process(target=_run, args=(words, str(folder), told))
+    """Run `eagle2 WORDS` in a folder, and return its exit code and output."""
+    with tempfile.TemporaryDirectory() as streams:
+        process = _server().Process(target=_run, args=(words, str(folder), streams))
         process.start()
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
             raise subprocess.TimeoutExpired(["eagle2", *words], timeout)
-        stdout, stderr = (Path(told, name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        stdout, stderr = (Path(streams, name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(["eagle2", *words], process.exitcode, stdout, stderr)
 
 
 @cache
 def _server() -> ForkServerContext:
-    """Children are forked from a process that has done nothing but import; no pytest runs in it, and no thread."""
+    """A process that only imports, and from which others are forked. No pytest and no thread runs in it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["torch", "transformers", "transformers.generation", "hypothesis", "harness.cli", "eagle2_ref.decode"]
@@ -35,15 +35,15 @@ def _server() -> ForkServerContext:
     return context
 
 
-def _run(words: list[str], folder: str, told: str) -> None:
+def _run(words: list[str], folder: str, streams: str) -> None:
     from harness.cli import main
 
     for name in [name for name in os.environ if name.startswith("PYTEST")]:
-        del os.environ[name]  # or pytest would take itself for a worker of ours
+        del os.environ[name]  # otherwise pytest would take itself for a worker of the pytest that started it
     os.environ["COLUMNS"] = "200"
     os.chdir(folder)
     for number, name in ((1, "stdout"), (2, "stderr")):
-        file = os.open(Path(told, name), os.O_WRONLY | os.O_CREAT)
+        file = os.open(Path(streams, name), os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     sys.argv = ["eagle2", *words]

@@ -6,6 +6,6 @@ from collections.abc import Callable
 
 
 def ticking() -> Callable[[], float]:
-    """A clock that is a second later whenever it is looked at."""
+    """A clock that advances by one second with every reading."""
     now = iter(range(100_000))
     return lambda: float(next(now))

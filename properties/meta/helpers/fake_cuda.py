@@ -1,8 +1,8 @@
-"""CUDA without a GPU, as far as it can be wrong without being slow: a device of its own, and graphs that know addresses alone.
+"""A fake CUDA device and fake CUDA graphs, to test device handling without a GPU.
 
-Tensors of the device have their numbers on the CPU, so that code which looks at them runs. What a GPU would refuse is refused,
-two devices in one operation; and what the host would have to wait for is noted. A graph is what was launched while it was
-recorded, launched again; what it did not make itself it holds weakly, as a real one would read freed memory.
+Tensors of the device store their numbers on the CPU. The device refuses operations on tensors of two devices, and records the
+operations that would make the host wait. A graph repeats the operations that were launched while it was captured; it holds
+tensors that it did not create by weak references, as a real graph would read freed memory.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ DEVICE = "pretended:0"
 
 
 CROSSING = {aten._to_copy.default, aten.copy_.default}
-"""What may be given tensors of two devices."""
+"""Operations that accept tensors of two devices."""
 
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
-"""Whose second argument are indices, which may be on the CPU: they are copied."""
+"""Operations whose indices may be on the CPU, from where they are copied."""
 
 WAITING = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default}
-"""The host must know a number before it goes on."""
+"""Operations whose result the host must wait for."""
 
 
 class There(Tensor):
@@ -44,7 +44,7 @@ class There(Tensor):
     @staticmethod
     def __new__(cls, numbers: Tensor) -> There:
         make: Any = torch.Tensor._make_wrapper_subclass
-        with torch.inference_mode(False):  # views of what was made outside count versions
+        with torch.inference_mode(False):  # views of tensors from outside inference mode count versions
             made: There = make(cls, numbers.shape, strides=numbers.stride(), dtype=numbers.dtype, device=torch.device(DEVICE))
         made.numbers = numbers
         return made
@@ -57,11 +57,11 @@ class There(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        raise AssertionError(f"{func} was called on the device, which is not open")
+        raise AssertionError(f"{func} was called on the device, which is not active")
 
 
 class Device(Mode):  # type: ignore[misc]
-    """Makes what is asked for on the device. waits: operations for which the host had to wait, in their order."""
+    """Runs operations on the fake device. waits: operations that made the host wait, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Device(Mode):  # type: ignore[misc]
 
     def __enter__(self) -> Any:
         self._lifts = torch._C._only_lift_cpu_tensors()
-        torch._C._set_only_lift_cpu_tensors(True)  # so that torch.tensor(…, device=DEVICE) comes by here
+        torch._C._set_only_lift_cpu_tensors(True)  # so that torch.tensor(…, device=DEVICE) is intercepted
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
@@ -95,7 +95,7 @@ class Device(Mode):  # type: ignore[misc]
         back = not stays or (func is aten.copy_.default and not isinstance(args[0], There))
         if there and (func in WAITING or looked or back):
             self.waits.append(func.overloadpacket.__name__)
-        own = {id(_here(x)): x for x in given}  # what an operation in place returns is the very tensor that it was given
+        own = {id(_here(x)): x for x in given}  # an in-place operation returns the tensor that it was given
         kwargs |= {"device": torch.device("cpu")} if asked is not None and stays else {}
         out = func(*tree_map(_here, args), **tree_map(_here, kwargs))
         return tree_map(lambda x: own.get(id(x), There(x) if stays else x) if isinstance(x, Tensor) else x, out)
@@ -110,7 +110,7 @@ def _here(x: Any) -> Any:
 
 
 class Nowhere(torch._C._acc.PrivateUse1Hooks):
-    """Not there, so that nobody who looks for an accelerator takes this one."""
+    """Reports that the device is not available, so that code which selects an accelerator ignores it."""
 
     def is_available(self) -> bool:
         return False
@@ -124,22 +124,22 @@ class Nowhere(torch._C._acc.PrivateUse1Hooks):
 
 @cache
 def register() -> None:
-    """The device's name, once a process."""
+    """Register the name of the device, once in a process."""
     registration: Any = torch.utils.backend_registration
     if not hasattr(registration, "_setup_privateuseone_for_python_backend"):
-        pytest.skip("this torch knows no devices written in Python")
+        pytest.skip("this version of torch supports no devices written in Python")
     registration._setup_privateuseone_for_python_backend(DEVICE.partition(":")[0], hook=Nowhere())
 
 
 @pytest.fixture
 def device() -> Iterator[Device]:
-    """The device, open."""
+    """The fake device, active."""
     with Device() as opened:
         yield opened
 
 
 class Graph(Mode):  # type: ignore[misc]
-    """Operations, written down with the very tensors. While they are, nothing is run: what they changed is put back."""
+    """Captured operations with their tensors. Capturing must have no effect, so that changed tensors are restored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class Graph(Mode):  # type: ignore[misc]
             return x
         self._found[id(x)] = x
         self._before.setdefault(x.untyped_storage().data_ptr(), (x, x.clone()))
-        return weakref.ref(x) if x.dim() else x  # a number may have been written into the code
+        return weakref.ref(x) if x.dim() else x  # a scalar may be a constant of the code
 
     def close(self) -> None:
         for tensor, before in self._before.values():
@@ -180,7 +180,7 @@ def _read(x: Any) -> Any:
     if not isinstance(x, weakref.ref):
         return x
     tensor = x()
-    assert tensor is not None, "the graph reads a tensor that is gone"
+    assert tensor is not None, "the graph reads a tensor that was freed"
     return tensor
 
 
@@ -193,7 +193,7 @@ def _capturing(graph: Graph) -> Iterator[None]:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.cuda, as far as graphs need it."""
+    """Replace the parts of torch.cuda that graphs use."""
     stream = type("Stream", (), {"wait_stream": lambda *_: None})
     stand_ins = {
         "CUDAGraph": Graph,

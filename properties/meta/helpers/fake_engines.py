@@ -1,4 +1,4 @@
-"""Engines of an outsider's making, right and wrong: nothing of ours but a loader is in them."""
+"""Engines as a user would write them, correct and wrong. They use nothing of this package but a loader."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from eagle2_ref.model.target import load_model
 from harness.implementations import Implementation
 
 WRONG = 0.6
-"""A factor on the temperature that a few hundred tokens show."""
+"""A factor on the temperature that is large enough to show in a few hundred tokens."""
 
 
 class Outsider:
-    """Ordinary sampling, in an outsider's own words; the two arms have a factor each on the temperature."""
+    """Ordinary sampling. Each arm has its own factor on the temperature."""
 
     speculating = plainly = 1.0
     honours_top_k = True
@@ -68,20 +68,20 @@ class OtherTarget(Outsider):
 
 
 class LosesTopK(Outsider):
-    """The filter is not applied."""
+    """top_k is ignored."""
 
     honours_top_k = False
 
 
 class NormalNoise(Outsider):
-    """The token of the highest noisy logit, but the noise is normal."""
+    """The token of the highest noisy logit, with normal noise instead of Gumbel noise."""
 
     def draw(self, p: Tensor, coins: random.Random, key: int) -> int:  # noqa: ARG002
         return int((p.log() + torch.randn(len(p))).argmax())
 
 
 class HashedSeed(Outsider):
-    """A generator of its own, in plain arithmetic."""
+    """Computes random numbers from the seed, in plain arithmetic."""
 
     def draw(self, p: Tensor, coins: random.Random, key: int) -> int:  # noqa: ARG002
         u = (key * 0x9E3779B97F4A7C15 ^ (key * 0xBF58476D1CE4E5B9) >> 31) % 2**53 / 2**53
@@ -89,7 +89,7 @@ class HashedSeed(Outsider):
 
 
 class HiddenLast(HashedSeed):
-    """Draws in the open, but for the last token of three."""
+    """Samples two tokens with `random`, and the third from the seed."""
 
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
         self.drawn = 0
@@ -128,19 +128,19 @@ class LosesTopKSpeculating(Outsider):
 
 
 class Cool(Outsider):
-    """Wrong by so little that a first look is too short for a verdict."""
+    """Wrong by so little that the first budget of tokens is too small for a verdict."""
 
     speculating = 0.79
 
 
 class Tepid(Outsider):
-    """Wrong by still less."""
+    """Wrong by even less."""
 
     speculating = 0.83
 
 
 class Joining(Outsider):
-    """64 texts of a call run at a time. One of a single token that had to wait is, three times in ten, begun behind a token 0."""
+    """64 texts of a call run at a time. A waiting prompt of one token is continued after a token 0, three times in ten."""
 
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
         texts = super().generate(prompts, params, seeds)
@@ -149,8 +149,8 @@ class Joining(Outsider):
         if wrong:
             own = [params[i] for i in wrong]
             begun = super().generate([[*prompts[i], 0] for i in wrong], own, [seeds[i] for i in wrong])
-            behind = [[*prompts[i], text[0]] for i, text in zip(wrong, begun, strict=True)]
-            for i, start, rest in zip(wrong, behind, super().generate(behind, own, [seeds[i] + 1 for i in wrong]), strict=True):
+            starts = [[*prompts[i], text[0]] for i, text in zip(wrong, begun, strict=True)]
+            for i, start, rest in zip(wrong, starts, super().generate(starts, own, [seeds[i] + 1 for i in wrong]), strict=True):
                 texts[i] = [start[-1], *rest[:-1]]
         return texts
 

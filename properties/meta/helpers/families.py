@@ -1,4 +1,4 @@
-"""Tiny checkpoints in the layouts of the published families: their files, their names, their configurations, their tokenizers."""
+"""Tiny checkpoints in the layouts of published models: files, tensor names, configurations and tokenizers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LLAMA3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_
 
 
 def sentencepiece_like(folder: Path, **config: Any) -> None:
-    """The tokenizer of Vicuna and LLaMA 2: a space before every text, unknown characters as bytes, <s> in front."""
+    """The tokenizer of Vicuna and LLaMA 2: a space before every text, unknown characters as bytes, <s> at the start."""
     characters = [chr(code) for code in range(32, 127) if chr(code) != " "] + ["▁"]
     vocabulary = [*SENTENCEPIECE, *(f"<0x{byte:02X}>" for byte in range(256)), *characters]
     made = Tokenizer(models.BPE({piece: i for i, piece in enumerate(vocabulary)}, [], byte_fallback=True))
@@ -36,7 +36,7 @@ def sentencepiece_like(folder: Path, **config: Any) -> None:
 
 
 def byte_level(folder: Path, **config: Any) -> None:
-    """The tokenizer of LLaMA 3: bytes that are merged (here none are), special tokens behind them."""
+    """The tokenizer of LLaMA 3: byte-level BPE (here without merges), followed by special tokens."""
     made = Tokenizer(models.BPE({symbol: byte for byte, symbol in enumerate(byte_symbols())}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.decoder = decoders.ByteLevel()
@@ -50,12 +50,12 @@ def _save(made: Tokenizer, folder: Path, special: list[str], bos: str, eos: str,
     )
     folder.mkdir(parents=True, exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
-    told = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": eos, "model_max_length": 2048}
-    write_json(folder / "tokenizer_config.json", {**told, "clean_up_tokenization_spaces": False, **config})
+    config_of_class = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": eos, "model_max_length": 2048}
+    write_json(folder / "tokenizer_config.json", {**config_of_class, "clean_up_tokenization_spaces": False, **config})
 
 
 VOCABULARY = 261
-"""Of byte_level."""
+"""Vocabulary size of `byte_level`."""
 
 OLD: dict[str, Any] = {"vocab_size": 3 + 256 + 95, "num_key_value_heads": 4, "max_position_embeddings": 2048}
 NEW: dict[str, Any] = {"vocab_size": VOCABULARY, "num_key_value_heads": 2, "max_position_embeddings": 2048}
@@ -63,7 +63,7 @@ SCALED = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "origi
 
 
 def vicuna(folder: Path) -> tuple[Pair, PreTrainedModel]:
-    """Vicuna 1.3: .bin in shards, which hold the frequencies too; a configuration of before there were groups of heads."""
+    """Vicuna 1.3: .bin shards that contain rotary frequencies, and a configuration without grouped-query attention."""
     model, stored = _stored(torch.float16, **OLD)
     target = _target(folder, sentencepiece_like)
     frequencies = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": 10000.0 ** -(torch.arange(0, 4, 2) / 4) for i in range(3)}
@@ -74,7 +74,7 @@ def vicuna(folder: Path) -> tuple[Pair, PreTrainedModel]:
 
 
 def llama2(folder: Path) -> tuple[Pair, PreTrainedModel]:
-    """LLaMA2-Chat: safetensors in shards, one number for the rope."""
+    """LLaMA2-Chat: safetensors shards, rotary base only."""
     model, stored = _stored(torch.float16, **{**OLD, "num_key_value_heads": 2})
     target = _target(folder, sentencepiece_like)
     stored.save_pretrained(target, max_shard_size="20KB")
@@ -83,7 +83,7 @@ def llama2(folder: Path) -> tuple[Pair, PreTrainedModel]:
 
 
 def llama3(folder: Path, scaled: bool = False, tied: bool = False) -> tuple[Pair, PreTrainedModel]:
-    """LLaMA3-Instruct: bfloat16 in shards, groups of heads, its own rope base; from 3.1 on scaled, the small ones of 3.2 tied."""
+    """LLaMA3-Instruct: bfloat16 shards, grouped-query attention, own rotary base; from 3.1 scaled, small 3.2 models tied."""
     rope = {"rope_type": "llama3", **SCALED} if scaled else {"rope_type": "default"}
     parameters = {"rope_parameters": {**rope, "rope_theta": 500000.0}, "tie_word_embeddings": tied}
     model, stored = _stored(torch.bfloat16, **NEW, **parameters)
@@ -103,7 +103,7 @@ FAMILIES: dict[str, Callable[[Path], tuple[Pair, PreTrainedModel]]] = {
 
 
 def _stored(dtype: torch.dtype, **changes: Any) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """A model in float64 that loses nothing when it is stored in another dtype; and as it is stored."""
+    """A float64 model whose weights are representable in another dtype, and the same model in that dtype."""
     model = tiny.target(**changes)
     with torch.no_grad():
         for weight in model.parameters():
@@ -117,7 +117,7 @@ def _target(folder: Path, tokenizer: Any) -> Path:
 
 
 def _configuration(model: PreTrainedModel, *leave: str, **keys: Any) -> dict[str, Any]:
-    """As transformers 4 wrote it: the rope's numbers stand by themselves."""
+    """A configuration as transformers 4 wrote it, with rotary settings as keys of their own."""
     leave = (*leave, "rope_parameters", "dtype", "architectures")
     kept = {name: value for name, value in model.config.to_dict().items() if name not in leave}
     return {**kept, "architectures": ["LlamaForCausalLM"], "torch_dtype": str(model.dtype).removeprefix("torch."), **keys}
@@ -132,14 +132,14 @@ def _write_bin_shards(folder: Path, tensors: dict[str, Tensor], n: int = 2) -> N
 
 
 def _pair(folder: Path, model: PreTrainedModel, leave: tuple[str, ...] = (), **shape: Any) -> Pair:
-    """A target that is there already, and a head for it as EAGLE's authors publish theirs."""
+    """A pair of a saved target and a head in the layout of EAGLE's authors."""
     shape = {"num_key_value_heads": 4} | shape
     write_head(folder / "draft", tiny.fitting(model, **shape).half(), leave)
     return Pair(folder.name, folder / "target", folder / "draft", own=True)
 
 
 def write_head(folder: Path, head: EagleHead, leave: tuple[str, ...] = ()) -> None:
-    """float16 in one .bin, the embedding included; a configuration says nothing of a bias that is there."""
+    """float16 in one .bin, with the embedding; the configuration does not mention the bias."""
     folder.mkdir(parents=True)
     torch.save(dict(head.state_dict()), folder / "pytorch_model.bin")
     config = {name: value for name, value in head.config.to_json().items() if name not in ("architectures", *leave)}

@@ -1,5 +1,5 @@
-# ruff: noqa: S311  (it is `random` that is tested)
-"""Acceptance functions with the call shape of the published ones, as somebody might hand them in: one is right."""
+# ruff: noqa: S311  (`random` is what is tested)
+"""Acceptance functions with the signature of the published ones; only the first two are correct."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def evaluate_posterior(
     coin: Callable[[], Any] = lambda: random.random(),
     renormalise: bool = True,
 ) -> Answer:
-    """Rows of candidates that agree so far are a node; the tokens that come next in them are offered one by one."""
+    """Candidate rows with the same prefix form a node; their next tokens are offered one after another."""
     alive, depth = list(range(len(candidates))), 0
     while True:
         row = logits[alive[0], depth][None]
@@ -44,12 +44,12 @@ def draws_from_torch(logits: Tensor, candidates: Tensor, logits_processor: Any) 
 
 
 def does_not_renormalise(logits: Tensor, candidates: Tensor, logits_processor: Any) -> Answer:
-    """What remains after a refusal is offered as if nothing had been refused."""
+    """The residual after a rejection is not normalised."""
     return evaluate_posterior(logits, candidates, logits_processor, renormalise=False)
 
 
 def forgets_the_refused(logits: Tensor, candidates: Tensor, logits_processor: Any) -> Answer:
-    """The next token is drawn from the target's law as if nothing had been refused before it."""
+    """The bonus token is sampled from the target's law instead of the residual."""
     best, accepted, _ = evaluate_posterior(logits, candidates, logits_processor)
     return best, accepted, logits[best, accepted].softmax(-1)
 

@@ -1,4 +1,4 @@
-"""Records to be drawn: of every verdict, of hostile text, without a fault; and a page parsed."""
+"""Records for tests of reports: with every verdict, with hostile text, without a fault; and a parser of pages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ VOID = {"meta", "link", "br"}
 def record(
     *results: Result, properties: tuple[Property, ...] | None = None, verdict: Verdict = "pass", exit_code: int = 0, **header: str
 ) -> Record:
-    """A record of these results, its catalogue made to fit unless it is given."""
+    """A record of these results. Its catalogue holds their properties unless another is given."""
     names = dict.fromkeys(result.property for result in results)
     known = tuple(Property(id=name, chapter=name.split("-")[0].lower(), requirement=f"What {name} asks.") for name in names)
     names_ = {"implementation": "ref", "pair": "coin", "command": "eagle2 verify ref", "started": "2026-07-01T10:20:30Z"}
@@ -68,7 +68,7 @@ def result(name: str, case: str, verdict: Verdict = "pass", **more: object) -> R
 
 
 def mixed() -> Record:
-    """Every verdict, every kind of picture, p-values, a broken answer and a long list of passes."""
+    """A record with every verdict, every kind of picture, p-values, a broken answer and a long list of passes."""
     verdicts = [
         result("LAW-1", f"verdict {v}", v, replay=f"replay {v}", pictures=(LAW, EXACT), excuse=BUG if v == "known" else None)
         for v in get_args(Verdict)
@@ -94,7 +94,7 @@ def mixed() -> Record:
 
 
 def hostile() -> Record:
-    """The same hostile text wherever a record has room for text."""
+    """A record with hostile text in every text field."""
     pictures = (
         LawPicture(title=HOSTILE, outcomes=(HOSTILE, "b"), expected=(0.5, 0.5), observed=(0.5, 0.5)),
         TreePicture(title=HOSTILE, tokens=(HOSTILE, HOSTILE), parents=(-1, 0), values=(0.0, -1.0), path=(1,), emitted=HOSTILE),
@@ -135,7 +135,7 @@ def clean() -> Record:
 
 @dataclass
 class Page(HTMLParser):
-    """A parsed page, which must be nested as it should."""
+    """A parsed page; its elements must be nested correctly."""
 
     text: str
     open: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Synthetic decoders: PIT sequences of a known distribution, sampled with a chosen fault."""
+"""Synthetic decoders: sequences sampled from random laws, with a chosen fault, for tests of the e-processes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,12 @@ from harness.statistics.eprocess import PitSequence
 from harness.statistics.pit import pit_sequence
 
 DEPTH, CHILDREN = 3, 3
-"""Shape of the draft tree: levels below the root, and children per node."""
+"""Shape of the draft tree: levels below the root, and children of a node."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One position of all S sequences.
-
-    Attributes:
-        p: target distributions, [S, V].
-        before: distributions of the previous position, [S, V].
-        children: mask of the proposed children, [S, V]; none after a leaf.
-        leaf: whether the token is sampled after a leaf, [S].
-    """
+    """One position of all S sequences: laws p [S, V], previous laws, offered children [S, V] (none after a leaf)."""
 
     p: Array
     before: Array
@@ -33,7 +26,7 @@ class Step:
 
 
 Fault = Callable[[Step], Array]
-"""The distribution [S, V] from which the decoder samples instead of p."""
+"""The law [S, V] that the decoder samples from instead of p."""
 
 
 def correct(step: Step) -> Array:
@@ -41,26 +34,26 @@ def correct(step: Step) -> Array:
 
 
 def bonus_at_wrong_temperature(step: Step) -> Array:
-    """Children are accepted correctly; the token after a rejection of all is sampled at T = 1 / 1.3."""
+    """Children are accepted correctly; if none is, the bonus token is sampled at T = 1 / 1.3."""
     hit = (step.p * step.children).sum(axis=1, keepdims=True)
     rest = step.p**1.3 * ~step.children
     return np.where(step.children, step.p, rest / rest.sum(axis=1, keepdims=True).clip(1e-300) * (1 - hit))
 
 
 def leaf_of_the_token_before(step: Step) -> Array:
-    """After a leaf, half of the time, the distribution of the previous position; elsewhere correct."""
+    """After a leaf, half of the time, the law of the previous position: off by one. Correct elsewhere."""
     return np.where(step.leaf[:, None], (step.p + step.before) / 2, step.p)
 
 
 def children_accepted_less(step: Step) -> Array:
-    """Every child has 0.95 of its probability, the other tokens have more."""
+    """Every child is accepted with 0.95 of its probability, other tokens with more."""
     hit = (step.p * step.children).sum(axis=1, keepdims=True)
     scale = np.divide(1 - 0.95 * hit, 1 - hit, out=np.ones_like(hit), where=hit < 1 - 1e-9)
     return np.where(step.children, 0.95 * step.p, step.p * scale)
 
 
 def hotter(step: Step) -> Array:
-    """Temperature 1 / 0.9 everywhere."""
+    """T = 1 / 0.9 everywhere."""
     q = step.p**0.9
     law: Array = q / q.sum(axis=1, keepdims=True)
     return law
@@ -71,14 +64,14 @@ def independent(rng: np.random.Generator, sequences: int, length: int) -> Array:
 
 
 def reused(rng: np.random.Generator, sequences: int, length: int) -> Array:
-    """Every third uniform number repeats the one before it."""
+    """Every third uniform number repeats the previous one."""
     coins = rng.random((sequences, length))
     coins[:, 1::3] = coins[:, : length - 1 : 3]
     return coins
 
 
 def shared(rng: np.random.Generator, sequences: int, length: int) -> Array:
-    """All sequences share their uniform number at every fourth token."""
+    """All requests use the same generator state at every fourth token."""
     coins = rng.random((sequences, length))
     coins[:, ::4] = coins[0, ::4]
     return coins
@@ -93,7 +86,7 @@ def stream(
     coins: Callable[[np.random.Generator, int, int], Array] = independent,
     blind: bool = False,
 ) -> list[PitSequence]:
-    """PIT sequences sampled step by step; `blind` leaves the blocks out, as for a black box."""
+    """Sample all sequences step by step. blind: without blocks, as from a black box."""
     rng = np.random.default_rng(seed)
     w = coins(rng, sequences, length)
     shape = (sequences, vocabulary)
@@ -117,7 +110,7 @@ def stream(
 
 
 def _laws(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """Random distributions, from nearly certain to nearly uniform."""
+    """Random laws, from nearly certain to nearly flat."""
     logits = rng.normal(size=shape) * rng.uniform(0.3, 4, (shape[0], 1))
     p = np.exp(logits)
     laws: Array = p / p.sum(axis=1, keepdims=True)
@@ -125,7 +118,7 @@ def _laws(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
 
 
 def _draw(q: Array, w: Array) -> Array:
-    """Tokens [S] by inverting the cumulative sum of q [S, V], likeliest first, so that a reused number shows in U."""
+    """Tokens [S] by inverting the cumulative sum of q, the most likely token first, so that a number used twice shows."""
     order = np.argsort(-q, axis=1, kind="stable")
     rank = (np.take_along_axis(q, order, axis=1).cumsum(axis=1) <= w[:, None]).sum(axis=1).clip(max=q.shape[1] - 1)
     tokens: Array = np.take_along_axis(order, rank[:, None], axis=1)[:, 0]
