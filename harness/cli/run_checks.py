@@ -35,7 +35,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True) -> int:
 
     # Wrong options are reported before pytest starts.
     pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-    connect(settings.impl).check(pair, settings.dtype, settings.device)
+    connect(settings.impl, settings.time_limit).check(pair, settings.dtype, settings.device)
     gc.freeze()  # imported modules are never freed; frozen, they are not traversed by every garbage collection
     known.read(settings.known)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
