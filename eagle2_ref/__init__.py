@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eagle2_ref.sequence import Block as Block
     from eagle2_ref.sequence import Generation as Generation
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _EXPORTS = {
     "Block": "sequence",

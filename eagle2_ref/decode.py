@@ -32,6 +32,7 @@ class Decoder:
     """
 
     sequence_type: type[Sequence] = Sequence
+    """The class of sequences, which decides where they end."""
 
     def __init__(self, target: Target, drafter: Drafter | None = None, rule: Rule = reject) -> None:
         self.target, self.drafter, self.rule = target, drafter, rule

@@ -32,7 +32,7 @@ class Accepted:
 
 
 Rule = Callable[[Any, Tensor, Coins], Accepted]
-"""(tree, p [m + 1, V], coins) -> Accepted. Row i of p is the target distribution after node i. A rule documents its trees."""
+"""(tree, p [m + 1, V], coins) -> Accepted. Row i of p is the target distribution after node i. Some take one kind of tree."""
 
 
 def walk(tree: Tree, p: Tensor, coins: Coins) -> Accepted:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.context import Context
     from harness.known import Entry
     from harness.record.model import Result
-    from harness.record.recorder import Recorder
+    from harness.recorder import Recorder
 
 RESULT, RECORDING, LEFT_OUT = "eagle2-result", "eagle2-recording", "eagle2-left-out"
 SETTINGS = pytest.StashKey[Settings]()
@@ -87,7 +87,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from harness.implementations import connect
         from harness.implementations.engine import AdapterError, NotApplicable
         from harness.pairs import find_pair, shipped
-        from harness.record.recorder import Recorder
+        from harness.recorder import Recorder
 
         settings = session.config.stash[SETTINGS]
         try:

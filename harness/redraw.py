@@ -6,8 +6,7 @@
 | `eagle2 engines` (a folder of ENGINE/METHOD/record.jsonl) | index.html, index.md, and index.html, summary.md of every record |
 | `eagle2 mutants` (trials.jsonl) | index.html, summary.md |
 | `eagle2 calibrate` (calibration.jsonl) | index.html, summary.md |
-
-Records of `eagle2 bench` and `eagle2 compare` are drawn by their own option `--draw`.
+| `eagle2 bench`, `eagle2 compare` (record.jsonl) | index.html, summary.md, an SVG file for each plot |
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from eagle2_ref.errors import BadInput
 from harness.record.jsonl import read_lines
 from harness.record.model import Trial, read_record
+from harness.report.layout import write
 
 NAMES = ("record.jsonl", "trials.jsonl", "calibration.jsonl")
 """Names of records in their folders."""
@@ -48,7 +47,11 @@ def redraw(path: Path, out: Path | None = None) -> list[Path]:
 
         return render_calibration(path, out)
     if command in ("bench", "compare"):
-        raise BadInput(f"{path} is a record of `eagle2 {command}`", f"eagle2 {command} --draw {path.parent}")
+        from harness.benchmark import pages, record
+
+        is_bench = command == "bench"
+        page = pages.bench_page(record.read_bench(path)) if is_bench else pages.compare_page(record.read_comparison(path))
+        return write(page, out, files=True)
     from harness.report import render
 
     return render(read_record(path), out)

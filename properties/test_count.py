@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from eagle2_ref.coins import KeyedCoins
-from eagle2_ref.model.checkpoint import load_head, save_head
+from eagle2_ref.drafters.checkpoint import load_head, save_head
 from harness.acceptance import tokens_per_pass
 from harness.catalogue import check
 from harness.context import Context

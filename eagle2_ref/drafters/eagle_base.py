@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from eagle2_ref.drafters.base import Drafter, DraftState
+from eagle2_ref.drafters.checkpoint import load_head
 from eagle2_ref.drafters.eagle_head import EagleHead, FusedHead
 from eagle2_ref.model.cache import StackedKVCache, batch_caches
-from eagle2_ref.model.checkpoint import load_head
 from eagle2_ref.model.network import pad_left
 from eagle2_ref.model.target import Target
 from eagle2_ref.sequence import Sequence
@@ -51,6 +51,7 @@ class EagleBase(Drafter):
         sequence.draft.tokens += tokens
         sequence.draft.features.append(features)
 
+    @torch.inference_mode()
     def catch_up(self, sequences: abc.Sequence[Sequence]) -> Tensor:
         """Run the head over everything observed since the last tree, and keep it in the caches.
 

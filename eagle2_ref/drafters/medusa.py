@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eagle2_ref.drafters.base import Checkpoint, Drafter, DraftState, require_whole
+from eagle2_ref.drafters.checkpoint import must_match, read_json, read_tensors
 from eagle2_ref.drafters.tree_choices import choices, prune
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.checkpoint import must_match, read_json, read_tensors
 from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import checked_draft_logits
 from eagle2_ref.sequence import Sequence

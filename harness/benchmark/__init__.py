@@ -2,7 +2,7 @@
 
 Speeds are ratios of interleaved runs in one process; counts repeat exactly. Wall clock never decides an exit code.
 
-settings, record               what a run was asked to do, and what it measured
+settings, record               the settings of a run, and the record of what it measured
 bench, comparison              the measurements of each command, in their order
 runner, arms, methods          interleaved timed texts, and what is timed
 prompts, chat, presets         prompts, question files, chat formats, models of the paper

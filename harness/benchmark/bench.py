@@ -66,7 +66,7 @@ TIME_LIMIT = 600.0
 
 
 @dataclass(frozen=True)
-class Session:
+class BenchRun:
     """What a run has opened: the decoder with its head, and all arms with a description of each, by name."""
 
     decoder: Decoder
@@ -91,38 +91,38 @@ def run_bench(
     begun = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(threads(settings.threads))
-        session = stack.enter_context(open_session(settings, pair))
-        tuned = list(_tune(settings, pair, prompts, session, progress)) if settings.tune else []
-        header = BenchHeader(**header_facts(settings, prompts, command), arms=session.descriptions)
-        lines = chain(tuned, measurements(settings, pair, prompts, session, progress))
+        run = stack.enter_context(open_run(settings, pair))
+        tuned = list(_tune(settings, pair, prompts, run, progress)) if settings.tune else []
+        header = BenchHeader(**header_facts(settings, prompts, command), arms=run.descriptions)
+        lines = chain(tuned, measurements(settings, pair, prompts, run, progress))
         return record_run(
             out, header, lines, BenchFooter, lambda lines: bench_figures(select(lines, Call), select(lines, BatchCall)), begun
         )
 
 
 def measurements(
-    settings: BenchSettings, pair: Pair, prompts: Sequence[Prompt], session: Session, progress: Progress
+    settings: BenchSettings, pair: Pair, prompts: Sequence[Prompt], run: BenchRun, progress: Progress
 ) -> Iterator[Measurement]:
     """All measurements in their order; only the first, the timed texts and batches, are compared between arms."""
-    decoder, clock = session.decoder, session.clock
-    warm_up(settings, prompts, session.arms, progress)
-    yield from interleaved(settings, prompts, session.arms, progress)
+    decoder, clock = run.decoder, run.clock
+    warm_up(settings, prompts, run.arms, progress)
+    yield from interleaved(settings, prompts, run.arms, progress)
     if settings.batch:
-        yield from time_batches(settings, prompts, session.arms, clock, progress)
+        yield from time_batches(settings, prompts, run.arms, clock, progress)
     few = one_per_kind(prompts)
-    for name, arm in session.arms.items():
+    for name, arm in run.arms.items():
         for temperature in settings.temperatures:
             progress(f"steps: {name}", 0, 0)
             if ours := reference_decoder(arm, temperature):
                 yield step_profile(ours, name, few, _params(settings, temperature), settings.seed, clock)
-    yield from _step_bounds(settings, few, session, progress)
+    yield from _step_bounds(settings, few, run, progress)
     progress("latency of a pass", 0, 0)
     yield from pass_latencies(decoder, prompts[0].tokens, clock)
     progress("tokens per pass by m", 0, 0)
     yield from points_by_m(decoder, prompts, settings.temperatures, settings.budget)
     for temperature in settings.temperatures:
         progress(f"confidence and acceptance at temperature {temperature:g}", 0, 0)
-        tuned = session.arms.get(TUNED)
+        tuned = run.arms.get(TUNED)
         drafter = tuned.by_temperature[temperature].decoder.drafter if isinstance(tuned, TunedArm) else None
         further = [drafter.budget.head_temperature] if isinstance(drafter, Eagle2) else []
         yield from reliability(decoder, prompts, temperature, settings.budget, further)
@@ -131,14 +131,14 @@ def measurements(
         yield from verdict_latencies(settings, pair, prompts, clock)
 
 
-def _step_bounds(settings: BenchSettings, few: Sequence[Prompt], session: Session, progress: Progress) -> Iterator[StepBound]:
-    found = {name: arm.decoder for name, arm in session.arms.items() if isinstance(arm, ReferenceArm)}
+def _step_bounds(settings: BenchSettings, few: Sequence[Prompt], run: BenchRun, progress: Progress) -> Iterator[StepBound]:
+    found = {name: arm.decoder for name, arm in run.arms.items() if isinstance(arm, ReferenceArm)}
     fixed = {name: decoder for name, decoder in found.items() if isinstance(decoder, FixedShapeDecoder)}
-    bandwidth = memory_bandwidth(session.decoder.target.device, session.clock) if fixed else 0.0
+    bandwidth = memory_bandwidth(run.decoder.target.device, run.clock) if fixed else 0.0
     for name, decoder in fixed.items():
         for temperature in settings.temperatures:
             progress(f"steps: {name}", 0, 0)
-            yield step_bound(decoder, name, few, _params(settings, temperature), settings.seed, session.clock, bandwidth)
+            yield step_bound(decoder, name, few, _params(settings, temperature), settings.seed, run.clock, bandwidth)
 
 
 def _params(settings: BenchSettings, temperature: float) -> SamplingParams:
@@ -146,31 +146,31 @@ def _params(settings: BenchSettings, temperature: float) -> SamplingParams:
 
 
 def _tune(
-    settings: BenchSettings, pair: Pair, prompts: Sequence[Prompt], session: Session, progress: Progress
+    settings: BenchSettings, pair: Pair, prompts: Sequence[Prompt], run: BenchRun, progress: Progress
 ) -> Iterator[TuningResult | HeadTemperature]:
     """Tune for every temperature, on prompts that are not timed, and add the chosen budgets as arms after the first arm."""
     others = load_prompts(tune.PROMPTS, pair, 0, tune.TOKENS)
     tuned: dict[str, dict[float, ReferenceArm]] = {PAPER: {}, TUNED: {}}
     for temperature in settings.temperatures:
         progress(f"calibrating at temperature {temperature:g}", 0, 0)
-        fit, layers = fit_head_temperature(session.decoder, others, temperature)
-        yield from tau_by_head_temperature(session.decoder, prompts, temperature, fit, layers)
+        fit, layers = fit_head_temperature(run.decoder, others, temperature)
+        yield from tau_by_head_temperature(run.decoder, prompts, temperature, fit, layers)
         heads = tuple(dict.fromkeys((*ROUND_TEMPERATURES, fit)))
-        result = tune.tune(session.decoder, others, temperature, heads, session.clock, lambda what: progress(what, 0, 0))
+        result = tune.tune(run.decoder, others, temperature, heads, run.clock, lambda what: progress(what, 0, 0))
         for name, trial in ((PAPER, result.paper), (TUNED, result.chosen)):
-            decoder = with_budget(session.decoder, trial.budget if trial else None, session.decoder.rule)
-            tuned[name][temperature] = ReferenceArm(decoder, session.clock)
+            decoder = with_budget(run.decoder, trial.budget if trial else None, run.decoder.rule)
+            tuned[name][temperature] = ReferenceArm(decoder, run.clock)
         yield result
-    before = dict(session.arms)
-    session.arms.clear()
-    session.arms[SPECULATIVE] = before[SPECULATIVE]
-    session.arms.update({name: TunedArm(arms) for name, arms in tuned.items()} | before)
-    session.descriptions[PAPER] = "eagle2_ref with its head; k, depth and m chosen on this machine for each temperature"
-    session.descriptions[TUNED] = "eagle2_ref with its head; a budget tuned on this machine for each temperature"
+    before = dict(run.arms)
+    run.arms.clear()
+    run.arms[SPECULATIVE] = before[SPECULATIVE]
+    run.arms.update({name: TunedArm(arms) for name, arms in tuned.items()} | before)
+    run.descriptions[PAPER] = "eagle2_ref with its head; k, depth and m chosen on this machine for each temperature"
+    run.descriptions[TUNED] = "eagle2_ref with its head; a budget tuned on this machine for each temperature"
 
 
 @contextmanager
-def open_session(settings: BenchSettings, pair: Pair) -> Iterator[Session]:
+def open_run(settings: BenchSettings, pair: Pair) -> Iterator[BenchRun]:
     """Load everything once. The vanilla arm is the same loop over the same network, without a drafter."""
     device = torch_device(settings.device)
     ticks = clock(device)
@@ -201,4 +201,4 @@ def open_session(settings: BenchSettings, pair: Pair) -> Iterator[Session]:
                 name = portable_name(connectable) + suffix
                 arms[name] = EngineArm(engine, ticks)
                 descriptions[name] = implementation.version or "version not reported"
-        yield Session(decoder, arms, descriptions, ticks)
+        yield BenchRun(decoder, arms, descriptions, ticks)

@@ -50,7 +50,7 @@ from harness.pairs import Pair, Prompt
 
 
 @dataclass(frozen=True)
-class Session:
+class ComparisonRun:
     """What a run has opened. end_tokens: tokens that end a text."""
 
     target: Target
@@ -86,38 +86,38 @@ def run_comparison(
         target = Target.load(pair.target, settings.dtype, settings.device)
         prompts, end_tokens = prompts_of(settings, pair, target, file)
         methods = MethodArms(settings, target, checkpoints, pair.name)
-        session = Session(target, checkpoints, methods, end_tokens, clock(target.device))
+        run = ComparisonRun(target, checkpoints, methods, end_tokens, clock(target.device))
         entrants = tuple(one.entrant for one in methods.arms)
         header = CompareHeader(**header_facts(settings, prompts, command), entered=entrants, left_out=methods.left_out)
         kinds = {prompt.id: prompt.kind for prompt in prompts}
-        lines = measurements(settings, session, prompts, progress)
+        lines = measurements(settings, run, prompts, progress)
         return record_run(out, header, lines, CompareFooter, lambda lines: method_figures(select(lines, Call), kinds), begun)
 
 
 def measurements(
-    settings: CompareSettings, session: Session, prompts: Sequence[Prompt], progress: Progress
+    settings: CompareSettings, run: ComparisonRun, prompts: Sequence[Prompt], progress: Progress
 ) -> Iterator[Measurement]:
     """All measurements in their order."""
-    decoders = session.decoders
-    arms = {name: RecordingArm(ReferenceArm(one, session.clock, session.end_tokens)) for name, one in decoders.items()}
+    decoders = run.decoders
+    arms = {name: RecordingArm(ReferenceArm(one, run.clock, run.end_tokens)) for name, one in decoders.items()}
     warm_up(settings, prompts, arms, progress)
     yield from interleaved(settings, prompts, arms, progress)
     if 0 in settings.temperatures:
         progress("greedy texts", 0, 0)
-        yield from divergences({name: arm.greedy for name, arm in arms.items()}, prompts, session.target)
+        yield from divergences({name: arm.greedy for name, arm in arms.items()}, prompts, run.target)
     for name, decoder in decoders.items():
         for temperature in settings.temperatures:
             progress(f"steps: {name}", 0, 0)
-            params = SamplingParams(temperature, max_new_tokens=settings.tokens, eos_token_id=session.end_tokens or None)
-            yield drafting_profile(decoder, name, one_per_kind(prompts), params, settings.seed, session.clock)
+            params = SamplingParams(temperature, max_new_tokens=settings.tokens, eos_token_id=run.end_tokens or None)
+            yield drafting_profile(decoder, name, one_per_kind(prompts), params, settings.seed, run.clock)
     for temperature in settings.temperatures:
         progress(f"budgets and confidence at temperature {temperature:g}", 0, 0)
-        yield from head_measurements(session, prompts, temperature)
+        yield from head_measurements(run, prompts, temperature)
 
 
-def head_measurements(session: Session, prompts: Sequence[Prompt], temperature: float) -> Iterator[BudgetPoint | Reliability]:
+def head_measurements(run: ComparisonRun, prompts: Sequence[Prompt], temperature: float) -> Iterator[BudgetPoint | Reliability]:
     """Measurements of the EAGLE-2 head: tokens per pass by draft tokens for every shape of tree, and its reliability."""
-    own = {one.entrant.method: one.decoder for one in session.methods.arms if one.entrant.own}
+    own = {one.entrant.method: one.decoder for one in run.methods.arms if one.entrant.own}
     decoder = own.get(EAGLE2)
     if not decoder or not isinstance(decoder.drafter, Eagle2):
         return
@@ -128,15 +128,15 @@ def head_measurements(session: Session, prompts: Sequence[Prompt], temperature: 
         for tree, sized in budgets.items():
             yield budget_point(with_budget(decoder, sized), prompts, temperature, m, tree)
     if EAGLE in own:
-        yield from _static_tree_points(own[EAGLE], session, prompts, temperature)
+        yield from _static_tree_points(own[EAGLE], run, prompts, temperature)
     yield from reliability(decoder, prompts, temperature, budget, ())
 
 
 def _static_tree_points(
-    decoder: Decoder, session: Session, prompts: Sequence[Prompt], temperature: float
+    decoder: Decoder, run: ComparisonRun, prompts: Sequence[Prompt], temperature: float
 ) -> Iterator[BudgetPoint]:
     """EAGLE's static tree, cut to its first m nodes."""
-    family, draft = METHODS[EAGLE], session.checkpoints["draft"]
+    family, draft = METHODS[EAGLE], run.checkpoints["draft"]
     assert draft is not None, "without this checkpoint the method would have been left out"
     options: Any = family.make()
     for m in (m for m in NODES if m <= options.m):

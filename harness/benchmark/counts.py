@@ -24,7 +24,7 @@ from harness.record.model import Value
 
 COUNTS = "counts.json"
 TOLERANCE = 0.02
-"""Both sides: an improvement that nobody intended is as suspicious as a loss."""
+"""Both sides: an unintended improvement is as suspicious as a loss."""
 
 
 class TotalCounts(Value):

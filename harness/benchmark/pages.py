@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -23,14 +24,13 @@ from harness.benchmark.record import (
     HeadTemperature,
     MethodFigures,
     PassLatency,
-    Record,
     Reliability,
     StepBound,
     StepProfile,
     TuningResult,
     VerdictLatency,
 )
-from harness.benchmark.regression import Comparison
+from harness.benchmark.regression import ArmChange
 from harness.files import write_atomic
 from harness.report import layout
 from harness.report.layout import Block, Command, Facts, Page, Paragraph, Section
@@ -43,6 +43,7 @@ BENCH_MARK, COMPARE_MARK = "speed", "family"
 SECTION_FILE = Path("docs/benchmarks.md")
 """The file with these sections, relative to the root of the repository."""
 
+PUBLISHED = "Published figures"
 CUT_OFF = "This run was cut off: the figures are those of the texts that were decoded."
 CUDA_CLOCK = "On this device the clock waits for all launched work, at both ends of every timed text and of every profiled part."
 
@@ -124,14 +125,7 @@ def bench_section(record: BenchRecord) -> str:
     return _markdown_section(record, bench_settings(record), [table for table in found if table.rows])
 
 
-def show_bench(record: BenchRecord, console: Console) -> None:
-    """All tables on the terminal, then the answer."""
-    _show_tables(record, tables.bench_tables(record), console)
-    console.print(Text(printable(bench_answer(record))))
-    _show_origin(record, bench_settings(record), console)
-
-
-def show_regression(rows: Sequence[Comparison], before: BenchRecord, console: Console) -> None:
+def show_regression(rows: Sequence[ArmChange], before: BenchRecord, console: Console) -> None:
     """The comparison with an earlier run on the terminal."""
     header = before.header
     console.print(Text(printable(f"\nCompared with commit {header.commit}, {header.started[:10]}; in brackets: now / then.")))
@@ -163,6 +157,7 @@ def compare_page(record: CompareRecord) -> Page:
             "Equal budget",
             *([plots.method_plot(record, "equal", title, equal)] if equal else []),
             _untitled(tables.equal_budget_table(record)),
+            *([Paragraph(order)] if (order := order_answer(record)) else []),
             tables.order_table(order_checks(record)),
         ),
         _section("Cost of drafting", _untitled(tables.cost_table(record))),
@@ -174,14 +169,16 @@ def compare_page(record: CompareRecord) -> Page:
         ),
         _section("Draft tokens and confidence, with one head", *trees, *_reliability_plots(record)),
         _section("Methods that were not run", _untitled(tables.left_out_table(record))),
-        _section("Published figures", *plots.published_plots(), tables.published_table()),
+        _section(PUBLISHED, *plots.published_plots(), tables.published_table()),
     )
     arms = {
         one.arm: f"{one.title} ({one.paper}), rule {one.rule}; {', '.join(f'{k}={v}' for k, v in one.options.items())}"
         for one in entrants
     }
     page = _page("Methods compared", compare_answer(record), compare_settings(record), record, sections, arms)
-    return page if not is_broken(record) else _with_fault(page, greedy_answer(record))
+    if not is_broken(record):
+        return page
+    return replace(page, verdict="fault", warning=join_sentences(page.warning, greedy_answer(record)))
 
 
 def compare_answer(record: CompareRecord) -> str:
@@ -273,21 +270,28 @@ def compare_section(record: CompareRecord) -> str:
     return _markdown_section(record, compare_settings(record), found, answers)
 
 
-def show_comparison(record: CompareRecord, console: Console) -> None:
-    """All tables on the terminal, then the answers."""
-    _show_tables(record, tables.comparison_tables(record), console)
-    for answer in filter(None, (compare_answer(record), order_answer(record))):
-        console.print(Text(printable(answer)))
-    console.print(Text(printable(greedy_answer(record)), style="red" if is_broken(record) else ""))
-    _show_origin(record, compare_settings(record), console)
-
-
 # --- shared ---------------------------------------------------------------------------------------------------------------
 
 
-def write_page(page: Page, out: Path) -> Path:
-    """Write index.html, summary.md and one SVG file per plot, and return the path of the page."""
-    return layout.write(page, out, files=True)[0]
+def show_page(page: Page, console: Console) -> None:
+    """The tables and sentences of a page on the terminal, the answer after them. Published figures are left to the page."""
+    console.print()
+    for section in page.sections:
+        for block in section.blocks if section.heading != PUBLISHED else ():
+            if isinstance(block, Table):
+                console.print(replace(block, title=block.title or section.heading).terminal())
+                console.print(Text(printable(f"{block.caption}\n" if block.caption else ""), style="dim"))
+            elif isinstance(block, Paragraph) and not block.kind:
+                console.print(Text(f"{printable(block.text)}\n"))
+    console.print(Text(printable(page.answer)))
+    if page.warning:
+        console.print(Text(printable(page.warning), style="red" if page.verdict == "fault" else "yellow"))
+    console.print(Text(printable(page.meta), style="dim"))
+
+
+def write_page(page: Page, out: Path) -> list[Path]:
+    """Write index.html, summary.md and one SVG file per plot, and return their paths."""
+    return layout.write(page, out, files=True)
 
 
 def write_section(section: str, mark: str, file: Path = SECTION_FILE) -> Path:
@@ -353,10 +357,6 @@ def _page(
     )
 
 
-def _with_fault(page: Page, warning: str) -> Page:
-    return Page(**{**vars(page), "verdict": "fault", "warning": join_sentences(page.warning, warning)})
-
-
 def _section(heading: str, *blocks: Block) -> Section:
     """A section without its empty tables."""
     return Section(heading, tuple(block for block in blocks if not isinstance(block, Table) or block.rows), id=_anchor(heading))
@@ -367,8 +367,8 @@ def _anchor(heading: str) -> str:
 
 
 def _untitled(table: Table) -> Table:
-    """A table whose title is the heading of its section already."""
-    return Table(table.columns, table.rows, table.bold, caption=table.caption)
+    """A table without its title, which is the heading of its section."""
+    return replace(table, title="")
 
 
 def _reliability_plots(record: BenchRecord | CompareRecord) -> Iterator[Block]:
@@ -386,18 +386,3 @@ def _markdown_section(
     for table in found:
         blocks += ["\n".join(table.markdown()), escape_markdown(table.caption, 1200)]
     return "\n\n".join([*blocks, *(escape_markdown(answer, 2400) for answer in answers if answer)])
-
-
-def _show_tables(record: Record, found: Sequence[Table], console: Console) -> None:  # type: ignore[type-arg]
-    console.print()
-    if record.footer is None:
-        console.print(CUT_OFF, style="yellow")
-    for table in found:
-        console.print(table.terminal())
-        if table.caption:
-            console.print(Text(printable(table.caption), style="dim"))
-        console.print()
-
-
-def _show_origin(record: BenchRecord | CompareRecord, settings: str, console: Console) -> None:
-    console.print(Text(printable(f"{settings}\n{machine_line(record.header)}"), style="dim"))

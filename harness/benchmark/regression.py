@@ -22,7 +22,7 @@ NO_EFFECT_ON_COUNTS = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ArmChange:
     """One arm in both runs."""
 
     before: ArmFigures
@@ -34,7 +34,7 @@ class Comparison:
         return [name for name in COUNTS if changed(getattr(self.now, name), getattr(self.before, name))]
 
 
-def compare_with(now: BenchRecord, before: BenchRecord) -> list[Comparison]:
+def compare_with(now: BenchRecord, before: BenchRecord) -> list[ArmChange]:
     """Every arm that both runs have. Tuned arms are compared only if both runs chose the same budget, since clocks choose it.
 
     Raises:
@@ -44,7 +44,7 @@ def compare_with(now: BenchRecord, before: BenchRecord) -> list[Comparison]:
     earlier = {(arm.arm, arm.temperature): arm for arm in figures_of(before).arms}
     chosen_before, chosen_now = _tuned_budgets(before), _tuned_budgets(now)
     return [
-        Comparison(earlier[key], arm)
+        ArmChange(earlier[key], arm)
         for arm in figures_of(now).arms
         if (key := (arm.arm, arm.temperature)) in earlier and chosen_before.get(key) == chosen_now.get(key)
     ]

@@ -27,12 +27,7 @@ from harness.report.text import number, printable
 FEWEST_NODES = 20
 """Bins of the reliability plot with fewer nodes are left out."""
 
-TREES: dict[TreeShape, str] = {
-    "dynamic": "EAGLE-2",
-    "deep": "EAGLE-2, any depth",
-    "static": "EAGLE's tree",
-    "chain": "chain",
-}
+TREES: dict[TreeShape, str] = {"dynamic": "EAGLE-2", "deep": "EAGLE-2, any depth", "static": "EAGLE's tree", "chain": "chain"}
 
 MEASURED = (
     "Left: tokens per target pass. Right: speed as a multiple of ordinary decoding with the same network, the dashed line."

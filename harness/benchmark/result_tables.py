@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from harness.benchmark.arms import OFF, OURS, PAPER, STATIC, STATIC_VANILLA, TRANSFORMERS, TUNED, VANILLA
-from harness.benchmark.figures import ALL, EAGLE2, OrderCheck, drafting_share, figures_of, method_figures_of, order_checks
+from harness.benchmark.figures import ALL, EAGLE2, OrderCheck, drafting_share, figures_of, method_figures_of
 from harness.benchmark.published import Figure, published
 from harness.benchmark.record import (
     BatchFigures,
@@ -20,7 +20,7 @@ from harness.benchmark.record import (
     TuningResult,
     VerdictLatency,
 )
-from harness.benchmark.regression import COUNTS, Comparison
+from harness.benchmark.regression import COUNTS, ArmChange
 from harness.benchmark.roofline import READS
 from harness.benchmark.step_profile import PARTS
 from harness.report.tables import Column, Table
@@ -244,7 +244,7 @@ def verdict_table(found: Sequence[VerdictLatency]) -> Table:
     return _table(headings, rows, title="Time until a verdict", caption=caption)
 
 
-def regression_table(rows: Sequence[Comparison]) -> Table:
+def regression_table(rows: Sequence[ArmChange]) -> Table:
     """Counts and milliseconds of this run, each with its ratio to the earlier run in brackets."""
     cells = [
         (
@@ -364,38 +364,6 @@ def published_table() -> Table:
     """What others published about the methods of this project."""
     rows = [_published_row(figure) for figure in published() if figure.method]
     return _table(("source", "model", "T", "method", "τ", "× vanilla"), rows, caption=PUBLISHED)
-
-
-def comparison_tables(record: CompareRecord) -> list[Table]:
-    """All tables of measurements."""
-    tables = [
-        own_options_table(record),
-        equal_budget_table(record),
-        order_table(order_checks(record)),
-        cost_table(record),
-        kind_table(record, "tau", "τ by kind of prompt"),
-        kind_table(record, "speed", "Speed as a multiple of ordinary decoding's, by kind of prompt"),
-        left_out_table(record),
-        divergence_table(record.of(Divergence)),
-    ]
-    return [table for table in tables if table.rows]
-
-
-def bench_tables(record: BenchRecord) -> list[Table]:
-    """All tables of measurements."""
-    tables = [
-        speed_table(record),
-        time_table(record),
-        count_table(record),
-        ratio_table(record),
-        batch_table(figures_of(record).batches),
-        step_table(record.of(StepProfile)),
-        roofline_table(record.of(StepBound)),
-        tuning_table(record.of(TuningResult)),
-        head_temperature_table(record.of(HeadTemperature)),
-        verdict_table(record.of(VerdictLatency)),
-    ]
-    return [table for table in tables if table.rows]
 
 
 # --- shared ---------------------------------------------------------------------------------------------------------------

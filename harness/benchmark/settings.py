@@ -95,9 +95,7 @@ class BenchSettings(RunSettings):
         None, description="Time the fixed-shape decoder too, with and without the head; by default only on CUDA."
     )
     harness: bool = Field(
-        False,
-        description="Also time sampling campaigns until their verdict.",
-        json_schema_extra={"option": "--harness"},
+        False, description="Also time sampling campaigns until their verdict.", json_schema_extra={"option": "--harness"}
     )
     batch: tuple[int, ...] = Field((), description="Time batches of these sizes, separated by commas.")
 

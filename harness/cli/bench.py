@@ -96,14 +96,15 @@ def _show(record: BenchRecord, folder: Path, against: Path | None) -> int:
     """Show a record on the terminal, write its page, compare it with an earlier one, and return the exit code."""
     from rich.console import Console
 
-    from harness.benchmark.pages import bench_page, show_bench, show_regression, write_page
+    from harness.benchmark.pages import bench_page, show_page, show_regression, write_page
     from harness.benchmark.record import read_bench
     from harness.benchmark.regression import compare_with
 
     console = Console(highlight=False)
-    show_bench(record, console)
-    page = write_page(bench_page(record), folder if folder.is_dir() else folder.parent)
-    console.print(f"page: {page}", soft_wrap=True, markup=False)
+    page = bench_page(record)
+    show_page(page, console)
+    path = write_page(page, folder if folder.is_dir() else folder.parent)[0]
+    console.print(f"page: {path}", soft_wrap=True, markup=False)
     if against is None:
         return 0
     before = read_bench(against, whole=True)

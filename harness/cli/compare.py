@@ -87,10 +87,11 @@ def _show(record: CompareRecord, folder: Path) -> int:
     """Show a record on the terminal, write its page, and return the exit code."""
     from rich.console import Console
 
-    from harness.benchmark.pages import compare_page, is_broken, show_comparison, write_page
+    from harness.benchmark.pages import compare_page, is_broken, show_page, write_page
 
     console = Console(highlight=False)
-    show_comparison(record, console)
-    page = write_page(compare_page(record), folder if folder.is_dir() else folder.parent)
-    console.print(f"page: {page}", soft_wrap=True, markup=False)
+    page = compare_page(record)
+    show_page(page, console)
+    path = write_page(page, folder if folder.is_dir() else folder.parent)[0]
+    console.print(f"page: {path}", soft_wrap=True, markup=False)
     return FAULT if is_broken(record) else 0

@@ -22,6 +22,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True) -> int:
         jobs: number of processes, as pytest-xdist takes it.
         report: name the report's folder; without, the exit code is 0 or 4, whether the adapter works.
     """
+    gc.disable()  # imports create a million objects that are never freed: see properties/conftest.py
     import pytest
 
     from harness import known
@@ -33,10 +34,11 @@ def run_checks(settings: Settings, jobs: str, report: bool = True) -> int:
     from harness.record.model import read_record
     from harness.terminal import show_record
 
+    gc.freeze()
+    gc.enable()
     # Wrong options are reported before pytest starts.
     pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
     connect(settings.impl, settings.time_limit).check(pair, settings.dtype, settings.device)
-    gc.freeze()  # imported modules are never freed; frozen, they are not traversed by every garbage collection
     known.read(settings.known)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
     # The current folder may be another project, whose pytest settings and conftest must not be read.

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from eagle2_ref.drafters.checkpoint import save_head
 from eagle2_ref.drafters.eagle_head import EagleHead, HeadConfig
-from eagle2_ref.model.checkpoint import save_head
 from harness.pairs import Pair
 
 M = TypeVar("M", bound=nn.Module)

@@ -10,7 +10,7 @@ A cell is a string, or a `Cell` where it has a verdict, a link, notes or command
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -142,11 +142,6 @@ def columns(*headings: str, left: Iterable[str] = ()) -> tuple[Column, ...]:
 def text_columns(*headings: str) -> tuple[Column, ...]:
     """Columns of words."""
     return columns(*headings, left=headings)
-
-
-def facts(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """The pairs whose value is not empty."""
-    return tuple((name, value) for name, value in pairs if value)
 
 
 def _markdown_cell(cell: Cell, bold: bool, limit: int) -> str:

@@ -25,7 +25,7 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.rules import Accepted, reject
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import Tree
-from harness.benchmark.comparison import Session, head_measurements
+from harness.benchmark.comparison import ComparisonRun, head_measurements
 from harness.benchmark.figures import method_figures_of
 from harness.benchmark.greedy_equality import divergence
 from harness.benchmark.methods import MethodArms, at_equal_budget, find_checkpoints, own_options
@@ -270,14 +270,14 @@ def test_method_of_equal_size_is_run_once(pair: Pair) -> None:
     assert "m is 999" in found.left_out["eagle2, m = 999"]
 
 
-def session(pair: Pair, settings: CompareSettings) -> Session:
+def open_run(pair: Pair, settings: CompareSettings) -> ComparisonRun:
     target, checkpoints = Target.load(pair.target), find_checkpoints(pair)
-    return Session(target, checkpoints, MethodArms(settings, target, checkpoints, "x"), (), ticking())
+    return ComparisonRun(target, checkpoints, MethodArms(settings, target, checkpoints, "x"), (), ticking())
 
 
 def test_arms_share_the_network_but_no_cache(pair: Pair) -> None:
     coins = SeededCoins(0)
-    decoders = [*session(pair, CompareSettings(m=4)).decoders.values()]
+    decoders = [*open_run(pair, CompareSettings(m=4)).decoders.values()]
     assert len({id(one.target.network) for one in decoders}) == 1
     sequences = [one.start([1], SamplingParams(), coins) for one in decoders]
     assert len({id(one.cache) for one in sequences}) == len(decoders)
@@ -296,11 +296,11 @@ def test_points_of_a_static_tree_end_with_its_size(pair: Pair, monkeypatch: pyte
     monkeypatch.setattr("harness.benchmark.reliability.TOKENS", 16)
     monkeypatch.setitem(METHODS, "eagle", MethodSpec("eagle", "EAGLE", "", FourNodes, CHOSEN))
     prompts = [Prompt("a", "code", "", [1, 2, 3])]
-    both = session(pair, CompareSettings(methods=("eagle2", "eagle"), m=0))
+    both = open_run(pair, CompareSettings(methods=("eagle2", "eagle"), m=0))
     points = [one for one in head_measurements(both, prompts, 0.0) if isinstance(one, BudgetPoint)]
     assert [one.m for one in points if one.tree == "static"] == [1, 2, 4]
     assert {one.tokens for one in points} == {7}, "at temperature 0 all budgets emit the same text"
-    assert not [*head_measurements(session(pair, CompareSettings(methods=("lookup",), m=0)), prompts, 0.0)], "there is no head"
+    assert not [*head_measurements(open_run(pair, CompareSettings(methods=("lookup",), m=0)), prompts, 0.0)], "there is no head"
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------

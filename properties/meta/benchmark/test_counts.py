@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.checkpoint import load_head, save_head
 from eagle2_ref.drafters.eagle2 import Eagle2
-from eagle2_ref.model.checkpoint import load_head, save_head
 from eagle2_ref.rules import walk
 from eagle2_ref.sequence import Sequence as TextSequence
 from harness import mutants

@@ -75,11 +75,11 @@ def test_compare_page(snapshot: SnapshotAssertion) -> None:
 
 
 def test_bench_on_a_terminal(snapshot: SnapshotAssertion) -> None:
-    assert terminal(pages.show_bench, BENCH_RECORD) == snapshot
+    assert terminal(pages.show_page, pages.bench_page(BENCH_RECORD)) == snapshot
 
 
 def test_comparison_on_a_terminal(snapshot: SnapshotAssertion) -> None:
-    assert terminal(pages.show_comparison, COMPARE_RECORD) == snapshot
+    assert terminal(pages.show_page, pages.compare_page(COMPARE_RECORD)) == snapshot
 
 
 def test_regression_on_a_terminal(snapshot: SnapshotAssertion) -> None:
@@ -142,7 +142,9 @@ def test_greedy_texts_that_differ_are_ties_or_break_the_method() -> None:
 def test_record_that_was_cut_off_says_so() -> None:
     record = replace(BENCH_RECORD, footer=None)
     assert pages.bench_page(record).warning and not pages.bench_page(BENCH_RECORD).warning
-    assert "cut off" in terminal(pages.show_bench, record) and "cut off" not in terminal(pages.show_bench, BENCH_RECORD)
+    assert "cut off" in terminal(pages.show_page, pages.bench_page(record)) and "cut off" not in terminal(
+        pages.show_page, pages.bench_page(BENCH_RECORD)
+    )
 
 
 # --- tables and plots -----------------------------------------------------------------------------------------------------
@@ -220,11 +222,9 @@ def hostile_comparison() -> CompareRecord:
 @pytest.mark.parametrize("command", ["bench", "compare"])
 def test_text_of_a_record_has_no_effect(command: str) -> None:
     page = pages.bench_page(hostile_bench()) if command == "bench" else pages.compare_page(hostile_comparison())
-    show = pages.show_bench if command == "bench" else pages.show_comparison
-    record: Any = hostile_bench() if command == "bench" else hostile_comparison()
     assert "<script" not in html(page) and "https://" not in re.sub(r"https://[\w./-]+</", "", html(page))
     assert not re.search(r"(?<!\\)<script", re.sub("`.*`", "", markdown(page)))
-    assert "\x07" not in html(page) + markdown(page) + terminal(show, record)
+    assert "\x07" not in html(page) + markdown(page) + terminal(pages.show_page, page)
     for drawing in page.drawings():
         ElementTree.fromstring(drawing.standalone())  # noqa: S314  we wrote it
 

@@ -16,7 +16,6 @@ from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.methods import METHODS
 from eagle2_ref.rules import walk
 from eagle2_ref.tree import DraftTree
-from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_drafter import drafts, reference_log_q
@@ -114,16 +113,6 @@ def test_nan_confidences_are_refused(kind: type[Eagle2]) -> None:
     one.lm_head = nothing
     with pytest.raises(BadInput, match="the head's confidences are not numbers"):
         next(drafts(one, [9]))
-
-
-@pytest.mark.parametrize("name", ["eagle2-confidence", "eagle2-expansion"])
-def test_trees_in_a_batch_equal_trees_alone(name: str) -> None:
-    alone, together = (
-        connect(f"ref:drafter={name},k=2,depth=3,m=5").open(shipped("coin4"), batch=n, dtype="float64") for n in (1, 3)
-    )
-    params = [{"temperature": 1.0, "max_new_tokens": n} for n in (9, 14, 5, 11)]
-    request: Any = [[[1, 2], [3], [0, 1, 2, 3], [2, 2]], params, range(4)]
-    assert together.generate(*request) == alone.generate(*request)
 
 
 def test_fixed_shape_decoder_refuses_the_variants() -> None:

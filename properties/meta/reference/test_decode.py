@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 from eagle2_ref.coins import KeyedCoins, SeededCoins
 from eagle2_ref.decode import Block, Decoder, Generation
 from eagle2_ref.drafters.base import Drafter, DraftState
+from eagle2_ref.drafters.checkpoint import save_head
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.checkpoint import save_head
 from eagle2_ref.model.target import DTYPES, Target
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams

@@ -15,12 +15,9 @@ from eagle2_ref.coins import Coins, SeededCoins
 from eagle2_ref.drafters.eagle import PUBLISHED, Eagle, EagleDrafter
 from eagle2_ref.drafters.tree_choices import Choice, prune
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 from harness.enumeration.coins import executions
-from harness.implementations import connect
-from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence
 from properties.meta.reference.test_drafter import features
@@ -175,22 +172,6 @@ def test_the_shape_does_not_depend_on_the_samples() -> None:
     trees = [observed(drafter(), SamplingParams(), SeededCoins(seed)).propose(9) for seed in range(8)]
     assert len({tuple(tree.parents.tolist()) for tree in trees}) == 1
     assert len({tuple(tree.tokens.tolist()) for tree in trees}) > 4
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_sequences_share_no_state(temperature: float) -> None:
-    """Sequences in a batch equal sequences alone, and a repeated request has the same answer."""
-    alone, together = (connect("ref:drafter=eagle").open(shipped("coin4"), batch=n, dtype="float64") for n in (1, 3))
-    params = [{"temperature": temperature, "max_new_tokens": n} for n in (9, 14, 5, 11)]
-    request: Any = [[[1, 2], [3], [0, 1, 2, 3], [2, 2]], params, range(4)]
-    assert together.generate(*request) == alone.generate(*request) == alone.generate(*request)
-
-
-@pytest.mark.parametrize("options", [{"k": 0}, {"depth": 0}, {"m": 0}, {"m": 2.5}])
-def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    pair = shipped("coin4")
-    with pytest.raises(BadInput, match=f"{next(iter(options))} is"):
-        Eagle(**options).drafter(Target.load(pair.target), pair.draft)
 
 
 def test_nan_logits_of_the_head_are_refused() -> None:

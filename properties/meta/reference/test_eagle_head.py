@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eagle2_ref.drafters.checkpoint import load_head, save_head
 from eagle2_ref.drafters.eagle_head import EagleHead, HeadConfig
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.checkpoint import load_head, save_head
 from properties.meta.helpers import tiny
 
 Tensors = dict[str, Tensor]

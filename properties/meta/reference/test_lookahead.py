@@ -21,19 +21,12 @@ from eagle2_ref.drafters.lookahead import (
     Window,
     with_guesses,
 )
-from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import ROOT, DraftTree, Tree
-from harness.distributions.exact import target_law, total_variation
-from harness.distributions.scoring import load_target
-from harness.enumeration.emitted_law import emitted_law
-from harness.implementations import connect
-from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_target import running
-from properties.test_law import ROUNDING
 
 METHODS = [
     Lookahead(),
@@ -232,22 +225,3 @@ def test_sequences_share_no_state() -> None:
     assert summary([decoder.generate(prompts[0], params, KeyedCoins(0))]) == alone[:1]
     together = decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)
     assert summary(together) == alone
-
-
-@pytest.mark.parametrize("options", ["k=2,depth=2,window=3", "k=2,depth=1,window=2", "k=3,depth=2,window=4,text=false"])
-@pytest.mark.parametrize("rule", ["walk", "reject"])
-def test_the_distribution_is_the_targets(options: str, rule: str) -> None:
-    """Over all random numbers, with accepted guesses."""
-    pair, prompt, params = shipped("coin4"), [2, 3, 2], {"temperature": 1.0, "top_k": 2, "max_new_tokens": 7}
-    engine = connect(f"ref:drafter=lookahead,rule={rule},dtype=float64,{options}").open(pair)
-    emitted, _ = emitted_law(engine, prompt, params)
-    expected = target_law(load_target(pair, "float64"), prompt, SamplingParams.of(params))
-    assert total_variation(emitted, expected) <= ROUNDING
-    assert engine.raw.counters()["accepted"] > 50
-
-
-@pytest.mark.parametrize("option", ["k", "depth", "window"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, True])
-def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
-    with pytest.raises(BadInput, match=f"{option} is {value}"):
-        Lookahead(**{option: value}).drafter(running(tiny.target(), lean=True), "")

@@ -13,18 +13,11 @@ from hypothesis import strategies as st
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.lookup import Lookup, LookupDrafter, find_continuation
-from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
-from harness.distributions.exact import target_law, total_variation
-from harness.distributions.scoring import load_target
-from harness.enumeration.emitted_law import emitted_law
-from harness.implementations import connect
-from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence
 from properties.meta.reference.test_target import running
-from properties.test_law import ROUNDING
 
 FEATURES = torch.zeros(99, 16)
 
@@ -90,20 +83,3 @@ def test_sequences_share_no_state_up_to_a_full_context(length: int) -> None:
     assert [result.tokens for result in alone] == [result.tokens for result in control]
     assert {result.finish for result in alone} == {"context"}
     assert summary(decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)) == summary(alone)
-
-
-@pytest.mark.parametrize("rule", ["walk", "reject"])
-def test_the_distribution_is_the_targets(rule: str) -> None:
-    pair, prompt, params = shipped("coin4"), [2, 3, 2], {"temperature": 1.0, "top_k": 2, "max_new_tokens": 7}
-    engine = connect(f"ref:drafter=lookup,rule={rule},dtype=float64,ngram=2,depth=3").open(pair)
-    emitted, _ = emitted_law(engine, prompt, params)
-    expected = target_law(load_target(pair, "float64"), prompt, SamplingParams.of(params))
-    assert total_variation(emitted, expected) <= ROUNDING
-    assert engine.raw.counters()["accepted"] > 50
-
-
-@pytest.mark.parametrize("option", ["ngram", "depth"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, True])
-def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
-    with pytest.raises(BadInput, match=f"{option} is {value}"):
-        Lookup(**{option: value}).drafter(running(tiny.target(), lean=True), "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -13,11 +15,16 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import LOSSY, METHODS, method
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import RULES
+from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree, SampledTree
 from harness.cli import app
+from harness.distributions.exact import target_law, total_variation
+from harness.distributions.scoring import load_target
+from harness.enumeration.emitted_law import emitted_law
 from harness.implementations import connect
 from harness.implementations.reference import Engine, engine
 from harness.pairs import shipped
+from properties.test_law import ROUNDING
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -91,3 +98,59 @@ def test_a_decoder_loads_any_method() -> None:
     assert type(Decoder.load(pair.target, pair.draft).drafter).__name__ == "Eagle2"
     assert type(Decoder.load(pair.target, pair.draft, METHODS["lookup"].make()).drafter).__name__ == "LookupDrafter"
     assert Decoder.load(pair.target, None, METHODS["lookup"].make()).drafter is None
+
+
+# --- what holds for all methods ----------------------------------------------------------------------------------------
+
+SMALL = {"eagle2": ",k=2,depth=3,m=5", "eagle2-confidence": ",k=2,depth=3,m=5", "eagle2-expansion": ",k=2,depth=3,m=5"}
+"""Options with which a method can draft for a vocabulary of four tokens."""
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("name", METHODS)
+def test_sequences_share_no_state(name: str, temperature: float) -> None:
+    """Sequences in a batch equal sequences alone, drafts included, and a repeated request has the same answer."""
+    implementation = connect(f"ref:drafter={name}{SMALL.get(name, '')}")
+    alone, together = (implementation.open(shipped("coin4"), batch=n, dtype="float64") for n in (1, 3))
+    params = [{"temperature": temperature, "max_new_tokens": n} for n in (9, 14, 5, 11)]
+    calls: Any = [[[1, 2], [3], [0, 1, 2, 3], [2, 2]], params, range(4)]
+    assert together.generate(*calls) == alone.generate(*calls) == alone.generate(*calls)
+
+
+WHOLE = [
+    (name, field.name)
+    for name, spec in METHODS.items()
+    for field in fields(spec.make)  # type: ignore[arg-type]
+    if type(field.default) is int
+]
+"""Options of all methods that are whole numbers."""
+
+
+@pytest.mark.parametrize(("name", "option"), WHOLE)
+@pytest.mark.parametrize("value", [0, -1, 1.5])
+def test_options_out_of_range_are_refused(name: str, option: str, value: Any) -> None:
+    pair, spec = shipped("coin4"), METHODS[name]
+    with pytest.raises(BadInput, match=f"{option} is {value}"):
+        spec.make(**{option: value}).drafter(Target.load(pair.target), pair.drafter(spec.checkpoint) or "")
+
+
+@pytest.mark.parametrize("rule", ["walk", "reject"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "lookup,ngram=2,depth=3",
+        "lookahead,k=2,depth=2,window=3",
+        "lookahead,k=2,depth=1,window=2",
+        "lookahead,k=3,depth=2,window=4,text=false",
+        "ouroboros,k=2,depth=3,phrase=1,window=2",
+        "ouroboros,k=2,depth=4,phrase=2,window=3",
+    ],
+)
+def test_the_distribution_of_n_gram_methods_is_the_targets(options: str, rule: str) -> None:
+    """Over all random numbers, for texts that are long enough that guesses are accepted."""
+    pair, prompt, params = shipped("coin4"), [2, 3, 2], {"temperature": 1.0, "top_k": 2, "max_new_tokens": 7}
+    engine = connect(f"ref:drafter={options},rule={rule},dtype=float64").open(pair)
+    emitted, _ = emitted_law(engine, prompt, params)
+    expected = target_law(load_target(pair, "float64"), prompt, SamplingParams.of(params))
+    assert total_variation(emitted, expected) <= ROUNDING
+    assert engine.raw.counters()["accepted"] > 50

@@ -22,16 +22,11 @@ from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import DraftTree
-from harness.distributions.exact import target_law, total_variation
-from harness.distributions.scoring import load_target
-from harness.enumeration.emitted_law import emitted_law
 from harness.implementations import connect
 from harness.implementations.reference import between
-from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_lookahead import Likeliest, jacobi, most_likely, newest, paths
 from properties.meta.reference.test_target import running
-from properties.test_law import ROUNDING
 
 METHODS = [
     Ouroboros(k=2, depth=6, phrase=2, window=4),
@@ -238,25 +233,6 @@ def test_a_warm_drafter_declares_fewer_capabilities() -> None:
     """Its trees depend on earlier sequences."""
     cold, warm = (connect(f"ref:drafter=ouroboros{option}").capabilities for option in ("", ",warm=true"))
     assert cold - warm == {"deterministic", "batch", "tau"}
-
-
-@pytest.mark.parametrize("options", ["k=2,depth=3,phrase=1,window=2", "k=2,depth=4,phrase=2,window=3"])
-@pytest.mark.parametrize("rule", ["walk", "reject"])
-def test_the_distribution_is_the_targets(options: str, rule: str) -> None:
-    """Over all random numbers, with accepted phrases."""
-    pair, prompt, params = shipped("coin4"), [2, 3, 2], {"temperature": 1.0, "top_k": 2, "max_new_tokens": 7}
-    engine = connect(f"ref:drafter=ouroboros,rule={rule},dtype=float64,{options}").open(pair)
-    emitted, _ = emitted_law(engine, prompt, params)
-    expected = target_law(load_target(pair, "float64"), prompt, SamplingParams.of(params))
-    assert total_variation(emitted, expected) <= ROUNDING
-    assert engine.raw.counters()["accepted"] > 50
-
-
-@pytest.mark.parametrize("option", ["k", "depth", "phrase", "window"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, True])
-def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
-    with pytest.raises(BadInput, match=f"{option} is {value}"):
-        Ouroboros(**{option: value}).drafter(running(tiny.target(), lean=True), "")
 
 
 def test_a_small_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:

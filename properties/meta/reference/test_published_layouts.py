@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from eagle2_ref.coins import KeyedCoins, SeededCoins
 from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.checkpoint import load_head
 from eagle2_ref.drafters.eagle2 import Budget
-from eagle2_ref.model.checkpoint import load_head
 from eagle2_ref.model.llama import Llama
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams

@@ -153,7 +153,7 @@ def test_tree_kinds_are_not_interchangeable() -> None:
     """Not for a type checker either: mypy would report an unused comment below if it accepted the call."""
     assert not issubclass(DraftTree, SampledTree) and not issubclass(SampledTree, DraftTree)
     assert get_type_hints(rerank)["return"] is DraftTree and get_type_hints(sampled)["tree"] is SampledTree
-    assert not hasattr(SampledTree, "down_to"), "nothing of a drawn tree is left out"
+    assert hasattr(DraftTree, "truncate") and not hasattr(SampledTree, "truncate"), "no sampled node may be left out"
     with pytest.raises(AttributeError, match="'DraftTree' object has no attribute 'q'"):
         sampled(DraftTree.of([0, 1], [-1, 0]), torch.full((2, 4), 0.25), ScriptedCoins([0, 0]))  # type: ignore[arg-type]
 

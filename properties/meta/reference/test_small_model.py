@@ -22,7 +22,6 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import SampledTree
 from harness.distributions.exact import next_token_law
 from harness.enumeration.coins import executions
-from harness.implementations import connect
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence
@@ -143,17 +142,6 @@ def test_nothing_is_drafted_beyond_the_small_models_context() -> None:
         assert len(block.tree) - 1 == max(0, min(3, 16 - len(text), 36 - len(text) - 1))
 
 
-def test_sequences_share_no_state() -> None:
-    """Sequences in a batch equal sequences alone, and a repeated request has the same answer."""
-    alone, together = (connect("ref:drafter=speculative").open(shipped("coin4"), batch=n, dtype="float64") for n in (1, 3))
-    request: Any = [
-        [[1, 2], [3], [0, 1, 2, 3], [2, 2]],
-        [{"temperature": 1.0, "max_new_tokens": n} for n in (9, 14, 5, 11)],
-        range(4),
-    ]
-    assert together.generate(*request) == alone.generate(*request) == alone.generate(*request)
-
-
 @dataclass(frozen=True)
 class Wrong:
     """A damaged small model, and the expected error."""
@@ -180,12 +168,6 @@ def test_a_small_model_that_does_not_fit_is_refused(wrong: Wrong, tmp_path: Path
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(BadInput, match=wrong.message):
         Speculative().drafter(Target.load(shipped("coin4").target), tmp_path)
-
-
-def test_options_out_of_range_are_refused() -> None:
-    pair = shipped("coin4")
-    with pytest.raises(BadInput, match="depth is 0"):
-        Speculative(0).drafter(Target.load(pair.target), str(pair.drafter("small")))
 
 
 def test_nan_logits_of_the_small_model_are_refused() -> None:

@@ -34,9 +34,12 @@ def test_report_of_engines_has_a_page_for_each_record(tmp_path: Path) -> None:
     assert names == {"index.html", "index.md", f"{place}/index.html", f"{place}/summary.md"}
 
 
-def test_record_of_a_benchmark_names_its_own_command() -> None:
-    with pytest.raises(BadInput, match="eagle2 bench --draw"):
-        redraw(REPORTS / "bench" / "record.jsonl")
+@pytest.mark.parametrize("command", ["bench", "compare"])
+def test_report_of_a_benchmark_has_a_file_for_each_plot(command: str, tmp_path: Path) -> None:
+    names = {path.name for path in redraw(REPORTS / command, tmp_path)}
+    plots = {name for name in names if name.endswith(".svg")}
+    assert names - plots == {"index.html", "summary.md"}
+    assert len(plots) == (tmp_path / "index.html").read_text(encoding="utf-8").count("<svg")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]\n", '{"kind":"header"}\n'])
