@@ -25,7 +25,7 @@ def doctor(settings: Settings) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-    found = connect(settings.impl)
+    found = connect(settings.impl, settings.time_limit)
     drafter = pair.drafter(found.checkpoint)
     lines = {
         "engine": found.version or "reports no version",

@@ -31,7 +31,7 @@ def record(settings: Settings, jobs: Jobs = "auto") -> None:
     from harness.implementations import connect
     from harness.implementations.trace import write_head
 
-    write_head(Path(settings.tape), connect(settings.impl))
+    write_head(Path(settings.tape), connect(settings.impl, settings.time_limit))
     code = run_checks(replace(settings, whole=not settings.only), jobs)
     typer.echo(f"trace: {settings.tape}")
     raise typer.Exit(code)

@@ -38,7 +38,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True) -> int:
     gc.enable()
     # Wrong options are reported before pytest starts.
     pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-    connect(settings.impl).check(pair, settings.dtype, settings.device)
+    connect(settings.impl, settings.time_limit).check(pair, settings.dtype, settings.device)
     known.read(settings.known)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
     # The current folder may be another project, whose pytest settings and conftest must not be read.

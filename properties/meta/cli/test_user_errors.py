@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,12 @@ def test_implementation_that_does_not_answer_has_exit_code_4(name: str, tmp_path
     record = read_record(tmp_path / "out" / "record.jsonl")
     assert record.footer.verdict == "inconclusive"
     assert record.results[0].broken and cause in record.results[0].summary
+
+
+def test_engine_that_does_not_describe_itself_meets_the_time_limit() -> None:
+    start = time.monotonic()
+    done = CliRunner().invoke(app, ["verify", "cmd:sleep 60", "--time-limit", "1"])
+    assert done.exit_code == BROKEN and "sleep 60" in done.stderr and time.monotonic() - start < 30
 
 
 def test_smoke_has_exit_code_4_for_an_engine_that_does_not_open(tmp_path: Path) -> None:
