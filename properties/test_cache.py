@@ -29,7 +29,7 @@ def target_cache_equals_fresh_prefill(context: Context) -> Result:
     worst, blocks = 0.0, 0
     for i, prompt in enumerate(context.prompts[:3]):
         found = [
-            (step.text, [layer[:, 0].clone() for layer in decoder.target.cache.kept()])
+            (step.text, [layer[:, 0].clone() for layer in step.sequence.cache.entries()])
             for step in steps(decoder, prompt.tokens, PARAMS, context.seed(i))
         ]
         fresh = _fresh_cache(model, found[-1][0])
@@ -68,7 +68,7 @@ def _head_caches(decoder: Decoder, model: PreTrainedModel, prompt: Sequence[int]
     """The head's cache after each block, and as many entries of one fresh pass over the target's features."""
     found = []
     for step in steps(decoder, prompt, PARAMS, seed):
-        cached: Tensor = decoder.drafter.cache.kept()  # type: ignore[union-attr]
+        cached: Tensor = step.sequence.draft.cache.entries()
         if cached.numel():
             found.append((step.text, cached.clone()))
     fresh = _fresh_head_cache(decoder, model, step.text)
@@ -91,5 +91,5 @@ def _fresh_head_cache(decoder: Decoder, model: PreTrainedModel, text: Sequence[i
     features = model.base_model(tokens[:, :n]).last_hidden_state
     head(tokens[:, 1:], features, torch.arange(n, device=model.device), None, cache)
     cache.keep(range(n))
-    entries: Tensor = cache.kept()
+    entries: Tensor = cache.entries()
     return entries
