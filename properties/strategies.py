@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import hypothesis
 import torch
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from torch import Tensor
 
 from eagle2_ref.tree import DraftTree
+
+
+def instances(n: int) -> hypothesis.settings:
+    """Settings of a check: n instances, the same on every run and on a machine of any speed. Use with `hypothesis.seed`."""
+    return hypothesis.settings(
+        max_examples=n,
+        report_multiple_bugs=False,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 @st.composite

@@ -7,7 +7,6 @@ from typing import Any
 
 import hypothesis
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from torch import Tensor
 
 from eagle2_ref.coins import KeyedCoins
@@ -26,6 +25,7 @@ from harness.enumeration.induction import RuleDeviation, rule_deviation
 from harness.pairs import shipped
 from harness.record.model import Result, Witness
 from harness.record.pictures import divergence_witness, law_picture
+from properties import strategies
 from properties.cases import COUPLED, EXACT
 from properties.strategies import trees_with_laws
 
@@ -105,7 +105,7 @@ def rule_on_any_tree(context: Context) -> Result:
     worst = Worst()
 
     @hypothesis.seed(2)
-    @hypothesis_settings(max_examples=INSTANCES // context.reduction.instances, report_multiple_bugs=False)
+    @strategies.instances(INSTANCES // context.reduction.instances)
     @given(trees_with_laws())
     def compare(instance: tuple[DraftTree, Tensor]) -> None:
         nonlocal instances
@@ -144,7 +144,7 @@ def rule_at_boundary_numbers(context: Context) -> Result:
     found: list[tuple[str, Witness]] = []
 
     @hypothesis.seed(5)
-    @hypothesis_settings(max_examples=INSTANCES // 2, report_multiple_bugs=False)
+    @strategies.instances(INSTANCES // 2)
     @given(trees_with_laws(most=4))
     def accept(instance: tuple[DraftTree, Tensor]) -> None:
         nonlocal instances, runs

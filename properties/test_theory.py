@@ -9,7 +9,6 @@ import hypothesis
 import numpy as np
 import torch
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from scipy.optimize import linprog
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from harness.enumeration.coins import executions, unfold
 from harness.implementations.engine import BlockTrace
 from harness.pairs import Pair, shipped
 from harness.record.model import Result
+from properties import strategies
 from properties.strategies import pairs_of_laws, trees_with_laws
 
 ROUNDING = 1e-12
@@ -52,7 +52,7 @@ def acceptance_of_chosen_trees(context: Context) -> Result:
     rule, instances, worst = _rule(context), 0, 0.0
 
     @hypothesis.seed(1)
-    @hypothesis_settings(max_examples=INSTANCES, report_multiple_bugs=False)
+    @strategies.instances(INSTANCES)
     @given(trees_with_laws())
     def compare(instance: tuple[DraftTree, Tensor]) -> None:
         nonlocal instances, worst
@@ -106,7 +106,7 @@ def acceptance_of_sampled_drafts(context: Context) -> Result:
     worst = dict.fromkeys((LAW, ACCEPTANCE, ABOVE_OPTIMUM, FEWER), 0.0)
 
     @hypothesis.seed(2)
-    @hypothesis_settings(max_examples=INSTANCES, report_multiple_bugs=False)
+    @strategies.instances(INSTANCES)
     @given(pairs_of_laws())
     def compare(laws: tuple[Tensor, Tensor]) -> None:
         nonlocal instances
