@@ -112,12 +112,12 @@ SPECULATION, NOT_SPECULATION = "the control arm reports other numbers", "specula
         (misreporting(each(lambda x: x + 0.01), both=True), "T=1", "n/a", "another arithmetic"),
         (misreporting(each(lambda x: x + 0.2), both=True), "T=1", "fault", NOT_SPECULATION),
         (misreporting(each(lambda x: x + 1e-5)), "T=1", "pass", ""),
-        (misreporting(each(lambda _: -math.inf)), "T=1", "fault", "told -inf"),
+        (misreporting(each(lambda _: -math.inf)), "T=1", "fault", "reported -inf"),
         (misreporting(each(lambda x: -x)), "T=1", "fault", SPECULATION),
-        (misreporting(late), "T=1", "fault", "they are those of the tokens before"),
+        (misreporting(late), "T=1", "fault", "the values are those of the previous tokens"),
         (misreporting(lambda logprobs: logprobs[::-1]), "T=1", "fault", SPECULATION),
         (Raw, "T=1", "pass", ""),
-        (Raw, "mixed temperatures", "fault", "they are those of the model before sampling parameters; "),
+        (Raw, "mixed temperatures", "fault", "the values are those of the model before sampling parameters; "),
     ],
 )
 def test_reported_logprobs(engine: type[Outsider], case: str, verdict: Verdict, reason: str) -> None:
@@ -141,7 +141,7 @@ def test_logprobs_declared_raw_must_be_raw() -> None:
         for engine in (Raw, Reporting)
     )
     assert (raw.verdict, processed.verdict) == ("pass", "fault")
-    assert "not those of the model before" in processed.summary and "they are those of the law after" in processed.summary
+    assert "not those of the model before" in processed.summary and "the values are those of the law after" in processed.summary
 
 
 def test_missing_logprobs_are_not_a_pass() -> None:
@@ -316,5 +316,5 @@ def test_trace_gives_the_same_results(tmp_path: Path) -> None:
     assert {r.verdict for r in first} == {"pass"} and again.budget == recorded.budget
 
     tape.write_text("".join(line for line in tape.read_text().splitlines(keepends=True) if '"call"' not in line))
-    with pytest.raises(Missing, match="lacks what was counted"):
+    with pytest.raises(Missing, match="lacks the counters of 1 of 1 calls"):
         result_of(reported_counters, connect(f"trace:{tape}"), 0.0, prompts=SHORT)
