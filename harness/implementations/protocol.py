@@ -5,7 +5,6 @@ The schema is a contract with engines in other languages; it is committed as rep
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -101,9 +100,3 @@ class Failure(Message):
 Request = Annotated[DescribeRequest | OpenRequest | GenerateRequest | CountersRequest, Field(discriminator="do")]
 Reply = Description | OpenReply | GenerateReply | CountersReply | Refusal | Failure
 REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
-
-
-def schema() -> str:
-    """JSON Schema of all requests and replies."""
-    both = {"requests": TypeAdapter(Request).json_schema(), "replies": REPLY.json_schema()}
-    return json.dumps(both, indent=2, sort_keys=True) + "\n"

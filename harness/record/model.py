@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -217,8 +216,3 @@ def read_record(path: Path) -> Record:
     if footer is None or footer.results != len(results):
         raise BadInput(f"{path} lacks some of its results", "the run was cut off; run it again")
     return Record(header=header, results=results, footer=footer)
-
-
-def schema() -> str:
-    """JSON Schema of one line of a record, as committed under reports/schema/."""
-    return json.dumps(LINES.json_schema(), indent=2, sort_keys=True) + "\n"

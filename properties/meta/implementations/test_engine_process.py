@@ -15,7 +15,6 @@ from eagle2_ref.errors import BadInput
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, NotApplicable
 from harness.implementations.process import SERVE, EngineProcess
-from harness.implementations.protocol import schema
 from harness.pairs import FIXTURES, Pair, shipped
 from harness.verdict import BROKEN
 from properties.cases import SAMPLED
@@ -206,11 +205,6 @@ def test_shell_script_can_be_an_engine(tmp_path: Path) -> None:
 def test_verdict_through_a_process_is_that_without_it(name: str, verdict: str) -> None:
     implementation = connect(f"cmd:{sys.executable} -P {SERVE} properties.meta.helpers.fake_engines:{name}")
     assert result_of(first_tokens_of_samples, implementation, SAMPLED[1]).verdict == verdict
-
-
-def test_committed_protocol_schema_is_that_of_the_code() -> None:
-    committed = FIXTURES.parent / "reports" / "schema" / "protocol.schema.json"
-    assert committed.read_text(encoding="utf-8") == schema()
 
 
 def test_quoted_traceback_names_no_folders(tmp_path: Path) -> None:
