@@ -103,7 +103,7 @@ def _rope_factor(scaling: dict[str, Any] | None, where: Path | str) -> float:
 
 
 class EagleHead(nn.Module):
-    """The parameters of a head, under their published names (EAGLE, arXiv 2401.15077, section 4.1).
+    """The parameters of a head, under their published names (EAGLE, arXiv 2401.15077, section 3.1).
 
     fc(cat(embedding of t[i+1], feature f[i])) -> decoder layers -> an estimate of feature f[i+1]. The target's LM head turns
     features into logits. A feature is the target's hidden state *after* its final norm, therefore layer 0 has no input norm,

@@ -1,4 +1,4 @@
-"""openvino-genai 2026.4.1.0: texts that wait for a place in a pass come out wrong or crash the pipeline.
+"""openvino-genai 2026.4.1.0: queued requests produce wrong tokens or crash the pipeline.
 .engines/openvino/bin/python 014-openvino-texts-that-wait.py [seed] [size of the vocabulary]"""
 
 import sys
@@ -23,9 +23,9 @@ export_tokenizer(PreTrainedTokenizerFast(tokenizer_object=words), folder)
 for count, length, new in (6, 100, 12), (100, 10, 12), (120, 3, 4):
     prompts = torch.randint(V, (count, length))
     expected = target.generate(prompts, max_new_tokens=new, do_sample=False)[:, length:].tolist()
-    for room in 256, 16384:  # 256 is the default of both
+    for limit in 256, 16384:  # 256 is the default of both
         draft, schedule = {"draft_model": og.draft_model(folder, "CPU", **f32)}, og.SchedulerConfig()  # drafts for itself
-        schedule.max_num_batched_tokens = schedule.max_num_seqs = room
+        schedule.max_num_batched_tokens = schedule.max_num_seqs = limit
         for arm, speculation in ("control", {}), ("draft model", draft), ("prompt lookup", {"prompt_lookup": True}):
             pipe = og.ContinuousBatchingPipeline(folder, og.Tokenizer(folder), schedule, "CPU", **f32, **speculation)
             config = og.GenerationConfig(max_new_tokens=new, ignore_eos=True, eos_token_id=0, stop_token_ids={0})
@@ -33,8 +33,8 @@ for count, length, new in (6, 100, 12), (100, 10, 12), (120, 3, 4):
             try:
                 results = pipe.generate([openvino.Tensor(prompt[None].numpy()) for prompt in prompts], [config] * count)
                 wrong = [i for i, result in enumerate(results) if result.m_generation_ids[0] != expected[i]]
-                example = f", such as {results[wrong[0]].m_generation_ids[0]} for {expected[wrong[0]]}" if wrong else ""
-                outcome = f"wrong are {wrong}{example}"
+                example = f", for example {results[wrong[0]].m_generation_ids[0]}, expected {expected[wrong[0]]}" if wrong else ""
+                outcome = f"wrong requests {wrong}{example}"
             except RuntimeError as error:
                 outcome = str(error)
-            print(f"{arm}, {count} prompts of {length}, {new} new tokens, room for {room}: {outcome}", flush=True)
+            print(f"{arm}, {count} prompts of {length}, {new} new tokens, at most {limit} tokens per pass: {outcome}", flush=True)

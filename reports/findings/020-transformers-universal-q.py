@@ -1,4 +1,4 @@
-"""transformers 5.23.0: universal speculative decoding accepts with the q of other tokens."""
+"""transformers 5.23.0: universal speculative decoding uses draft probabilities of the wrong tokens."""
 
 import sys
 from collections import Counter

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness import mutants
 from harness.context import Context, run_check
 from harness.pairs import FIXTURES
 from harness.settings import Settings
@@ -46,6 +47,20 @@ def test_example_of_an_adapter_passes_smoke(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness.cli", "smoke", "py:my_engine:Engine", "--pair", "coin4"]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_guide_names_the_parts_of_the_gallery() -> None:
+    table = (
+        (GUIDES / "add-a-mutant.md")
+        .read_text(encoding="utf-8")
+        .partition("| `part` | what is wrong | file |")[2]
+        .partition("\n\n")[0]
+    )
+    named = {part: row for row in table.splitlines()[2:] for part in re.findall(r"`([a-z ]+)`", row.split(" | ")[0])}
+    assert named.keys() == {each.part for each in mutants.GALLERY.values()}
+    for part, row in named.items():
+        files = [GUIDES / file for file in re.findall(r"\]\((.+?)\)", row)]
+        assert files and any(f'part="{part}"' in file.read_text(encoding="utf-8") for file in files), part
 
 
 def test_example_of_a_mutant_is_killed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -73,12 +74,40 @@ def test_glossary_is_alphabetical_and_defines_each_term_once() -> None:
     assert len(terms) > 40 and terms == sorted(set(terms), key=str.casefold)
 
 
-def test_readme_is_short_and_shows_rows_of_the_benchmark() -> None:
-    """The speed table of README repeats rows of docs/benchmarks.md, which is generated from the record."""
-    readme, benchmarks = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/benchmarks.md"))
-    assert len(readme.split()) <= 1200
-    rows = re.findall(r"^\| \*\*[01]\*\* \|.*$", readme, re.MULTILINE)
-    assert len(rows) == 3 and all(row in benchmarks for row in rows)
+def speed_rows(page: str) -> list[dict[str, str]]:
+    """The rows of the speed table of a page, by column."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| T | arm |"))
+    table = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in takewhile(lambda line: line.startswith("|"), lines[start:])
+    ]
+    return [dict(zip(table[0], cells, strict=True)) for cells in table[2:]]
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
+
+
+def test_readme_shows_rows_of_the_benchmark() -> None:
+    """The speed table of README has columns and rows of docs/benchmarks.md, which is generated from the record."""
+    rows, benchmarks = speed_rows("README.md"), speed_rows("docs/benchmarks.md")
+    assert len(rows) == 3 and len(rows[0]) >= 6
+    assert all(any(row.items() <= other.items() for other in benchmarks) for row in rows)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/engines.md"])
+def test_pages_state_how_many_methods_were_judged(page: str) -> None:
+    """README and the page of the engines count the records of reports/engines."""
+    index = (ROOT / "reports" / "engines" / "index.md").read_text(encoding="utf-8")
+    records = [path.parent for path in (ROOT / "reports" / "engines").glob("*/*/record.jsonl")]
+    reference = [each for each in records if each.parent.name.startswith("eagle2_ref-")]
+    bfloat16 = [each for each in records if each.name.endswith("-bfloat16")]
+    faults, rows = map(int, re.findall(r"(\d+) of (\d+) methods", index)[0])
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    float32 = len(records) - len(reference) - len(bfloat16)
+    assert rows == len(records) and f"{rows} rows" in text and f"{faults} rows have a fault" in text
+    assert f"{float32} methods of five engines in float32, {len(bfloat16)} of them also in bfloat16" in text
+    assert f"{len(reference)} methods of the reference" in text
 
 
 def test_list_of_findings_has_every_title() -> None:
