@@ -37,7 +37,7 @@ REFUSED = [
     ("verify ref:ruel=walk", "'ruel'", "did you mean rule?"),
     ("verify ref:walk", "'walk'", "name=value"),
     ("verify ref:rule=wlak", "'wlak'", "reject, walk"),
-    ("verify ref:k=0", "k is 0", "1 or more"),
+    ("verify ref:k=0", "ref:k=0: k must be", "not 0"),
     ("verify ref:depth=0", "depth is 0", "1 or more"),
     ("verify ref:k=2,depth=2,m=7", "m is 7", "at most 6"),
     ("verify ref:k=257", "vocabulary has 256", "at most 256"),
