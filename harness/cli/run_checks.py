@@ -15,13 +15,14 @@ from harness.settings import Settings
 from harness.verdict import BROKEN, INCONCLUSIVE, USAGE
 
 
-def run_checks(settings: Settings, jobs: str, report: bool = True) -> int:
+def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool = False) -> int:
     """Run the checks, show the verdicts, and return the exit code.
 
     Args:
         settings: relative paths are resolved here.
         jobs: number of processes, as pytest-xdist takes it.
         report: name the report's folder; without, the exit code is 0 or 4, whether the adapter works.
+        brief: show the results only, for a check that `eagle2 replay` repeats.
 
     Raises:
         BadInput: an option is wrong. Nothing has been written then.
@@ -40,7 +41,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True) -> int:
     from harness.implementations.trace import write_head
     from harness.pairs import find_pair
     from harness.record.model import read_record
-    from harness.terminal import show_record
+    from harness.terminal import show_record, show_repeated
 
     gc.freeze()
     gc.enable()
@@ -68,7 +69,10 @@ def run_checks(settings: Settings, jobs: str, report: bool = True) -> int:
         typer.echo(f"eagle2: the run was interrupted; its results so far are in {path}", err=True)
         return INCONCLUSIVE
     record = read_record(path)
-    show_record(record, path.parent if report else None)
+    if brief:
+        show_repeated(record)
+    else:
+        show_record(record, path.parent if report else None)
     if tape:
         typer.echo(f"trace: {tape}")
     return record.footer.exit_code if report else (BROKEN if record.footer.exit_code else 0)

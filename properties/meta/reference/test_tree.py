@@ -150,8 +150,7 @@ def test_the_pool_has_k_candidates_and_k_squared_in_further_layers() -> None:
         (Budget(5, 2, 1), "k is 5, but the vocabulary has 4 tokens\n  give a k of at most 4"),
         (
             Budget(2, 2, 7),
-            "m is 7, but k = 2 and depth = 2 give a pool of 6 candidates\n"
-            "  give an m of at most 6, or a larger k or depth",
+            "m is 7, but k = 2 and depth = 2 give a pool of 6 candidates\n  give an m of at most 6, or a larger k or depth",
         ),
     ],
     ids=str,
