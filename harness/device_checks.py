@@ -1,4 +1,4 @@
-"""Everything to be measured on a CUDA device, by one command: verdicts in every dtype, a large pair, its speed.
+"""Run all measurements that need a CUDA device: verdicts in every dtype, and the speed on a large pair.
 
 Each part runs in a process of its own and leaves a record. A part with a complete record is not repeated, so that an
 interrupted run can be continued.

@@ -42,7 +42,7 @@ def sampled_evidence(results: Sequence[Result]) -> list[tuple[str, str, str]]:
     for name in EVIDENCE["sampled"]:
         if work := _work(found := _of(_judged(results), name)):
             least = _least_sensitive(found)
-            effect = f"{least.unit} of {least.value:.3f} or more" if least else found[0].sensitivity
+            effect = f"{least.unit} of {least.value:.3f} or more" if least else found[0].sensitivity or "not stated"
             rows.append((name, f"{work} in {_several(len(found), 'case')}{_faults(found)}", effect))
     return rows
 

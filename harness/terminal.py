@@ -98,7 +98,7 @@ def show_generation(
     console.print()
     emitted, passes = sum(len(b.tokens) for b in blocks[1:]), len(blocks) - 1
     tau = f"τ {emitted / passes:.2f}: {emitted} tokens in {passes} target passes" if passes else "no draft was verified"
-    draft_passes = f"{sequence.generation().draft_passes} passes of the draft model"
+    draft_passes = f"{sequence.generation().draft_passes} draft passes"
     console.print(f"\ncolours: [{ACCEPTED}]accepted draft[/] | [{SAMPLED}]sampled from the target[/]")
     console.print(f"{tau}, {draft_passes}; ended by {sequence.finish}")
     if step is not None:

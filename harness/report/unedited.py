@@ -33,7 +33,7 @@ class Enumerated(Protocol):
 
 
 def unedited_summary(decoders: Sequence[Enumerated], versions: Mapping[str, str], command: str) -> str:
-    """Markdown: for each decoder what it promises, and the total variation between its output and the target's law."""
+    """Markdown: for each decoder whether it is declared lossless, and its total variation from the target's law."""
     rows = tuple(
         (
             one.mode,

@@ -23,9 +23,9 @@ def test_terminal_shows_faults_commands_and_the_statement(capsys: pytest.Capture
 def test_terminal_shows_sampled_evidence_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     """One line for each property, with the largest detectable effect of its cases."""
     effects = [{"value": value, "unit": "total variation"} for value in (0.03, 0.05)]
-    work = {"value": 1000.0, "unit": "samples"}
+    work = {"value": 1000, "unit": "samples"}
     fits = [result("LAW-4", f"case {i}", work=work, detectable=effect) for i, effect in enumerate(effects)]
-    of = record(*fits, result("LAW-8", "", work={"value": 1920.0, "unit": "tokens"}, sensitivity="gross faults only"))
+    of = record(*fits, result("LAW-8", "", work={"value": 1920, "unit": "tokens"}, sensitivity="gross faults only"))
     of = of.model_copy(update={"footer": of.footer.model_copy(update={"statement": SAID})})
     terminal.show_record(of, None)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
