@@ -20,7 +20,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
 
     Args:
         settings: relative paths are resolved here.
-        jobs: number of processes, as pytest-xdist takes it.
+        jobs: number of processes, or auto for one per core.
         report: name the report's folder; without, the exit code is 0 or 4, whether the adapter works.
         brief: show the results only, for a check that `eagle2 replay` repeats.
 

@@ -22,7 +22,7 @@ from eagle2_ref.sampling import SamplingParams
 from harness.cli import app
 from harness.pairs import FIXTURES, shipped
 from harness.record.model import read_record
-from harness.verdict import BROKEN, USAGE
+from harness.verdict import BROKEN, INCONCLUSIVE, USAGE
 from properties.meta.helpers import tiny
 from properties.meta.helpers.command import eagle2
 
@@ -31,6 +31,9 @@ COIN_HEAD, STDLIB = str(PAIRS / "coin4" / "draft"), str(PAIRS / "stdlib" / "targ
 
 REFUSED = [
     ("verify reff", "'reff'", "did you mean ref?"),
+    ("verify ref -n x", "--jobs: x", "0 or more"),
+    ("verify ref -n -1", "--jobs: -1", "0 or more"),
+    ("record ref -n x", "--jobs: x", "0 or more"),
     ("verify py:no_such_module:Engine", "no_such_module", "run from the folder"),
     ("verify py:json:Lodas", "json has no Lodas", "did you mean loads?"),
     ("verify py:json", "py:json", "py:package.module:Engine"),
@@ -77,6 +80,25 @@ def test_wrong_argument_has_exit_code_2_and_a_hint(
     first, *rest = done.stderr.splitlines()
     assert done.exit_code == USAGE and first.startswith("eagle2: "), done.output
     assert wrong in first and hint in "\n".join(rest)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("verify ref --only LAW-99", "no property LAW-99"),
+        ("verify ref --only NONE", "no chapter NONE"),
+        ("verify ref --only LAW-1[none]", "no case LAW-1[none]"),
+        ("record ref --only LAW-99", "no property LAW-99"),
+    ],
+)
+def test_selector_that_selects_nothing_writes_nothing(
+    command: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code is that of a run without results."""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, command.split())
+    assert done.exit_code == INCONCLUSIVE and wrong in done.stderr
     assert not list(tmp_path.iterdir())
 
 
