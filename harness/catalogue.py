@@ -101,6 +101,34 @@ def catalogue() -> dict[str, Check]:
     return dict(sorted(found.items(), key=lambda entry: (entry[1].chapter, int(entry[0].rpartition("-")[2]))))
 
 
+def find_checks(selector: str) -> list[Check]:
+    """The checks that a chapter, such as LAW, or a property, such as LAW-1, selects.
+
+    Raises:
+        BadInput: there are none.
+    """
+    found = [each for each in catalogue().values() if selects(selector, each.id)]
+    if not found:
+        chapters = dict.fromkeys(each.chapter.upper() for each in catalogue().values())
+        kind = "property" if "-" in selector else "chapter"
+        raise BadInput(
+            f"there is no {kind} {selector}", f"chapters are {', '.join(chapters)}; docs/evidence.md lists all properties"
+        )
+    return found
+
+
+def check_selector(selector: str) -> None:
+    """Refuse a setting `only` that selects nothing in any tier: an unknown chapter, property or case.
+
+    Raises:
+        BadInput: it selects nothing.
+    """
+    property_id, bracket, _ = selector.partition("[")
+    checks = find_checks(property_id)
+    if bracket and not any(selects(selector, name(each.id, case)) for each in checks for case in each.case_ids(full=True)):
+        raise BadInput(f"there is no case {selector}", f"`--only {property_id}` runs all cases of this property")
+
+
 def checks_of(module: ModuleType) -> list[Check]:
     """The checks that a module defines, in their order; not those that it imports."""
     return [each for each in vars(module).values() if isinstance(each, Check) and each.function.__module__ == module.__name__]

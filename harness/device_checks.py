@@ -1,4 +1,4 @@
-"""Everything to be measured on a CUDA device, by one command: verdicts in every dtype, a large pair, its speed.
+"""Run all measurements that need a CUDA device: verdicts in every dtype, and the speed on a large pair.
 
 Each part runs in a process of its own and leaves a record. A part with a complete record is not repeated, so that an
 interrupted run can be continued.
@@ -36,12 +36,12 @@ class Part:
     """One invocation of `eagle2`. name: folder of its record; empty for training, which continues by itself."""
 
     name: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
 
     def exit_code(self, out: Path) -> int | None:
         """The exit code of its complete record; None if there is none."""
         try:
-            if self.words[0] == "verify":
+            if self.arguments[0] == "verify":
                 return read_record(out / self.name / "record.jsonl").footer.exit_code
             return PASS if self.name and read_bench(out / self.name, whole=True) else None
         except BadInput:
@@ -80,24 +80,24 @@ def run_all(device: str, out: Path) -> int:
     except BadInput as error:
         raise BadInput(error.what, HINT) from None  # the error's own hint recommends the CPU
     if found != "cuda":
-        raise BadInput(f"{device} is no GPU", HINT)
+        raise BadInput(f"device must be a CUDA device, not {device}", HINT)
     out.mkdir(parents=True, exist_ok=True)
-    console, wanted = Console(highlight=False, soft_wrap=True), parts(device, out)
-    for number, part in enumerate(wanted, start=1):
+    console, parts_to_run = Console(highlight=False, soft_wrap=True), parts(device, out)
+    for number, part in enumerate(parts_to_run, start=1):
         if part.exit_code(out) is None:
-            console.print(f"{number} of {len(wanted)}: eagle2 {' '.join(part.words)}", style="bold", markup=False)
-            subprocess.run([sys.executable, "-m", "harness.cli", *part.words], check=False)
-    written = write_atomic(out / "summary.md", "\n".join(summary(wanted, out)) + "\n")
+            console.print(f"{number} of {len(parts_to_run)}: eagle2 {' '.join(part.arguments)}", style="bold", markup=False)
+            subprocess.run([sys.executable, "-m", "harness.cli", *part.arguments], check=False)
+    written = write_atomic(out / "summary.md", "\n".join(summary(parts_to_run, out)) + "\n")
     console.print(str(written), markup=False)
-    codes = [part.exit_code(out) for part in wanted if part.name]
+    codes = [part.exit_code(out) for part in parts_to_run if part.name]
     return FAULT if FAULT in codes else BROKEN if None in codes else max(code for code in codes if code is not None)
 
 
-def summary(wanted: Sequence[Part], out: Path) -> Iterator[str]:
+def summary(parts_to_run: Sequence[Part], out: Path) -> Iterator[str]:
     """Lines of Markdown: a row per complete record of `verify`, and the result of `bench` with its machine."""
-    complete = [part for part in wanted if part.exit_code(out) is not None]
+    complete = [part for part in parts_to_run if part.exit_code(out) is not None]
     rows: list[tuple[Cell | str, ...]] = []
-    for part in (part for part in complete if part.words[0] == "verify"):
+    for part in (part for part in complete if part.arguments[0] == "verify"):
         record = read_record(out / part.name / "record.jsonl")
         header, footer = record.header, record.footer
         facts = (header.implementation, header.settings["dtype"], footer.verdict, str(footer.results), seconds(footer.seconds))
@@ -105,7 +105,7 @@ def summary(wanted: Sequence[Part], out: Path) -> Iterator[str]:
     headings = ("implementation", "dtype", "verdict", "results", "time", "report")
     table = Table(columns(*headings, left=("implementation", "dtype", "verdict", "report")), tuple(rows))
     yield from ("## On a GPU", "", *table.markdown())
-    for part in (part for part in complete if part.words[0] == "bench"):
+    for part in (part for part in complete if part.arguments[0] == "bench"):
         timed = read_bench(out / part.name)
         result, where = escape_markdown(bench_answer(timed), 1200), escape_markdown(machine_line(timed.header), 600)
         yield from ("", f"{result} [{part.name}]({part.name}/summary.md)", "", where)

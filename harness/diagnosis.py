@@ -76,20 +76,27 @@ def diagnose(results: Sequence[Result], signatures: Signatures | None = None) ->
 
     Where laws were observed, the fit is the share of the divergence from the target that a mutant explains,
     1 - KL(observed, mutant) / KL(observed, target), over all cases and corrected for sampling noise. Otherwise it is the
-    overlap of the sets of red properties.
+    overlap of the sets of red properties among those that ran. A single red property fits many mutants, and so does a set
+    whose best fits are all equal: they name none.
     """
     red = frozenset(result.property for result in results if result.verdict == "fault")
     if not red:
         return ()
     known = signatures or _shipped()
     seen = [observation for result in results if (observation := _observation(result, known))]
-    if any(result.verdict == "fault" for result in results if result.property in ("LAW-1", "LAW-4")) and seen:
+    by_law = any(result.verdict == "fault" for result in results if result.property in ("LAW-1", "LAW-4")) and bool(seen)
+    if by_law:
         fits = {name: fit(name, seen, known) for name in known.about if any(name in known.laws[each.case] for each in seen)}
         basis = f"the emitted laws of {len(seen)} cases"
-    else:
-        fits = {name: len(red & known.red[name]) / len(red | known.red[name]) for name in known.about}
+    elif len(red) > 1:
+        ran = {result.property for result in results}
+        fits = {name: len(red & known.red[name]) / len(red | known.red[name] & ran) for name in known.about}
         basis = f"the red properties: {', '.join(sorted(red))}"
+    else:
+        return ()
     best = sorted((name for name in fits if fits[name] >= LIKE), key=lambda name: -fits[name])[:MOST_NAMED]
+    if not by_law and len(best) > 1 and len({fits[name] for name in best}) == 1:
+        return ()
     return tuple(
         Likeness(mutant=name, fault=known.about[name][0], source=known.about[name][1], fit=round(fits[name], 4), seen=basis)
         for name in best

@@ -22,14 +22,29 @@ bound on their total variation from uniform.
 """
 
 
+EVIDENCE = {"exact": ("LAW-1", "LAW-2", "LAW-6"), "logits": ("TREE-5",), "sampled": ("LAW-4", "LAW-7", "LAW-8")}
+"""Properties from which each line of the statement is computed."""
+
+
 def statement(results: Sequence[Result]) -> Statement:
     """Three kinds of evidence: what was enumerated, how rounding changes logits, and what samples would have detected."""
-    judged = [result for result in results if result.verdict in JUDGED and not result.broken]
+    judged = _judged(results)
     return Statement(
         exact=_exact(_of(judged, "LAW-1", "LAW-6"), _of(judged, "LAW-2")),
         logits=_logits(_of(judged, "TREE-5")),
         sampled=_sampled(_of(judged, "LAW-4"), _of(judged, "LAW-7"), _of(judged, "LAW-8")),
     )
+
+
+def sampled_evidence(results: Sequence[Result]) -> list[tuple[str, str, str]]:
+    """For each property that sampled: its id, the amount, and the effect that its least sensitive case would have detected."""
+    rows = []
+    for name in EVIDENCE["sampled"]:
+        if work := _work(found := _of(_judged(results), name)):
+            least = _least_sensitive(found)
+            effect = f"{least.unit} of {least.value:.3f} or more" if least else found[0].sensitivity or "not stated"
+            rows.append((name, f"{work} in {_several(len(found), 'case')}{_faults(found)}", effect))
+    return rows
 
 
 def false_alarm(results: Iterable[Result]) -> float:
@@ -76,12 +91,17 @@ def _sampled(fits: list[Result], streams: list[Result], arms: list[Result]) -> s
 
 def _detectable(results: list[Result]) -> str:
     """The effect that the least sensitive of these checks would have detected."""
-    found = [result.detectable for result in results if result.detectable]
-    if not found:
+    least = _least_sensitive(results)
+    if least is None:
         return ""
-    least = max(found, key=lambda quantity: quantity.value)
-    many = ", in the least sensitive case" if len({quantity.value for quantity in found}) > 1 else ""
+    different = len({result.detectable.value for result in results if result.detectable}) > 1
+    many = ", in the least sensitive case" if different else ""
     return f"; would have detected a {least.unit} of {least.value:.3f} or more (power 0.9){many}"
+
+
+def _least_sensitive(results: list[Result]) -> Quantity | None:
+    """The largest of the smallest detectable effects."""
+    return max((result.detectable for result in results if result.detectable), key=lambda effect: effect.value, default=None)
 
 
 def _bounds(streams: list[Result]) -> str:
@@ -96,6 +116,10 @@ def _faults(results: list[Result]) -> str:
     """How many of the results are faults, known ones included: they contradict the line."""
     red = [result for result in results if result.verdict in ("fault", "known")]
     return f" ({len(red)} of {len(results)} are faults)" if red else ""
+
+
+def _judged(results: Iterable[Result]) -> list[Result]:
+    return [result for result in results if result.verdict in JUDGED and not result.broken]
 
 
 def _of(results: Iterable[Result], *properties: str) -> list[Result]:

@@ -51,6 +51,8 @@ def read(path: str) -> tuple[Entry, ...]:
         return ()
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"there is no file {path}", f"give a TOML file; {ENTRY_FORMAT}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadInput(f"{path} is no list of known failures: {error}", f"write TOML; {ENTRY_FORMAT}") from None
     listed = document.pop("known", [])

@@ -77,7 +77,7 @@ def shipped(name: str) -> Pair:
     known = sorted(path.name for path in (FIXTURES / "pairs").iterdir() if (path / "target").is_dir())
     if name not in known:
         raise BadInput(
-            f"no pair {name!r} is shipped", f"shipped are {', '.join(known)}; others are given by --target and --draft"
+            f"no pair {name!r} is shipped", f"shipped are {', '.join(known)}; to use another pair, give --target and --draft"
         )
     return Pair(name, folder / "target", folder / "draft")
 

@@ -44,7 +44,7 @@ class Settings:
     only: str = option("", "A chapter (LAW), a property (LAW-1), or one case of it ('LAW-1[case]').")
     tape: str = option("", "File to write the trace to.", path=True, short="-o")
     evidence: str = option("", "Folder of LAW-7's counts, which accumulate from run to run.")
-    oracle: str = option("float64", "dtype in which the target scores sampled texts: float64 or float32.")
+    oracle: str = option("float64", "dtype in which the target scores texts: float64 or float32.")
     whole: bool = False
     known: str = option("", "TOML file of known failures: [[known]] with id, reason, link, expires.")
 

@@ -17,11 +17,12 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import MethodSpec
 from eagle2_ref.rules import Rule
 from eagle2_ref.sampling import SamplingParams
+from harness.equivalence import EVIDENCE, sampled_evidence
 from harness.pairs import Pair
 from harness.record.model import Record
 from harness.report.cases import Case, properties
 from harness.report.sentences import LIKENESSES, excuse_sentence, false_alarm_sentence, likeness_sentence, statement_lines
-from harness.report.tables import Cell, Column, Table
+from harness.report.tables import Cell, Column, Table, text_columns
 from harness.report.text import printable
 from harness.verdict import SIGNS
 
@@ -96,10 +97,10 @@ def show_generation(
                 console.print(Text(piece, style=ACCEPTED if i < block.accepted else SAMPLED), end="")
     console.print()
     emitted, passes = sum(len(b.tokens) for b in blocks[1:]), len(blocks) - 1
-    tau = f"tau {emitted / passes:.2f}: {emitted} tokens in {passes} target passes" if passes else "no draft was verified"
-    draft_passes = f"{sequence.generation().draft_passes} passes of the draft model"
-    colours = f"[{ACCEPTED}]accepted[/] [{SAMPLED}]sampled from the target[/]"
-    console.print(f"\n{colours}   {tau}, {draft_passes}; ended by {sequence.finish}")
+    tau = f"τ {emitted / passes:.2f}: {emitted} tokens in {passes} target passes" if passes else "no draft was verified"
+    draft_passes = f"{sequence.generation().draft_passes} draft passes"
+    console.print(f"\ncolours: [{ACCEPTED}]accepted draft[/] | [{SAMPLED}]sampled from the target[/]")
+    console.print(f"{tau}, {draft_passes}; ended by {sequence.finish}")
     if step is not None:
         if not 1 <= step < len(blocks):
             raise BadInput(f"there is no step {step}", f"this text took {len(blocks) - 1} steps after the prompt's")
@@ -191,6 +192,14 @@ def show_record(record: Record, report: Path | None) -> None:
         console.print(Text(f"report: {report / 'index.html'}"), soft_wrap=True)
 
 
+def show_repeated(record: Record) -> None:
+    """Print the results of a check that `eagle2 replay` has repeated."""
+    console = Console(highlight=False)
+    for result in record.results:
+        verdict = Text(result.verdict, style=COLOURS[result.verdict])
+        console.print(Text(f"{'now':<10}", style="dim") + verdict + Text(f"  {printable(result.summary)}"))
+
+
 def show_verdict(record: Record, console: Console) -> None:
     """Print which known faults the faults look like, the verdict, the statement and the error budget."""
     header, footer = record.header, record.footer
@@ -199,8 +208,15 @@ def show_verdict(record: Record, console: Console) -> None:
         console.print(Text(likeness_sentence(likeness)))
     name = f"  {printable(header.implementation, 200)} on {printable(header.pair, 80)}, {footer.seconds:g} s"
     console.print(Text(footer.verdict, style=COLOURS[footer.verdict]) + Text(name))
+    ran = {result.property for result in record.results}
+    rows = tuple(
+        (name, printable(amount, 100), printable(effect, 300)) for name, amount, effect in sampled_evidence(record.results)
+    )
     for kind, line in statement_lines(footer.statement):
-        console.print(Text(f"{kind:<8}", style="dim") + Text(line))
+        if kind == "sampled" and rows:
+            console.print(Table(text_columns("sampled", "amount", "detectable effect"), rows).terminal())
+        elif ran.intersection(EVIDENCE[kind]):
+            console.print(Text(f"{kind:<8}", style="dim") + Text(line))
     if footer.false_alarm:
         console.print(Text(false_alarm_sentence(footer.false_alarm), style="dim"))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.record.model import Property, Result, Verdict
 
 PASS, FAULT, USAGE, INCONCLUSIVE, BROKEN = 0, 1, 2, 3, 4
-"""Exit codes of `eagle2 verify`. A crash, a timeout or missing data is never a pass."""
+"""Exit codes of `eagle2 verify`; 2 is a usage error, 4 a broken adapter. A crash, a timeout or missing data is never a pass."""
 
 JUDGED: tuple[Verdict, ...] = ("pass", "tie", "known", "fault")
 """Verdicts that say something about the implementation."""
@@ -51,7 +51,7 @@ def gravest(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def settle(results: Sequence[Result], properties: Mapping[str, Property]) -> list[Result]:
-    """Mark results as blocked whose property rests on a red one, so that one cause gives one red line.
+    """Mark results as blocked if a foundation of their property is red, so that one cause gives one red line.
 
     A known fault blocks nothing.
     """

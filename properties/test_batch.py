@@ -26,7 +26,7 @@ class Call(NamedTuple):
 
 @check("BATCH-1", cases={"texts of one length": (12,), "texts of several lengths": LENGTHS})
 def rows_equal_single_texts(context: Context, lengths: tuple[int, ...]) -> Result:
-    """In a call of several prompts, of different lengths and temperatures, each text is what it is in a call of its own.
+    """In a call of several prompts, of different lengths and temperatures, each text equals the text decoded alone.
 
     Token for token if the implementation declares that its seeds belong to texts (capability `batch`). Otherwise only at
     temperature 0, where a different text is judged by the target's margin: sampled texts are a matter of chapter LAW.
@@ -52,7 +52,7 @@ def rows_equal_single_texts(context: Context, lengths: tuple[int, ...]) -> Resul
 
 @check("BATCH-2")
 def blocks_equal_single_texts(context: Context) -> Result:
-    """A text costs the same in a batch as in a call of its own: the same draft trees, with the same number of tokens accepted."""
+    """A text costs the same in a batch as alone: the same draft trees, with the same number of tokens accepted."""
     context.implementation.require("batch", "blocks")
     together, alone = _engines(context)
     call = _call(context, LENGTHS)
@@ -62,7 +62,7 @@ def blocks_equal_single_texts(context: Context) -> Result:
     blocks = [sum(len(output.blocks or ()) for output in arm) for arm in (outputs, single)]
     measured = {"rows": len(outputs), "different": len(different), "blocks together": blocks[0], "blocks alone": blocks[1]}
     if different:
-        reason = f"text {different[0]} has other blocks than in a call of its own; {len(different)} texts have"
+        reason = f"text {different[0]} has other blocks than decoded alone; {len(different)} texts have"
         return context.result("fault", reason, measured=measured, work=(sum(blocks), "blocks"))
     reason = f"{len(outputs)} texts have the blocks that they have in calls of their own"
     return context.result("pass", reason, measured=measured, work=(sum(blocks), "blocks"))

@@ -64,7 +64,7 @@ def greedy_on_short_and_long_prompts(context: Context, length: str) -> Result:
 
 @check("GREEDY-4")
 def greedy_rows_of_mixed_calls(context: Context) -> Result:
-    """In a call that mixes temperatures and lengths, a text of temperature 0 is what it is in a call of its own."""
+    """In a call that mixes temperatures and lengths, a text of temperature 0 equals the text decoded alone."""
     prompts = [prompt.tokens for prompt in context.prompts[:6]]
     params = [
         {"temperature": t, "max_new_tokens": n} for t, n in ((1.0, 24), (0.0, 16), (0.7, 8), (0.0, 24), (1.3, 16), (0.0, 8))
@@ -84,7 +84,7 @@ def greedy_rows_of_mixed_calls(context: Context) -> Result:
     found = scorer.greedy_divergences([prompts[row] for row in different], texts, SamplingParams(temperature=0.0))
     margins = [divergence.margin for divergences in found for divergence in divergences]
     verdict: Verdict = "fault" if not margins or max(margins) > tolerance else "tie"
-    reason = f"text {different[0]} differs from that of a call of its own, by {max(margins, default=0.0):.3g} logits"
+    reason = f"text {different[0]} differs from the text decoded alone, by {max(margins, default=0.0):.3g} logits"
     return context.result(verdict, reason, effect=(max(margins, default=0.0), "logits"), **evidence)
 
 

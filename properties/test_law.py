@@ -138,7 +138,7 @@ def rule_on_any_tree(context: Context) -> Result:
 
 @check("LAW-5")
 def rule_at_boundary_numbers(context: Context) -> Result:
-    """For any random numbers, among them 0, the largest number below 1, and exact thresholds: the accepted path is a path of the
+    """For any random numbers, including 0, the largest number below 1, and exact thresholds: the accepted path is a path of the
     tree, and no token of probability zero is emitted."""
     rule, instances, runs = _rule(context), 0, 0
     found: list[tuple[str, Witness]] = []
@@ -171,7 +171,7 @@ def rule_at_boundary_numbers(context: Context) -> Result:
 
 @check("LAW-3", cases=by_id(COUPLED))
 def coupled_with_ordinary_sampling(context: Context, case: Case) -> Result:
-    """With random numbers keyed by position, the rule `walk` emits the text of ordinary sampling, token for token, whatever the
+    """With random numbers keyed by position, the rule `walk` emits the text of ordinary sampling, token for token, for every
     tree."""
     context.implementation.require("coins", "rules", "budget")
     options = context.batched(context.pair, rule="walk", dtype="float64", **case.budget)

@@ -236,7 +236,7 @@ def _witness(engine: Engine, test: SequentialTest, options: dict[str, Any]) -> W
     prompt, params = test.plan.request(text)
     (output,) = engine.generate([prompt], [params], [test.seed + text])
     if position >= len(output.tokens):
-        return None  # in a call of its own the text is another one
+        return None  # decoded alone, the text is another one
     (p,) = test.scorer.laws([prompt], [output.tokens], [SamplingParams.of(params)])
     emitted = output.tokens[position]
     return Witness(

@@ -97,4 +97,4 @@ def require_whole(method: object, **least: int) -> None:
     for name, lowest in least.items():
         value: Any = getattr(method, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-            raise BadInput(f"{name} is {value}", f"{name} must be a whole number of {lowest} or more")
+            raise BadInput(f"{name} must be a whole number of {lowest} or more, not {value}")

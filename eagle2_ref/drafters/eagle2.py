@@ -70,22 +70,20 @@ class Budget:
         """Raise BadInput for a value that is out of range, or that the vocabulary or the other values do not allow."""
         for name, value in (("k", self.k), ("depth", self.depth), ("m", self.m)):
             if not isinstance(value, int) or value < 1:
-                raise BadInput(f"budget: {name} is {value}", f"{name} must be a whole number of 1 or more")
+                raise BadInput(f"{name} must be a whole number of 1 or more, not {value}")
         if self.k > vocab_size:
-            raise BadInput(
-                f"budget: k is {self.k}, but the vocabulary has {vocab_size} tokens", f"give a k of at most {vocab_size}"
-            )
+            raise BadInput(f"k is {self.k}, but the vocabulary has {vocab_size} tokens", f"give a k of at most {vocab_size}")
         allowed = {
-            "head_temperature": (self.head_temperature > 0, "above 0; 1 is the paper's"),
-            "node": (0 <= self.node <= 1, "in [0, 1]; 0 keeps every node"),
-            "layer": (self.layer >= 0, "0 or more; 0 grows every layer"),
+            "head_temperature": (self.head_temperature > 0, "above 0"),
+            "node": (0 <= self.node <= 1, "in [0, 1]"),
+            "layer": (self.layer >= 0, "0 or more"),
         }
         for name, (holds, what) in allowed.items():
             if not holds:
-                raise BadInput(f"budget: {name} is {getattr(self, name)}", f"{name} must be {what}")
+                raise BadInput(f"{name} must be {what}, not {getattr(self, name)}")
         if self.m > self.pool:
             raise BadInput(
-                f"budget: m is {self.m}, but k = {self.k} and depth = {self.depth} give a pool of {self.pool} candidates",
+                f"m is {self.m}, but k = {self.k} and depth = {self.depth} give a pool of {self.pool} candidates",
                 f"give an m of at most {self.pool}, or a larger k or depth",
             )
 

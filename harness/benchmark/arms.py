@@ -69,7 +69,7 @@ class ReferenceArm:
 
     def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> TimedText:
         params = SamplingParams(temperature=temperature, max_new_tokens=tokens, eos_token_id=self.ends or None)
-        begun = self.clock()
+        started = self.clock()
         sequence = self.decoder.start(prompt, params, SeededCoins(seed))
         blocks = self.decoder.blocks(sequence)
         first = next(blocks)  # the block of the pass over the prompt
@@ -79,8 +79,8 @@ class ReferenceArm:
         result = sequence.generation()
         passes = [(len(block.tree), len(block.tokens) - 1) for block in later]
         return TimedText(
-            seconds=ended - begun,
-            prefill=prefilled - begun,
+            seconds=ended - started,
+            prefill=prefilled - started,
             tokens=len(result.tokens),
             first=len(first.tokens),
             counts=Counts.of(passes, result.target_passes, result.draft_passes),
@@ -132,13 +132,13 @@ class TransformersArm:
         self.model.generation_config = GenerationConfig(pad_token_id=0)  # no default of the checkpoint, no end token
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         streamer = FirstTokenTime(self.clock)
-        begun = self.clock()
+        started = self.clock()
         text = torch.tensor([list(prompt)], device=self.model.device)
         model: Any = self.model
         out = model.generate(text, attention_mask=torch.ones_like(text), max_new_tokens=tokens, streamer=streamer, **sampling)
         emitted = out[0, len(prompt) :].tolist()
         ended = self.clock()
-        return TimedText(ended - begun, streamer.at - begun, len(emitted), 1, None)
+        return TimedText(ended - started, streamer.at - started, len(emitted), 1, None)
 
 
 class FirstTokenTime(BaseStreamer):  # type: ignore[misc]
@@ -165,14 +165,14 @@ class EngineArm:
 
     def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> TimedText:
         params = {"temperature": temperature, "max_new_tokens": tokens}
-        begun = self.clock()
+        started = self.clock()
         (output,) = self.engine.generate([prompt], [params], [seed])
         ended = self.clock()
         counts = None
         if output.blocks is not None:
             passes = [(len(block.tokens), block.accepted) for block in output.blocks if block.tokens]
             counts = Counts.of(passes, len(output.blocks), None)
-        return TimedText(ended - begun, None, len(output.tokens), 1, counts)
+        return TimedText(ended - started, None, len(output.tokens), 1, counts)
 
 
 def copy_decoder(decoder: Decoder) -> Decoder:

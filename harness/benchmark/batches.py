@@ -69,7 +69,7 @@ def _timed(
     prompts = [prompt.tokens for prompt in group]
     coins = [SeededCoins(settings.seed + repeat) for _ in group]
     params = [SamplingParams(temperature=temperature, max_new_tokens=settings.tokens) for _ in group]
-    begun = clock()
+    started = clock()
     texts = timed.generate_batch(prompts, params, coins, size=len(group))
     ended = clock()
     blocks = [block for text in texts for block in text.blocks[1:]]
@@ -78,8 +78,8 @@ def _timed(
         temperature=temperature,
         prompts=tuple(prompt.id for prompt in group),
         repeat=repeat,
-        seconds=ended - begun,
-        prefill=timed.prefilled - begun,
+        seconds=ended - started,
+        prefill=timed.prefilled - started,
         tokens=sum(len(text.tokens) for text in texts),
         passes=max(text.target_passes for text in texts) - 1,
         rows=sum(len(block.tree) for block in blocks),

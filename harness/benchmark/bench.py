@@ -88,7 +88,7 @@ def run_bench(
         command: the command that repeats the run.
         progress: receives what is done now.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(threads(settings.threads))
         run = stack.enter_context(open_run(settings, pair))
@@ -96,7 +96,7 @@ def run_bench(
         header = BenchHeader(**header_facts(settings, prompts, command), arms=run.descriptions)
         lines = chain(tuned, measurements(settings, pair, prompts, run, progress))
         return record_run(
-            out, header, lines, BenchFooter, lambda lines: bench_figures(select(lines, Call), select(lines, BatchCall)), begun
+            out, header, lines, BenchFooter, lambda lines: bench_figures(select(lines, Call), select(lines, BatchCall)), started
         )
 
 

@@ -81,7 +81,7 @@ def run_comparison(
         progress: receives what is done now.
     """
     check_system_message(settings, file)
-    begun = time.monotonic()
+    started = time.monotonic()
     with threads(settings.threads):
         target = Target.load(pair.target, settings.dtype, settings.device)
         prompts, end_tokens = prompts_of(settings, pair, target, file)
@@ -91,7 +91,7 @@ def run_comparison(
         header = CompareHeader(**header_facts(settings, prompts, command), entered=entrants, left_out=methods.left_out)
         kinds = {prompt.id: prompt.kind for prompt in prompts}
         lines = measurements(settings, run, prompts, progress)
-        return record_run(out, header, lines, CompareFooter, lambda lines: method_figures(select(lines, Call), kinds), begun)
+        return record_run(out, header, lines, CompareFooter, lambda lines: method_figures(select(lines, Call), kinds), started)
 
 
 def measurements(

@@ -44,10 +44,10 @@ def pass_latencies(decoder: Decoder, prompt: Sequence[int], clock: Clock, times:
     sizes, random = list(passes), np.random.default_rng(0)
     for turn in range(WARM_UP + times):
         for size in (sizes[i] for i in random.permutation(len(sizes))):
-            begun = clock()
+            started = clock()
             passes[size]()
             if turn >= WARM_UP:
-                milliseconds[size].append(1000 * (clock() - begun))
+                milliseconds[size].append(1000 * (clock() - started))
     for (what, rows), found in milliseconds.items():
         low, median, high = np.quantile(found, [0.25, 0.5, 0.75])
         yield PassLatency(what=what, rows=rows, behind=context, n=times, median=float(median), low=float(low), high=float(high))

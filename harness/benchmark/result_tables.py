@@ -67,7 +67,7 @@ class HasArm(Protocol):
 
 
 def speed_table(record: BenchRecord) -> Table:
-    """One row per arm and temperature: milliseconds, τ, and speed-ups."""
+    """One row per arm and temperature: speed-ups, milliseconds and τ."""
     figures = figures_of(record)
     ratios = {(one.arm, one.over, one.temperature): one for one in figures.ratios}
     rows = []
@@ -78,9 +78,9 @@ def speed_table(record: BenchRecord) -> Table:
         between = interval(found[0].low, found[0].high) if found[0] else ""
         tau = f"{arm.tau:.2f}" if arm.tau else ""
         rows.append(
-            (f"{arm.temperature:g}", arm.arm, f"{arm.milliseconds:.2f}{_star(arm.whole)}", tau, vanilla, between, *others)
+            (f"{arm.temperature:g}", arm.arm, vanilla, between, f"{arm.milliseconds:.2f}{_star(arm.whole)}", tau, *others)
         )
-    headings = ("T", "arm", "ms per token", "τ", "× vanilla", INTERVAL, "× generate", "× control")
+    headings = ("T", "arm", "× vanilla", INTERVAL, "ms per token", "τ", "× generate", "× control")
     return _table(headings, rows, _ours(figures.arms), caption=SPEEDS)
 
 

@@ -70,9 +70,9 @@ def memory_bandwidth(device: torch.device, clock: Clock) -> float:
     source = torch.ones(COPIED, dtype=torch.uint8, device=device)
     copy, times = torch.empty_like(source), []
     for _ in range(TIMES):
-        begun = clock()
+        started = clock()
         copy.copy_(source)
-        times.append(clock() - begun)
+        times.append(clock() - started)
     return 2 * COPIED / median(times)
 
 

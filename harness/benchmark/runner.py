@@ -92,7 +92,7 @@ def record_run(
     measurements: Iterable[Measurement],
     footer: Callable[..., F],
     figures: Callable[[Sequence[Measurement]], Any],
-    begun: float,
+    started: float,
 ) -> Record[H, F]:
     """Write a record line by line, so that a run that is cut off loses only its footer.
 
@@ -102,7 +102,7 @@ def record_run(
         measurements: its lines; they are measured while this function reads them.
         footer: type of its last line.
         figures: computes the figures of the footer from all lines.
-        begun: time of `time.monotonic` at which the run began.
+        started: time of `time.monotonic` at which the run began.
     """
     lines = list[Measurement]()
     with Writer(out / RECORD) as writer:
@@ -112,7 +112,7 @@ def record_run(
             lines.append(line)
         last = footer(
             finished=now(),
-            seconds=round(time.monotonic() - begun, 1),
+            seconds=round(time.monotonic() - started, 1),
             memory=peak_memory(torch.device(header.settings.device)),
             figures=figures(lines),
         )

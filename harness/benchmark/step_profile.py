@@ -64,9 +64,9 @@ def _profile(
         before = dict(watch.seconds)
         next(stream)
         watch.seconds = before  # forget the pass over the prompt
-        begun = watch.clock()
+        started = watch.clock()
         steps += sum(1 for _ in stream)
-        total += watch.clock() - begun
+        total += watch.clock() - started
     seconds = {**watch.seconds, REST: total - sum(watch.seconds.values())}
     milliseconds = {part: 1000 * spent / steps for part, spent in seconds.items()}
     return StepProfile(arm=arm, temperature=params.temperature, steps=steps, milliseconds=milliseconds)

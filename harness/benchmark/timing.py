@@ -36,12 +36,12 @@ class Stopwatch:
         original = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            begun = self.clock()
+            started = self.clock()
             self._inner.append(0.0)
             try:
                 return original(*args, **kwargs)
             finally:
-                spent = self.clock() - begun
+                spent = self.clock() - started
                 self.seconds[part] = self.seconds.get(part, 0.0) + spent - self._inner.pop()
                 if self._inner:
                     self._inner[-1] += spent

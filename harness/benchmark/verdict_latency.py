@@ -53,7 +53,7 @@ def verdict_latency(decoder: str, plan: CampaignPlan, settings: BenchSettings, c
     watch, test = Stopwatch(clock), SequentialTest(scorer, plan.plan, settings.seed, plan.tokens)
     watch.time(engine.raw, "generate", "decoding")
     watch.time(scorer, "logits", "scoring")
-    begun = clock()
+    started = clock()
     found = test.run(engine)
     return VerdictLatency(
         decoder=decoder,
@@ -61,6 +61,6 @@ def verdict_latency(decoder: str, plan: CampaignPlan, settings: BenchSettings, c
         verdict="fault" if found.fault else "inconclusive" if found.extend else "pass",
         texts=int(test.counts.sequences),
         tokens=found.tokens,
-        seconds=clock() - begun,
+        seconds=clock() - started,
         **watch.seconds,
     )

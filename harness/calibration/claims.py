@@ -76,8 +76,8 @@ def bounds(calibration: Calibration) -> Claim:
 
 def stated_power(calibration: Calibration) -> Claim:
     """The smallest detectable effect of a check is detected with the stated power."""
-    found = ", ".join(f"{rate.value:.3f} at {case['n']:,} tokens" for case, rate in calibration.promises)
-    held = all(rate.interval[1] >= case["power"] for case, rate in calibration.promises)
+    found = ", ".join(f"{rate.value:.3f} at {case['n']:,} tokens" for case, rate in calibration.guarantees)
+    held = all(rate.interval[1] >= case["power"] for case, rate in calibration.guarantees)
     return Claim("A deviation of the stated smallest detectable size is detected nine times in ten.", found, held)
 
 

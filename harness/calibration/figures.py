@@ -23,9 +23,9 @@ from harness.statistics.intervals import clopper_pearson
 Figures = dict[str, Any]
 
 CONFIDENCE = 0.999
-"""Of an interval. There are some hundreds of them, of which one in twenty would otherwise miss."""
+"""Confidence level of an interval. There are some hundreds of intervals; at 95 %, one in twenty would miss."""
 BOUNDED = (20.0, 100.0, FAULT)
-"""Evidence at which rates are reported: Ville's inequality allows one campaign in so many."""
+"""Values of the evidence E at which rates are reported. By Ville's inequality, at most one campaign in E reaches E."""
 TAIL = (0.05, 0.01, 1e-3, 1e-4)
 """Levels at which p-values are reported."""
 
@@ -98,7 +98,7 @@ class PValues:
 
     @cached_property
     def uniform(self) -> float:
-        """p-value of their own uniformity: chi-square test on twentieths."""
+        """p-value of a chi-square test, on twenty bins, that the p-values are uniform."""
         counts = np.diff([0, *self.below[LEVELS.index(0.05) :]])
         statistic, df = goodness(counts, np.full(len(counts), self.n / len(counts)))
         return float(chi2.sf(statistic, df))
@@ -202,5 +202,6 @@ class Calibration:
         return [(shard, Rate(shard["covered"], shard["times"])) for shard in self.of("Covered")]
 
     @cached_property
-    def promises(self) -> list[tuple[Figures, Rate]]:
+    def guarantees(self) -> list[tuple[Figures, Rate]]:
+        """Cases of the stated power, with the rate of detected decoders. The record calls them Promised and convicted."""
         return [(shard, Rate(shard["convicted"], shard["times"])) for shard in self.of("Promised")]

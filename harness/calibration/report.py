@@ -247,7 +247,7 @@ def _coverage(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ..
     covered = Table(columns(*headings, left=("bound",)), tuple(rows), caption=f"{COVERAGE} {INTERVALS}")
     promised = [
         (number(case["n"]), f"{case['deviation']:.4f}", _rate(rate, rate.interval[1] < case["power"]), f"{case['power']}")
-        for case, rate in calibration.promises
+        for case, rate in calibration.guarantees
     ]
     power = Table(columns("tokens", "smallest detectable deviation", "detected", "promised"), tuple(promised))
     return (covered, power)

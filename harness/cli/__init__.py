@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A reference EAGLE-2 decoder, and a harness that judges whether a speculative decoder is lossless.",
-    epilog="Exit codes of `verify`: 0 pass, 1 fault, 2 wrong usage, 3 inconclusive, 4 the adapter does not work.",
+    epilog="Exit codes of `verify`: 0 pass, 1 fault, 2 usage error, 3 inconclusive, 4 broken adapter.",
 )
 app.add_typer(train, name="train")
 for module in (generate, verify, record, report, doctor, convert, engines, mutants, calibrate, unedited, bench, compare, gpu):

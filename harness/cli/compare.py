@@ -28,7 +28,7 @@ OUT = Path("reports/latest/compare")
         "eagle2 compare --methods eagle2,eagle,lookup --limit 6",
         "eagle2 compare --draw reports/compare",
         "eagle2 compare --preset vicuna-7b --target DIR --draft DIR --prompts question.jsonl --device cuda",
-        note="Exit codes: 0 compared, 1 a greedy text differs from ordinary decoding's, 2 wrong usage.",
+        note="Exit codes: 0 compared, 1 a greedy text differs from ordinary decoding's, 2 usage error.",
     )
 )
 @report_user_errors

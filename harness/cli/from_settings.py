@@ -45,8 +45,8 @@ def options_from(
     def decorate(command: Command) -> Command:
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
         chosen = {name: field for name, field in _fields(model).items() if only is None or name in only}
-        for one in own:
-            chosen.pop(one.name, None)
+        for parameter in own:
+            chosen.pop(parameter.name, None)
         constants = {name: value for name, value in defaults.items() if name not in chosen}
 
         @wraps(command)
@@ -56,9 +56,9 @@ def options_from(
 
         parameters = [*(_parameter(name, field, name in required, defaults) for name, field in chosen.items()), *own]
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
     return decorate
@@ -119,4 +119,4 @@ def _validated(model: type, values: dict[str, Any]) -> Any:
         first = error.errors()[0]
         name, fields = str(first["loc"][0]) if first["loc"] else "", _fields(model)
         option = option_name(name, fields[name]) if name in fields else "the options"
-        raise BadInput(f"{option} cannot be used: {first['msg']}", "`--help` lists what each option takes") from None
+        raise BadInput(f"invalid value for {option}: {first['msg']}", "`--help` lists what each option takes") from None

@@ -28,13 +28,7 @@ EXAMPLES = examples("eagle2 record py:my_engine:Engine -o run.jsonl", "eagle2 ju
 )
 def record(settings: Settings, jobs: Jobs = "auto") -> None:
     """Verify an implementation, and write all its answers to a trace, which can be judged on another machine."""
-    from harness.implementations import connect
-    from harness.implementations.trace import write_head
-
-    write_head(Path(settings.tape), connect(settings.impl, settings.time_limit))
-    code = run_checks(replace(settings, whole=not settings.only), jobs)
-    typer.echo(f"trace: {settings.tape}")
-    raise typer.Exit(code)
+    raise typer.Exit(run_checks(replace(settings, whole=not settings.only), jobs))
 
 
 @app.command(epilog=EXAMPLES)

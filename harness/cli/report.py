@@ -36,7 +36,11 @@ def replay(
     fault: Annotated[str, typer.Argument(help="Id of a fault in the report, such as LAW-1.3.")],
     record: Annotated[Path, typer.Option(help="The record that contains the fault.")] = Path("reports/latest/record.jsonl"),
 ) -> None:
-    """Reproduce a fault, and show the step that emitted the wrong token: the draft tree, the node, the coin, p and q."""
+    """Reproduce a fault, and show the step that emitted the wrong token: the draft tree, the node, the coin, p and q.
+
+    The step is shown for a fault with a witness, which GREEDY-1 to GREEDY-3, LAW-1, LAW-2, LAW-3, LAW-5 and LAW-7 store. For a
+    fault of any other property, the whole check is run again.
+    """
     from rich.console import Console
 
     from harness.cli.run_checks import run_checks
@@ -45,7 +49,7 @@ def replay(
     from harness.replay import replay
 
     def rerun(settings: Settings) -> int:
-        return run_checks(replace(settings, out=str(record.parent / "replay")), "0")
+        return run_checks(replace(settings, out=str(record.parent / "replay")), "0", brief=True)
 
     pair = find_pair("", settings.target, settings.draft) if settings.target or settings.draft else None
     raise typer.Exit(replay(read_record(record), fault, Console(highlight=False), rerun, pair))

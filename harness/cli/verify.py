@@ -19,7 +19,7 @@ app = typer.Typer()
         "eagle2 verify",
         "eagle2 verify ref:rule=walk,k=4,depth=3,m=10 --tier full",
         "eagle2 verify py:my_engine:Engine,depth=5 --only LAW-4",
-        note="Exit codes: 0 pass, 1 fault, 2 wrong usage, 3 inconclusive, 4 the adapter does not work.",
+        note="Exit codes: 0 pass, 1 fault, 2 usage error, 3 inconclusive, 4 broken adapter.",
     )
 )
 @report_user_errors

@@ -68,7 +68,12 @@ class Implementation:
         Other engines are not opened here, since that may take minutes and a GPU; SMOKE opens them.
         """
         if "decoder" in self.capabilities:
-            self.make(str(pair.target), str(pair.drafter(self.checkpoint)), **{"dtype": dtype, "device": device, **self.options})
+            draft, options = str(pair.drafter(self.checkpoint)), {"dtype": dtype, "device": device, **self.options}
+            try:
+                self.make(str(pair.target), draft, **options)
+            except BadInput as error:
+                where = f"{self.name}: " if self.options else ""
+                raise BadInput(f"{where}{error.what}", error.hint) from None
 
     @property
     def shape(self) -> dict[str, int]:

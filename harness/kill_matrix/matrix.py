@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from eagle2_ref.errors import BadInput
-from harness.catalogue import catalogue
+from harness.catalogue import catalogue, find_checks
 from harness.diagnosis import SIGNATURES, Signatures
 from harness.files import write_atomic
 from harness.kill_matrix.signatures import diagnosed, laws, signatures
@@ -107,8 +107,8 @@ def run_matrix(only: Sequence[str], check: str, quick: bool, out: Path, jobs: in
     chosen = [find(label).id for label in only] or list(GALLERY)
     if sign and (only or check or quick):
         raise BadInput("--sign stores the behaviour of the whole gallery", "leave out --only, --check and --quick")
-    if check and not any(check in (each.id, each.id.partition("-")[0]) for each in catalogue().values()):
-        raise BadInput(f"there is no property or chapter {check!r}", "give LAW, or LAW-1")
+    if check:
+        find_checks(check)
     start, done, pictures = time.monotonic(), list[Trial](), dict[str, dict[str, LawPicture]]()
     with Writer(out / "trials.jsonl") as writer:
         with _progress() as bar:

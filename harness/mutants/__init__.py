@@ -87,7 +87,7 @@ def find(label: str) -> Mutant:
     gallery: dict[str, Mutant] = importlib.import_module(__name__).GALLERY
     if label not in gallery:
         similar = sorted(gallery.values(), key=lambda one: -max(_similarity(label, word) for word in (one.id, one.name)))[:3]
-        raise BadInput(f"there is no mutant {label!r}", f"near it are {', '.join(f'{one.id} ({one.name})' for one in similar)}")
+        raise BadInput(f"there is no mutant {label!r}", f"similar ids: {', '.join(one.id for one in similar)}")
     return gallery[label]
 
 

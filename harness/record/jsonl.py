@@ -66,8 +66,10 @@ def read_lines(path: Path, lines: TypeAdapter[Any], *, command: str) -> list[Any
     """All lines of a file. An unfinished last line, as a run that was cut off leaves one, is dropped."""
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"there is no record in {path}", f"{command} writes one") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"no record at {path}: {error}", f"{command} writes one") from None
+        raise BadInput(f"{path} cannot be read: {error}", f"{command} writes a record") from None
     *finished, unfinished = text.split("\n")
     found = []
     for number, line in enumerate([*finished, unfinished] if unfinished else finished, start=1):

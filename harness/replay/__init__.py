@@ -14,10 +14,12 @@ from harness.enumeration.coins import Unrepeatable
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, Missing, NotApplicable
 from harness.pairs import Pair
-from harness.record.model import Record, Result, Witness
+from harness.record.model import LawPicture, Record, Result, Witness
 from harness.replay.reproduce import Reproduction, pair_of, reproduce
 from harness.report.cases import find_case
+from harness.report.plots import drawn_outcomes
 from harness.report.sentences import witness_sentence
+from harness.report.tables import Table, columns
 from harness.report.text import number, printable
 from harness.settings import Settings
 from harness.terminal import branches, speller
@@ -33,7 +35,7 @@ def replay(record: Record, name: str, console: Console, rerun: Callable[[Setting
         record: the record that holds it.
         name: its id in the report, such as LAW-1.3.
         console: where to print.
-        rerun: runs the whole check for a fault without a witness, and returns its exit code.
+        rerun: runs the whole check for a fault without a witness, prints its results, and returns its exit code.
         given: the user's pair, for a fault that was found on a pair which is not shipped.
 
     Returns:
@@ -43,7 +45,8 @@ def replay(record: Record, name: str, console: Console, rerun: Callable[[Setting
     for head, line in _recorded(record, result):
         _print(console, head, printable(line, 1000))
     if result.witness is None:
-        return rerun(_settings(record, result, given))
+        _show_law(console, result)
+        return _conclude_rerun(console, rerun(_settings(record, result, given)))
     if record.header.implementation.startswith("trace:"):
         return _cannot_reproduce(console, "a trace holds answers, but no decoder that could generate them again")
     pair = pair_of(result.witness, given)
@@ -75,7 +78,7 @@ def _recorded(record: Record, result: Result) -> list[tuple[str, str]]:
     seen = result.witness
     lines = [(result.property, f"{result.verdict}  {result.case}"), ("recorded", result.summary)]
     if seen is None:
-        return [*lines, ("witness", "none is stored: the check is run again")]
+        return [*lines, ("witness", f"{result.property} stores no witness: the whole check is run again")]
     options = "".join(f", {option}={value}" for option, value in seen.options.items())
     where = "its rule alone" if seen.law else f"on {seen.pair}"
     lines += [
@@ -120,6 +123,30 @@ def _show(console: Console, found: Reproduction, seen: Witness, spell: Callable[
     now = "" if found.q is None else f"{number(found.q)} over all random numbers"
     if now or stored:
         _print(console, "q", f"{', '.join(filter(None, (now, stored)))} (implementation)")
+
+
+def _show_law(console: Console, result: Result) -> None:
+    """Print the expected and the observed probability of each outcome, if the result has a picture of them."""
+    picture = next((picture for picture in result.pictures if isinstance(picture, LawPicture)), None)
+    if picture is None:
+        return
+    rows = drawn_outcomes(picture.outcomes, picture.expected, picture.observed)
+    cells = tuple((label, number(expected), number(observed)) for label, expected, observed in rows)
+    observed = f"in {number(picture.n)} samples" if picture.n else "by enumeration"
+    console.print()
+    console.print(Table(columns("outcome", "expected", f"observed {observed}", left=("outcome",)), cells).terminal())
+    console.print()
+
+
+def _conclude_rerun(console: Console, code: int) -> int:
+    """Print what the exit code of the repeated check means, and return it."""
+    if code == FAULT:
+        console.print(Text("Reproduced: the check finds a fault again.", style=SIGNS["fault"].terminal))
+        return code
+    if code == PASS:
+        return _not_reproduced(console, "the check finds no fault")
+    _cannot_reproduce(console, "the check gave no answer")
+    return code
 
 
 def _print(console: Console, head: str, line: str) -> None:

@@ -146,7 +146,7 @@ def find_case(record: Record, anchor: str) -> Case:
     by_anchor = {case.anchor: case for case in cases(record)}
     if anchor not in by_anchor:
         faults = [case.anchor for case in by_anchor.values() if case.replay]
-        hint = f"its faults are {join_names(faults, 20)}" if faults else "it has no fault"
+        hint = f"its faults are {join_names(faults, 20)}" if faults else "the record has no faults to replay"
         raise BadInput(f"the record has no result {printable(anchor, 60)!r}", hint)
     return by_anchor[anchor]
 

@@ -172,5 +172,5 @@ def _engine(place: int, engine: Engine) -> Section:
 
 
 def _item(result: Result) -> Item:
-    lead = f"{result.verdict}: {result.property} {printable(result.case, 100)}"
+    lead = f"{result.verdict}: {result.property} {printable(result.case, 100)}".rstrip()
     return Item(printable(result.summary, 300), lead, style=SIGNS[result.verdict].style)

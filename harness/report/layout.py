@@ -15,6 +15,7 @@ values below. All text is escaped here; nothing but a `Drawing` may hold markup.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,7 @@ from harness.verdict import SIGNS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,13 @@ def _markdown_item(item: Item) -> Iterator[str]:
     yield from (f"  {text.code_span(command)}" for command in item.commands if command)
 
 
+def _prose(words: str, limit: int = 2000) -> Markup:
+    """Escaped text in which `words between backticks` are code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text.printable(words, limit)))))  # noqa: S704 - escaped
+
+
 @cache
 def _templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -262,5 +271,5 @@ def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(printable=text.printable, number=text.number)
+    environment.filters.update(printable=text.printable, number=text.number, prose=_prose)
     return environment

@@ -33,21 +33,21 @@ class Enumerated(Protocol):
 
 
 def unedited_summary(decoders: Sequence[Enumerated], versions: Mapping[str, str], command: str) -> str:
-    """Markdown: for each decoder what it promises, and the total variation between its output and the target's law."""
+    """Markdown: for each decoder whether it is declared lossless, and its total variation from the target's law."""
     rows = tuple(
         (
-            one.mode,
-            "lossless" if one.lossless else "lossy",
-            number(one.executions),
-            seconds(one.seconds),
-            number(one.distance),
-            number(one.unfinished) if one.unfinished else "0",
+            decoder.mode,
+            "lossless" if decoder.lossless else "lossy",
+            number(decoder.executions),
+            seconds(decoder.seconds),
+            number(decoder.distance),
+            number(decoder.unfinished) if decoder.unfinished else "0",
         )
-        for one in decoders
+        for decoder in decoders
     )
     headings = ("decoder", "promises", "executions", "time", "total variation", "probability not enumerated")
     table = Table(columns(*headings, left=headings[:2]), rows)
-    largest = max((one.distance for one in decoders if one.lossless), default=0.0)
+    largest = max((decoder.distance for decoder in decoders if decoder.lossless), default=0.0)
     page = Page(
         title="Third-party decoders, enumerated unedited",
         answer=f"The largest total variation of a decoder that promises to be lossless is {number(largest)}.",

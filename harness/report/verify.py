@@ -48,6 +48,9 @@ FAULTS = 6  # listed at the top of the page
 SENSITIVITIES = 3  # of one property, before the others are counted
 P_VALUES = 5  # fewest whose distribution is drawn
 
+LABELS = {"oracle": "scoring dtype"}
+"""Labels of settings whose name in the record is not plain."""
+
 
 def render(record: Record, out: Path) -> list[Path]:
     """Write index.html, summary.md, junit.xml and badge.json into `out`, and return their paths.
@@ -120,7 +123,7 @@ def badge(record: Record) -> str:
 
 def _page(record: Record, sections: tuple[Section, ...]) -> Page:
     header, footer = record.header, record.footer
-    settings = [f"{name} {value}" for name, value in header.settings.items()]
+    settings = [f"{LABELS.get(name, name)} {value}" for name, value in header.settings.items()]
     times = [date_and_time(header.started), seconds(footer.seconds)]
     return Page(
         title=header.implementation,

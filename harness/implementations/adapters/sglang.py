@@ -13,7 +13,7 @@ COUNTERS = {
     "drafted": ("spec_num_proposed_drafts", "spec_draft_token_num"),
     "accepted": ("spec_num_correct_drafts", "spec_accept_token_num"),
 }
-"""Fields of a finished request: the name in newer releases, then in older ones."""
+"""Fields of a finished request that hold each counter: the name in newer releases first, then the name in older ones."""
 
 
 class Engine(ServerEngine):

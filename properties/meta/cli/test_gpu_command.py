@@ -35,11 +35,11 @@ def test_every_part_is_a_valid_command(tmp_path: Path) -> None:
     found = parts("cuda", tmp_path)
     assert len({part.name for part in found}) == len(found) == 8
     for part in found:
-        command, words = get_command(app), list(part.words)
+        command, words = get_command(app), list(part.arguments)
         while commands := getattr(command, "commands", None):
             command = commands[words.pop(0)]
         command.make_context("eagle2", words)
-        assert not part.name or str(tmp_path / part.name) in part.words
+        assert not part.name or str(tmp_path / part.name) in part.arguments
 
 
 class FakeRun:

@@ -22,7 +22,7 @@ from eagle2_ref.sampling import SamplingParams
 from harness.cli import app
 from harness.pairs import FIXTURES, shipped
 from harness.record.model import read_record
-from harness.verdict import BROKEN, USAGE
+from harness.verdict import BROKEN, INCONCLUSIVE, USAGE
 from properties.meta.helpers import tiny
 from properties.meta.helpers.command import eagle2
 
@@ -31,14 +31,17 @@ COIN_HEAD, STDLIB = str(PAIRS / "coin4" / "draft"), str(PAIRS / "stdlib" / "targ
 
 REFUSED = [
     ("verify reff", "'reff'", "did you mean ref?"),
+    ("verify ref -n x", "--jobs: x", "0 or more"),
+    ("verify ref -n -1", "--jobs: -1", "0 or more"),
+    ("record ref -n x", "--jobs: x", "0 or more"),
     ("verify py:no_such_module:Engine", "no_such_module", "run from the folder"),
     ("verify py:json:Lodas", "json has no Lodas", "did you mean loads?"),
     ("verify py:json", "py:json", "py:package.module:Engine"),
     ("verify ref:ruel=walk", "'ruel'", "did you mean rule?"),
     ("verify ref:walk", "'walk'", "name=value"),
     ("verify ref:rule=wlak", "'wlak'", "reject, walk"),
-    ("verify ref:k=0", "k is 0", "1 or more"),
-    ("verify ref:depth=0", "depth is 0", "1 or more"),
+    ("verify ref:k=0", "ref:k=0: k must be a whole number of 1 or more, not 0", ""),
+    ("verify ref:depth=0", "depth must be a whole number of 1 or more, not 0", ""),
     ("verify ref:k=2,depth=2,m=7", "m is 7", "at most 6"),
     ("verify ref:k=257", "vocabulary has 256", "at most 256"),
     ("verify --pair stdlob", "'stdlob'", "coin4, coin6, dice8, stdlib"),
@@ -53,7 +56,7 @@ REFUSED = [
     ("verify published:no.py", "no.py", "path of the file"),
     ("replay LAW-1.1 --record no.jsonl", "no.jsonl", "eagle2 verify"),
     ("mutants --only M4", "'M4'", "M04"),
-    ("mutants --check LAWS", "'LAWS'", "LAW-1"),
+    ("mutants --check LAWS", "chapter LAWS", "LAW, "),
     ("verify --time-limit 0", "0 s", "seconds"),
     ("verify trace:no.jsonl", "no.jsonl", "eagle2 record"),
     ("report no.jsonl", "no.jsonl", "eagle2 verify"),
@@ -77,6 +80,25 @@ def test_wrong_argument_has_exit_code_2_and_a_hint(
     first, *rest = done.stderr.splitlines()
     assert done.exit_code == USAGE and first.startswith("eagle2: "), done.output
     assert wrong in first and hint in "\n".join(rest)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("verify ref --only LAW-99", "no property LAW-99"),
+        ("verify ref --only NONE", "no chapter NONE"),
+        ("verify ref --only LAW-1[none]", "no case LAW-1[none]"),
+        ("record ref --only LAW-99", "no property LAW-99"),
+    ],
+)
+def test_selector_that_selects_nothing_writes_nothing(
+    command: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code is that of a run without results."""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, command.split())
+    assert done.exit_code == INCONCLUSIVE and wrong in done.stderr
     assert not list(tmp_path.iterdir())
 
 

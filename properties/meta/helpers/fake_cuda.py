@@ -89,14 +89,14 @@ class Device(Mode):  # type: ignore[misc]
         strangers = [x for x in given if not isinstance(x, There) and x.dim() and not any(x is index for index in indices)]
         if there and strangers and func not in CROSSING:
             raise AssertionError(f"{func} was given tensors of two devices, here one of shape {list(strangers[0].shape)}")
-        asked = kwargs.get("device")
-        stays = there if asked is None else torch.device(asked) == torch.device(DEVICE)
+        requested = kwargs.get("device")
+        stays = there if requested is None else torch.device(requested) == torch.device(DEVICE)
         looked = any(index.dtype == torch.bool or not isinstance(index, There) for index in indices)
         back = not stays or (func is aten.copy_.default and not isinstance(args[0], There))
         if there and (func in WAITING or looked or back):
             self.waits.append(func.overloadpacket.__name__)
         own = {id(_here(x)): x for x in given}  # an in-place operation returns the tensor that it was given
-        kwargs |= {"device": torch.device("cpu")} if asked is not None and stays else {}
+        kwargs |= {"device": torch.device("cpu")} if requested is not None and stays else {}
         out = func(*tree_map(_here, args), **tree_map(_here, kwargs))
         return tree_map(lambda x: own.get(id(x), There(x) if stays else x) if isinstance(x, Tensor) else x, out)
 

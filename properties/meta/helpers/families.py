@@ -119,8 +119,8 @@ def _target(folder: Path, tokenizer: Any) -> Path:
 def _configuration(model: PreTrainedModel, *leave: str, **keys: Any) -> dict[str, Any]:
     """A configuration as transformers 4 wrote it, with rotary settings as keys of their own."""
     leave = (*leave, "rope_parameters", "dtype", "architectures")
-    kept = {name: value for name, value in model.config.to_dict().items() if name not in leave}
-    return {**kept, "architectures": ["LlamaForCausalLM"], "torch_dtype": str(model.dtype).removeprefix("torch."), **keys}
+    config = {name: value for name, value in model.config.to_dict().items() if name not in leave}
+    return {**config, "architectures": ["LlamaForCausalLM"], "torch_dtype": str(model.dtype).removeprefix("torch."), **keys}
 
 
 def _write_bin_shards(folder: Path, tensors: dict[str, Tensor], n: int = 2) -> None:

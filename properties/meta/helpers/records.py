@@ -89,8 +89,8 @@ def mixed() -> Record:
         result("COUNT-1", "counted", "inconclusive", broken=True, pictures=(COUNTS,)),
     ]
     of = record(*verdicts, *passes, *rest, verdict="fault", exit_code=1)
-    worth = {"statement": SAID, "likenesses": (LIKE,), "false_alarm": 2.7e-7}
-    return of.model_copy(update={"footer": of.footer.model_copy(update=worth)})
+    footer_fields = {"statement": SAID, "likenesses": (LIKE,), "false_alarm": 2.7e-7}
+    return of.model_copy(update={"footer": of.footer.model_copy(update=footer_fields)})
 
 
 def hostile() -> Record:
@@ -116,7 +116,7 @@ def hostile() -> Record:
     names = dict.fromkeys(("implementation", "implementation_version", "pair", "command", "started"), HOSTILE)
     base = record(*seen, properties=(claim,), verdict="fault", exit_code=1, **names)
     facts = {field: {HOSTILE: HOSTILE} for field in ("checksums", "settings", "versions", "machine")}
-    worth = {
+    footer_fields = {
         "statement": Statement(exact=HOSTILE, logits=HOSTILE, sampled=HOSTILE),
         "likenesses": (Likeness(mutant=HOSTILE, fault=HOSTILE, source=HOSTILE, fit=math.nan, seen=HOSTILE),),
         "false_alarm": math.inf,
@@ -124,7 +124,7 @@ def hostile() -> Record:
     return base.model_copy(
         update={
             "header": base.header.model_copy(update={**facts, "capabilities": (HOSTILE,)}),
-            "footer": base.footer.model_copy(update=worth),
+            "footer": base.footer.model_copy(update=footer_fields),
         }
     )
 

@@ -156,7 +156,7 @@ def test_reported_log_probabilities_are_the_targets(method: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "reason"), [("universal", "tokenizer"), ("mtp", "num_mtp_layers")])
-def test_refusal_has_the_words_of_transformers(method: str, reason: str) -> None:
+def test_refusal_quotes_transformers(method: str, reason: str) -> None:
     engine = connect(f"transformers:method={method}").open(shipped("coin4"))
     with pytest.raises(NotApplicable, match=reason):
         engine.generate([[1]], [{"temperature": 1.0, "max_new_tokens": 1}], [0])

@@ -32,7 +32,7 @@ def served(where: str) -> str:
 
 
 def write_engine(folder: Path, generate: str, describe: str = "{}") -> str:
-    """Write an engine that imports nothing and has these bodies of `generate` and `describe`; its connectable string."""
+    """Write an engine with these bodies of `generate` and `describe`, and return its connectable string. It imports nothing."""
     lines = [
         "import os, sys, time",
         "class Engine:",
@@ -114,7 +114,7 @@ def test_children_of_an_engine_that_died_are_ended(tmp_path: Path) -> None:
 
 
 def test_engine_ends_when_its_harness_is_killed(tmp_path: Path) -> None:
-    """Its stdin ends then."""
+    """The engine reads the end of its standard input, and exits."""
     connectable = write_engine(tmp_path, "return [[0] * 3]")
     code = (
         "import time; from harness.implementations import connect; from harness.pairs import shipped\n"
@@ -202,7 +202,7 @@ def test_shell_script_can_be_an_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "verdict"), [("Outsider", "pass"), ("TooCold", "fault")])
-def test_verdict_through_a_process_is_that_without_it(name: str, verdict: str) -> None:
+def test_process_and_direct_calls_give_the_same_verdict(name: str, verdict: str) -> None:
     implementation = connect(f"cmd:{sys.executable} -P {SERVE} properties.meta.helpers.fake_engines:{name}")
     assert result_of(first_tokens_of_samples, implementation, SAMPLED[1]).verdict == verdict
 

@@ -66,6 +66,24 @@ def test_fault_without_a_law_is_recognised_by_its_red_properties() -> None:
     assert like.mutant == "M03" and like.fit == 1 and "TREE-2, TREE-3" in like.seen
 
 
+def test_red_properties_are_compared_among_those_that_ran() -> None:
+    """M03 also turns TREE-4 red, which did not run: the fit is 1, and lower where it ran and is green."""
+    known = Signatures({}, {}, {}, {**KNOWN.red, "M03": frozenset({"TREE-2", "TREE-3", "TREE-4"})}, KNOWN.about)
+    results = [Result(property=name, case="", verdict="fault", summary="") for name in ("TREE-2", "TREE-3")]
+    green = Result(property="TREE-4", case="", verdict="pass", summary="")
+    assert [like.fit for like in diagnose(results, known)] == [1.0]
+    assert [like.fit for like in diagnose([*results, green], known)] == [0.6667]
+
+
+def test_lone_red_property_and_equal_fits_name_no_mutant() -> None:
+    red = {name: frozenset({"TREE-2", "TREE-3"}) for name in KNOWN.about}
+    tied = Signatures({}, {}, {}, red, KNOWN.about)
+    results = [Result(property=name, case="", verdict="fault", summary="") for name in ("TREE-2", "TREE-3")]
+    assert diagnose(results[:1], KNOWN) == ()
+    assert diagnose(results, tied) == ()
+    assert diagnose(results, Signatures({}, {}, {}, {**red, "M01": frozenset()}, KNOWN.about)) == ()
+
+
 def test_impossible_outcome_lowers_the_fit_but_does_not_exclude() -> None:
     """A single stray sample must not exclude the only mutant that fits."""
     law = np.array([0.6, 0.4, 0.0, 0.0])

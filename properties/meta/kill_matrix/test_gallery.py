@@ -118,7 +118,7 @@ def test_id_is_used_once() -> None:
 def test_unknown_mutant_is_answered_with_similar_ones() -> None:
     with pytest.raises(BadInput, match="there is no mutant 'm4'") as error:
         connect("mutant:m4")
-    assert error.value.hint.startswith("near it are M04 (stale_bonus), ")
+    assert error.value.hint.startswith("similar ids: M04, ")
 
 
 def test_options_of_a_mutant_are_checked() -> None:

@@ -219,7 +219,7 @@ def test_invalid_list_is_refused(text: str, reason: str, tmp_path: Path) -> None
 
 
 def test_missing_list_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="is no list of known failures"):
+    with pytest.raises(BadInput, match="there is no file"):
         known.read(str(tmp_path / "no.toml"))
     assert known.read("") == ()
 

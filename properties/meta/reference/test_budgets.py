@@ -117,9 +117,9 @@ def test_properties_hold_with_early_stops(name: str, case: str, scene: Stage) ->
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        (Budget(head_temperature=0.0), "head_temperature is 0.0\n  head_temperature must be above 0"),
-        (Budget(node=1.5), r"node is 1.5\n  node must be in \[0, 1\]"),
-        (Budget(layer=-0.1), "layer is -0.1\n  layer must be 0 or more"),
+        (Budget(head_temperature=0.0), "head_temperature must be above 0, not 0.0"),
+        (Budget(node=1.5), r"node must be in \[0, 1\], not 1.5"),
+        (Budget(layer=-0.1), "layer must be 0 or more, not -0.1"),
     ],
     ids=["head_temperature", "node", "layer"],
 )

@@ -71,7 +71,7 @@ def test_a_lossy_rule_is_declared() -> None:
     [
         ("ref:drafter=lookp", "drafter 'lookp' is not known\n  did you mean lookup?"),
         ("ref:drafter=lookup,k=3", "there is no option 'k'"),
-        ("ref:drafter=lookup,ngram=0", "ngram is 0\n  ngram must be a whole number of 1 or more"),
+        ("ref:drafter=lookup,ngram=0", "ngram must be a whole number of 1 or more, not 0"),
         (
             "ref:drafter=lookup,rule=sampled",
             "rule 'sampled' is not known to prompt lookup\n  its rules are reject",
@@ -87,7 +87,7 @@ def test_unknown_options_and_rules_are_refused(connectable: str, expected: str) 
 def test_generate_uses_any_method() -> None:
     """Options that a method does not have are refused before anything is loaded."""
     done = CliRunner().invoke(app, ["generate", "def f():", "--drafter", "lookup", "--max-new-tokens", "6", "--depth", "2"])
-    assert done.exit_code == 0 and ", 0 passes of" in " ".join(done.output.split()), done.output
+    assert done.exit_code == 0 and ", 0 draft passes" in " ".join(done.output.split()), done.output
     done = CliRunner().invoke(app, ["generate", "x", "--drafter", "lookup", "--k", "3"])
     assert done.exit_code == 2 and "prompt lookup has no option k" in done.output
 
@@ -130,7 +130,7 @@ WHOLE = [
 @pytest.mark.parametrize("value", [0, -1, 1.5])
 def test_options_out_of_range_are_refused(name: str, option: str, value: Any) -> None:
     pair, spec = shipped("coin4"), METHODS[name]
-    with pytest.raises(BadInput, match=f"{option} is {value}"):
+    with pytest.raises(BadInput, match=f"{option} must be a whole number of . or more, not {value}"):
         spec.make(**{option: value}).drafter(Target.load(pair.target), pair.drafter(spec.checkpoint) or "")
 
 

@@ -143,15 +143,14 @@ def test_the_pool_has_k_candidates_and_k_squared_in_further_layers() -> None:
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        (Budget(0, 2, 1), "budget: k is 0\n  k must be a whole number of 1 or more"),
-        (Budget(2, 0, 1), "budget: depth is 0\n  depth must be a whole number of 1 or more"),
-        (Budget(2, 2, -1), "budget: m is -1\n  m must be a whole number of 1 or more"),
-        (Budget(2, 2.5, 1), "budget: depth is 2.5\n  depth must be a whole number of 1 or more"),  # type: ignore[arg-type]
-        (Budget(5, 2, 1), "budget: k is 5, but the vocabulary has 4 tokens\n  give a k of at most 4"),
+        (Budget(0, 2, 1), "k must be a whole number of 1 or more, not 0"),
+        (Budget(2, 0, 1), "depth must be a whole number of 1 or more, not 0"),
+        (Budget(2, 2, -1), "m must be a whole number of 1 or more, not -1"),
+        (Budget(2, 2.5, 1), "depth must be a whole number of 1 or more, not 2.5"),  # type: ignore[arg-type]
+        (Budget(5, 2, 1), "k is 5, but the vocabulary has 4 tokens\n  give a k of at most 4"),
         (
             Budget(2, 2, 7),
-            "budget: m is 7, but k = 2 and depth = 2 give a pool of 6 candidates\n"
-            "  give an m of at most 6, or a larger k or depth",
+            "m is 7, but k = 2 and depth = 2 give a pool of 6 candidates\n  give an m of at most 6, or a larger k or depth",
         ),
     ],
     ids=str,

@@ -22,7 +22,7 @@ from harness.enumeration.coins import ChoiceTrail, EnumeratedCoins, Unrepeatable
 from harness.implementations import connect
 from harness.implementations.reference import Engine
 from harness.pairs import Pair, shipped
-from harness.record.model import Result, Witness
+from harness.record.model import LawPicture, Result, Witness
 from harness.replay import replay
 from harness.replay.recording_coins import Categorical, Comparison, RecordedTrail, RecordingCoins, decisive
 from harness.settings import Settings
@@ -228,6 +228,16 @@ def test_fault_without_a_witness_repeats_its_check(code: int, tmp_path: Path) ->
         assert replay(of, name, Console(file=io.StringIO()), rerun, given) == code
     common = {"impl": "mutant:M45", "pair": "mine", "target": str(given.target), "draft": str(given.draft), "seed": 7}
     assert repeated == [Settings(only="CACHE-1", **common), Settings(only="LAW-4[coin4, T=1.0]", **common)]  # type: ignore[arg-type]
+
+
+def test_fault_without_a_witness_shows_its_law() -> None:
+    picture = LawPicture(title="", outcomes=("0", "1"), expected=(0.25, 0.75), observed=(0.4, 0.6), n=500)
+    of = record(result("LAW-4", "coin4", "fault", pictures=(picture,)))
+    console = Console(file=io.StringIO(), width=130, highlight=False)
+    assert replay(of, "LAW-4.1", console, lambda _: FAULT) == FAULT
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert {"outcome expected observed in 500 samples", "0 0.25 0.4", "1 0.75 0.6"} <= set(lines)
+    assert any("LAW-4 stores no witness" in line for line in lines)
 
 
 def test_hostile_text_of_a_record_is_escaped() -> None:

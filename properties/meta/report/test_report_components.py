@@ -253,6 +253,18 @@ def test_page_as_html_holds_every_block() -> None:
     assert words.index("The answer is 42.") < words.index("Tables") and page.tags["svg"] == 2 and page.tags["h3"] == 2
 
 
+def test_backticks_are_code_in_html_and_never_markup() -> None:
+    words = "the rule `walk`, `a<b`, <b>, one ` alone"
+    page = layout.html(layout.Page(title="", answer=words, sections=()))
+    assert "<code>walk</code>, <code>a&lt;b</code>, &lt;b&gt;, one ` alone" in page
+
+
+def test_lead_of_an_item_is_separated_from_its_text() -> None:
+    items = layout.Items((layout.Item("3 differ", "LAW-1 coin4"), layout.Item("", "alone")))
+    page = layout.html(layout.Page(title="", answer="", sections=(layout.Section("", (items,)),)))
+    assert "<b>LAW-1 coin4</b>: 3 differ" in page and "<b>alone</b></li>" in page
+
+
 def test_markdown_states_how_many_items_are_missing() -> None:
     items = layout.Items(tuple(layout.Item(str(i)) for i in range(7)), most=5)
     page = layout.Page("t", "a", (layout.Section("s", (items,)),))
