@@ -182,10 +182,14 @@ def test_long_text_is_cut_and_the_cut_is_stated(tmp_path: Path) -> None:
 def test_fault_is_listed_with_its_witness_and_its_replay(tmp_path: Path) -> None:
     page = rendered(mixed(), tmp_path)["index.html"]
     faults = page[page.index('id="faults"') : page.index('id="matrix"')]
-    assert "<code>eagle2 replay LAW-2.10</code>" in faults and "M04" in faults and "fit 0.98" in faults
+    assert '<code class="command">eagle2 replay LAW-2.10</code>' in faults and "M04" in faults and "fit 0.98" in faults
     row = page[page.index('<tr id="LAW-2.10">') :]
     row = row[: row.index("</tr>")]
-    assert "token 1 was emitted" in row and "probability 0.25" in row and "<code>eagle2 replay LAW-2.10</code>" in row
+    assert (
+        "token 1 was emitted" in row
+        and "probability 0.25" in row
+        and '<code class="command">eagle2 replay LAW-2.10</code>' in row
+    )
     assert page.count("eagle2 replay") == 5, "two faults, each listed twice, and a known one; other results have no replay"
 
 
