@@ -21,7 +21,8 @@ from harness.benchmark.record import (
     TreeShape,
 )
 from harness.benchmark.step_profile import PARTS
-from harness.report.plots import Axis, Bar, Dot, Drawing, Series, bars, dots, heatmap, histogram, lines, stacked_bars
+from harness.report.canvas import Drawing
+from harness.report.plots import Axis, Bar, Dot, Series, bars, dots, heatmap, histogram, lines, stacked_bars
 from harness.report.text import number, printable
 
 FEWEST_NODES = 20

@@ -13,8 +13,9 @@ from harness.calibration.faults import FAULTS, NEVER
 from harness.calibration.figures import BOUNDED, CONFIDENCE, TAIL, Alarms, Calibration, Detection, PValues, Rate, quantile
 from harness.calibration.observations import LENGTH
 from harness.calibration.toy_pairs import BUDGETS
+from harness.report.canvas import NARROW, Drawing
 from harness.report.layout import Command, Facts, Page, Paragraph, Section, write
-from harness.report.plots import NARROW, Axis, Dot, Drawing, Series, dots, lines
+from harness.report.plots import Axis, Dot, Series, dots, lines
 from harness.report.tables import Cell, Table, columns, text_columns
 from harness.report.text import date_and_time, number, plural, seconds
 from harness.statistics.eprocess import FAULT

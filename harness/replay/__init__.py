@@ -17,7 +17,7 @@ from harness.pairs import Pair
 from harness.record.model import LawPicture, Record, Result, Witness
 from harness.replay.reproduce import Reproduction, pair_of, reproduce
 from harness.report.cases import find_case
-from harness.report.plots import drawn_outcomes
+from harness.report.evidence_plots import drawn_outcomes
 from harness.report.sentences import witness_sentence
 from harness.report.tables import Table, columns
 from harness.report.text import number, printable

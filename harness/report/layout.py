@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias, Union
 from harness.files import write_atomic
 from harness.record.model import Verdict
 from harness.report import text
-from harness.report.plots import COLOURS, Drawing
+from harness.report.canvas import COLOURS, Drawing
 from harness.report.tables import Mark, Table
 from harness.verdict import SIGNS
 

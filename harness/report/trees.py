@@ -12,7 +12,7 @@ from functools import cached_property
 from html import escape
 
 from harness.record.model import TreePicture, Witness
-from harness.report.plots import COLOURS, FONT_SIZE, Drawing
+from harness.report.canvas import COLOURS, FONT_SIZE, Drawing
 from harness.report.text import number, printable, token_label
 
 ROOT = 0

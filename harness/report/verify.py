@@ -9,7 +9,8 @@ from pathlib import Path
 
 from harness.files import write_atomic
 from harness.record.model import CountPicture, LawPicture, Picture, Record, Result
-from harness.report import plots
+from harness.report import evidence_plots, plots
+from harness.report.canvas import Drawing
 from harness.report.cases import Case, JudgedProperty, cases, chapters, properties, verdict_counts
 from harness.report.junit import junit
 from harness.report.layout import (
@@ -207,7 +208,7 @@ def _error_budget(record: Record) -> Section:
     if len(finite) < P_VALUES:
         return Section("", ())
     diagnostics = sum(len(result.diagnostics) for result in record.results)
-    drawing = plots.p_values("p-values", "Distribution of all p-values of the run", finite, diagnostics)
+    drawing = evidence_plots.p_values("p-values", "Distribution of all p-values of the run", finite, diagnostics)
     return Section("p-values", (drawing,), id="p-values")
 
 
@@ -247,11 +248,11 @@ def _cases(many: Sequence[Case]) -> Table:
     return Table(columns, tuple(rows), ids=tuple(case.anchor for case in many), kind="cases")
 
 
-def _draw(name: str, case: Case, picture: Picture) -> plots.Drawing:
+def _draw(name: str, case: Case, picture: Picture) -> Drawing:
     title, name_of_case = printable(picture.title, 120), printable(case.result.case, 120)
     title = title if name_of_case in title else f"{title} · {name_of_case}"
     if isinstance(picture, LawPicture):
-        return plots.law(name, title, picture.outcomes, picture.expected, picture.observed, picture.n)
+        return evidence_plots.law(name, title, picture.outcomes, picture.expected, picture.observed, picture.n)
     if isinstance(picture, CountPicture):
         return plots.histogram(name, title, picture.counts, picture.xlabel)
     return tree(name, picture.model_copy(update={"title": title}))

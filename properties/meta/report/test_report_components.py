@@ -13,8 +13,9 @@ from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
 from harness.record.model import TreePicture
-from harness.report import layout, plots, text, trees
-from harness.report.plots import Axis, Bar, Dot, Drawing, Series
+from harness.report import canvas, evidence_plots, layout, plots, text, trees
+from harness.report.canvas import Drawing
+from harness.report.plots import Axis, Bar, Dot, Series
 from harness.report.tables import Cell, Mark, Table, columns
 from properties.meta.helpers.records import HOSTILE, INSTANCE, TEXT, TREE, Page
 
@@ -89,8 +90,8 @@ PLOTS: dict[str, Callable[[str], Drawing]] = {
     "dots": lambda t: plots.dots("n", t, {t: [Dot(t, 1, 5), Dot("b", math.inf)]}, Axis(t, "log10", end=9), beyond=t, notes=[t]),
     "heatmap": lambda t: plots.heatmap("n", t, {t: {t: 1.0}}),
     "histogram": lambda t: plots.histogram("n", t, (3, 0, 5), t),
-    "law": lambda t: plots.law("n", t, (t, "b"), (0.5, 0.5), (0.4, 0.6), 9),
-    "p-values": lambda t: plots.p_values("n", t, [0.1, 0.5]),
+    "law": lambda t: evidence_plots.law("n", t, (t, "b"), (0.5, 0.5), (0.4, 0.6), 9),
+    "p-values": lambda t: evidence_plots.p_values("n", t, [0.1, 0.5]),
     "tree": lambda t: trees.tree("n", TREE.model_copy(update={"title": t, "tokens": (t, "b", t, "c"), "emitted": t})),
 }
 
@@ -143,7 +144,7 @@ def test_picture_holds_its_longest_label() -> None:
     drawing = plots.lines("n", "t", [Series("W" * 60, (0, 1), (0, 1))], x=AXIS, y=AXIS)
     width = float(shapes(drawing).attrib["viewBox"].split()[2])
     (label,) = (e for e in shapes(drawing).iter(f"{SVG}text") if e.text == "W" * 60)
-    assert float(label.attrib["x"]) + 60 * plots.FONT_SIZE * 0.9 < width
+    assert float(label.attrib["x"]) + 60 * canvas.FONT_SIZE * 0.9 < width
 
 
 def bar_lengths(drawing: Drawing) -> list[float]:
@@ -157,10 +158,10 @@ def bar_lengths(drawing: Drawing) -> list[float]:
 
 
 def test_bars_of_a_law_are_in_proportion() -> None:
-    drawing = plots.law("n", "t", ("a", "b"), (0.5, 0.25), (0.5, 0.25), 0)
+    drawing = evidence_plots.law("n", "t", ("a", "b"), (0.5, 0.25), (0.5, 0.25), 0)
     long, short = bar_lengths(drawing)
     assert long == pytest.approx(2 * short, abs=0.3) and "exact enumeration" in drawing.caption
-    assert "900 samples" in plots.law("n", "t", ("a",), (1.0,), (1.0,), 900).caption
+    assert "900 samples" in evidence_plots.law("n", "t", ("a",), (1.0,), (1.0,), 900).caption
 
 
 def test_histogram_collects_its_tail() -> None:
@@ -173,10 +174,10 @@ def test_histogram_collects_its_tail() -> None:
 def test_law_that_is_not_drawn_in_full_says_so() -> None:
     observed = [0.01] * 100
     observed[90] = 0.05
-    drawing = plots.law("n", "t", [str(i) for i in range(100)], [0.01] * 100, observed, 50)
+    drawing = evidence_plots.law("n", "t", [str(i) for i in range(100)], [0.01] * 100, observed, 50)
     assert "18 of 100 outcomes" in drawing.caption and "90" in texts(drawing)
-    assert plots.drawn_outcomes(("a", "b", "c"), (math.nan, 1.0), (0.0, math.inf)) == []
-    assert "0 of 3 outcomes" in plots.law("n", "t", ("a", "b", "c"), (math.nan, 1.0), (0.0, math.inf), 0).caption
+    assert evidence_plots.drawn_outcomes(("a", "b", "c"), (math.nan, 1.0), (0.0, math.inf)) == []
+    assert "0 of 3 outcomes" in evidence_plots.law("n", "t", ("a", "b", "c"), (math.nan, 1.0), (0.0, math.inf), 0).caption
 
 
 # --- trees -------------------------------------------------------------------------------------------------------------
