@@ -58,7 +58,7 @@ class BenchHeader(Header):
     """The header of `eagle2 bench`."""
 
     settings: BenchSettings
-    arms: dict[str, str] = Field(description="every arm with what it is")
+    arms: dict[str, str] = Field(description="description of each arm")
 
 
 class Entrant(Value):

@@ -87,7 +87,7 @@ def enumerate_rule(
 ) -> RuleDeviation:
     """As induction.rule_deviation, for a rule that draws from torch, random or numpy itself.
 
-    A rule costs one execution for each node at which it can stop, whatever the vocabulary. If it looks at the last token, the
+    A rule costs one execution for each node at which it can stop, for any vocabulary. If it looks at the last token, the
     likeliest, the least likely and the last value are run.
 
     Args:

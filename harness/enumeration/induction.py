@@ -93,7 +93,7 @@ def rule_deviation(rule: Rule, tree: DraftTree, p: Tensor) -> RuleDeviation:
     """The largest deviation of a rule that takes its randomness from coins, over all coins.
 
     The distribution of the last token is added whole, so a rule that does not look at it costs one execution for each node at
-    which it can stop, whatever the vocabulary.
+    which it can stop, for any size of the vocabulary.
 
     Args:
         rule: acceptance rule.

@@ -5,21 +5,19 @@ Whoever moves a module edits one line of this file. The tests themselves use the
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from functools import cache
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from typer.main import get_command
 from typer.testing import CliRunner, Result
+
+from properties.meta.helpers.command import eagle2, fork
 
 ROOT = Path(__file__).resolve().parents[3]
 REPORTS = ROOT / "reports"
@@ -130,12 +128,12 @@ def print_at_80_columns(function: Any, *arguments: Any) -> str:
 
 def run(words: Sequence[str], folder: Path, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
     """Run `eagle2 WORDS` in a folder, in a process of its own, forked after the imports. For commands that start pytest."""
-    return _fork(_run_eagle2, list(words), folder, timeout)
+    return eagle2(list(words), folder, timeout, TERMINAL)
 
 
 def collect(folder: Path, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
     """Collect the chapters of `properties`, and print property id -> [[case id, whether only tier full has it]] as JSON."""
-    return _fork(_run_collection, [], folder, timeout)
+    return fork(_run_collection, [], folder, timeout, TERMINAL)
 
 
 def normalise(text: str, *folders: Path) -> str:
@@ -147,60 +145,13 @@ def normalise(text: str, *folders: Path) -> str:
     return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
 
 
-def _fork(target: Any, words: list[str], folder: Path, timeout: float) -> subprocess.CompletedProcess[str]:
-    with tempfile.TemporaryDirectory() as streams:
-        process = _server().Process(target=target, args=(words, str(folder), streams))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(["eagle2", *words], timeout)
-        stdout, stderr = (Path(streams, name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
-        return subprocess.CompletedProcess(["eagle2", *words], process.exitcode, stdout, stderr)
-
-
-@cache
-def _server() -> ForkServerContext:
-    """Processes are forked from one that has imported torch already, which saves seconds for each."""
-    context = multiprocessing.get_context("forkserver")
-    heavy = [
-        "torch",
-        "transformers.models.llama.modeling_llama",
-        "transformers.generation",
-        "scipy.stats",
-        "hypothesis",
-        "pytest",
-    ]
-    context.set_forkserver_preload([*heavy, "harness.cli"])
-    return context
-
-
-def _redirect(folder: str, streams: str) -> None:
-    for name in [name for name in os.environ if name.startswith("PYTEST")]:
-        del os.environ[name]  # otherwise pytest takes itself for a worker of the pytest that started it
-    os.environ.update(TERMINAL)
-    os.chdir(folder)
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(Path(streams, name), os.O_WRONLY | os.O_CREAT), number)
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
-
-
-def _run_eagle2(words: list[str], folder: str, streams: str) -> None:
-    _redirect(folder, streams)
-    sys.argv = ["eagle2", *words]
-    from harness.cli import main
-
-    main()
-
-
-def _run_collection(_words: list[str], folder: str, streams: str) -> None:
+def _run_collection(_words: list[str]) -> None:
     import json
 
     import pytest
 
     from harness.pytest_plugin import CheckItem
 
-    _redirect(folder, streams)
     found: dict[str, list[tuple[str, bool]]] = {}
 
     class Collection:

@@ -7,15 +7,31 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+WIDE = {"COLUMNS": "200"}
 
-def eagle2(words: list[str], folder: Path, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
-    """Run `eagle2 WORDS` in a folder, and return its exit code and output."""
+
+def eagle2(
+    words: list[str], folder: Path, timeout: float = 120.0, terminal: Mapping[str, str] = WIDE
+) -> subprocess.CompletedProcess[str]:
+    """Run `eagle2 WORDS` in a folder, with the environment of a terminal, and return its exit code and output."""
+    return fork(_main, words, folder, timeout, terminal)
+
+
+def fork(
+    function: Callable[[list[str]], None], words: list[str], folder: Path, timeout: float, terminal: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Call `function(words)` in a forked process, and return its exit code and output.
+
+    Raises:
+        subprocess.TimeoutExpired: the process did not end in time; it was killed.
+    """
     with tempfile.TemporaryDirectory() as streams:
-        process = _server().Process(target=_run, args=(words, str(folder), streams))
+        process = _server().Process(target=_run, args=(function, words, str(folder), streams, dict(terminal)))
         process.start()
         process.join(timeout)
         if process.exitcode is None:
@@ -35,16 +51,19 @@ def _server() -> ForkServerContext:
     return context
 
 
-def _run(words: list[str], folder: str, streams: str) -> None:
-    from harness.cli import main
-
+def _run(function: Callable[[list[str]], None], words: list[str], folder: str, streams: str, terminal: dict[str, str]) -> None:
     for name in [name for name in os.environ if name.startswith("PYTEST")]:
         del os.environ[name]  # otherwise pytest would take itself for a worker of the pytest that started it
-    os.environ["COLUMNS"] = "200"
+    os.environ.update(terminal)
     os.chdir(folder)
     for number, name in ((1, "stdout"), (2, "stderr")):
-        file = os.open(Path(streams, name), os.O_WRONLY | os.O_CREAT)
-        os.dup2(file, number)
+        os.dup2(os.open(Path(streams, name), os.O_WRONLY | os.O_CREAT), number)
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
+    function(words)
+
+
+def _main(words: list[str]) -> None:
+    from harness.cli import main
+
     sys.argv = ["eagle2", *words]
     main()

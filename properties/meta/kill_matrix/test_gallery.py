@@ -77,7 +77,7 @@ def test_last_of_two_tied_tokens_is_a_tie(stage: Stage) -> None:
 
 
 def test_useless_drafter_is_slow(stage: Stage) -> None:
-    """C12 is what it is meant to be: hardly a draft is accepted."""
+    """C12 is as wasteful as described: hardly a draft token is accepted."""
     tau = stage.result("COUNT-1", "", "mutant:C12").measured["tau"]
     assert isinstance(tau, float)
     assert tau < 1.1

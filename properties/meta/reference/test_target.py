@@ -29,7 +29,7 @@ LEAN = ["llama", "llama, tied embedding", "llama, scaled rope"]
 TREE = DraftTree.of([7, 1, 2, 3, 1, 5, 9, 11, 0], [-1, 0, 0, 1, 1, 2, 3, 6, 7])
 TEXT = tiny.tokens(13)
 ROUNDING = dict.fromkeys(tiny.KINDS, 1e-9) | {"gemma2, capped logits": 1e-5}
-"""Gemma 2 has an attention of its own, whose softmax rounds to float32 whatever the dtype."""
+"""Gemma 2 has an attention of its own, whose softmax rounds to float32 for every dtype."""
 
 
 @torch.inference_mode()
