@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle2_ref.errors import BadInput
+from harness import activity, canary
 from harness.catalogue import Check, name
 from harness.distributions.noise import Noise, measure_noise
 from harness.distributions.scoring import TargetScorer, load_target
 from harness.files import write_atomic
-from harness.implementations import SHAPE, Implementation, connect
+from harness.implementations import SHAPE, SHARING, Implementation, connect
 from harness.implementations.engine import AdapterError, Engine, Missing, NotApplicable
 from harness.pairs import FIXTURES, Pair, Prompt, find_pair, prompts, shipped
 from harness.record.model import Quantity, Result, Verdict
@@ -85,6 +86,8 @@ class Context:
     @classmethod
     def open_run(cls, settings: Settings, shared: Path | None = None) -> Context:
         """The context of a run: its implementation connected, its pair found."""
+        if settings.impl.partition(":")[0] in SHARING:
+            canary.take()  # before the implementation is imported, which may change torch
         implementation = connect(settings.impl, settings.time_limit, Path(settings.tape) if settings.tape else None)
         return cls.of(settings, implementation, find_pair(settings.pair, settings.target or None, settings.draft or None), shared)
 
@@ -208,20 +211,29 @@ def run_check(check: Check, case: str, context: Context) -> Result:
     The log receives the traceback of an unexpected exception.
     """
     context, start = context.on(check.id, case), time.perf_counter()
+    with activity.checking(name(check.id, case)):
+        result = _run(check, case, context)
+        if context.implementation.shares_process and not canary.sings():
+            reason = "the implementation changed what torch computes in its process"
+            activity.end_process(reason)
+            return context.result("inconclusive", f"{reason}: connect it through cmd:, in a process of its own", broken=True)
+    return result.model_copy(update={"seconds": round(time.perf_counter() - start, 3)})
+
+
+def _run(check: Check, case: str, context: Context) -> Result:
     try:
-        result = check.function(context, *check.arguments(case))
+        return check.function(context, *check.arguments(case))
     except NotApplicable as error:
-        result = context.result("n/a", str(error))
+        return context.result("n/a", str(error))
     except (AdapterError, BadInput) as error:
-        result = context.result("inconclusive", str(error), broken=True)
+        return context.result("inconclusive", str(error), broken=True)
     except Missing as error:
-        result = context.result("inconclusive", str(error))
+        return context.result("inconclusive", str(error))
     except Exception as error:
         log.exception("%s failed", name(check.id, case))
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
-        result = context.result("inconclusive", f"the check itself failed: {type(error).__name__}: {error} ({place})")
-    return result.model_copy(update={"seconds": round(time.perf_counter() - start, 3)})
+        return context.result("inconclusive", f"the check itself failed: {type(error).__name__}: {error} ({place})")
 
 
 @cache

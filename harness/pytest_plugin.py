@@ -11,14 +11,18 @@ run the checks, and the controller, which receives the reports, writes the recor
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from eagle2_ref.errors import BadInput
+from harness import activity, supervisor
 from harness.catalogue import Check, name, selects
 from harness.settings import Settings
 
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from harness.record.model import Result
     from harness.recorder import Recorder
 
-RESULT, RECORDING, LEFT_OUT = "eagle2-result", "eagle2-recording", "eagle2-left-out"
+RESULT, RECORDING, LEFT_OUT, RUN = "eagle2-result", "eagle2-recording", "eagle2-left-out", "eagle2-run"
 SETTINGS = pytest.StashKey[Settings]()
 CONTEXT = pytest.StashKey["Context"]()
 
@@ -77,8 +81,34 @@ def pytest_configure(config: pytest.Config) -> None:
     except BadInput as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[SETTINGS] = settings
+    if is_worker(config) and RUN in config.workerinput:  # type: ignore[attr-defined]
+        activity.join(Path(config.workerinput[RUN]), config.workerinput["workerid"])  # type: ignore[attr-defined]
     if config.option.impl:  # a project may turn warnings into errors for its own tests, but not for checks
         config.addinivalue_line("filterwarnings", "default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Run the session in a supervised child process: an implementation that ends its process must not end it as green."""
+    option = config.option
+    looks = option.collectonly or option.version or option.help or option.usepdb or option.trace
+    if not option.impl or is_worker(config) or activity.folder() or looks or not supervisor.supported():
+        return None
+    try:
+        return supervisor.supervise(partial(_session, config))
+    except KeyboardInterrupt:
+        return pytest.ExitCode.INTERRUPTED
+    except (supervisor.ProcessEnded, supervisor.InternalError) as error:
+        with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print(f"eagle2: {error}; there is no verdict", file=sys.stderr)
+        return pytest.ExitCode.INTERNAL_ERROR
+
+
+def _session(config: pytest.Config) -> int:
+    """The session itself. Its exit code is green only if its record was finished."""
+    status = int(config.hook.pytest_cmdline_main(config=config))
+    recording = config.pluginmanager.get_plugin(RECORDING)
+    return status or (0 if recording and recording.finished else int(pytest.ExitCode.INTERNAL_ERROR))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -93,7 +123,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         try:
             pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
             pairs = [pair, *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
-            recorder = Recorder(settings, connect(settings.impl), pairs)
+            recorder = Recorder.begin(settings, connect(settings.impl, settings.time_limit), pairs)
         except (BadInput, AdapterError, NotApplicable) as error:
             raise pytest.UsageError(str(error)) from None
         session.config.pluginmanager.register(Recording(recorder), RECORDING)
@@ -143,6 +173,22 @@ class Recording:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
+        self.finished = False
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """A worker of pytest-xdist is about to start: tell it where to write what it does."""
+        if folder := activity.folder():
+            node.workerinput[RUN] = str(folder)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
+        """A worker has died: say how, and during what."""
+        popen = getattr(getattr(report.node.gateway, "_io", None), "popen", None)
+        if popen and (folder := activity.folder()):
+            with suppress(TimeoutExpired):
+                popen.wait(1)
+            report.longrepr = supervisor.death(folder, popen.pid, popen.returncode)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -167,7 +213,9 @@ class Recording:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Close the record. pytest fails if the record does: if nothing was judged, or a known failure is out of date."""
-        if self.recorder.finish() and session.exitstatus == pytest.ExitCode.OK:
+        code = self.recorder.finish()
+        self.finished = True
+        if code and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

@@ -23,7 +23,7 @@ def option(default: Any, description: str, **details: Any) -> Any:
 class Settings:
     """Settings of a run. Every field with a description is an option of the commands that need it.
 
-    `whole`: the run is complete, so that a property without a result is missing data.
+    `whole`: the run is complete, so that a property without a result is missing data. `draw`: draw a report at its end.
     """
 
     impl: str = option(
@@ -46,6 +46,7 @@ class Settings:
     evidence: str = option("", "Folder of LAW-7's counts, which accumulate from run to run.")
     oracle: str = option("float64", "dtype in which the target scores texts: float64 or float32.")
     whole: bool = False
+    draw: bool = True
     known: str = option("", "TOML file of known failures: [[known]] with id, reason, link, expires.")
 
     def __post_init__(self) -> None:

@@ -10,8 +10,9 @@ from harness.record.model import Property, Result, Verdict
 PASS, FAULT, USAGE, INCONCLUSIVE, BROKEN = 0, 1, 2, 3, 4
 """Exit codes of `eagle2 verify`; 2 is a usage error, 4 a broken adapter. A crash, a timeout or missing data is never a pass."""
 
-HARNESS_ERROR = 70
-"""Exit code of every command for an error of the harness itself, such as a full disk. It is no verdict."""
+HARNESS_ERROR, STOPPED, CLOSED_PIPE = 70, 130, 141
+"""Exit codes of every command that are no verdict: an error of the harness itself or of the machine, such as a full disk; stopped
+by Ctrl-C; the reader of its output has ended."""
 
 JUDGED: tuple[Verdict, ...] = ("pass", "tie", "known", "fault")
 """Verdicts that say something about the implementation."""

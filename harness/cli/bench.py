@@ -10,7 +10,7 @@ import typer
 from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import BenchSettings
 from harness.cli.from_settings import options_from
-from harness.cli.options import DraftDir, TargetDir, examples, progress, report_user_errors
+from harness.cli.options import DraftDir, TargetDir, examples, in_child, progress, report_user_errors
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ OUT, COMMITTED = Path("reports/latest/bench"), Path("reports/bench")
 )
 @report_user_errors
 @options_from(BenchSettings)
+@in_child
 def bench(
     settings: BenchSettings,
     target: TargetDir = "",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.from_settings import options_from
-from harness.cli.options import examples, report_user_errors
+from harness.cli.options import examples, in_child, report_user_errors
 from harness.settings import Settings
 
 app = typer.Typer()
@@ -31,6 +31,7 @@ def report(
 @app.command(epilog=examples("eagle2 replay LAW-1.3", "eagle2 replay GREEDY-1.1 --record /tmp/run/record.jsonl"))
 @report_user_errors
 @options_from(Settings, only=("target", "draft"))
+@in_child
 def replay(
     settings: Settings,
     fault: Annotated[str, typer.Argument(help="Id of a fault in the report, such as LAW-1.3.")],

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import examples, report_user_errors
+from harness.cli.options import examples, in_child, report_user_errors
 
 app = typer.Typer()
 
 
 @app.command(epilog=examples("eagle2 unedited", "eagle2 unedited --new-tokens 3 --published EAGLE/eagle/model/utils.py"))
 @report_user_errors
+@in_child
 def unedited(
     new_tokens: Annotated[int, typer.Option(help="Number of tokens of a continuation.")] = 2,
     published: Annotated[Path | None, typer.Option(help="A file with a published evaluate_posterior.")] = None,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from eagle2_ref.errors import BadInput
 from harness.implementations import serve
-from harness.implementations.engine import AdapterError, Engine, NotApplicable
+from harness.implementations.engine import AdapterError, Engine, NotApplicable, limited
+from harness.implementations.global_state import GlobalState
 from harness.implementations.importing import import_object, suggest
 from harness.implementations.ready import READY
 from harness.pairs import Pair
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 SHAPE = ("k", "depth", "m")
 """Options that bound a draft tree."""
 
+SHARING = ("py", "published")
+"""Kinds of connectable strings whose code is not of this repository and runs in the harness's process."""
+
 
 @dataclass(frozen=True)
 class Implementation:
@@ -31,7 +35,7 @@ class Implementation:
 
     name: the connectable string. make: its constructor, `make(target, draft, **options)`. options: those of the string.
     time_limit: seconds that one call may take. tape: file to which requests and answers are recorded. remote: it does not run
-    in this process. The other fields are those of protocol.Description.
+    in this process. state: global settings of torch that it chose. The other fields are those of protocol.Description.
     """
 
     name: str
@@ -48,6 +52,12 @@ class Implementation:
     method: str = ""
     budget: dict[str, int] | None = None
     remote: bool = False
+    state: GlobalState = field(default_factory=GlobalState, compare=False)
+
+    @property
+    def shares_process(self) -> bool:
+        """Whether code that is not of this repository runs in the harness's process."""
+        return self.name.partition(":")[0] in SHARING
 
     def require(self, *capabilities: str) -> None:
         """Raise NotApplicable if the implementation does not declare all of these capabilities."""
@@ -116,17 +126,20 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
     Raises:
         BadInput: the string is wrong.
         NotApplicable: the implementation refuses to describe itself; the message is its own.
-        AdapterError: the implementation fails to describe itself.
+        AdapterError: the implementation fails to describe itself, or does not within the time limit.
     """
     kind, _, rest = connectable.partition(":")
     if kind not in CONNECTORS:
         known = f"known are ref, {', '.join(f'{name}:…' for name in [*CONNECTORS][1:])}"
         raise BadInput(f"{connectable!r} is not an implementation", suggest(kind, CONNECTORS, known))
-    try:
-        found = CONNECTORS[kind](Connectable(connectable, kind, rest, time_limit))
-    except NotImplementedError as refusal:
-        raise NotApplicable(f"{connectable} refuses to describe itself: {refusal}") from None
-    return replace(found, time_limit=time_limit, tape=None if kind == "trace" else tape)  # a trace is recorded already
+    state = GlobalState()
+    with limited(f"importing and describing {connectable}", time_limit), state.in_force():
+        try:
+            found = CONNECTORS[kind](Connectable(connectable, kind, rest, time_limit))
+        except NotImplementedError as refusal:
+            raise NotApplicable(f"{connectable} refuses to describe itself: {refusal}") from None
+    # A trace is recorded already.
+    return replace(found, time_limit=time_limit, tape=None if kind == "trace" else tape, state=state)
 
 
 def _connect_reference(wanted: Connectable) -> Implementation:
