@@ -10,7 +10,8 @@ import typer
 from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import BenchSettings
 from harness.cli.from_settings import options_from
-from harness.cli.options import DraftDir, TargetDir, examples, in_child, progress, report_user_errors
+from harness.cli.options import DraftDir, TargetDir, examples, progress, report_user_errors
+from harness.supervisor import supervise
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ OUT, COMMITTED = Path("reports/latest/bench"), Path("reports/bench")
 )
 @report_user_errors
 @options_from(BenchSettings)
-@in_child
 def bench(
     settings: BenchSettings,
     target: TargetDir = "",
@@ -72,7 +72,8 @@ def bench(
 
         file, folder, pair = prompts or PROMPTS, out or OUT, find_pair(settings.pair, target or None, draft or None)
         settings = settings.model_copy(update={"pair": pair.name, "prompts": file.name})
-        raise typer.Exit(_show(_measure(settings, pair, file, folder, against), folder, against))
+        # In a child process: an engine that ends it must not end this command as if it had succeeded.
+        raise typer.Exit(supervise(lambda: _show(_measure(settings, pair, file, folder, against), folder, against)))
 
 
 def _measure(settings: BenchSettings, pair: Pair, file: Path, out: Path, against: Path | None) -> BenchRecord:
