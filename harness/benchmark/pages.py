@@ -289,9 +289,11 @@ def show_page(page: Page, console: Console) -> None:
     console.print(Text(printable(page.meta), style="dim"))
 
 
-def write_page(page: Page, out: Path) -> list[Path]:
-    """Write index.html, summary.md and one SVG file per plot, and return their paths."""
-    return layout.write(page, out, files=True)
+def publish(page: Page, out: Path, console: Console) -> None:
+    """Show a page on the terminal, and write it next to the record, with summary.md and one SVG file per plot."""
+    show_page(page, console)
+    path = layout.write(page, out if out.is_dir() else out.parent, files=True)[0]
+    console.print(f"page: {path}", soft_wrap=True, markup=False)
 
 
 def write_section(section: str, mark: str, file: Path = SECTION_FILE) -> Path:
