@@ -53,7 +53,8 @@ CUDA_CLOCK = "On this device the clock waits for all launched work, at both ends
 
 def bench_page(record: BenchRecord) -> Page:
     """The page of `eagle2 bench`."""
-    batches = figures_of(record).batches
+    batches, profiles = figures_of(record).batches, record.of(StepProfile)
+    latencies, points = record.of(PassLatency), record.of(BudgetPoint)
     sections = (
         _section("Speed", tables.speed_table(record)),
         _section(
@@ -62,35 +63,27 @@ def bench_page(record: BenchRecord) -> Page:
             *(plots.batch_speed_plot(batches, t) for t in dict.fromkeys(one.temperature for one in batches)),
             tables.batch_table(batches),
         ),
-        _section("Where the time goes", *_time_blocks(record)),
-        _section("Draft tokens", *_draft_blocks(record)),
-        _section("Confidence of the head", *_confidence_blocks(record)),
+        _section(
+            "Where the time goes",
+            *([plots.step_plot(profiles)] if profiles else []),
+            *([plots.latency_plot(latencies)] if latencies else []),
+            tables.step_table(profiles),
+            tables.roofline_table(record.of(StepBound)),
+        ),
+        _section(
+            "Draft tokens",
+            *([plots.budget_plot(points, record.header.settings.m)] if points else []),
+            *plots.accepted_plots(record),
+            tables.tuning_table(record.of(TuningResult)),
+        ),
+        _section(
+            "Confidence of the head", *_reliability_plots(record), tables.head_temperature_table(record.of(HeadTemperature))
+        ),
         _section("Each prompt", *plots.prompt_plots(record)),
         _section("All figures", tables.time_table(record), tables.count_table(record), tables.ratio_table(record)),
         _section("Time until a verdict", _untitled(tables.verdict_table(record.of(VerdictLatency)))),
     )
     return _page("Decoding speed", bench_answer(record), bench_settings(record), record, sections, record.header.arms)
-
-
-def _time_blocks(record: BenchRecord) -> Iterator[Block]:
-    if profiles := record.of(StepProfile):
-        yield plots.step_plot(profiles)
-    if latencies := record.of(PassLatency):
-        yield plots.latency_plot(latencies)
-    yield tables.step_table(profiles)
-    yield tables.roofline_table(record.of(StepBound))
-
-
-def _draft_blocks(record: BenchRecord) -> Iterator[Block]:
-    if points := record.of(BudgetPoint):
-        yield plots.budget_plot(points, record.header.settings.m)
-    yield from plots.accepted_plots(record)
-    yield tables.tuning_table(record.of(TuningResult))
-
-
-def _confidence_blocks(record: BenchRecord) -> Iterator[Block]:
-    yield from _reliability_plots(record)
-    yield tables.head_temperature_table(record.of(HeadTemperature))
 
 
 def bench_answer(record: BenchRecord) -> str:

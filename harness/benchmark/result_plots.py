@@ -8,7 +8,6 @@ from harness.benchmark.arms import SPECULATIVE, VANILLA
 from harness.benchmark.figures import ALL, figures_of, group_by, method_figures_of, ms_per_token
 from harness.benchmark.published import published
 from harness.benchmark.record import (
-    ArmFigures,
     BatchFigures,
     BenchRecord,
     BudgetPoint,
@@ -158,12 +157,6 @@ def prompt_plot(calls: Sequence[Call], temperature: float) -> Drawing:
     return dots(f"prompts-{temperature:g}", title, rows, Axis("ms per token", start=0), caption=caption, notes=notes, joined=True)
 
 
-def accepted_plot(arm: ArmFigures) -> Drawing:
-    """Target passes by number of accepted draft tokens."""
-    title = f"Target passes by accepted tokens, temperature {arm.temperature:g}"
-    return histogram(f"accepted-{arm.temperature:g}", title, arm.accepted, "accepted draft tokens")
-
-
 def prompt_plots(record: BenchRecord) -> Iterator[Drawing]:
     """One plot per temperature at which both arms were timed."""
     for temperature in record.header.settings.temperatures:
@@ -173,10 +166,11 @@ def prompt_plots(record: BenchRecord) -> Iterator[Drawing]:
 
 
 def accepted_plots(record: BenchRecord) -> Iterator[Drawing]:
-    """One plot per temperature, of the arm with the budget of the run."""
+    """Target passes by number of accepted draft tokens, of the arm with the budget of the run; one plot per temperature."""
     for arm in figures_of(record).arms:
         if arm.arm == SPECULATIVE and arm.accepted:
-            yield accepted_plot(arm)
+            title = f"Target passes by accepted tokens, temperature {arm.temperature:g}"
+            yield histogram(f"accepted-{arm.temperature:g}", title, arm.accepted, "accepted draft tokens")
 
 
 # --- compare --------------------------------------------------------------------------------------------------------------
