@@ -57,12 +57,7 @@ def bench_page(record: BenchRecord) -> Page:
     latencies, points = record.of(PassLatency), record.of(BudgetPoint)
     sections = (
         _section("Speed", tables.speed_table(record)),
-        _section(
-            "Batches",
-            *([plots.batch_speedup_plot(batches)] if batches else []),
-            *(plots.batch_speed_plot(batches, t) for t in dict.fromkeys(one.temperature for one in batches)),
-            tables.batch_table(batches),
-        ),
+        _section("Batches", *plots.batch_plots(batches), tables.batch_table(batches)),
         _section(
             "Where the time goes",
             *([plots.step_plot(profiles)] if profiles else []),
