@@ -16,6 +16,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter
 
+from eagle2_ref.decode import Generation
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import BenchSettings, CompareSettings, RunSettings
@@ -101,6 +102,11 @@ class Counts(Value):
             rows=sum(rows for rows, _ in found),
             accepted=tuple(histogram[j] for j in range(max(histogram, default=-1) + 1)),
         )
+
+    @classmethod
+    def of_text(cls, text: Generation) -> Counts:
+        passes = ((len(block.tree), len(block.tokens) - 1) for block in text.blocks[1:])
+        return cls.of(passes, text.target_passes, text.draft_passes)
 
     @classmethod
     def total(cls, counts: Iterable[Counts]) -> Counts:

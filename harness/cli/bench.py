@@ -98,15 +98,12 @@ def _show(record: BenchRecord, folder: Path, against: Path | None) -> int:
     """Show a record on the terminal, write its page, compare it with an earlier one, and return the exit code."""
     from rich.console import Console
 
-    from harness.benchmark.pages import bench_page, show_page, show_regression, write_page
+    from harness.benchmark.pages import bench_page, publish, show_regression
     from harness.benchmark.record import read_bench
     from harness.benchmark.regression import compare_with
 
     console = Console(highlight=False)
-    page = bench_page(record)
-    show_page(page, console)
-    path = write_page(page, folder if folder.is_dir() else folder.parent)[0]
-    console.print(f"page: {path}", soft_wrap=True, markup=False)
+    publish(bench_page(record), folder, console)
     if against is None:
         return 0
     before = read_bench(against, whole=True)
