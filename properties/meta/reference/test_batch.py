@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from eagle2_ref.coins import Coins, KeyedCoins, SeededCoins
-from eagle2_ref.decode import Decoder, Generation
+from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.cache import KVCache
@@ -29,7 +29,7 @@ from harness.mutants.laws import WrongDistribution
 from harness.mutants.planting import Fault
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
-from properties.meta.helpers.drafting import OneSequence, propose_together
+from properties.meta.helpers.drafting import OneSequence, propose_together, summary
 from properties.meta.reference.test_target import ROUNDING, WAYS, running
 
 CONTEXT = 96
@@ -60,11 +60,6 @@ def requests(n: int = 12, **changes: Any) -> tuple[list[list[int]], list[Samplin
         for row in range(n)
     ]
     return prompts, [SamplingParams.of(param) for param in params]
-
-
-def summary(result: Generation) -> object:
-    blocks = [(b.start, b.tokens, b.accepted, b.path, b.tree.tokens.tolist(), b.tree.parents.tolist()) for b in result.blocks]
-    return result.tokens, result.finish, result.target_passes, result.draft_passes, blocks
 
 
 def coins(row: int) -> Coins:

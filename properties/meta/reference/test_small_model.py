@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,13 @@ from eagle2_ref.methods import DRAWN
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence
 from eagle2_ref.tree import SampledTree
 from harness.distributions.exact import next_token_law
 from harness.enumeration.coins import executions
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
-from properties.meta.helpers.drafting import OneSequence
+from properties.meta.helpers.drafting import OneSequence, drafted_blocks
 from properties.meta.reference.test_target import running
 
 PARAMS: dict[str, dict[str, Any]] = {
@@ -45,17 +45,14 @@ def small(kind: str = "llama") -> PreTrainedModel:
     return model
 
 
+def drafted(one: Decoder, params: dict[str, Any], n: int = 25) -> list[tuple[list[int], Block, Sequence]]:
+    """The blocks of a continuation of up to n tokens, see `drafted_blocks`."""
+    return list(drafted_blocks(one, tiny.tokens(6), SamplingParams.of({**params, "max_new_tokens": n}), SeededCoins(0)))
+
+
 def decoder(kind: str = "llama", depth: int = 3, lean: bool = True) -> Decoder:
     drafter = SpeculativeDrafter(running(small(kind), lean=lean).network, Speculative(depth))
     return Decoder(running(tiny.target(kind), lean=lean), drafter, DRAWN["sampled"])
-
-
-def texts(decoder: Decoder, params: dict[str, Any], n: int = 25, seed: int = 0) -> Iterator[tuple[Block, list[int]]]:
-    """The blocks of a sequence, each with the text up to its root."""
-    text = tiny.tokens(6)
-    for block in decoder.stream(text, SamplingParams.of({**params, "max_new_tokens": n}), SeededCoins(seed)):
-        yield block, list(text)
-        text += block.tokens
 
 
 @pytest.mark.parametrize(("kind", "lean"), [("llama", True), ("llama", False), ("qwen3", False)])
@@ -64,7 +61,7 @@ def test_q_is_the_small_models_distribution(params: dict[str, Any], kind: str, l
     """Before every drafted token, under the request's parameters and with the token's own history; after rejections and after
     full chains."""
     model, sizes = small(kind), set()
-    for block, text in list(texts(decoder(kind, lean=lean), params))[1:]:
+    for text, block, _ in drafted(decoder(kind, lean=lean), params):
         tree = block.tree
         assert isinstance(tree, SampledTree) and tree.parents.tolist() == list(range(-1, len(tree) - 1))
         for node in range(len(tree) - 1):
@@ -114,8 +111,7 @@ def test_a_draft_model_equal_to_the_target_is_always_accepted() -> None:
     drafter = SpeculativeDrafter(running(tiny.target(), lean=True).network, Speculative(3))
     same = Decoder(running(tiny.target(), lean=True), drafter, DRAWN["sampled"])
     for params in PARAMS.values():
-        blocks = [block for block, _ in texts(same, params, n=21)]
-        assert [len(block.tokens) for block in blocks] == [1, 4, 4, 4, 4, 4]
+        assert [len(block.tokens) for _, block, _ in drafted(same, params, n=21)] == [4] * 5
 
 
 def test_drafts_do_not_share_the_targets_noise() -> None:
@@ -131,14 +127,14 @@ def test_drafts_do_not_share_the_targets_noise() -> None:
 @pytest.mark.parametrize("max_depth", range(4))
 def test_chains_are_not_deeper_than_max_depth(max_depth: int) -> None:
     one = decoder(depth=3)
-    (_, *blocks) = [block for block, _ in texts(one, {}, n=2 + max_depth)]
-    assert len(blocks[0].tree) - 1 == min(3, max_depth)
+    _, block, _ = drafted(one, {}, n=2 + max_depth)[0]
+    assert len(block.tree) - 1 == min(3, max_depth)
 
 
 def test_nothing_is_drafted_beyond_the_small_models_context() -> None:
     short = running(tiny.target(seed=9, max_position_embeddings=16), lean=True).network
     one = Decoder(running(tiny.target(), lean=True), SpeculativeDrafter(short, Speculative(3)), DRAWN["sampled"])
-    for block, text in list(texts(one, {}, n=30))[1:]:
+    for text, block, _ in drafted(one, {}, n=30):
         assert len(block.tree) - 1 == max(0, min(3, 16 - len(text), 36 - len(text) - 1))
 
 
@@ -175,4 +171,4 @@ def test_nan_logits_of_the_small_model_are_refused() -> None:
     damaged.embedding[:, 0] = float("nan")
     one = Decoder(running(tiny.target(), lean=True), SpeculativeDrafter(damaged, Speculative()), DRAWN["sampled"])
     with pytest.raises(BadInput, match="the drafter's logits are not numbers"):
-        list(texts(one, {}))
+        drafted(one, {})
