@@ -16,7 +16,6 @@ from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.cache import KVCache
 from eagle2_ref.model.network import ModelOutput
-from eagle2_ref.model.target import Target
 from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.sequence import Sequence as Text
@@ -30,7 +29,7 @@ from harness.mutants.planting import Fault
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence, propose_together, summary
-from properties.meta.reference.test_target import ROUNDING, WAYS, running
+from properties.meta.reference.test_target import ROUNDING, WAYS
 
 CONTEXT = 96
 LENGTHS = (1, 13, 5, CONTEXT - 4, 2, 40, CONTEXT - 1, 9)
@@ -39,10 +38,8 @@ TEMPERATURES = (0.0, 0.7, 1.3)
 
 @cache
 def decoder(kind: str = "llama", lean: bool = True, rule: str = "reject", draft: bool = True) -> Decoder:
-    model = tiny.target(kind)
-    target = running(model, lean)
-    drafter = Eagle2(tiny.fitting(model), target.network.lm_head, Budget(3, 4, 12)) if draft else None
-    return Decoder(target, drafter, RULES[rule])
+    one = tiny.decoder(tiny.target(kind), rule=RULES[rule], lean=lean)
+    return one if draft else Decoder(one.target, None, one.rule)
 
 
 def requests(n: int = 12, **changes: Any) -> tuple[list[list[int]], list[SamplingParams]]:
@@ -119,8 +116,8 @@ def same(kind: str, joint: list[KVCache], single: list[KVCache], ours: list[Mode
 
 def test_batched_drafts_equal_single_drafts() -> None:
     """With different numbers of new tokens, and maximal depths from 0 to 9."""
-    model = tiny.target()
-    drafter = Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(3, 4, 20))
+    drafter = tiny.decoder(budget=Budget(3, 4, 20)).drafter
+    assert drafter
     drafters = [OneSequence(drafter) for _ in range(8)]
     joint, single = drafters[:4], drafters[4:]
     for step in range(5):
@@ -161,8 +158,7 @@ def test_one_pass_serves_the_batch() -> None:
 
 def test_rows_are_independent() -> None:
     """Over all random numbers the joint distribution of two sequences is the product of their distributions alone."""
-    model = tiny.target(vocab_size=4)
-    one = Decoder(Target(model), Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(1, 1, 1)), RULES["reject"])
+    one = tiny.decoder(tiny.target(vocab_size=4), Budget(1, 1, 1), RULES["reject"])
     prompts, params = [[1, 2, 3], [0]], [SamplingParams(t, max_new_tokens=2) for t in (0.7, 1.3)]
 
     def pairs(coins: EnumeratedCoins) -> list[list[int]]:

@@ -27,7 +27,6 @@ from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import contents
-from properties.meta.reference.test_target import running
 
 CONTEXT = 96
 
@@ -64,7 +63,7 @@ def model() -> PreTrainedModel:
 
 @cache
 def target() -> Target:
-    return running(model(), lean=True)
+    return tiny.running(model())
 
 
 def drafted(k: int = 3, depth: int = 4, m: int = 12, rule: str = "reject") -> Decoder:

@@ -20,7 +20,7 @@ from eagle2_ref.rules import reject, walk
 from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
-from properties.meta.reference.test_target import LEAN, running
+from properties.meta.reference.test_target import LEAN
 
 PARAMS: list[dict[str, Any]] = [
     {"temperature": 0.0},
@@ -35,11 +35,9 @@ PARAMS: list[dict[str, Any]] = [
 def decoders(
     kind: str = "llama", k: int = 3, depth: int = 4, m: int = 12, draft: bool = True
 ) -> tuple[Decoder, FixedShapeDecoder]:
-    model = tiny.target(kind)
-    target = running(model, lean=True)
-    drafter = Eagle2(tiny.fitting(model), target.network.lm_head, Budget(k, depth, m)) if draft else None
-    decoder = Decoder(target, drafter, walk)
-    return decoder, FixedShapeDecoder(target, drafter)
+    plain = tiny.decoder(tiny.target(kind), Budget(k, depth, m))
+    plain.drafter = plain.drafter if draft else None
+    return plain, FixedShapeDecoder(plain.target, plain.drafter)
 
 
 def assert_same(*result: Generation, depth: int) -> None:
@@ -81,9 +79,7 @@ def test_fixed_shapes_work_for_every_budget(k: int, depth: int, m: int) -> None:
 
 def test_a_longer_sequence_gets_a_larger_state() -> None:
     """A shorter one after it uses the same."""
-    model = tiny.target(max_position_embeddings=3 * GRAIN)
-    target = running(model, lean=True)
-    plain = Decoder(target, Eagle2(tiny.fitting(model), target.network.lm_head, Budget(3, 4, 12)), walk)
+    plain = tiny.decoder(tiny.target(max_position_embeddings=3 * GRAIN))
     fixed = FixedShapeDecoder(plain.target, plain.drafter)
     for n in (10, GRAIN - 20, 2 * GRAIN, 10):
         sampling = SamplingParams(1.0, max_new_tokens=30)

@@ -27,7 +27,6 @@ from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import ROOT, DraftTree
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import drafted_blocks, paths
-from properties.meta.reference.test_target import running
 
 METHODS = [
     Lookahead(),
@@ -68,7 +67,7 @@ def jacobi(past: list[list[int]], root: int, depth: int, predict: Likeliest) -> 
 
 def drafting(method: Lookahead, **changes: Any) -> tuple[Decoder, LookaheadDrafter, PreTrainedModel]:
     model = tiny.target(**changes)
-    target = running(model, lean=True)
+    target = tiny.running(model)
     drafter = LookaheadDrafter(method, target.context)
     return Decoder(target, drafter, walk), drafter, model
 

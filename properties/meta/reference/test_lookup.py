@@ -16,7 +16,6 @@ from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence, summary
-from properties.meta.reference.test_target import running
 
 FEATURES = torch.zeros(99, 16)
 
@@ -71,7 +70,7 @@ def test_the_tree_is_a_chain_on_the_newest_token() -> None:
 @pytest.mark.parametrize("length", [1, 5])
 def test_sequences_share_no_state_up_to_a_full_context(length: int) -> None:
     """The text is that of ordinary decoding."""
-    target, params = running(tiny.target(max_position_embeddings=24), lean=True), SamplingParams(max_new_tokens=99)
+    target, params = tiny.running(tiny.target(max_position_embeddings=24)), SamplingParams(max_new_tokens=99)
     decoder, prompts = Decoder(target, Lookup().drafter(target, ""), walk), [tiny.tokens(length, 64, seed) for seed in range(3)]
     alone = [decoder.generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)]
     control = [Decoder(target, None, walk).generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)]

@@ -26,7 +26,6 @@ from harness.implementations.reference import between
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import drafted_blocks, paths, summary
 from properties.meta.reference.test_lookahead import Likeliest, jacobi, most_likely, newest
-from properties.meta.reference.test_target import running
 
 METHODS = [
     Ouroboros(k=2, depth=6, phrase=2, window=4),
@@ -56,7 +55,7 @@ def test_the_chain_has_the_depth_that_phrases_leave(depth: int, phrase: int, cha
 
 
 def drafting(method: Ouroboros) -> tuple[Decoder, OuroborosDrafter]:
-    big, small = (running(model, lean=True) for model in models())
+    big, small = (tiny.running(model) for model in models())
     drafter = OuroborosDrafter(method, small)
     return Decoder(big, drafter, walk), drafter
 
@@ -180,7 +179,7 @@ def test_rewritten_phrases_by_hand() -> None:
 @pytest.mark.parametrize("small_context", [24, 12])
 def test_contexts_of_both_models_can_be_filled(length: int, small_context: int) -> None:
     """After the end of the small model's context nothing is drafted. It never gets a position beyond it."""
-    target, small = (running(tiny.target(max_position_embeddings=n), lean=True) for n in (24, small_context))
+    target, small = (tiny.running(tiny.target(max_position_embeddings=n)) for n in (24, small_context))
     network = small.network
 
     def within(tokens: Tensor, positions: Tensor, *rest: Any) -> ModelOutput:
@@ -215,5 +214,5 @@ def test_a_warm_drafter_declares_fewer_capabilities() -> None:
 def test_a_small_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     tiny.target(vocab_size=8).save_pretrained(tmp_path)
     with pytest.raises(BadInput, match=r"does not fit the target: 8 tokens in .*, 64 in the target") as error:
-        Ouroboros().drafter(running(tiny.target(), lean=True), tmp_path)
+        Ouroboros().drafter(tiny.running(tiny.target()), tmp_path)
     assert error.value.hint == "give --draft a model with the target's own vocabulary"

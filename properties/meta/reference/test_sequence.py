@@ -9,7 +9,6 @@ import torch
 
 from eagle2_ref.coins import Coins, KeyedCoins, SeededCoins
 from eagle2_ref.decode import Block, Decoder, Sequence
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.methods import METHODS
@@ -18,16 +17,14 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
-from properties.meta.reference.test_target import running
 
 GREEDY = SamplingParams(0.0, max_new_tokens=20)
 SAMPLED = SamplingParams(1.0, max_new_tokens=20)
 
 
 def decoder(kind: type[Decoder] = Decoder, lean: bool = True) -> Decoder:
-    model = tiny.target()
-    target = running(model, lean)
-    return kind(target, Eagle2(tiny.fitting(model), target.network.lm_head, Budget(3, 4, 12)), walk)
+    one = tiny.decoder(lean=lean)
+    return kind(one.target, one.drafter, walk)
 
 
 def drain(one: Decoder, sequence: Sequence) -> list[int]:

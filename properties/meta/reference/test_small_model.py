@@ -25,7 +25,6 @@ from harness.enumeration.coins import executions
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence, drafted_blocks
-from properties.meta.reference.test_target import running
 
 PARAMS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -51,8 +50,8 @@ def drafted(one: Decoder, params: dict[str, Any], n: int = 25) -> list[tuple[lis
 
 
 def decoder(kind: str = "llama", depth: int = 3, lean: bool = True) -> Decoder:
-    drafter = SpeculativeDrafter(running(small(kind), lean=lean).network, Speculative(depth))
-    return Decoder(running(tiny.target(kind), lean=lean), drafter, DRAWN["sampled"])
+    drafter = SpeculativeDrafter(tiny.running(small(kind), lean).network, Speculative(depth))
+    return Decoder(tiny.running(tiny.target(kind), lean), drafter, DRAWN["sampled"])
 
 
 @pytest.mark.parametrize(("kind", "lean"), [("llama", True), ("llama", False), ("qwen3", False)])
@@ -80,7 +79,7 @@ def test_drafts_are_sampled_from_q(params: dict[str, Any]) -> None:
     small_one = tiny.target(seed=9, vocab_size=5)
 
     def chain(coins: Any) -> SampledTree:
-        drafter = SpeculativeDrafter(running(small_one, lean=True).network, Speculative(2))
+        drafter = SpeculativeDrafter(tiny.running(small_one).network, Speculative(2))
         one = OneSequence(drafter, [1, 2, 4], SamplingParams.of(params), coins)
         tree: SampledTree = one.propose(9)
         return tree
@@ -108,18 +107,18 @@ def test_each_draft_costs_one_pass() -> None:
 
 
 def test_a_draft_model_equal_to_the_target_is_always_accepted() -> None:
-    drafter = SpeculativeDrafter(running(tiny.target(), lean=True).network, Speculative(3))
-    same = Decoder(running(tiny.target(), lean=True), drafter, DRAWN["sampled"])
+    drafter = SpeculativeDrafter(tiny.running(tiny.target()).network, Speculative(3))
+    same = Decoder(tiny.running(tiny.target()), drafter, DRAWN["sampled"])
     for params in PARAMS.values():
         assert [len(block.tokens) for _, block, _ in drafted(same, params, n=21)] == [4] * 5
 
 
 def test_drafts_do_not_share_the_targets_noise() -> None:
     """With keyed coins and the target as draft model, shared noise would predict every token."""
-    drafter = SpeculativeDrafter(running(tiny.target(), lean=True).network, Speculative(3))
+    drafter = SpeculativeDrafter(tiny.running(tiny.target()).network, Speculative(3))
     request = tiny.tokens(6), SamplingParams(max_new_tokens=40), KeyedCoins(5)
-    plain = Decoder(running(tiny.target(), lean=True), None, walk).generate(*request)
-    drafted = Decoder(running(tiny.target(), lean=True), drafter, walk).generate(*request)
+    plain = Decoder(tiny.running(tiny.target()), None, walk).generate(*request)
+    drafted = Decoder(tiny.running(tiny.target()), drafter, walk).generate(*request)
     assert drafted.tokens == plain.tokens
     assert 0 < sum(block.accepted for block in drafted.blocks) < 24
 
@@ -132,8 +131,8 @@ def test_chains_are_not_deeper_than_max_depth(max_depth: int) -> None:
 
 
 def test_nothing_is_drafted_beyond_the_small_models_context() -> None:
-    short = running(tiny.target(seed=9, max_position_embeddings=16), lean=True).network
-    one = Decoder(running(tiny.target(), lean=True), SpeculativeDrafter(short, Speculative(3)), DRAWN["sampled"])
+    short = tiny.running(tiny.target(seed=9, max_position_embeddings=16)).network
+    one = Decoder(tiny.running(tiny.target()), SpeculativeDrafter(short, Speculative(3)), DRAWN["sampled"])
     for text, block, _ in drafted(one, {}, n=30):
         assert len(block.tree) - 1 == max(0, min(3, 16 - len(text), 36 - len(text) - 1))
 
@@ -167,8 +166,8 @@ def test_a_small_model_that_does_not_fit_is_refused(wrong: Wrong, tmp_path: Path
 
 
 def test_nan_logits_of_the_small_model_are_refused() -> None:
-    damaged = running(small(), lean=True).network
+    damaged = tiny.running(small()).network
     damaged.embedding[:, 0] = float("nan")
-    one = Decoder(running(tiny.target(), lean=True), SpeculativeDrafter(damaged, Speculative()), DRAWN["sampled"])
+    one = Decoder(tiny.running(tiny.target()), SpeculativeDrafter(damaged, Speculative()), DRAWN["sampled"])
     with pytest.raises(BadInput, match="the drafter's logits are not numbers"):
         drafted(one, {})
