@@ -22,20 +22,9 @@ from harness.kill_matrix.random_pair import random_head_for as fitting
 from harness.kill_matrix.random_pair import random_pair as pair
 from harness.kill_matrix.random_pair import randomize as scatter
 
-__all__ = [
-    "KINDS",
-    "SHAPE",
-    "decoder",
-    "fitting",
-    "greedy",
-    "head",
-    "pair",
-    "prefilled",
-    "running",
-    "scatter",
-    "target",
-    "tokens",
-]
+__all__ = ["SHAPE", "fitting", "head", "pair", "scatter"]
+
+BUDGET = Budget(3, 4, 12)
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -97,9 +86,7 @@ def running(model: PreTrainedModel, lean: bool = True) -> Target:
     return Target(Llama(deepcopy(model)) if lean else model)
 
 
-def decoder(
-    model: PreTrainedModel | None = None, budget: Budget = Budget(3, 4, 12), rule: Rule = walk, lean: bool = True
-) -> Decoder:
+def decoder(model: PreTrainedModel | None = None, budget: Budget = BUDGET, rule: Rule = walk, lean: bool = True) -> Decoder:
     """A decoder of a model with a random head."""
     model = model or target()
     verifier = running(model, lean)

@@ -134,22 +134,6 @@ def test_a_full_context_ends_the_text(make: Any, n: int) -> None:
     assert greedy(make(), prompt, 50).tokens == greedy(control(), prompt, n).tokens
 
 
-def test_a_prompt_of_one_token_is_continued() -> None:
-    for token in range(0, 64, 7):
-        assert greedy(drafted(), [token], 20).tokens == greedy(control(), [token], 20).tokens
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.5])
-def test_coupled_text_does_not_depend_on_drafts(temperature: float) -> None:
-    """With `walk` and keyed coins, for several budgets and for the oracle."""
-    params = SamplingParams(temperature, top_k=20, repetition_penalty=1.1, max_new_tokens=30)
-    for seed in range(4):
-        prompt = tiny.tokens(5)
-        expected = control().generate(prompt, params, KeyedCoins(seed)).tokens
-        for decoder in (drafted(1, 1, 1, "walk"), drafted(4, 3, 20, "walk"), oracle(5, "walk")):
-            assert decoder.generate(prompt, params, KeyedCoins(seed)).tokens == expected
-
-
 @torch.inference_mode()
 def test_drafters_observe_the_targets_features() -> None:
     """One for each position but the last, equal to those of a plain pass over the text."""
@@ -159,16 +143,6 @@ def test_drafters_observe_the_targets_features() -> None:
     text = torch.tensor([[*tiny.tokens(5), *result.tokens]])
     plain = model().base_model(text).last_hidden_state[0, :-1]
     assert (torch.cat(decoder.drafter.features) - plain).abs().max() <= 1e-9
-
-
-def test_coins_are_given_absolute_positions() -> None:
-    prompt, params, coins = tiny.tokens(5), SamplingParams(1.0, max_new_tokens=12), KeyedCoins(3)
-    result, text = oracle(3, "walk").generate(prompt, params, KeyedCoins(3)).tokens, list(prompt)
-    for token in result:
-        coins.seek(len(text))
-        with torch.inference_mode():
-            assert token == coins.categorical(model()(torch.tensor([text])).logits[0, -1].softmax(-1))
-        text.append(token)
 
 
 def test_stream_yields_the_blocks_of_generate() -> None:
@@ -181,18 +155,6 @@ def test_stream_yields_the_blocks_of_generate() -> None:
         assert block.start == position
         position += len(block.tokens)
     assert [token for block in blocks for token in block.tokens] == result.tokens
-
-
-def test_blocks_contain_their_trees() -> None:
-    """The root is the token before the block, accepted tokens are those of the path, and one more token follows."""
-    decoder, text = drafted(), tiny.tokens(9)
-    result = decoder.generate(text, SamplingParams(0.9, max_new_tokens=40), SeededCoins(1))
-    assert (len(result.blocks[0].tree), result.blocks[0].path, result.blocks[0].accepted) == (1, [], 0)
-    for block in result.blocks:
-        assert block.tree.token(0) == text[-1]
-        assert [block.tree.token(node) for node in block.path] == block.tokens[: block.accepted]
-        assert len(block.tokens) == block.accepted + 1
-        text += block.tokens
 
 
 def test_passes_are_counted() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from eagle2_ref.coins import KeyedCoins, ScriptedCoins, SeededCoins, invert
 from eagle2_ref.decode import Decoder, Generation
+from eagle2_ref.drafters.ablations import ByConfidence, Expanded
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.fixed_shape import GRAIN, FixedShapeDecoder, ancestors, distributions, follow, sample
@@ -135,8 +136,9 @@ def test_parts_without_fixed_shapes_are_refused() -> None:
     with pytest.raises(BadInput, match="the target is no LLaMA"):
         FixedShapeDecoder(Target(tiny.target()))
     head = tiny.fitting(tiny.target())
-    with pytest.raises(BadInput, match="trees have no fixed shape"):
-        FixedShapeDecoder(plain.target, Eagle2(head, plain.target.network.lm_head, Budget(3, 4, 12, layer=0.5)))
+    for kind, budget in ((Eagle2, Budget(3, 4, 12, layer=0.5)), (ByConfidence, Budget(3, 4, 12)), (Expanded, Budget(3, 4, 12))):
+        with pytest.raises(BadInput, match="trees have no fixed shape"):
+            FixedShapeDecoder(plain.target, kind(head, plain.target.network.lm_head, budget))
     with pytest.raises(BadInput, match="do not implement the rule reject"):
         FixedShapeDecoder(plain.target, plain.drafter, reject)
     with pytest.raises(BadInput, match="do not implement KeyedCoins"):

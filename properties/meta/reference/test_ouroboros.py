@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.lookahead import Gram
 from eagle2_ref.drafters.ouroboros import Ouroboros, OuroborosDrafter, corrected, rewritten
-from eagle2_ref.errors import BadInput
 from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
@@ -209,10 +207,3 @@ def test_a_warm_drafter_declares_fewer_capabilities() -> None:
     """Its trees depend on earlier sequences."""
     cold, warm = (connect(f"ref:drafter=ouroboros{option}").capabilities for option in ("", ",warm=true"))
     assert cold - warm == {"deterministic", "batch", "tau"}
-
-
-def test_a_small_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    tiny.target(vocab_size=8).save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match=r"does not fit the target: 8 tokens in .*, 64 in the target") as error:
-        Ouroboros().drafter(tiny.running(tiny.target()), tmp_path)
-    assert error.value.hint == "give --draft a model with the target's own vocabulary"
