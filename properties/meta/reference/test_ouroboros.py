@@ -21,6 +21,7 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.implementations import connect
 from harness.implementations.reference import between
+from harness.mutants.cache import common_prefix
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import drafted_blocks, paths, summary
 from properties.meta.reference.test_lookahead import Likeliest, jacobi, most_likely, newest
@@ -81,7 +82,7 @@ class Reference:
             so_far = [*text, *chain]
             truth = greedy(self.small, so_far, n - len(chain))
             phrases = newest(self.grams, so_far[-1], self.method.window)
-            held = max((_common(phrase, truth[:-1]) for phrase in phrases), default=0)
+            held = max((common_prefix(phrase, truth[:-1]) for phrase in phrases), default=0)
             predict = partial(self._small_predict, so_far)
             self.past, result = jacobi(self.past, so_far[-1], self.method.phrase, predict)
             self.grams += result
@@ -102,10 +103,6 @@ class Reference:
             tried = (chain[-1], *phrase)
             said = [self.big([*text, *chain, *phrase[:i]]) for i in range(n)]
             self.grams = [gram for gram in self.grams if gram != tried] + [(chain[-1], *said)]
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
