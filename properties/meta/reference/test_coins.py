@@ -129,12 +129,6 @@ def test_a_keyed_token_is_the_argmax_of_p_over_noise() -> None:
     assert kstest(many.numpy(), "expon").pvalue > 1e-6
 
 
-def test_a_point_mass_is_always_sampled() -> None:
-    p = tensor([0.0, 0.0, 1.0, 0.0], torch.float32)
-    for seed in range(200):
-        assert SeededCoins(seed).categorical(p) == KeyedCoins(seed).categorical(p) == 2
-
-
 def test_scripted_coins_are_read_in_order() -> None:
     coins = ScriptedCoins([0.0, 0.25, LAST])
     assert coins.uniform() == 0.0 and coins.categorical(P) == 2 and coins.categorical(P) == 5

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from eagle2_ref.coins import KeyedCoins, SeededCoins
 from eagle2_ref.decode import Block, Decoder, Generation
-from eagle2_ref.drafters.base import Drafter, DraftState
+from eagle2_ref.drafters.base import Drafter
 from eagle2_ref.drafters.checkpoint import save_head
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
@@ -36,14 +35,6 @@ class Oracle(Drafter):
 
     def __init__(self, text: Sequence[int], depth: int) -> None:
         self.text, self.depth = list(text), depth
-
-    def start(self, sequence: Text) -> DraftState:  # noqa: ARG002
-        self.features: list[Tensor] = []
-        return DraftState()
-
-    def observe(self, sequence: Text, tokens: Sequence[int], features: Tensor) -> None:  # noqa: ARG002
-        assert len(tokens) == len(features)
-        self.features.append(features)
 
     def propose_one(self, sequence: Text) -> DraftTree:
         known = len(sequence.tokens)
@@ -134,17 +125,6 @@ def test_a_full_context_ends_the_text(make: Any, n: int) -> None:
     assert greedy(make(), prompt, 50).tokens == greedy(control(), prompt, n).tokens
 
 
-@torch.inference_mode()
-def test_drafters_observe_the_targets_features() -> None:
-    """One for each position but the last, equal to those of a plain pass over the text."""
-    decoder = oracle(4)
-    result = greedy(decoder, tiny.tokens(5), 30)
-    assert isinstance(decoder.drafter, Oracle)
-    text = torch.tensor([[*tiny.tokens(5), *result.tokens]])
-    plain = model().base_model(text).last_hidden_state[0, :-1]
-    assert (torch.cat(decoder.drafter.features) - plain).abs().max() <= 1e-9
-
-
 def test_stream_yields_the_blocks_of_generate() -> None:
     decoder, params = drafted(), SamplingParams(0.9, max_new_tokens=25, eos_token_id=3)
     blocks = list(decoder.stream(tiny.tokens(9), params, SeededCoins(5)))
@@ -218,14 +198,6 @@ def test_every_dtype_decodes(tmp_path: Path, dtype: str, device: str) -> None:
         assert len(result.tokens) == 20 and all(0 <= token < 64 for token in result.tokens)
         assert all(len(block.tree) <= 10 for block in result.blocks)
         assert dtype != "float64" or result.tokens == alone.generate(tiny.tokens(6), params, KeyedCoins(0)).tokens
-
-
-def test_nan_logits_of_the_target_are_refused_with_their_position() -> None:
-    model = tiny.target()
-    with torch.no_grad():
-        model.get_output_embeddings().weight[5] = float("nan")
-    with pytest.raises(BadInput, match=r"not numbers at position 4 \(after token"):
-        greedy(Decoder(Target(model)), tiny.tokens(5), 8)
 
 
 def test_blocks_are_frozen() -> None:

@@ -75,7 +75,6 @@ def test_a_lossy_rule_is_declared() -> None:
     [
         ("ref:drafter=lookp", "drafter 'lookp' is not known\n  did you mean lookup?"),
         ("ref:drafter=lookup,k=3", "there is no option 'k'"),
-        ("ref:drafter=lookup,ngram=0", "ngram must be a whole number of 1 or more, not 0"),
         (
             "ref:drafter=lookup,rule=sampled",
             "rule 'sampled' is not known to prompt lookup\n  its rules are reject",
@@ -89,11 +88,8 @@ def test_unknown_options_and_rules_are_refused(connectable: str, expected: str) 
 
 
 def test_generate_uses_any_method() -> None:
-    """Options that a method does not have are refused before anything is loaded."""
     done = CliRunner().invoke(app, ["generate", "def f():", "--drafter", "lookup", "--max-new-tokens", "6", "--depth", "2"])
     assert done.exit_code == 0 and ", 0 draft passes" in " ".join(done.output.split()), done.output
-    done = CliRunner().invoke(app, ["generate", "x", "--drafter", "lookup", "--k", "3"])
-    assert done.exit_code == 2 and "prompt lookup has no option k" in done.output
 
 
 def test_a_decoder_loads_any_method() -> None:

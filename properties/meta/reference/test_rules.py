@@ -67,16 +67,6 @@ def test_a_child_of_probability_zero_is_never_accepted(coin: float) -> None:
     assert reject(DraftTree.of([2, 3], [-1, 0]), p, ScriptedCoins([coin, coin])) == Accepted([1], 1)
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_the_root_alone_is_a_step_of_ordinary_decoding(name: str) -> None:
-    found: dict[int, float] = {}
-    for accepted, weight in executions(lambda coins: RULES[name](DraftTree.root_only(1), P[:1], coins)):
-        assert accepted.path == []
-        for (token,), share in unfold([accepted.token]):
-            found[token] = found.get(token, 0.0) + weight * share
-    assert found == {0: 0.125, 1: 0.25, 2: 0.125, 3: 0.5}
-
-
 @given(trees_with_laws(), st.integers(0, 1000), st.sampled_from(sorted(RULES)), st.sampled_from([SeededCoins, KeyedCoins]))
 def test_emitted_tokens_have_positive_probability(
     instance: tuple[DraftTree, Tensor], seed: int, name: str, make: type[SeededCoins]

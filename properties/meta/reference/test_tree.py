@@ -24,6 +24,7 @@ def up(tree: DraftTree, node: int) -> list[int]:
 
 
 @given(trees(5, most=12))
+@example(DraftTree.root_only(4))
 def test_derived_values_agree_with_the_parents(tree: DraftTree) -> None:
     """Ancestors, depths, paths, children and tokens."""
     mask = tree.ancestors()
@@ -54,14 +55,6 @@ def test_truncate_keeps_the_nodes_up_to_a_depth(tree: DraftTree, depth: int) -> 
     everything = summary(valued, range(len(valued)))
     assert summary(cut, range(len(cut))) == [row for row, d in zip(everything, valued.depths, strict=True) if d <= depth]
     assert cut.truncate(depth) is cut
-
-
-def test_the_tree_without_proposals_is_its_root() -> None:
-    tree = DraftTree.root_only(9)
-    assert (len(tree), tree.token(ROOT), tree.parent(ROOT), tree.depths, tree.children(ROOT), tree.path(ROOT)) == (
-        (1, 9, -1, [0], [], [])
-    )
-    assert tree.ancestors().tolist() == [[True]]
 
 
 # --- pools and reranking ---------------------------------------------------------------------------------------------
