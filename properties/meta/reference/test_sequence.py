@@ -28,7 +28,7 @@ def decoder(kind: type[Decoder] = Decoder, lean: bool = True) -> Decoder:
 
 
 def drain(one: Decoder, sequence: Sequence) -> list[int]:
-    """Decode to the end of the turn, and return the tokens of the turn."""
+    """Decode to the end of the turn, and return the new tokens."""
     return [token for block in one.blocks(sequence) for token in block.tokens]
 
 
@@ -55,13 +55,7 @@ def test_a_sequence_set_aside_survives_other_batches(lean: bool) -> None:
     one.prefill(sequences)
     for batch in ([0, 1, 2, 3], [2, 3], [3, 0, 1], [1], [0, 2, 3], [1, 0], [3, 2, 1, 0]):
         one.step([sequences[row] for row in batch if not sequences[row].finish])
-    assert [sequence.tokens[sequence.start :] + drain_rest(one, sequence) for sequence in sequences] == due
-
-
-def drain_rest(one: Decoder, sequence: Sequence) -> list[int]:
-    n = len(sequence.tokens)
-    drain(one, sequence)
-    return sequence.tokens[n:]
+    assert [sequence.tokens[sequence.start :] + drain(one, sequence) for sequence in sequences] == due
 
 
 @pytest.mark.parametrize("kind", [Decoder, FixedShapeDecoder])
