@@ -23,7 +23,7 @@ E_PROCESS_SHARE = 1 / FAULT
 
 
 def error_budget(shares: Iterable[float]) -> float:
-    """Bound on the probability that a run calls a correct decoder a fault: the sum of its checks' shares, 0 without randomness."""
+    """Bound on the probability that a run calls a correct decoder a fault. A check without randomness has share 0."""
     every = tuple(shares)
     if wrong := [share for share in every if not 0 <= share <= 1]:
         raise ValueError(f"a share is a probability, not {wrong[0]}")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from eagle2_ref.coins import KeyedCoins, ScriptedCoins, SeededCoins, invert
 from eagle2_ref.decode import Decoder, Generation
@@ -22,6 +23,7 @@ from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
 from properties.meta.reference.test_target import LEAN
+from properties.strategies import trees_with_laws
 
 PARAMS: list[dict[str, Any]] = [
     {"temperature": 0.0},
@@ -88,21 +90,11 @@ def test_a_longer_sequence_gets_a_larger_state() -> None:
     assert fixed.state is not None and fixed.state.target.capacity == 3 * GRAIN
 
 
-@given(st.data())
-def test_follow_equals_walk(data: st.DataObject) -> None:
+@given(trees_with_laws(most=12), st.data())
+def test_follow_equals_walk(instance: tuple[DraftTree, Tensor], data: st.DataObject) -> None:
     """For any tree, distribution and random numbers."""
-    tokens, parents = [0], [-1]
-    for _ in range(data.draw(st.integers(0, 12))):
-        parent = data.draw(st.integers(0, len(tokens) - 1))
-        free = [x for x in range(4) if x not in (t for t, p in zip(tokens, parents, strict=True) if p == parent)]
-        if free:
-            tokens.append(data.draw(st.sampled_from(free)))
-            parents.append(parent)
-    tree = DraftTree.of(tokens, parents)
+    tree, p = instance
     depth = max(tree.depths) + data.draw(st.integers(0, 2))
-    weights = data.draw(st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=4, max_size=4), min_size=len(tokens)))
-    p = torch.tensor([row if sum(row) else [1.0] * 4 for row in weights[: len(tokens)]], dtype=torch.float64)
-    p = p / p.sum(-1, keepdim=True)
     u = data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1 - 2**-53]), min_size=depth + 1, max_size=depth + 1))
     expected = walk(tree, p, ScriptedCoins(u))
     sees = ancestors(tree.parents, depth)
