@@ -86,16 +86,6 @@ def test_p_equals_the_distribution_of_generate(params: dict[str, Any]) -> None:
         assert (p[node] - theirs).abs().max() <= 1e-6, node
 
 
-def test_a_repetition_penalty_uses_the_history_of_the_node() -> None:
-    logits = raw()[:1].expand(len(TREE), -1)
-    plain = target_distribution(logits, TREE, TEXT, SamplingParams())
-    penalised = target_distribution(logits, TREE, TEXT, SamplingParams(repetition_penalty=1.5))
-    assert (plain == plain[0]).all() and not torch.equal(penalised[1], penalised[2])
-    assert torch.equal(
-        penalised[0], target_distribution(logits[:1], DraftTree.root_only(7), TEXT, SamplingParams(repetition_penalty=1.5))[0]
-    )
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", [4, 64, 1000])
 def test_at_temperature_0_p_is_a_point_mass_at_the_first_maximum(dtype: torch.dtype, size: int) -> None:
