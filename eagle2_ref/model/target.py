@@ -265,7 +265,7 @@ def _check_loaded(model: PreTrainedModel, info: Mapping[str, Any], stored: Mappi
     if unused:
         layers = 1 + max(int(match[1]) for match in unused)
         raise config.wrong("num_hidden_layers", _layers(model.config), f"the weights have {layers} layers")
-    if model.config.tie_word_embeddings and "hf_device_map" not in vars(model) and not _is_tied(model):
+    if getattr(model.config, "tie_word_embeddings", False) and not spread(model) and not _is_tied(model):
         raise config.wrong("tie_word_embeddings", True, "the weights have another lm_head.weight than the embedding")
     if extra:
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
@@ -293,7 +293,8 @@ def _layers(parsed: PretrainedConfig) -> int:
 
 def _is_tied(model: PreTrainedModel) -> bool:
     """Whether the LM head and the embedding are one tensor."""
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    head = model.get_output_embeddings()
+    return head is None or head.weight is model.get_input_embeddings().weight
 
 
 def spread(model: PreTrainedModel) -> bool:

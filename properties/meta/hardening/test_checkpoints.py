@@ -175,6 +175,16 @@ def index(data: Any, keep: bool = False) -> Spoil:
     return spoil
 
 
+def instead(part: str) -> Spoil:
+    """Replace a checkpoint by another one of the pair."""
+
+    def spoil(folder: Path) -> None:
+        shutil.rmtree(folder)
+        shutil.copytree(folder.parent / part, folder)
+
+    return spoil
+
+
 class Trap:
     """A pickled call: loading it makes a folder."""
 
@@ -545,21 +555,21 @@ def test_a_config_that_lies_is_refused(pair: Path, part: str, spoil: Spoil, word
             "the target as its own head",
             TENSOR,
             "draft",
-            lambda f: (shutil.rmtree(f), shutil.copytree(f.parent / "target", f)),
+            instead("target"),
             ["does not match", "more"],
         ),
         case(
             "an EAGLE head as a small model",
             TENSOR,
             "small",
-            lambda f: (shutil.rmtree(f), shutil.copytree(f.parent / "draft", f)),
+            instead("draft"),
             ["missing tensor", str(Path("pair") / "small")],
         ),
         case(
             "an EAGLE head as the target",
             TENSOR,
             "target",
-            lambda f: (shutil.rmtree(f), shutil.copytree(f.parent / "draft", f)),
+            instead("draft"),
             ["missing tensor"],
         ),
     ],

@@ -156,7 +156,7 @@ class Wrong:
     [
         Wrong("no small model at .*: config.json is missing", lacks="config.json"),
         Wrong("the small model does not fit the target: 6 tokens in .*, 4 in .*coin4"),
-        Wrong("cannot be loaded", lacks="model.safetensors"),
+        Wrong("no weights in", lacks="model.safetensors"),
     ],
     ids=lambda wrong: wrong.message,
 )
