@@ -20,8 +20,6 @@ from transformers.generation.logits_process import (
 from eagle2_ref.errors import BadInput
 from eagle2_ref.tree import Tree
 
-OVERFLOW = "the weights are damaged, or numbers overflow: try a wider --dtype, up to float64"
-
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -178,7 +176,7 @@ def checked_draft_logits(logits: Tensor) -> Tensor:
     """
     scores = widen(logits)
     if not scores.amax(-1).isfinite().all():
-        raise BadInput("the drafter's logits are not numbers", OVERFLOW)
+        raise BadInput("the drafter's logits are not numbers", "its weights are damaged, or overflow in this dtype: try float32")
     return scores
 
 
@@ -194,7 +192,7 @@ def _refuse_nan(scores: Tensor, tree: Tree, length: int) -> None:
         position = length - 1 + tree.depths[node]
         raise BadInput(
             f"the target's logits are not numbers at position {position} (after token {tree.token(node)})",
-            OVERFLOW,
+            "its weights are damaged, or its activations overflow in this dtype: try --dtype float32",
         )
 
 

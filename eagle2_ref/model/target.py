@@ -307,7 +307,9 @@ def torch_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise BadInput(f"device {name!r} is not known", "give cpu, cuda, or cuda:N") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise BadInput(f"device {name!r} is not known", "give cpu, cuda, or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(
             "CUDA was requested, but this torch sees no CUDA device", "use --device cpu, or a torch built for your GPU"

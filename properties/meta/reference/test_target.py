@@ -205,6 +205,9 @@ def test_unknown_devices_and_dtypes_are_refused(tmp_path: Path) -> None:
         Target.load(tmp_path, "int8")
     with pytest.raises(BadInput, match=r"device 'gpu' is not known\n  give cpu, cuda, or cuda:N"):
         Target.load(tmp_path, device="gpu")
+    for device in ("meta", "mps"):
+        with pytest.raises(BadInput, match=rf"device '{device}' is not known\n  give cpu, cuda, or cuda:N"):
+            Target.load(tmp_path, device=device)
     absent = "cuda:64" if torch.cuda.is_available() else "cuda"
     with pytest.raises(BadInput, match="requested, but"):
         Target.load(tmp_path, device=absent)
