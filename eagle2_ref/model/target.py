@@ -26,6 +26,7 @@ from eagle2_ref.model.weights import (
     FLOATS,
     LAYER,
     Stored,
+    layers_of,
     listed,
     mismatches,
     read_shapes,
@@ -176,9 +177,12 @@ def load_model(directory: Path | str, dtype: str, device: str = "cpu") -> PreTra
     check_language_model(config)
     with _loading(config):
         parsed = AutoConfig.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
-        require_layers(_layers(parsed), stored, config)
+        if (layers := _layers(parsed)) > len(stored):  # building a million layers would take hours
+            raise config.wrong("num_hidden_layers", layers, f"the weights have {len(stored)} tensors")
         with torch.device("meta"):
             skeleton = AutoModelForCausalLM.from_config(parsed, trust_remote_code=False)
+    # Some kinds of models derive the number of layers that they build from num_hidden_layers.
+    require_layers(layers_of(name for name, _ in skeleton.named_parameters()), stored, config)
     _check_stored(skeleton, stored, config)
     with _loading(config):
         model, info = AutoModelForCausalLM.from_pretrained(

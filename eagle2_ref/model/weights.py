@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -71,6 +71,8 @@ def _read_all(directory: Path, read: Callable[[Path], dict[str, T]]) -> dict[str
         if twice := next((name for name in held if name in tensors), None):
             raise BadInput(f"{path} has {twice}, which another file has too", REFETCH)
         tensors.update(held)
+    if not tensors:
+        raise BadInput(f"the weights in {directory} have no tensors", REFETCH)
     return tensors
 
 
@@ -163,11 +165,17 @@ def _dtype(name: str) -> str:
 # --- what the weights must be ----------------------------------------------------------------------------------------
 
 
-def require_layers(layers: int, names: Iterable[str], config: Config) -> None:
+def layers_of(names: Iterable[str]) -> int:
+    """The number of layers that tensors of these names belong to."""
+    return 1 + max((int(number) for name in names for number in LAYER.findall(name)), default=-1)
+
+
+def require_layers(layers: int, names: Collection[str], config: Config) -> None:
     """Raise BadInput if a model has more layers than its weights, before any layer is built."""
-    held = 1 + max((int(number) for name in names for number in LAYER.findall(name)), default=-1)
-    if layers > held > 0:
-        raise config.wrong("num_hidden_layers", layers, f"the weights have {held} layer{'s' * (held > 1)}")
+    held = layers_of(names)
+    if layers > (held or len(names)):
+        count = f"{held} layer{'s' * (held > 1)}" if held else f"{len(names)} tensors"
+        raise config.wrong("num_hidden_layers", layers, f"the weights have {count}")
 
 
 def require_floats(tensors: Mapping[str, Stored], where: Path | str, config: Config) -> None:

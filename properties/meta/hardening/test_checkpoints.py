@@ -205,6 +205,16 @@ def trap(folder: Path, zipped: bool = True) -> None:
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Trap(folder)}))
 
 
+def renamed(tensors: dict[str, Tensor]) -> None:
+    for name in list(tensors):
+        tensors[f"x.{name}"] = tensors.pop(name)
+
+
+def without_layers(tensors: dict[str, Tensor]) -> None:
+    for name in [name for name in tensors if name.startswith("layers.")]:
+        del tensors[name]
+
+
 def remote(folder: Path) -> None:
     """A configuration that names code in its own folder."""
     config(model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})(folder)
@@ -387,7 +397,7 @@ LIES = [
     ("head_dim odd", "target", config(head_dim=7), ["head_dim", "7"]),
     ("a layer too many", "target", config(num_hidden_layers=3), ["num_hidden_layers is 3", "2 layers"]),
     ("a layer too few", "target", config(num_hidden_layers=1), ["num_hidden_layers is 1", "2 layers"]),
-    ("a million layers", "target", config(num_hidden_layers=1_000_000), ["num_hidden_layers is 1000000", "2 layers"]),
+    ("a million layers", "target", config(num_hidden_layers=1_000_000), ["num_hidden_layers is 1000000", "21 tensors"]),
     ("no layers", "target", config(num_hidden_layers=0), ["num_hidden_layers is 0"]),
     ("max_position_embeddings 0", "target", config(max_position_embeddings=0), ["max_position_embeddings is 0"]),
     ("max_position_embeddings negative", "target", config(max_position_embeddings=-5), ["max_position_embeddings is -5"]),
@@ -522,7 +532,9 @@ def test_a_config_that_lies_is_refused(pair: Path, part: str, spoil: Spoil, word
             "a tensor missing in the target", TENSOR, "target", weights(lambda t: t.pop(T + DOWN)), ["missing tensor " + T + DOWN]
         ),
         case("a tensor missing in the head", TENSOR, "draft", weights(lambda t: t.pop(D + DOWN)), ["missing tensor " + D + DOWN]),
-        case("all tensors missing in the target", TENSOR, "target", weights(lambda t: t.clear()), ["missing tensor", "more"]),
+        case("all tensors missing in the target", TENSOR, "target", weights(lambda t: t.clear()), ["have no tensors"]),
+        case("other names for all tensors of the target", TENSOR, "target", weights(renamed), ["missing tensor", "more"]),
+        case("a head without layers", TENSOR, "draft", weights(without_layers), ["missing tensor " + D + Q]),
         case(
             "a bias in the target that its config denies",
             TENSOR,
