@@ -42,16 +42,15 @@ def load_head(directory: Path | str, embedding: Tensor | None = None, where_targ
         BadInput: the checkpoint is missing or damaged, is an EAGLE-3 head, or does not fit the target.
     """
     directory = Path(directory)
-    raw = _read_config(directory)
-    config = HeadConfig.from_json(raw.raw, raw.path)
-    tensors = read_tensors(directory)
+    config = _read_config(directory)
+    shape, tensors = HeadConfig.from_json(config.raw, config.path), read_tensors(directory)
     if embedding is not None:
-        _must_fit(config, tensors, embedding, directory, where_target)
+        _must_fit(shape, tensors, embedding, directory, where_target)
         tensors.setdefault("embed_tokens.weight", embedding)
-    require_layers(config.num_hidden_layers, tensors, raw)
+    require_layers(shape.num_hidden_layers, tensors, config)
     with torch.device("meta"):
-        head = EagleHead(config)
-    fill(head, tensors, raw, HINT, dtype="fc.weight")
+        head = EagleHead(shape)
+    fill(head, tensors, config, HINT, dtype="fc.weight")
     return head.eval()
 
 
@@ -59,7 +58,7 @@ def save_head(head: EagleHead, directory: Path | str) -> None:
     """Write a head in the published layout: config.json and model.safetensors, with the embedding."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    dtype = str(head.fc.weight.dtype).removeprefix("torch.")
+    dtype = dtype_name(head.fc.weight)
     (directory / "config.json").write_text(json.dumps({**head.config.to_json(), "torch_dtype": dtype}, indent=2) + "\n")
     tensors = {name: t.detach().cpu().contiguous() for name, t in head.state_dict().items()}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})

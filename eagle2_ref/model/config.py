@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +47,7 @@ class Config:
     def positive(self, name: str, default: float | None = None) -> float:
         """A finite number above 0. A field that has a default may be missing or null."""
         value = self._value(name, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e300:
             raise self.wrong(name, value, "it must be a number above 0")
         return float(value)
 

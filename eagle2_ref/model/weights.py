@@ -219,11 +219,11 @@ def mismatches(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequen
 def _fields(name: str, found: Sequence[int], expected: Sequence[int], raw: Mapping[str, Any]) -> str:
     """The fields that have the expected size where it differs from the one found: ` (vocab_size is 5)`."""
     sizes: dict[str, Any] = {field: raw.get(field) for field in ("vocab_size", "hidden_size", "intermediate_size")}
-    heads, dim = raw.get("num_attention_heads"), raw.get("head_dim")
-    if isinstance(heads, int) and isinstance(raw.get("hidden_size"), int):
-        dim = dim or raw["hidden_size"] // heads
-        for field in ("num_attention_heads", "num_key_value_heads"):
-            sizes[f"{field} * head_dim"] = (raw.get(field) or heads) * dim
+    heads, width = raw.get("num_attention_heads"), raw.get("hidden_size")
+    if isinstance(heads, int) and isinstance(width, int):
+        dim, kv_heads = raw.get("head_dim") or width // heads, raw.get("num_key_value_heads") or heads
+        if isinstance(dim, int) and isinstance(kv_heads, int):  # otherwise they are lists, of a size for each layer
+            sizes |= {"num_attention_heads * head_dim": heads * dim, "num_key_value_heads * head_dim": kv_heads * dim}
     part = next((fields for pattern, fields in PARTS.items() if re.search(pattern, name)), tuple(sizes))
     off = [n for i, n in enumerate(expected) if i >= len(found) or found[i] != n]
     agreed = [n for n, other in zip(expected, found, strict=False) if n == other]

@@ -427,6 +427,7 @@ LIES = [
         weights(lambda t: t.pop("lm_head.weight")),
         ["missing", "lm_head.weight"],
     ),
+    ("rms_norm_eps 10^400", "target", config(rms_norm_eps=10**400), ["rms_norm_eps is 1000"]),
     ("rms_norm_eps negative", "target", config(rms_norm_eps=-1.0), ["rms_norm_eps is -1.0"]),
     ("rms_norm_eps a string", "target", config(rms_norm_eps="small"), ["rms_norm_eps"]),
     ("eos_token_id outside the vocabulary", "target", config(eos_token_id=99), ["eos_token_id is 99", "0 to 3"]),
