@@ -18,7 +18,7 @@ from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.llama import Llama
 from eagle2_ref.model.network import ModelOutput
-from eagle2_ref.model.target import DTYPES, Target
+from eagle2_ref.model.target import DTYPES, Target, load_model
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
@@ -177,6 +177,22 @@ def test_a_checkpoint_that_does_not_match_is_refused(tmp_path: Path) -> None:
     refused({**tensors, "lm_head.weight": torch.ones(3, 16)}, r"tensor lm_head\.weight is \[3, 16\], expected \[64, 16\]")
     save_file(tensors, weights, metadata={"format": "pt"})
     assert Target.load(tmp_path).vocab_size == 64
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("gpt2", {"n_embd": 16, "n_layer": 2, "n_head": 4}),
+        ("mixtral", {"num_local_experts": 4}),  # transformers converts the names of experts
+        ("longcat_flash", {"num_layers": 1, "n_routed_experts": 4, "expert_ffn_hidden_size": 24, "ffn_hidden_size": 24}),
+    ],
+)
+def test_checkpoints_of_other_kinds_load_as_saved(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
+    """Names that are converted, fields of other names, and a number of layers that is derived from another."""
+    saved = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**tiny.SHAPE, **changes}))
+    saved.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, "float32").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.state_dict().items())
 
 
 @pytest.mark.parametrize("damage", ["no folder", "no weights", "cut off", "config is not JSON", "unknown kind", "encoder"])
