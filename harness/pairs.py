@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
 from eagle2_ref.errors import BadInput
+from eagle2_ref.model.config import Config, check_language_model, read_config
 
 FIXTURES = Path(str(files("fixtures")))
 
@@ -32,20 +34,15 @@ class Pair:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The target's config.json."""
-        path = self.target / "config.json"
-        try:
-            config: dict[str, Any] = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise BadInput(
-                f"no target at {self.target}: config.json is missing", "give --target the directory of a checkpoint"
-            ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path} is not JSON: {error}", "the file is damaged") from None
-        return config
+        if not lexists(self.target / "config.json"):
+            raise BadInput(f"no target at {self.target}: config.json is missing", "give --target the directory of a checkpoint")
+        config = read_config(self.target)
+        check_language_model(config)
+        return config.raw
 
     @property
     def vocab_size(self) -> int:
-        return int(self.config["vocab_size"])
+        return Config(self.config, self.target / "config.json").whole("vocab_size")
 
     @property
     def context(self) -> int:

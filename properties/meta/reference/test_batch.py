@@ -181,8 +181,11 @@ def test_a_bad_prompt_is_refused_before_decoding_starts() -> None:
     params, coins = [SamplingParams(0.0)] * 2, [KeyedCoins(0)] * 2
     with pytest.raises(BadInput, match="the prompt has token 64"):
         decoder().generate_batch([[1], [64]], params, coins)
-    with pytest.raises(BadInput, match="batch is 0"):
-        decoder().generate_batch([], [], [], 0)
+    for size in (0, 2.5, "2", float("nan"), True):
+        with pytest.raises(BadInput, match=f"batch is {size!r}"):
+            decoder().generate_batch([], [], [], size)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="2 prompts, 2 sets of parameters and 1 coins"):
+        decoder().generate_batch([[1], [2]], params, coins[:1])
     assert decoder().generate_batch([], [], []) == []
 
 

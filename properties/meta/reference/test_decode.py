@@ -172,10 +172,18 @@ def test_the_prompt_is_not_modified() -> None:
         ([3, 64], "the prompt has token 64\n  the target has tokens 0 to 63"),
         ([-1], "the prompt has token -1\n  the target has tokens 0 to 63"),
         ([1] * CONTEXT, "the prompt has 96 tokens, the target can hold 96\n  give a prompt that leaves room for an answer"),
+        ([2.5], "the prompt has token 2.5\n  the target has tokens 0 to 63"),
+        ([True], "the prompt has token True\n  the target has tokens 0 to 63"),
+        ([None], "the prompt has token None\n  the target has tokens 0 to 63"),
+        (["a"], "the prompt has token 'a'\n  the target has tokens 0 to 63"),
+        ([[1, 2]], "the prompt has token [1, 2]\n  the target has tokens 0 to 63"),
+        ("abc", "the prompt is a str\n  give a list of token ids"),
+        (None, "the prompt is a NoneType\n  give a list of token ids"),
+        (torch.tensor([1, 2]), "the prompt is a Tensor\n  give a list of token ids"),
     ],
-    ids=["empty", "beyond the vocabulary", "negative", "no room"],
+    ids=str,
 )
-def test_a_bad_prompt_is_refused(prompt: list[int], message: str) -> None:
+def test_a_bad_prompt_is_refused(prompt: Any, message: str) -> None:
     with pytest.raises(BadInput) as error:
         greedy(drafted(), prompt, 8)
     assert str(error.value) == message

@@ -107,7 +107,7 @@ STRICT: dict[str, tuple[Change, list[str]]] = {
         lambda t, _: _rename(t, "layers.0.", "transformer."),
         [
             "missing tensor layers.0.self_attn.q_proj.weight, expected [16, 16]",
-            "unexpected tensor transformer.mlp.down_proj.weight",
+            "unexpected tensor transformer.self_attn.q_proj.weight",
         ],
     ),
     "a bias that the config denies": (lambda _, c: c.update(bias=False), ["unexpected tensor fc.bias [16]", '"bias": false']),
@@ -117,7 +117,7 @@ STRICT: dict[str, tuple[Change, list[str]]] = {
     ),
     "a second layer that is not there": (
         lambda _, c: c.update(num_hidden_layers=2),
-        ["missing tensor layers.1.input_layernorm.weight, expected [16]"],
+        ["config.json: num_hidden_layers is 2", "the weights have 1 layer"],
     ),
     "key-value heads left out": (
         lambda _, c: c.pop("num_key_value_heads"),

@@ -128,9 +128,9 @@ def tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None
     [
         (lambda at: (at / "config.json").unlink(), "no heads at .*: config.json is missing"),
         (lambda at: (at / "config.json").write_text("{"), "config.json is not JSON"),
-        (lambda at: configure(at, num_heads=None), "must have num_heads, vocab_size and hidden_size"),
-        (lambda at: configure(at, num_heads="three"), "must have num_heads"),
-        (lambda at: configure(at, num_heads=0), "0 heads of 1 layers"),
+        (lambda at: configure(at, num_heads=None), "config.json lacks num_heads"),
+        (lambda at: configure(at, num_heads="three"), "num_heads is 'three'"),
+        (lambda at: configure(at, num_heads=0), "num_heads is 0"),
         (lambda at: configure(at, num_heads=2), r"unexpected tensor blocks\.2\.layers\.0\.weight \[64, 64\]"),
         (lambda at: configure(at, num_heads=4), r"missing tensor blocks\.3\.layers\.0\.weight, expected \[64, 64\]"),
         (lambda at: configure(at, medusa_fc_bias=True), r"missing tensor blocks\.0\.layers\.0\.bias, expected \[64\]"),

@@ -14,7 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.target import DTYPES, Target
+from eagle2_ref.model.llama import Llama
+from eagle2_ref.model.network import ModelOutput
+from eagle2_ref.model.target import DTYPES, Target, load_model
 from eagle2_ref.rules import reject
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
@@ -160,6 +162,22 @@ def test_a_checkpoint_that_does_not_match_is_refused(tmp_path: Path) -> None:
     assert Target.load(tmp_path).vocab_size == 64
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("gpt2", {"n_embd": 16, "n_layer": 2, "n_head": 4}),
+        ("mixtral", {"num_local_experts": 4}),  # transformers converts the names of experts
+        ("longcat_flash", {"num_layers": 1, "n_routed_experts": 4, "expert_ffn_hidden_size": 24, "ffn_hidden_size": 24}),
+    ],
+)
+def test_checkpoints_of_other_kinds_load_as_saved(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
+    """Names that are converted, fields of other names, and a number of layers that is derived from another."""
+    saved = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**tiny.SHAPE, **changes}))
+    saved.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, "float32").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.state_dict().items())
+
+
 @pytest.mark.parametrize("damage", ["no folder", "no weights", "cut off", "config is not JSON", "unknown kind", "encoder"])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     """The error names the folder."""
@@ -186,6 +204,9 @@ def test_unknown_devices_and_dtypes_are_refused(tmp_path: Path) -> None:
         Target.load(tmp_path, "int8")
     with pytest.raises(BadInput, match=r"device 'gpu' is not known\n  give cpu, cuda, or cuda:N"):
         Target.load(tmp_path, device="gpu")
+    for device in ("meta", "mps"):
+        with pytest.raises(BadInput, match=rf"device '{device}' is not known\n  give cpu, cuda, or cuda:N"):
+            Target.load(tmp_path, device=device)
     absent = "cuda:64" if torch.cuda.is_available() else "cuda"
     with pytest.raises(BadInput, match="requested, but"):
         Target.load(tmp_path, device=absent)
