@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eagle2_ref.errors import BadInput
+from eagle2_ref.errors import BadInput, suggest
 from harness.implementations import serve
 from harness.implementations.engine import AdapterError, Engine, NotApplicable
-from harness.implementations.importing import import_object, suggest
+from harness.implementations.importing import import_object
 from harness.implementations.ready import READY
 from harness.pairs import Pair
 

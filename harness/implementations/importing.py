@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from eagle2_ref.errors import BadInput
-
-
-def suggest(name: str, candidates: Collection[str], otherwise: str) -> str:
-    """A hint for a misspelt name: the nearest candidate, or `otherwise` if none is near."""
-    near = difflib.get_close_matches(name, candidates, 1)
-    return f"did you mean {near[0]}?" if near else otherwise
+from eagle2_ref.errors import BadInput, suggest
 
 
 def import_object(place: str) -> Any:
