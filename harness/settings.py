@@ -11,10 +11,10 @@ from eagle2_ref.errors import BadInput, suggest
 
 TIERS = ("quick", "full")
 ORACLES = ("float64", "float32")
+LARGEST = 2**63 - 1
+"""Largest number that an option takes: what a machine counts with, and a generator of torch takes as a seed."""
 LONGEST_CALL = 604_800
 """Largest time limit of a call in seconds: a week. Timers of the operating system end at some centuries."""
-LARGEST_SEED = 2**63 - 1
-"""Largest seed that a generator of torch takes."""
 
 
 def option(default: Any, description: str, **details: Any) -> Any:
@@ -58,8 +58,8 @@ class Settings:
             raise BadInput(f"oracle {self.oracle!r} is not a dtype to score in", f"give {' or '.join(ORACLES)}")
         if not 0 < self.time_limit <= LONGEST_CALL:  # also false for NaN
             raise BadInput(f"the time limit is {self.time_limit:g} s", f"give seconds: above 0, at most {LONGEST_CALL} (a week)")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise BadInput(f"seed is {self.seed}", f"seed must be from 0 to {LARGEST_SEED}")
+        if not 0 <= self.seed <= LARGEST:
+            raise BadInput(f"seed is {self.seed}", f"seed must be from 0 to {LARGEST}")
 
     @classmethod
     def parse(cls, impl: str, pairs: list[str]) -> Settings:
