@@ -139,7 +139,9 @@ def _refuse_unknown(part: str) -> None:
         raise BadInput(f"there is no {kind} {property_id}", f"{near}\n{listed}" if near else listed)
     cases = [name(each.id, case) for each in checks for case in each.case_ids(full=True)]
     if bracket and not any(selects(part, case) for case in cases):
-        raise BadInput(f"there is no case {part}", suggest(part, cases, f"`--only {property_id}` runs all cases of this property"))
+        raise BadInput(
+            f"there is no case {part}", suggest(part, cases, f"`--only {property_id}` runs all cases of this property")
+        )
 
 
 def checks_of(module: ModuleType) -> list[Check]:

@@ -88,16 +88,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from harness.catalogue import find_checks
         from harness.implementations import connect
         from harness.implementations.engine import AdapterError, NotApplicable
-        from harness.pairs import find_pair, shipped
+        from harness.pairs import shipped
         from harness.recorder import Recorder
 
         settings = session.config.stash[SETTINGS]
         try:
             if settings.only:
                 find_checks(settings.only)
-            pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-            pairs = [pair, *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
-            recorder = Recorder(settings, connect(settings.impl), pairs)
+            implementation = connect(settings.impl)
+            pairs = [implementation.find_pair(settings), *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
+            recorder = Recorder(settings, implementation, pairs)
         except (BadInput, AdapterError, NotApplicable) as error:
             raise pytest.UsageError(str(error)) from None
         session.config.pluginmanager.register(Recording(recorder), RECORDING)

@@ -96,7 +96,10 @@ class Settings:
             value = getattr(self, name)
             if value != getattr(default, name):
                 path = name in ("target", "draft", "evidence") and not here
-                words += [f"--{name.replace('_', '-')}", Path(value).name if path else f"{value:g}" if isinstance(value, float) else str(value)]
+                words += [
+                    f"--{name.replace('_', '-')}",
+                    Path(value).name if path else f"{value:g}" if isinstance(value, float) else str(value),
+                ]
         words += ["--only", only or self.only] if only or self.only else []
         # A single case is repeated to see its fault: nothing excuses it then.
         words += ["--known", self.known if here else Path(self.known).name] if self.known and not only else []

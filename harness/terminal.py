@@ -87,9 +87,9 @@ def show_generation(
     eos = pair.config.get("eos_token_id")
     params = SamplingParams.of({**vars(params), "eos_token_id": eos})
 
-    console.print(Text(prompt, style="dim"), end="")
     pieces = TokenSpeller(tokenizer)
     sequence = decoder.start(tokens, params, SeededCoins(seed))
+    console.print(Text(prompt, style="dim"), end="")
     blocks = sequence.blocks
     for block in decoder.blocks(sequence):
         for i, token in enumerate(block.tokens):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import typer
@@ -38,10 +37,8 @@ class Group(TyperGroup):
 def _find_fault(value: Any) -> str:
     if isinstance(value, list | tuple):
         return next(filter(None, map(_find_fault, value)), "")
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{value} is not a finite number."
-    if isinstance(value, int) and abs(value) > LARGEST:
-        return f"the number has {len(str(abs(value)))} digits; the largest is {LARGEST}."
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:  # also true of NaN
+        return f"{str(value)[:40]} is not a number from -{LARGEST} to {LARGEST}."
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
         return "the text is not UTF-8."
     return ""

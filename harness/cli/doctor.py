@@ -21,11 +21,10 @@ def doctor(settings: Settings) -> None:
     from rich.console import Console
 
     from harness.implementations import connect
-    from harness.pairs import find_pair
 
     console = Console(highlight=False, soft_wrap=True)
-    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
     found = connect(settings.impl, settings.time_limit)
+    pair = found.find_pair(settings)
     drafter = pair.drafter(found.checkpoint)
     lines = {
         "engine": found.version or "reports no version",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from eagle2_ref.errors import BadInput
+from harness.cli.options import check_jobs
 from harness.settings import Settings
 from harness.verdict import BROKEN, INCONCLUSIVE, USAGE
 
@@ -27,8 +27,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     Raises:
         BadInput: an option is wrong. Nothing has been written then.
     """
-    if jobs != "auto" and not jobs.isdecimal():
-        raise BadInput(f"invalid value for --jobs: {jobs}", "give a whole number of 0 or more, or auto for one process per core")
+    check_jobs(jobs)
     gc.disable()  # imports create a million objects that are never freed: see properties/conftest.py
     import pytest
 
@@ -39,15 +38,14 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     settings, chapters = settings.absolute(), folders()  # before the implementation: its folder may hold packages of these names
     from harness.implementations import connect
     from harness.implementations.trace import write_head
-    from harness.pairs import find_pair
     from harness.record.model import read_record
     from harness.terminal import show_record, show_repeated
 
     gc.freeze()
     gc.enable()
     # Wrong options are reported before pytest starts.
-    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
     implementation = connect(settings.impl, settings.time_limit)
+    pair = implementation.find_pair(settings)
     implementation.check(pair, settings.dtype, settings.device)
     known.read(settings.known)
     if settings.only:

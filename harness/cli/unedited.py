@@ -16,7 +16,7 @@ app = typer.Typer()
 @app.command(epilog=examples("eagle2 unedited", "eagle2 unedited --new-tokens 3 --published EAGLE/eagle/model/utils.py"))
 @report_user_errors
 def unedited(
-    new_tokens: Annotated[int, typer.Option(help="Number of tokens of a continuation.")] = 2,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Number of tokens of a continuation.")] = 2,
     published: Annotated[Path | None, typer.Option(help="A file with a published evaluate_posterior.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Directory of the summary.")] = Path("reports/latest/unedited"),
 ) -> None:
