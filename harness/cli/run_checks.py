@@ -66,7 +66,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     if brief:
         show_repeated(record)
     else:
-        show_record(record, path.parent if report else None)
+        show_record(record, path.parent if report else None, settings)
     if tape:
         typer.echo(f"trace: {tape}")
     return record.footer.exit_code if report else (BROKEN if record.footer.exit_code else 0)
