@@ -51,7 +51,8 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     if settings.only:
         find_checks(settings.only)
     if settings.tape:
-        write_head(Path(settings.tape), implementation)
+        recorded = {"pair": pair.name, "tier": settings.tier, "dtype": settings.dtype, "seed": settings.seed}
+        write_head(Path(settings.tape), implementation, **recorded)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
     # The current folder may be another project, whose pytest settings and conftest must not be read.
     alone = ["-c", os.devnull, f"--rootdir={chapters[0].parent}", f"--confcutdir={chapters[0]}"]
