@@ -162,7 +162,7 @@ def apply_processors(logits: Tensor, tree: Tree, text: Sequence[int], params: Sa
         BadInput: a row has NaN, or nothing finite.
     """
     scores = widen(logits)
-    _refuse_nan(scores, tree, len(text))
+    _refuse_nan(scores, tree, len(text), logits.dtype)
     if not params.looks_back:
         return params.process(torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device), scores)
     # Every node has a history of its own: the text and its path. Nodes of one depth have histories of one length.
@@ -196,7 +196,7 @@ def checked_draft_logits(logits: Tensor) -> Tensor:
     """
     scores = widen(logits)
     if not scores.amax(-1).isfinite().all():
-        raise BadInput("the drafter's logits are not numbers", "its weights are damaged, or overflow in this dtype: try float32")
+        raise BadInput("the drafter's logits are not numbers", damage(logits.dtype))
     return scores
 
 
@@ -205,15 +205,21 @@ def widen(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _refuse_nan(scores: Tensor, tree: Tree, length: int) -> None:
+def _refuse_nan(scores: Tensor, tree: Tree, length: int, dtype: torch.dtype) -> None:
     bad = ~scores.amax(-1).isfinite()  # NaN if one is, inf if one is, -inf if all are
     if bad.any():
         node = int(bad.nonzero()[0])
         position = length - 1 + tree.depths[node]
         raise BadInput(
             f"the target's logits are not numbers at position {position} (after token {tree.token(node)})",
-            "its weights are damaged, or its activations overflow in this dtype: try --dtype float32",
+            damage(dtype),
         )
+
+
+def damage(dtype: torch.dtype) -> str:
+    """The hint for logits of a model in this dtype that are not numbers."""
+    wider = {torch.float64: "", torch.float32: "float64"}.get(dtype, "float32")
+    return "its weights are damaged" + (f", or its activations overflow in this dtype: try --dtype {wider}" if wider else "")
 
 
 def _is_whole(value: float) -> bool:
