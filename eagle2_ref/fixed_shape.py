@@ -25,7 +25,7 @@ from eagle2_ref.model.cache import KVCache, StackedKVCache
 from eagle2_ref.model.llama import Llama, additive
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import Rule, walk
-from eagle2_ref.sampling import SamplingParams, probabilities, widen
+from eagle2_ref.sampling import SamplingParams, damage, probabilities, widen
 from eagle2_ref.sequence import Block, Sequence
 from eagle2_ref.tree import DraftTree
 
@@ -282,7 +282,7 @@ class FixedShapeDecoder(Decoder):
             if any(map(math.isnan, found)):
                 raise BadInput(
                     f"the {what} are not numbers at position {start}",
-                    "its weights are damaged, or overflow in this dtype: try float32",
+                    damage(self.network.dtype),
                 )
         tree = DraftTree.of([int(x) for x in tokens], [int(x) for x in parents], values)
         return Block(start, [int(x) for x in emitted[:n]], n - 1, tree, [int(x) for x in path[1:n]], logprobs[:n])

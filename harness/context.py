@@ -20,7 +20,7 @@ from harness.distributions.scoring import TargetScorer, load_target
 from harness.files import write_atomic
 from harness.implementations import SHAPE, SHARING, Implementation, connect
 from harness.implementations.engine import AdapterError, Engine, Missing, NotApplicable
-from harness.pairs import FIXTURES, Pair, Prompt, find_pair, prompts, shipped
+from harness.pairs import FIXTURES, Pair, Prompt, prompts, shipped
 from harness.record.model import Quantity, Result, Verdict
 from harness.settings import Settings
 
@@ -89,7 +89,7 @@ class Context:
         if settings.impl.partition(":")[0] in SHARING:
             canary.take()  # before the implementation is imported, which may change torch
         implementation = connect(settings.impl, settings.time_limit, Path(settings.tape) if settings.tape else None)
-        return cls.of(settings, implementation, find_pair(settings.pair, settings.target or None, settings.draft or None), shared)
+        return cls.of(settings, implementation, implementation.find_pair(settings), shared)
 
     def on(self, check_id: str, case_id: str = "") -> Context:
         """The same context for one check and one of its cases; engines stay open."""

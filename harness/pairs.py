@@ -61,8 +61,9 @@ class Pair:
     def checksums(self) -> dict[str, str]:
         """SHA-256 of every file, by its path relative to the pair."""
         found = {}
+        parts = [("target", self.target), *([] if self.draft == self.target else [("draft", self.draft)])]
         others = [(kind, folder) for kind in DRAFTERS if (folder := self.drafter(kind)) and not self.own]
-        for part, folder in (("target", self.target), ("draft", self.draft), *others):
+        for part, folder in (*parts, *others):
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 found[f"{self.name}/{part}/{path.relative_to(folder)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
@@ -85,10 +86,19 @@ def name_of(target: Path) -> str:
     return folder.parent.name if folder.name == "target" else folder.name
 
 
-def find_pair(name: str, target: str | None, draft: str | None) -> Pair:
-    """The pair of the options --pair, or --target with --draft."""
+def find_pair(name: str, target: str | None, draft: str | None, checkpoint: str = "draft") -> Pair:
+    """The pair of the options --pair, or --target with --draft.
+
+    Args:
+        checkpoint: what the method drafts with. One that drafts with none needs no --draft.
+
+    Raises:
+        BadInput: an option is missing, or names no directory.
+    """
     if not target and not draft:
         return shipped(name)
+    if not draft and checkpoint == "none":
+        draft = target  # a method without a checkpoint of its own reads none
     if not target or not draft:
         given, lacking = ("--target", "--draft") if target else ("--draft", "--target")
         raise BadInput(f"{given} was given without {lacking}", "a pair is a target and a drafter for it: give both")

@@ -23,7 +23,7 @@ import pytest
 
 from eagle2_ref.errors import BadInput
 from harness import activity, supervisor
-from harness.catalogue import Check, name, selects
+from harness.catalogue import Check, is_selected, name
 from harness.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class CheckItem(pytest.Item):
         result = excuse(result, _known(settings.known), context.implementation.lossy, today())
         self.user_properties.append((RESULT, result.model_dump_json()))
         if result.verdict in ("fault", "inconclusive"):
-            pytest.fail(_failure(result, self.check.requirement), pytrace=False)
+            repeat = settings.command(name(result.property, result.case), here=True)
+            pytest.fail(_failure(result, self.check.requirement, repeat), pytrace=False)
         if result.excuse:
             raise pytest.xfail.Exception(f"{result.excuse.reason} {result.excuse.link}")  # pytest.xfail() is off under --runxfail
         if result.verdict == "n/a":
@@ -114,16 +115,19 @@ def _session(config: pytest.Config) -> int:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """On the controller, begin the record. Wrong input is reported before anything is written."""
     if session.config.option.impl and not is_worker(session.config) and not session.config.option.collectonly:
+        from harness.catalogue import find_checks
         from harness.implementations import connect
         from harness.implementations.engine import AdapterError, NotApplicable
-        from harness.pairs import find_pair, shipped
+        from harness.pairs import shipped
         from harness.recorder import Recorder
 
         settings = session.config.stash[SETTINGS]
         try:
-            pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-            pairs = [pair, *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
-            recorder = Recorder.begin(settings, connect(settings.impl, settings.time_limit), pairs)
+            if settings.only:
+                find_checks(settings.only)
+            implementation = connect(settings.impl, settings.time_limit)
+            pairs = [implementation.find_pair(settings), *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
+            recorder = Recorder.begin(settings, implementation, pairs)
         except (BadInput, AdapterError, NotApplicable) as error:
             raise pytest.UsageError(str(error)) from None
         session.config.pluginmanager.register(Recording(recorder), RECORDING)
@@ -147,7 +151,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return True
         if item.get_closest_marker("full") and settings.tier != "full":
             return False
-        return not settings.only or selects(settings.only, item.name)
+        return is_selected(settings.only, item.name)
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:
@@ -260,10 +264,10 @@ def _known(path: str) -> tuple[Entry, ...]:
     return read(path)
 
 
-def _failure(result: Result, requirement: str) -> str:
+def _failure(result: Result, requirement: str, repeat: str) -> str:
     return (
         f"{result.property}  {result.case}  {result.verdict.upper()}\n"
-        f"  requirement  {requirement}\n  observed     {result.summary}\n  replay       {result.replay}"
+        f"  requirement  {requirement}\n  observed     {result.summary}\n  replay       {repeat}"
     )
 
 

@@ -32,8 +32,23 @@ def examples(*commands: str, note: str = "") -> str:
     return "\n\n".join([*([note] if note else []), heading, *(f"- `{command}`" for command in commands)])
 
 
+def most_jobs() -> int:
+    """The largest --jobs: 4 processes per core, or 16 on a small machine. Each holds torch and a model in memory."""
+    return max(16, 4 * (os.cpu_count() or 1))
+
+
+def check_jobs(jobs: int | str) -> None:
+    """Refuse a --jobs that is no number of processes. Raises BadInput."""
+    if jobs != "auto" and not (str(jobs).isdecimal() and str(jobs).isascii() and int(str(jobs)[:9]) <= most_jobs()):
+        hint = f"give a whole number from 0 to {most_jobs()}" + (
+            ", or auto for one process per core" if isinstance(jobs, str) else ""
+        )
+        raise BadInput(f"invalid value for --jobs: {jobs}", hint)
+
+
 def cores(jobs: int) -> int:
-    """The number of processes for --jobs, where 0 is one per core."""
+    """The number of processes for --jobs, where 0 is one per core. Raises BadInput, as `check_jobs` does."""
+    check_jobs(jobs)
     return jobs or os.cpu_count() or 1
 
 

@@ -45,12 +45,14 @@ def replay(
     from rich.console import Console
 
     from harness.cli.run_checks import run_checks
-    from harness.pairs import find_pair
+    from harness.implementations import connect
     from harness.record.model import read_record
     from harness.replay import replay
 
     def rerun(settings: Settings) -> int:
         return run_checks(replace(settings, out=str(record.parent / "replay")), "0", brief=True)
 
-    pair = find_pair("", settings.target, settings.draft) if settings.target or settings.draft else None
-    raise typer.Exit(replay(read_record(record), fault, Console(highlight=False), rerun, pair))
+    found = read_record(record)
+    own = settings.target or settings.draft
+    pair = connect(found.header.implementation).find_pair(settings) if own else None
+    raise typer.Exit(replay(found, fault, Console(highlight=False), rerun, pair))

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from eagle2_ref.errors import BadInput
+from harness.cli.options import check_jobs
 from harness.settings import Settings
 from harness.supervisor import ProcessEnded, supervise
-from harness.verdict import BROKEN, HARNESS_ERROR, INCONCLUSIVE, USAGE
+from harness.verdict import BROKEN, HARNESS_ERROR, USAGE
 
 if TYPE_CHECKING:
     import pytest
@@ -45,12 +45,11 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     Raises:
         BadInput: an option is wrong. Nothing has been written then.
     """
-    if jobs != "auto" and not jobs.isdecimal():
-        raise BadInput(f"invalid value for --jobs: {jobs}", "give a whole number of 0 or more, or auto for one process per core")
+    check_jobs(jobs)
     settings, tape = settings.absolute(), settings.tape
     path = Path(settings.out) / "record.jsonl"
     before = _identity(path)
-    show = partial(_show, path=path, report=report, brief=brief, tape=tape)
+    show = partial(_show, settings=settings, path=path, report=report, brief=brief, tape=tape)
     try:
         return supervise(lambda: show(_judge(settings, jobs, first)))
     except ProcessEnded as end:
@@ -88,42 +87,28 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
     import pytest
 
     from harness import known
-    from harness.catalogue import check_selector, folders
+    from harness.catalogue import find_checks, folders
 
     chapters = folders()  # before the implementation: its folder may hold packages of these names
     from harness.implementations import connect
     from harness.implementations.trace import write_head
-    from harness.pairs import find_pair
 
     gc.freeze()
     gc.enable()
     # Wrong options are reported before pytest starts.
-    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
     implementation = connect(settings.impl, settings.time_limit)
+    pair = implementation.find_pair(settings)
     if first:
         first(implementation, pair)
     implementation.check(pair, settings.dtype, settings.device)
     known.read(settings.known)
-    try:
-        if settings.only:
-            check_selector(settings.only)
-    except BadInput as error:  # not exit code 2: nothing was judged, which has been inconclusive since the first version
-        typer.echo(f"eagle2: {error}", err=True)
-        return INCONCLUSIVE
+    if settings.only:
+        find_checks(settings.only)
     if settings.tape:
-        write_head(Path(settings.tape), implementation)
-    quiet = [
-        "-q",
-        "--no-header",
-        "--no-summary",
-        "--tb=no",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:faulthandler",
-        "-o",
-        "console_output_style=progress",
-    ]
+        recorded = {"pair": pair.name, "tier": settings.tier, "dtype": settings.dtype, "seed": settings.seed}
+        write_head(Path(settings.tape), implementation, **recorded)
+    quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    quiet += ["-o", "console_output_style=progress"]
     # The current folder may be another project, whose pytest settings and conftest must not be read.
     alone = ["-c", os.devnull, f"--rootdir={chapters[0].parent}", f"--confcutdir={chapters[0]}"]
     errors = InternalErrors()
@@ -149,7 +134,7 @@ def _complete(settings: Settings, reason: str, check: str, broken: bool) -> int:
     return 0
 
 
-def _show(status: int, path: Path, report: bool, brief: bool, tape: str) -> int:
+def _show(status: int, settings: Settings, path: Path, report: bool, brief: bool, tape: str) -> int:
     """Show the record of a run, and return the exit code that its footer states."""
     from harness.record.model import read_record
     from harness.terminal import show_record, show_repeated
@@ -160,7 +145,7 @@ def _show(status: int, path: Path, report: bool, brief: bool, tape: str) -> int:
     if brief:
         show_repeated(record)
     else:
-        show_record(record, path.parent if report else None)
+        show_record(record, path.parent if report else None, settings)
     if tape:
         typer.echo(f"trace: {tape}")
     return record.footer.exit_code if report else (BROKEN if record.footer.exit_code else 0)

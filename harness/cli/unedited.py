@@ -17,7 +17,7 @@ app = typer.Typer()
 @report_user_errors
 @in_child
 def unedited(
-    new_tokens: Annotated[int, typer.Option(help="Number of tokens of a continuation.")] = 2,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Number of tokens of a continuation.")] = 2,
     published: Annotated[Path | None, typer.Option(help="A file with a published evaluate_posterior.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Directory of the summary.")] = Path("reports/latest/unedited"),
 ) -> None:

@@ -11,16 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eagle2_ref.errors import BadInput
+from eagle2_ref.errors import BadInput, suggest
 from harness.implementations import serve
 from harness.implementations.engine import AdapterError, Engine, NotApplicable, limited
 from harness.implementations.global_state import GlobalState
-from harness.implementations.importing import import_object, suggest
+from harness.implementations.importing import import_object
+from harness.implementations.protocol import CAPABILITIES
 from harness.implementations.ready import READY
-from harness.pairs import Pair
+from harness.pairs import Pair, find_pair
 
 if TYPE_CHECKING:
     from harness.implementations.protocol import Description
+    from harness.settings import Settings
 
 SHAPE = ("k", "depth", "m")
 """Options that bound a draft tree."""
@@ -61,8 +63,13 @@ class Implementation:
 
     def require(self, *capabilities: str) -> None:
         """Raise NotApplicable if the implementation does not declare all of these capabilities."""
+        assert CAPABILITIES.keys() >= set(capabilities), "a check requires an unknown capability"
         if lacking := [name for name in capabilities if name not in self.capabilities]:
             raise NotApplicable(f"the implementation does not declare the capability {', '.join(map(repr, lacking))}")
+
+    def find_pair(self, settings: Settings) -> Pair:
+        """The pair of the settings. Raises BadInput if there is none, or not what the implementation needs."""
+        return find_pair(settings.pair, settings.target or None, settings.draft or None, self.checkpoint)
 
     def open(self, pair: Pair, *, speculate: bool = True, **options: Any) -> Engine:
         """An engine on a pair; with `speculate` False, the control. `options` override those of the connectable string."""
@@ -73,17 +80,23 @@ class Implementation:
         return Engine(self, pair, make, speculate, options)
 
     def check(self, pair: Pair, dtype: str, device: str) -> None:
-        """Raise BadInput for options and checkpoints that the reference's code does not accept.
+        """Open the reference's code, to refuse options and checkpoints that it does not accept before a run.
 
         Other engines are not opened here, since that may take minutes and a GPU; SMOKE opens them.
+
+        Raises:
+            BadInput: an option or a checkpoint is wrong.
+            AdapterError: it raises another error.
         """
         if "decoder" in self.capabilities:
-            draft, options = str(pair.drafter(self.checkpoint)), {"dtype": dtype, "device": device, **self.options}
+            common = {name: value for name, value in {"dtype": dtype, "device": device}.items() if self.takes(name)}
             try:
-                self.make(str(pair.target), draft, **options)
+                self.make(str(pair.target), str(pair.drafter(self.checkpoint)), **{**common, **self.options})
             except BadInput as error:
                 where = f"{self.name}: " if self.options else ""
                 raise BadInput(f"{where}{error.what}", error.hint) from None
+            except Exception as error:
+                raise AdapterError(f"{self.name} cannot be opened on {pair.name}: {type(error).__name__}: {error}") from error
 
     @property
     def shape(self) -> dict[str, int]:
@@ -158,6 +171,10 @@ def _connect_static(wanted: Connectable) -> Implementation:
 def _connect_python(wanted: Connectable) -> Implementation:
     place, options = wanted.place_and_options
     found = import_object(place)
+    if inspect.isclass(found) and not hasattr(found, "generate"):
+        raise BadInput(
+            f"{wanted.name}: the class {found.__name__} has no method generate", "write generate(self, prompts, params, seeds)"
+        )
     if not inspect.isfunction(found):
         return _in_process(found, options, wanted)
     return _from_rule(found, options, wanted, version=getattr(inspect.getmodule(found), "__version__", ""))
@@ -188,7 +205,10 @@ def _connect_trace(wanted: Connectable) -> Implementation:
 
 
 def _connect_command(wanted: Connectable) -> Implementation:
-    words = shlex.split(wanted.rest)
+    try:
+        words = shlex.split(wanted.rest)
+    except ValueError as error:
+        raise BadInput(f"cmd:{wanted.rest} cannot be split into words: {error}", "quote arguments as in a shell") from None
     if not words:
         raise BadInput("cmd: names no program", "write cmd:./my_engine, followed by its arguments, separated by spaces")
     return _in_own_process(words, {}, wanted)
@@ -237,7 +257,7 @@ def _in_process(
         description = Description.model_validate(serve.describe(make, options))
     except NotImplementedError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AdapterError(f"it does not describe itself: {type(error).__name__}: {error}") from error
     found = _described(wanted.name, make, options, description)
     return replace(found, capabilities=capabilities) if capabilities else found
@@ -252,6 +272,10 @@ def _in_own_process(command: list[str], options: dict[str, Any], wanted: Connect
 
 
 def _described(name: str, make: Callable[..., Any], options: dict[str, Any], description: Description) -> Implementation:
+    for capability in description.capabilities:
+        if capability not in CAPABILITIES:
+            hint = suggest(capability, CAPABILITIES, f"known are {', '.join(CAPABILITIES)}")
+            raise AdapterError(f"{name} declares {capability!r}, which is no capability\n  {hint}")
     fields = description.model_dump()
     sets = {field: frozenset(fields[field]) for field in ("capabilities", "parameters") if fields[field] is not None}
     return Implementation(name, make, options, **{**fields, **sets})

@@ -35,21 +35,7 @@ RULE_CAPABILITIES = COMMON | {"accept", "deterministic", "dynamic", "head"}
 
 
 class Reference:
-    """eagle2_ref as an implementation, with any drafting method.
-
-    Capabilities:
-        coins: `decode` takes the coins.
-        accept: `accept` is the rule alone.
-        rules: the option `rule` chooses among the lossless rules.
-        budget: the options k, depth and m, as far as the method has them, bound its trees.
-        batch: the option `batch` is the number of sequences in a target pass; a text does not depend on it.
-        deterministic: trees depend on the text only, not on random numbers.
-        sampled: trees have sampled tokens, and the rule is the one for such trees.
-        dynamic: trees are those of EAGLE-2, the m nodes of highest value.
-        head: the drafter is an EAGLE head.
-        tau: acceptance lengths are those committed for the method.
-        decoder: `decoder` is an eagle2_ref Decoder whose parts may be inspected.
-    """
+    """eagle2_ref as an implementation, with any drafting method. Its capabilities are explained in protocol.CAPABILITIES."""
 
     family: MethodSpec
     capabilities = COMMON

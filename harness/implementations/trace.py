@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 DESCRIBED = ("checkpoint", "logprobs", "lossy", "budget")
 """Fields of an implementation that are stored with a trace, since checks depend on them."""
 
+RECORDED: dict[str, Callable[[Any], Any]] = {"pair": str, "tier": str, "dtype": str, "seed": int}
+"""Settings of a recording that its judgement must have too, with their types. The pair is stored by its name."""
+
 IN_PROCESS = {"coins", "accept", "rules", "decoder"}
 """Capabilities that a trace cannot have: they need the recorded process."""
 
@@ -24,11 +28,15 @@ IN_PROCESS = {"coins", "accept", "rules", "decoder"}
 @dataclass(frozen=True)
 class Trace:
     """A trace file: its first line describes the implementation; every other line is a request with its answer, or the counters
-    of one call. The order of these lines does not matter."""
+    of one call. The order of these lines does not matter.
+
+    settings: those of RECORDED; empty in a trace of an earlier version.
+    """
 
     version: str
     capabilities: frozenset[str]
     options: dict[str, Any]
+    settings: dict[str, Any]
     described: dict[str, Any]
     answers: dict[str, dict[str, Any]]
     counters: dict[str, Counters]
@@ -46,10 +54,11 @@ class Trace:
             counters = {line["call"]: Counters(**line["counted"]) for line in lines if "call" in line}
             capabilities = frozenset(head["capabilities"]) - IN_PROCESS
             described = {name: head[name] for name in DESCRIBED if name in head}
-            return cls(head["version"], capabilities, head["options"], described, answers, counters)
+            settings = {name: kind(head["settings"][name]) for name, kind in RECORDED.items()} if "settings" in head else {}
+            return cls(head["version"], capabilities, head["options"], settings, described, answers, counters)
         except OSError as error:
             raise BadInput(f"no trace at {path}: {error.strerror}", hint) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(f"{path} is not a trace: {type(error).__name__}: {error}", hint) from None
 
     def engine(self, target: str, draft: str | None = None, **options: Any) -> TraceEngine:
@@ -57,8 +66,8 @@ class Trace:
         return TraceEngine(self, (name_of(Path(target)), draft is not None, key_options(changed)))
 
 
-def write_head(path: Path, implementation: Implementation) -> None:
-    """Start a trace file with the line that describes the implementation."""
+def write_head(path: Path, implementation: Implementation, **settings: Any) -> None:
+    """Start a trace file with the line that describes the implementation. `settings`: all of RECORDED, or none."""
     head = {
         "kind": "trace",
         "implementation": implementation.name,
@@ -66,6 +75,7 @@ def write_head(path: Path, implementation: Implementation) -> None:
         "capabilities": sorted(implementation.capabilities),
         "options": implementation.options,
         **{name: getattr(implementation, name) for name in DESCRIBED},
+        **({"settings": settings} if settings else {}),
     }
     try:
         path.write_text(json.dumps(head) + "\n")

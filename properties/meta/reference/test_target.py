@@ -14,8 +14,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.llama import Llama
-from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.model.target import DTYPES, Target, load_model
 from eagle2_ref.rules import reject
 from eagle2_ref.sampling import SamplingParams
