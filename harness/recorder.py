@@ -15,12 +15,13 @@ from harness.environment import machine, versions
 from harness.equivalence import false_alarm, statement
 from harness.implementations import Implementation
 from harness.pairs import Pair
+from harness.record import ledger
 from harness.record.jsonl import Writer
 from harness.record.model import Footer, Header, Property, Result, read_record
 from harness.settings import Settings
-from harness.verdict import conclude, settle
+from harness.verdict import conclude, gravity, settle
 
-FILES = ("record.jsonl", "index.html", "summary.md", "junit.xml", "badge.json")
+REPORT = ("index.html", "summary.md", "junit.xml", "badge.json")
 
 
 class Recorder:
@@ -30,21 +31,26 @@ class Recorder:
         self.settings, self.started = settings, time.monotonic()
         self.properties = {check.id: check.describe() for check in catalogue().values()}
         self.out = Path(settings.out)
-        self.out.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            (self.out / name).unlink(missing_ok=True)
         self.path = self.out / "record.jsonl"
         self.known = known.read(settings.known)
         self.left_out: set[str] = set()
         listed = [*self.properties.values(), *([known.KNOWN] if self.known else [])]
         self.header = _header(settings, implementation, pairs, listed)
         self.results: list[Result] = []
-        self._writer = Writer(self.path)
+        if settings.evidence:
+            ledger.check(Path(settings.evidence), implementation)
+        # Wrong options are reported above: from here on, the earlier report is gone.
+        self._writer = Writer(self.path, stale=[self.out / name for name in REPORT])
         self._writer.write(self.header)
 
     def add(self, result: Result) -> None:
-        self.results.append(result)
+        """Store a result. Of two results for one case, such as a pass and a crash after it, the graver one counts."""
         self._writer.write(result)
+        same = next((i for i, one in enumerate(self.results) if (one.property, one.case) == (result.property, result.case)), None)
+        if same is None:
+            self.results.append(result)
+        elif gravity(result.verdict) < gravity(self.results[same].verdict):
+            self.results[same] = result
 
     def finish(self) -> int:
         """Settle the verdicts, rewrite the record with its footer, and render the report.
@@ -71,8 +77,9 @@ class Recorder:
             statement=statement(found),
             likenesses=diagnose(found),
         )
-        self._writer.finish([self.header, *results, footer])
-        harness.report.render(read_record(self.path), self.out)
+        with self._writer:  # no other run can begin in this folder until the report is there
+            self._writer.finish([self.header, *results, footer])
+            harness.report.render(read_record(self.path), self.out)
         return code
 
     def _place(self, result: Result) -> tuple[int, str]:

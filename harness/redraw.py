@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from harness.files import writable_folder
 from harness.record.jsonl import read_lines
 from harness.record.model import Trial, read_record
 from harness.report.layout import write
@@ -32,13 +33,13 @@ def redraw(path: Path, out: Path | None = None) -> list[Path]:
         out: folder to write; by default that of the record.
 
     Raises:
-        BadInput: there is no record, or its kind is not known.
+        BadInput: there is no record, its kind is not known, or nothing can be written to `out`.
     """
     if path.is_dir():
         if records := sorted(path.glob("*/*/record.jsonl")):
             return _engines(path, records, out or path)
         path = next((path / name for name in NAMES if (path / name).exists()), path / NAMES[0])
-    first, out = _first_line(path), out or path.parent
+    first, out = _first_line(path), writable_folder(out or path.parent)
     command = str(first.get("command", "")).removeprefix("eagle2 ").partition(" ")[0]
     if first.get("kind") == "trial":
         return _trials(path, out)
@@ -71,11 +72,9 @@ def _engines(folder: Path, paths: list[Path], out: Path) -> list[Path]:
     from harness.report import engines, verify
 
     records = {path.parent.relative_to(folder).as_posix(): read_record(path) for path in paths}
-    out.mkdir(parents=True, exist_ok=True)
-    written = engines.render_engines(records, out)
-    for place, record in records.items():
-        written += verify.render_page(record, out / place)
-    return written
+    writable_folder(out)
+    pages = [page for place, record in records.items() for page in verify.render_page(record, out / place)]
+    return [*engines.render_engines(records, out), *pages]  # last, since it links to the others
 
 
 def _trials(path: Path, out: Path) -> list[Path]:
