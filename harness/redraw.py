@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from eagle2_ref.errors import BadInput
 from harness.files import writable_folder
 from harness.record.jsonl import read_lines
 from harness.record.model import Trial, read_record
@@ -39,7 +40,10 @@ def redraw(path: Path, out: Path | None = None) -> list[Path]:
         if records := sorted(path.glob("*/*/record.jsonl")):
             return _engines(path, records, out or path)
         path = next((path / name for name in NAMES if (path / name).exists()), path / NAMES[0])
-    first, out = _first_line(path), writable_folder(out or path.parent)
+    first = _first_line(path)
+    if out or path.exists():
+        writable_folder(out or path.parent)
+    out = out or path.parent
     command = str(first.get("command", "")).removeprefix("eagle2 ").partition(" ")[0]
     if first.get("kind") == "trial":
         return _trials(path, out)
@@ -63,7 +67,7 @@ def _first_line(path: Path) -> dict[str, object]:
     try:
         with path.open(encoding="utf-8") as file:
             line = json.loads(file.readline())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return line if isinstance(line, dict) else {}
 
@@ -82,4 +86,6 @@ def _trials(path: Path, out: Path) -> list[Path]:
     from harness.report.matrix import render_matrix
 
     trials = read_lines(path, TypeAdapter(Trial), command="eagle2 mutants")
+    if len({(trial.mutant, trial.property, trial.case) for trial in trials}) < len(trials):
+        raise BadInput(f"{path} holds a trial twice", "the record is damaged; run `eagle2 mutants` again")
     return render_matrix(trials, GALLERY, None, out)
