@@ -264,10 +264,17 @@ REPEAT, REMOVE = 2, 0
 @pytest.mark.parametrize(
     ("place", "kind", "times", "reason"),
     [
-        case("a kill matrix holds a trial twice", REFUSED, "mutants/trials", "trial", REPEAT, "holds a trial twice"),
-        case("a calibration holds a shard twice", REFUSED, "calibration/calibration", "shard", REPEAT, "not each of them once"),
+        case("a kill matrix holds a trial twice", REFUSED, "mutants/trials", '"kind":"trial"', REPEAT, "holds a trial twice"),
         case(
-            "a record of bench holds a timed text twice", REFUSED, "bench/temperatures/record", "call", REPEAT, "was timed twice"
+            "a calibration holds a shard twice", REFUSED, "calibration/calibration", '"shard":', REPEAT, "not each of them once"
+        ),
+        case(
+            "a record of bench holds a timed text twice",
+            REFUSED,
+            "bench/temperatures/record",
+            '"kind":"call"',
+            REPEAT,
+            "was timed twice",
         ),
         case(
             "a timed text was removed from a record of bench",
@@ -277,13 +284,20 @@ REPEAT, REMOVE = 2, 0
             REMOVE,
             "footer counts",
         ),
-        case("a timed text was removed from a record of compare", REFUSED, "compare/record", "call", REMOVE, "the footer counts"),
+        case(
+            "a timed text was removed from a record of compare",
+            REFUSED,
+            "compare/record",
+            '"kind":"call"',
+            REMOVE,
+            "the footer counts",
+        ),
     ],
 )
 def test_changed_measurements_are_refused(place: str, kind: str, times: int, reason: str, tmp_path: Path) -> None:
     committed = FIXTURES.parent / "reports" / f"{place}.jsonl"
     lines = committed.read_text(encoding="utf-8").splitlines(keepends=True)
-    number = next(i for i, text in enumerate(lines) if f'"kind":"{kind}"' in text)
+    number = next(i for i, text in enumerate(lines) if kind in text)
     path = tmp_path / committed.name
     path.write_text("".join([*lines[:number], *[lines[number]] * times, *lines[number + 1 :]]), encoding="utf-8")
     with pytest.raises(BadInput, match=reason):
