@@ -75,7 +75,7 @@ def append(file: FileIO, path: Path, data: bytes) -> None:
 
 def name_file(error: OSError, path: Path) -> OSError:
     """The same error with the name of the file: an error of `write` has none."""
-    return OSError(error.errno, error.strerror, str(path))
+    return OSError(error.errno, error.strerror or str(error), str(path))
 
 
 def writable_folder(folder: Path, option: str = "--out") -> Path:

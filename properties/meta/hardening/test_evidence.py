@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 import threading
@@ -15,13 +16,17 @@ from typing import Any
 import pytest
 
 from eagle2_ref.errors import BadInput
+from harness.case import Case
 from harness.implementations import Implementation, connect
 from harness.implementations.engine import Missing
 from harness.implementations.process import RemoteEngine
 from harness.record.ledger import Ledger, check
 from harness.statistics.eprocess import Counts
+from properties import test_law_unedited
 from properties.meta.hardening import case, promise
+from properties.meta.helpers.checks import result_of
 from properties.meta.helpers.command import eagle2
+from properties.meta.helpers.fake_engines import Outsider, TooCold, implementation
 from properties.meta.helpers.full_disk import full_disk
 from properties.meta.helpers.streams import stream
 
@@ -218,3 +223,32 @@ def test_full_disk_keeps_the_earlier_counts(tmp_path: Path) -> None:
         ledger.write(counts(4))
     assert int(ledger.read().sequences) == 1
     assert list(tmp_path.iterdir()) == [ledger.path]
+
+
+@pytest.mark.parametrize(
+    ("engine", "verdict", "says"),
+    [
+        case(
+            "a wrong law is enumerated in part",
+            "a fault that quotes only what was enumerated, and says so",
+            TooCold,
+            "fault",
+            r"total variation of at least 0\.\d+; texts that begin with \[0, 0\] have .* in the executions that were run, which are 0\.",
+        ),
+        case(
+            "a correct law is enumerated in part",
+            "n/a, with the probability that was left",
+            Outsider,
+            "n/a",
+            "executions leave a prob",
+        ),
+    ],
+)
+def test_witness_of_a_partial_enumeration(
+    engine: type[Outsider], verdict: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(test_law_unedited, "LEAST_EXECUTIONS", 6)
+    monkeypatch.setattr(test_law_unedited, "SECONDS", 0.0)
+    found = result_of(test_law_unedited.law_of_generate, implementation(engine), Case("coin4", {"temperature": 1.3}, 2, 2, 4))
+    assert found.verdict == verdict and re.match(says, found.summary.removeprefix("7 ")), found.summary
+    assert found.measured["unfinished"] and not found.pictures and not found.effect

@@ -16,11 +16,14 @@ from typer.testing import CliRunner
 from eagle2_ref.errors import BadInput
 from harness.cli import app
 from harness.files import lock_file, write_together
-from harness.pairs import FIXTURES
+from harness.implementations import connect
+from harness.pairs import FIXTURES, shipped
 from harness.record.jsonl import Writer, dump, read_lines
 from harness.record.model import LINES, Footer, Record, read_record
+from harness.recorder import Recorder
 from harness.redraw import redraw
 from harness.report import render
+from harness.settings import Settings
 from properties.meta.hardening import case, promise
 from properties.meta.helpers.command import eagle2
 from properties.meta.helpers.full_disk import full_disk
@@ -88,6 +91,27 @@ def test_full_disk_before_a_run_is_a_usage_error(full_file_system: Path, tmp_pat
     assert names(full_file_system) == {"index.html"}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        case(f"--out of {words[0]} names a file", "exit code 2 and one message before anything runs", words)
+        for words in (
+            ["engines", "--only", "ref"],
+            ["mutants", "--only", "M01", "--check", "TREE-1"],
+            ["calibrate", "--quick"],
+            ["unedited"],
+            ["bench"],
+            ["compare"],
+        )
+    ],
+)
+def test_commands_refuse_a_file_for_a_folder(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "file")])
+    assert done.exit_code == 2 and "file cannot be written: it is a file" in done.output, done
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 @promise("eagle2 report draws into a folder that takes no files", "exit code 2 and one message")
 def test_report_into_a_file_is_a_usage_error(tmp_path: Path) -> None:
     path = write_record(tmp_path / "record.jsonl", mixed())
@@ -122,6 +146,16 @@ def test_lock_ends_with_its_process(tmp_path: Path) -> None:
     with Writer(path) as writer:
         writer.write(mixed().header)
     assert names(tmp_path) == {"record.jsonl"}
+
+
+@promise("a check passes, and its process fails after it", "the case has one result, the graver one")
+def test_failure_after_a_pass_replaces_it(tmp_path: Path) -> None:
+    recorder = Recorder(Settings(out=str(tmp_path)), connect("ref"), [shipped("coin4")])
+    recorder.add(result("TREE-1", ""))
+    recorder.add(result("TREE-1", "", "inconclusive", broken=True))
+    recorder.add(result("TREE-1", ""))
+    assert recorder.finish() == 4
+    assert [one.verdict for one in read_record(tmp_path / "record.jsonl").results] == ["inconclusive"]
 
 
 # --- a disk that becomes full --------------------------------------------------------------------------------------
