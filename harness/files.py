@@ -108,7 +108,7 @@ def lock(path: Path, seconds: float = 0.0) -> FileLock:
     Raises:
         BadInput: another process holds it.
     """
-    held = FileLock(lock_file(path))
+    held = FileLock(lock_file(path), thread_local=False)  # any thread of the process may release it
     try:
         held.acquire(timeout=seconds)
     except Timeout:

@@ -197,7 +197,7 @@ def _command_files(words: list[str]) -> set[Path]:
     program, named = shutil.which(words[0]), _named_files(words)
     found = {Path(program).resolve(), *named} if program else named
     for file in named:
-        if file.suffix:
+        if file.suffix[1:].isidentifier():  # the end of python3.11 is no suffix
             found |= _neighbours({file}, {file.parent}, file.suffix)
     return found
 

@@ -48,11 +48,12 @@ UNTOUCHED = "exit code 2 and one message before anything runs; the earlier repor
 
 
 @pytest.fixture
-def full_file_system(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 kB with an earlier report on it."""
+def file_system(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system in memory that takes no record: the parameter is an option of `mount`."""
     folder = tmp_path / "full"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], check=False, capture_output=True)  # noqa: S607
+    words = ["mount", "-t", "tmpfs", "-o", request.param, "none", str(folder)]
+    mounted = subprocess.run(words, check=False, capture_output=True)
     if mounted.returncode:
         pytest.skip("file systems cannot be mounted here")
     yield folder
@@ -83,12 +84,20 @@ def test_folder_that_takes_no_files_is_a_usage_error(tmp_path: Path) -> None:
     assert names(tmp_path) == {"file"} and (tmp_path / "file").read_text() == "kept"
 
 
+@pytest.mark.parametrize("file_system", ["size=64k"], indirect=True)
 @promise("the disk is full before a run", UNTOUCHED)
-def test_full_disk_before_a_run_is_a_usage_error(full_file_system: Path, tmp_path: Path) -> None:
-    (full_file_system / "index.html").write_text("the earlier report")
+def test_full_disk_before_a_run_is_a_usage_error(file_system: Path, tmp_path: Path) -> None:
+    (file_system / "index.html").write_text("the earlier report")
     done = eagle2([*VERIFY, "full"], tmp_path)
     assert done.returncode == 2 and "No space left on device" in done.stderr, done
-    assert names(full_file_system) == {"index.html"}
+    assert names(file_system) == {"index.html"}
+
+
+@pytest.mark.parametrize("file_system", ["ro"], indirect=True)
+@promise("--out is on a read-only file system", UNTOUCHED)
+def test_read_only_folder_is_refused(file_system: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be written: Read-only file system"):
+        Writer(file_system / "record.jsonl")
 
 
 @pytest.mark.parametrize(
