@@ -15,12 +15,13 @@ from harness.environment import machine, versions
 from harness.equivalence import false_alarm, statement
 from harness.implementations import Implementation
 from harness.pairs import Pair
+from harness.record import ledger
 from harness.record.jsonl import Writer, read_parts
 from harness.record.model import LINES, Footer, Header, Property, Result, read_record
 from harness.settings import Settings
-from harness.verdict import conclude, settle
+from harness.verdict import conclude, gravity, settle
 
-FILES = ("record.jsonl", "index.html", "summary.md", "junit.xml", "badge.json")
+REPORT = ("index.html", "summary.md", "junit.xml", "badge.json")
 
 
 class Recorder:
@@ -39,12 +40,12 @@ class Recorder:
         self.out = Path(settings.out)
         self.path = self.out / "record.jsonl"
         self.left_out: set[str] = set()
-        self.results = list(resume or ())
-        if resume is None:
-            self.out.mkdir(parents=True, exist_ok=True)
-            for name in FILES:
-                (self.out / name).unlink(missing_ok=True)
-        self._writer = Writer(self.path, resume=resume is not None)
+        self.results: list[Result] = []
+        for result in resume or ():
+            self._keep(result)
+        # Wrong options have been reported: from here on, the report of an earlier run is gone.
+        stale = [self.out / name for name in REPORT] if resume is None else []
+        self._writer = Writer(self.path, resume=resume is not None, stale=stale)
         if resume is None:
             self._writer.write(header)
 
@@ -54,6 +55,8 @@ class Recorder:
         listed = [check.describe() for check in catalogue().values()]
         if known.read(settings.known):
             listed.append(known.KNOWN)
+        if settings.evidence:
+            ledger.check(Path(settings.evidence), implementation)
         return cls(settings, _header(settings, implementation, pairs, listed))
 
     @classmethod
@@ -66,8 +69,16 @@ class Recorder:
         return found
 
     def add(self, result: Result) -> None:
-        self.results.append(result)
+        """Store a result. Of two results for one case, such as a pass and a crash after it, the graver one counts."""
         self._writer.write(result)
+        self._keep(result)
+
+    def _keep(self, result: Result) -> None:
+        same = next((i for i, one in enumerate(self.results) if (one.property, one.case) == (result.property, result.case)), None)
+        if same is None:
+            self.results.append(result)
+        elif gravity(result.verdict) < gravity(self.results[same].verdict):
+            self.results[same] = result
 
     def finish(self) -> int:
         """Settle the verdicts, rewrite the record with its footer, and render the report.
@@ -94,9 +105,10 @@ class Recorder:
             statement=statement(found),
             likenesses=diagnose(found),
         )
-        self._writer.finish([self.header, *results, footer])
-        if self.settings.draw:
-            harness.report.render(read_record(self.path), self.out)
+        with self._writer:  # no other run can begin in this folder until the report is there
+            self._writer.finish([self.header, *results, footer])
+            if self.settings.draw:
+                harness.report.render(read_record(self.path), self.out)
         return code
 
     def _place(self, result: Result) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -145,8 +146,12 @@ class Calibration:
         """
         lines = read_lines(path, LINES, command="eagle2 calibrate")
         header, shards = (lines[0], lines[1:]) if lines else (None, [])
-        if not isinstance(header, Header) or len(shards) != header.shards:
-            raise BadInput(f"{path} holds {len(shards)} shards and not all of them", "the run was cut off; run it again")
+        different = len({json.dumps(line.shard) for line in shards})
+        if not isinstance(header, Header) or not len(shards) == different == header.shards:
+            raise BadInput(
+                f"{path} holds {different} different shards in {len(shards)} lines, not each of them once",
+                "the run was cut off; run it again",
+            )
         return cls(header, tuple(shards))
 
     @property

@@ -26,10 +26,11 @@ def unedited(
 
     from harness.enumeration.third_party import enumerate_modes, enumerate_rule_sizes
     from harness.environment import versions
-    from harness.files import write_atomic
+    from harness.files import writable_folder, write_atomic
     from harness.implementations.published import published_rule
     from harness.report.unedited import unedited_summary
 
+    writable_folder(out)
     console, results = Console(highlight=False), []
     rule = enumerate_rule_sizes(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
     with console.status("enumerating") as status:
@@ -41,5 +42,4 @@ def unedited(
             line = f"{one.mode}: {one.executions} executions, total variation {one.distance:.2g}, {one.seconds:.1f} s"
             console.print(line, soft_wrap=True)
     command = f"eagle2 unedited --new-tokens {new_tokens}" + (f" --published {published.name}" if published else "")
-    out.mkdir(parents=True, exist_ok=True)
     console.print(str(write_atomic(out / "summary.md", unedited_summary(results, versions(), command))), soft_wrap=True)

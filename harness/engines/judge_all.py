@@ -18,6 +18,7 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS
 from eagle2_ref.model.target import DTYPES
 from harness.catalogue import find_checks
+from harness.files import writable_folder
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, NotApplicable
 from harness.record.model import Record, read_record
@@ -99,6 +100,7 @@ def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, 
     if dtype not in DTYPES:
         raise BadInput(f"dtype {dtype!r} is not known", f"known are {', '.join(DTYPES)}")
     failed = 0
+    writable_folder(out)
     if not draw:
         with ThreadPoolExecutor(jobs) as pool:
             failed = sum(pool.map(lambda one: not _judge(one.in_dtype(dtype), out, check, tier, console), chosen))

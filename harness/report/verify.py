@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.files import write_atomic
+from harness.files import write_together
 from harness.record.model import CountPicture, LawPicture, Picture, Record, Result
 from harness.report import evidence_plots, plots
 from harness.report.canvas import Drawing
@@ -56,7 +56,7 @@ LABELS = {"oracle": "scoring dtype"}
 def render(record: Record, out: Path) -> list[Path]:
     """Write index.html, summary.md, junit.xml and badge.json into `out`, and return their paths.
 
-    All texts are complete before the first is written, and each file is replaced as a whole.
+    All files are complete before the first gets its name, and index.html is the last.
     """
     texts = {
         "index.html": html(verify_page(record)),
@@ -65,7 +65,7 @@ def render(record: Record, out: Path) -> list[Path]:
         "badge.json": badge(record),
     }
     out.mkdir(parents=True, exist_ok=True)
-    return [write_atomic(out / name, text) for name, text in texts.items()]
+    return write_together({out / name: text for name, text in texts.items()})
 
 
 def render_page(record: Record, out: Path) -> list[Path]:

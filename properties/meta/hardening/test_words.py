@@ -45,7 +45,7 @@ TREE = DraftTree.of([0, 1, 2], [-1, 0, 0])
 
 CHECKS = folders()[0]
 
-COMMAND = get_command(app)
+COMMAND: Any = get_command(app)
 
 NUMBERS = ("nan", "inf", "-1", "1" + 30 * "0", "", "é")
 """Values that no numeric option takes."""
