@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SHAPE = ("k", "depth", "m")
 """Options that bound a draft tree."""
+
+OPTION = r"""(?<!\\),[^\W\d]\w*=[^\s,'"\\]*"""
+"""An option that follows a command. A comma in quotes, or after a backslash, belongs to the command."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +179,14 @@ def _connect_trace(wanted: Connectable) -> Implementation:
 
 
 def _connect_command(wanted: Connectable) -> Implementation:
-    words = shlex.split(wanted.rest)
+    command = re.sub(rf"(?:{OPTION})+\Z", "", wanted.rest)
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise BadInput(f"{wanted.name}: {str(error).lower()}", "quotes and backslashes are read as by a shell") from None
     if not words:
         raise BadInput("cmd: names no program", "write cmd:./my_engine, followed by its arguments, separated by spaces")
-    return _in_own_process(words, {}, wanted)
+    return _in_own_process(words, _parse_options(wanted.rest[len(command) :].split(",")), wanted)
 
 
 def _connect_ready(wanted: Connectable) -> Implementation:
@@ -231,15 +239,16 @@ def _in_process(
 
 
 def _in_own_process(command: list[str], options: dict[str, Any], wanted: Connectable) -> Implementation:
-    from harness.implementations.process import RemoteEngine, describe_process
+    from harness.implementations.process import EngineProcess, RemoteEngine, describe_process
 
     description = describe_process(command, options, wanted.time_limit)
     _check_options(wanted.name, options, description.parameters)
-    return replace(_described(wanted.name, partial(RemoteEngine, command), options, description), remote=True)
+    start = partial(EngineProcess, command, wanted.time_limit, numbered=description.numbered)
+    return replace(_described(wanted.name, partial(RemoteEngine, start), options, description), remote=True)
 
 
 def _described(name: str, make: Callable[..., Any], options: dict[str, Any], description: Description) -> Implementation:
-    fields = description.model_dump()
+    fields = description.model_dump(exclude={"id", "numbered"})
     sets = {field: frozenset(fields[field]) for field in ("capabilities", "parameters") if fields[field] is not None}
     return Implementation(name, make, options, **{**fields, **sets})
 
