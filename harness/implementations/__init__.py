@@ -193,6 +193,7 @@ def _connect_ready(wanted: Connectable) -> Implementation:
     from harness.implementations.process import serve_command
 
     adapter, options = READY[wanted.kind], wanted.options
+    adapter.check(options)
     if python := adapter.python(str(options.pop("python", ""))):
         return _in_own_process(serve_command(python, adapter.module), options, wanted)
     module = importlib.import_module(f"harness.implementations.adapters.{adapter.module}")
