@@ -81,7 +81,7 @@ FAULTS = [
         "a server never ends a body, a byte at a time",
         "exit code 4 after the timeout of a request",
         endless(BODY, b"1", 0.05),
-        rr"/v1/models: no answer within 0\.3 s",
+        r"/v1/models: no answer within 0\.3 s",
     ),
     case(
         "a server never ends its headers, a byte at a time",
