@@ -38,7 +38,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     tape = settings.tape
     settings, chapters = settings.absolute(), folders()  # before the implementation: its folder may hold packages of these names
     from harness.implementations import connect
-    from harness.implementations.trace import write_head
+    from harness.implementations.trace import differences, write_head
     from harness.pairs import find_pair
     from harness.record.model import read_record
     from harness.terminal import show_record, show_repeated
@@ -57,7 +57,9 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
         typer.echo(f"eagle2: {error}", err=True)
         return INCONCLUSIVE
     if settings.tape:
-        write_head(Path(settings.tape), implementation)
+        write_head(Path(settings.tape), implementation, settings)
+    if changed := differences(implementation.recorded, settings):
+        typer.echo(f"eagle2: {changed}", err=True)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
     # The current folder may be another project, whose pytest settings and conftest must not be read.
     alone = ["-c", os.devnull, f"--rootdir={chapters[0].parent}", f"--confcutdir={chapters[0]}"]

@@ -35,7 +35,7 @@ class Implementation:
 
     name: the connectable string. make: its constructor, `make(target, draft, **options)`. options: those of the string.
     time_limit: seconds that one call may take. tape: file to which requests and answers are recorded. remote: it does not run
-    in this process. The other fields are those of protocol.Description.
+    in this process. recorded: options that a trace was recorded with. The other fields are those of protocol.Description.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Implementation:
     method: str = ""
     budget: dict[str, int] | None = None
     remote: bool = False
+    recorded: dict[str, str | int] = field(default_factory=dict)
 
     def require(self, *capabilities: str) -> None:
         """Raise NotApplicable if the implementation does not declare all of these capabilities."""
@@ -175,7 +176,7 @@ def _connect_trace(wanted: Connectable) -> Implementation:
 
     trace = Trace.read(Path(wanted.rest))
     fields = {"capabilities": trace.capabilities, "version": trace.version, **trace.described}
-    return Implementation(wanted.name, trace.engine, trace.options, remote=True, **fields)
+    return Implementation(wanted.name, trace.engine, trace.options, remote=True, recorded=trace.recorded, **fields)
 
 
 def _connect_command(wanted: Connectable) -> Implementation:
