@@ -110,7 +110,7 @@ class Trace:
                 counters[found.call] = Counters(**found.counted.model_dump())
             else:
                 answer = found.model_dump(include={"tokens", "blocks", "logprobs"})
-                answers[request_key(**found.model_dump(exclude=answer.keys()))] = answer
+                answers[request_key(**found.model_dump(exclude=set(answer)))] = answer
                 pairs.add(found.pair)
         return cls(
             described.version,

@@ -236,7 +236,9 @@ def test_wrong_answer_is_refused(answer: Any, message: str) -> None:
     ids=["tuple", "array", "NumPy integers", "tensor", "list of tensors", "bytes", "generator"],
 )
 def test_integers_of_any_library_are_tokens(tokens: Any) -> None:
-    read = generate({"tokens": tokens, "logprobs": np.float32([-1, -2, -np.inf]), "blocks": [{**BLOCK, "tokens": np.array([1])}]})
+    read = generate(
+        {"tokens": tokens, "logprobs": np.array([-1, -2, -np.inf], np.float32), "blocks": [{**BLOCK, "tokens": np.array([1])}]}
+    )
     assert read == Output((0, 1, 2), (BlockTrace(0, (1,), (-1,)),), (-1.0, -2.0, -np.inf))
     assert {type(token) for token in read.tokens} == {int}
 

@@ -9,20 +9,24 @@ import re
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from eagle2_ref.errors import BadInput
 from harness.cli import app
-from harness.implementations import connect
-from harness.implementations.engine import AdapterError, Output
-from harness.implementations.process import SERVE, EngineProcess, describe_process
+from harness.implementations import Implementation, connect
+from harness.implementations.engine import AdapterError, NotApplicable, Output
+from harness.implementations.process import SERVE, EngineProcess, RemoteEngine, describe_process
 from harness.pairs import shipped
 from harness.verdict import BROKEN, USAGE
 from properties.meta.hardening import case, promise
+from properties.meta.helpers.command import eagle2
 
 COIN4 = shipped("coin4")
 PARAMS = {"temperature": 1.0, "max_new_tokens": 3}
@@ -203,6 +207,14 @@ def test_second_reply_that_waits_in_the_pipe_ends_the_engine(tmp_path: Path) -> 
         engine.generate([[1]], [PARAMS], [0])
 
 
+@promise("a cmd: engine writes each reply twice, judged by a command", "exit code 4; the second reply is quoted")
+def test_command_shows_a_second_reply(tmp_path: Path) -> None:
+    engine = write_engine(tmp_path, generate=f"say({line_of(REPLIES['generate'])!r} * 2)")
+    done = eagle2(["smoke", engine, "--pair", "coin4"], tmp_path)
+    assert done.returncode == BROKEN and "after its reply: write one line for each request" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 @promise("a numbered cmd: engine answers with the reply to an earlier request", "exit code 4; the message names both numbers")
 def test_reply_with_the_number_of_another_request_ends_the_engine(tmp_path: Path) -> None:
     """The engine is late by one: it answers the third request, the second of `generate`, with the reply to the second."""
@@ -353,3 +365,115 @@ def test_option_that_the_engine_does_not_list_is_refused(served: bool, tmp_path:
     engine = f"cmd:{PYTHON} {SERVE} {tmp_path / 'own.py'}:Engine" if served else write_engine(tmp_path, describe=ECHO_OPTIONS)
     done, stderr = verify(f"{engine},dept=3")
     assert done.exit_code == USAGE and "there is no option 'dept'" in stderr and "did you mean depth?" in stderr
+
+
+DESCRIPTION = {
+    "capabilities": ["temperature", "blocks"],
+    "version": "1",
+    "parameters": ["depth"],
+    "budget": {"k": 1},
+    "numbered": False,
+}
+OUTPUT = {"tokens": [0, 1, 2], "blocks": [{"accepted": 0, "tokens": [1], "parents": [-1]}], "logprobs": [-1.0, -0.5, 0.0]}
+ANSWERS = [{"outputs": [OUTPUT]}, {"outputs": [[0, 1, 2]]}]
+VALID = [
+    *ANSWERS,
+    *ANSWERS,
+    DESCRIPTION,
+    {"opened": True},
+    {"refused": "no"},
+    {"error": "e", "traceback": "t"},
+]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 5) | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def replies(draw: st.DrawFn, valid: list[dict[str, Any]]) -> bytes:
+    """JSON of any kind, valid replies with one part changed or cut, texts in other encodings, and bytes; most are whole lines."""
+    changed = json.loads(json.dumps(draw(st.sampled_from(valid))))
+    place: Any = changed
+    while draw(st.integers(0, 4)):
+        inner = [
+            value for value in (place.values() if isinstance(place, dict) else place) if isinstance(value, dict | list) and value
+        ]
+        if not inner:
+            break
+        place = draw(st.sampled_from(inner))
+    keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+    key = draw(st.sampled_from(keys))
+    match draw(st.sampled_from([0, 1, 1, 1, 1, 2, 3, 4])):
+        case 1:
+            place[key] = draw(st.sampled_from([True, None, "1", 1.0, 1.5, -1, 4, 10**30, [], {}]))
+        case 2:
+            place[key] = draw(ANYTHING)
+        case 3:
+            del place[key]
+        case 4 if isinstance(place, dict):
+            place[draw(st.text(max_size=5))] = draw(ANYTHING)
+    line = json.dumps(changed).encode()
+    other = (
+        st.integers(0, len(line)).map(lambda cut: line[:cut])
+        | ANYTHING.map(lambda value: json.dumps(value).encode())
+        | st.text(max_size=20).map(lambda text: text.encode("utf-8"))
+        | st.sampled_from(["utf-8-sig", "utf-16", "utf-32"]).map(lambda encoding: line.decode().encode(encoding))
+        | st.binary(max_size=20)
+    )
+    if draw(st.integers(0, 2)):
+        return line + b"\n"
+    line = draw(other)
+    return line + draw(st.sampled_from([b"\n", b"\r\n", b"", b"\n\n", b"\n" + line + b"\n"]))
+
+
+def write_script(folder: Path, reply: bytes, *before: str) -> list[str]:
+    """A shell command that answers one request with each of the lines `before`, then one with a reply, and exits."""
+    (folder / "reply").write_bytes(reply)
+    lines = [*(f"read -r _; echo '{line}'" for line in before), f"read -r _; cat {folder}/reply"]
+    (folder / "engine.sh").write_text("\n".join(lines) + "\n")
+    return ["sh", str(folder / "engine.sh")]
+
+
+def is_output(reply: bytes) -> bool:
+    """Whether a reply has three tokens of coin4, checked in another way than by the harness."""
+    line, newline, rest = reply.partition(b"\n")
+    try:
+        (output,) = json.loads(line.decode())["outputs"]
+        tokens = output["tokens"] if isinstance(output, dict) else output
+        return (
+            newline == b"\n" and not rest and len(tokens) == 3 and all(type(token) is int and 0 <= token < 4 for token in tokens)
+        )
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return False
+
+
+@promise(
+    "random, cut and changed replies of a cmd: engine", "an error of one short message or a valid answer; no traceback, no hang"
+)
+@settings(max_examples=120)
+@given(reply=replies(VALID))
+def test_no_random_reply_is_taken_for_an_answer(reply: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    start = partial(EngineProcess, write_script(tmp_path_factory.getbasetemp(), reply, json.dumps(REPLIES["open"])), 20.0)
+    engine = Implementation("random", partial(RemoteEngine, start), remote=True).open(COIN4)
+    message = ""
+    try:
+        engine.generate([[1]], [PARAMS], [0])
+    except (AdapterError, NotApplicable) as error:
+        message = str(error)
+    assert len(message) < 2000 and (message or is_output(reply))
+    event("error" if message else "answer")
+
+
+@promise("random, cut and changed descriptions of a cmd: engine", "exit code 4 or a valid description; no traceback, no hang")
+@settings(max_examples=70)
+@given(reply=replies([DESCRIPTION]))
+def test_no_random_description_is_an_internal_error(reply: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    message, found = "", None
+    try:
+        found = connect("cmd:" + " ".join(write_script(tmp_path_factory.getbasetemp(), reply)), 20.0)
+    except (AdapterError, NotApplicable) as error:
+        message = str(error)
+    assert len(message) < 2000 and (message or (found and isinstance(json.loads(reply)["capabilities"], list)))
+    event("error" if message else "description")

@@ -145,7 +145,7 @@ def test_sound_trace_is_read(lines: list[str], tmp_path: Path) -> None:
 
 
 def test_options_of_a_run_are_compared_with_those_of_its_trace() -> None:
-    recorded = {"pair": "coin4", "tier": "quick", "seed": 5}
+    recorded: dict[str, str | int] = {"pair": "coin4", "tier": "quick", "seed": 5}
     assert differences(recorded, Settings(pair="coin4", seed=5)) == differences({}, Settings()) == ""
     assert "--pair coin4 --seed 5; this run has --pair stdlib --seed 0" in differences(recorded, Settings())
     assert "--pair coin4; this run has --pair mine" in differences(recorded, Settings(target="my/mine", seed=5))
