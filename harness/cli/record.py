@@ -46,7 +46,7 @@ def judge(
     from harness.implementations.trace import Trace
 
     given = [name for name in (*PAIR, "tier", "seed") if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
-    settings = _as_recorded(settings, given, Trace.read(trace).settings)
+    settings = _as_recorded(settings, given, Trace.read(trace).recorded)
     impl = f"trace:{trace.absolute()}"
     raise typer.Exit(run_checks(replace(settings, impl=impl, whole=not settings.only), jobs))
 

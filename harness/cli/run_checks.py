@@ -91,7 +91,7 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
 
     chapters = folders()  # before the implementation: its folder may hold packages of these names
     from harness.implementations import connect
-    from harness.implementations.trace import write_head
+    from harness.implementations.trace import differences, write_head
 
     gc.freeze()
     gc.enable()
@@ -105,8 +105,9 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
     if settings.only:
         find_checks(settings.only)
     if settings.tape:
-        recorded = {"pair": pair.name, "tier": settings.tier, "dtype": settings.dtype, "seed": settings.seed}
-        write_head(Path(settings.tape), implementation, **recorded)
+        write_head(Path(settings.tape), implementation, settings)
+    if changed := differences(implementation.recorded, settings):
+        typer.echo(f"eagle2: {changed}", err=True)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
     quiet += ["-o", "console_output_style=progress"]
     # The current folder may be another project, whose pytest settings and conftest must not be read.

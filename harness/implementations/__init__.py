@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,9 @@ SHAPE = ("k", "depth", "m")
 SHARING = ("py", "published")
 """Kinds of connectable strings whose code is not of this repository and runs in the harness's process."""
 
+OPTION = r"""(?<!\\),[^\W\d]\w*=[^\s,'"\\]*"""
+"""An option that follows a command. A comma in quotes, or after a backslash, belongs to the command."""
+
 
 @dataclass(frozen=True)
 class Implementation:
@@ -37,7 +41,8 @@ class Implementation:
 
     name: the connectable string. make: its constructor, `make(target, draft, **options)`. options: those of the string.
     time_limit: seconds that one call may take. tape: file to which requests and answers are recorded. remote: it does not run
-    in this process. state: global settings of torch that it chose. The other fields are those of protocol.Description.
+    in this process. state: global settings of torch that it chose. recorded: options that a trace was recorded with. The other
+    fields are those of protocol.Description.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Implementation:
     budget: dict[str, int] | None = None
     remote: bool = False
     state: GlobalState = field(default_factory=GlobalState, compare=False)
+    recorded: dict[str, str | int] = field(default_factory=dict)
 
     @property
     def shares_process(self) -> bool:
@@ -201,23 +207,25 @@ def _connect_trace(wanted: Connectable) -> Implementation:
 
     trace = Trace.read(Path(wanted.rest))
     fields = {"capabilities": trace.capabilities, "version": trace.version, **trace.described}
-    return Implementation(wanted.name, trace.engine, trace.options, remote=True, **fields)
+    return Implementation(wanted.name, trace.engine, trace.options, remote=True, recorded=trace.recorded, **fields)
 
 
 def _connect_command(wanted: Connectable) -> Implementation:
+    command = re.sub(rf"(?:{OPTION})+\Z", "", wanted.rest)
     try:
-        words = shlex.split(wanted.rest)
+        words = shlex.split(command)
     except ValueError as error:
-        raise BadInput(f"cmd:{wanted.rest} cannot be split into words: {error}", "quote arguments as in a shell") from None
+        raise BadInput(f"{wanted.name}: {str(error).lower()}", "quotes and backslashes are read as by a shell") from None
     if not words:
         raise BadInput("cmd: names no program", "write cmd:./my_engine, followed by its arguments, separated by spaces")
-    return _in_own_process(words, {}, wanted)
+    return _in_own_process(words, _parse_options(wanted.rest[len(command) :].split(",")), wanted)
 
 
 def _connect_ready(wanted: Connectable) -> Implementation:
     from harness.implementations.process import serve_command
 
     adapter, options = READY[wanted.kind], wanted.options
+    adapter.check(options)
     if python := adapter.python(str(options.pop("python", ""))):
         return _in_own_process(serve_command(python, adapter.module), options, wanted)
     module = importlib.import_module(f"harness.implementations.adapters.{adapter.module}")
@@ -264,11 +272,12 @@ def _in_process(
 
 
 def _in_own_process(command: list[str], options: dict[str, Any], wanted: Connectable) -> Implementation:
-    from harness.implementations.process import RemoteEngine, describe_process
+    from harness.implementations.process import EngineProcess, RemoteEngine, describe_process
 
     description = describe_process(command, options, wanted.time_limit)
     _check_options(wanted.name, options, description.parameters)
-    return replace(_described(wanted.name, partial(RemoteEngine, command), options, description), remote=True)
+    start = partial(EngineProcess, command, wanted.time_limit, numbered=description.numbered)
+    return replace(_described(wanted.name, partial(RemoteEngine, start), options, description), remote=True)
 
 
 def _described(name: str, make: Callable[..., Any], options: dict[str, Any], description: Description) -> Implementation:
@@ -276,7 +285,7 @@ def _described(name: str, make: Callable[..., Any], options: dict[str, Any], des
         if capability not in CAPABILITIES:
             hint = suggest(capability, CAPABILITIES, f"known are {', '.join(CAPABILITIES)}")
             raise AdapterError(f"{name} declares {capability!r}, which is no capability\n  {hint}")
-    fields = description.model_dump()
+    fields = description.model_dump(exclude={"id", "numbered"})
     sets = {field: frozenset(fields[field]) for field in ("capabilities", "parameters") if fields[field] is not None}
     return Implementation(name, make, options, **{**fields, **sets})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import operator
+import reprlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -175,23 +177,27 @@ class Engine:
         return [self._validate(*row) for row in zip(prompts, params, answers, strict=True)]
 
     def _validate(self, prompt: Sequence[int], params: Params, answer: Any) -> Output:
-        tokens = answer["tokens"] if isinstance(answer, dict) and "tokens" in answer else answer
-        try:
-            tokens = tuple(token if is_unread(token) else int(token) for token in tokens)
-        except (TypeError, ValueError):
-            raise AdapterError(f"an answer is {str(answer)[:80]!r}, not a list of token ids or a dict with 'tokens'") from None
+        """Read an answer, which runs the engine's code if it is a generator: call this within the time limit.
+
+        No more is read than was requested, so an endless answer cannot fill the memory.
+        """
+        extras = answer if isinstance(answer, dict) else {}
+        requested, room = params["max_new_tokens"], max(self.pair.context - len(prompt), 0)
+        limit = min(requested, room)
+        given = extras.get("tokens", answer)
+        tokens = _read_tokens(given, limit + 1)
         decided = [token for token in tokens if not is_unread(token)]
         if invalid := [token for token in decided if not 0 <= token < self.pair.vocab_size]:
-            raise AdapterError(f"an answer has token {invalid[0]}; the vocabulary is 0 to {self.pair.vocab_size - 1}")
-        limit = min(params["max_new_tokens"], max(self.pair.context - len(prompt), 0))
+            raise AdapterError(f"an answer has token {_shown(invalid[0])}; the vocabulary is 0 to {self.pair.vocab_size - 1}")
         if len(tokens) > limit:
-            raise AdapterError(f"an answer has {len(tokens)} tokens; at most {limit} were requested")
+            context = f"the context leaves room for {room}; " if room < requested else ""
+            count = len(given) if isinstance(given, Sized) else f"more than {limit}"
+            raise AdapterError(f"an answer has {count} tokens; {context}at most {requested} were requested")
         eos = params.get("eos_token_id")
         ends = set(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
         # STOP-4 judges the length of a text that ends at the context's limit; only max_new_tokens is checked here.
-        if len(tokens) < limit == params["max_new_tokens"] and not ends & set(tokens):
+        if len(tokens) < limit == requested and not ends & set(tokens):
             raise AdapterError(f"an answer has {len(tokens)} tokens, without an end-of-text token; {limit} were requested")
-        extras = answer if isinstance(answer, dict) else {}
         return Output(tokens, _read_blocks(extras.get("blocks")), _read_logprobs(extras.get("logprobs"), len(tokens)))
 
     def _record(
@@ -246,29 +252,90 @@ def key_options(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in sorted(options.items()) if name not in ("device", "dtype")}
 
 
+def _read_tokens(tokens: Any, most: int) -> tuple[int, ...]:
+    """The first tokens of an answer. Tokens of enumerating coins that have no value yet are left as they are."""
+    if not _is_ordered(tokens):
+        raise AdapterError(f"an answer is {_shown(tokens)}, not a list of token ids or a dict with 'tokens'")
+    return tuple(
+        token if type(token) is int or is_unread(token) else _whole(token, f"token {i} of an answer")
+        for i, token in enumerate(itertools.islice(tokens, most))
+    )
+
+
 def _read_blocks(blocks: Any) -> tuple[BlockTrace, ...] | None:
-    if blocks is None:
-        return None
-    try:
-        return tuple(BlockTrace(int(b["accepted"]), tuple(map(int, b["tokens"])), tuple(map(int, b["parents"]))) for b in blocks)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(
-            f"'blocks' is not a list of dicts with accepted, tokens and parents: {type(error).__name__}: {error}"
-        ) from None
+    return None if blocks is None else tuple(_read_block(block, i) for i, block in enumerate(_sized(blocks, "'blocks'")))
+
+
+def _read_block(block: Any, i: int) -> BlockTrace:
+    if not isinstance(block, dict) or not {"accepted", "tokens", "parents"} <= set(block):
+        raise AdapterError(f"block {i} of 'blocks' is {_shown(block)}, not a dict with accepted, tokens and parents")
+    tokens, parents = (
+        tuple(
+            value if type(value) is int else _whole(value, f"{name}[{j}] of block {i}")
+            for j, value in enumerate(_sized(block[name], f"{name} of block {i}"))
+        )
+        for name in ("tokens", "parents")
+    )
+    return BlockTrace(_whole(block["accepted"], f"accepted of block {i}"), tokens, parents)
 
 
 def _read_logprobs(logprobs: Any, n: int) -> tuple[float, ...] | None:
     if logprobs is None:
         return None
+    if len(_sized(logprobs, "'logprobs'")) != n:
+        raise AdapterError(f"'logprobs' has {len(logprobs)} numbers for {n} tokens")
+    return tuple(_logarithm(value, i) for i, value in enumerate(logprobs))
+
+
+def _is_ordered(values: Any) -> bool:
+    """Whether values can be read one after another and are no text, dict or set."""
     try:
-        values = tuple(float(value) for value in logprobs)
-    except (TypeError, ValueError):
-        raise AdapterError(f"'logprobs' is {str(logprobs)[:80]!r}, not a list of numbers") from None
-    if len(values) != n:
-        raise AdapterError(f"'logprobs' has {len(values)} numbers for {n} tokens")
-    if invalid := [value for value in values if math.isnan(value) or value == math.inf]:
-        raise AdapterError(f"'logprobs' has {invalid[0]}, which is not the logarithm of a probability")
+        iter(values)
+    except TypeError:  # also an array without dimensions
+        return False
+    return not isinstance(values, str | dict | set | frozenset)
+
+
+def _sized(values: Any, where: str) -> Any:
+    """Values in order and of a known number, such as a list, a tuple or an array. A generator may be endless."""
+    if not _is_ordered(values) or not isinstance(values, Sized):
+        raise AdapterError(f"{where} is {_shown(values)}, not a list")
     return values
+
+
+def _whole(value: Any, where: str) -> int:
+    """An integer of Python, NumPy or torch. 3.0 is none: beyond 2^24 a token id that was a float may be another one."""
+    try:
+        if "bool" not in (type(value).__name__, str(getattr(value, "dtype", "")).removeprefix("torch.")):
+            return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # an array or a tensor of several numbers
+        pass
+    raise AdapterError(f"{where} is {_shown(value)}, not a whole number (int of Python, or an integer type of NumPy or torch)")
+
+
+def _logarithm(value: Any, i: int) -> float:
+    try:
+        number = math.nan if isinstance(value, str | bytes | bool) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        number = math.nan
+    if math.isnan(number) or number == math.inf:
+        raise AdapterError(f"logprob {i} of an answer is {_shown(value)}, not the logarithm of a probability")
+    return number
+
+
+class _Short(reprlib.Repr):
+    """Values of an answer in few characters, also those that are too large to be printed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+
+    def repr_int(self, value: int, _level: int) -> str:
+        return str(value) if abs(value) < 10**18 else f"a whole number of {value.bit_length()} bits"
+
+
+def _shown(value: Any) -> str:
+    return _Short().repr(value)[:160]
 
 
 class TimeLimit(BaseException):

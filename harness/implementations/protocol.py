@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter
 
 CAPABILITIES = {
     **dict.fromkeys(("temperature", "top_k", "top_p", "min_p", "repetition_penalty"), "the sampling parameter is supported"),
@@ -35,6 +35,8 @@ class Message(BaseModel):
     """One line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int | None = Field(None, description="Number of a request, which its reply repeats. Only for an engine that is numbered.")
 
 
 class DescribeRequest(Message):
@@ -74,7 +76,8 @@ class Description(Message):
     parameters: names of the engine's options; null if it accepts any. checkpoint: the drafter of a pair that it needs.
     logprobs: whether its log-probabilities are of the model's own distribution (raw) or of the one after the sampling
     parameters (processed). lossy: what its documentation says about a lossy mode. method: its drafting method, by the
-    reference's name. budget: bounds of its draft trees, of the keys k, depth and m.
+    reference's name. budget: bounds of its draft trees, of the keys k, depth and m. numbered: every other request carries an
+    `id`, which its reply repeats, so that a second reply to one request is noticed.
     """
 
     capabilities: list[str]
@@ -85,6 +88,7 @@ class Description(Message):
     lossy: str = ""
     method: str = ""
     budget: dict[str, int] | None = None
+    numbered: bool = False
 
 
 class OpenReply(Message):
@@ -96,7 +100,7 @@ class OpenReply(Message):
 class GenerateReply(Message):
     """One output per prompt: a list of new token ids, or a dict with `tokens` and optionally `blocks` and `logprobs`."""
 
-    outputs: list[list[int] | dict[str, Any]]
+    outputs: list[SkipValidation[list[int] | dict[str, Any]]]  # engine.py validates each, as those of engines in this process
 
 
 class CountersReply(Message):

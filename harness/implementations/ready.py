@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from eagle2_ref.errors import BadInput
 
 HERE = "here"
 """Value of the option `python` that runs an adapter in the harness's own process."""
+
+SERVERS = ("openai", "sglang")
+"""The adapters of engines that are servers."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,29 @@ class ReadyAdapter:
             hint = f"run `make .engines/{self.name}` in the project's folder, or name another with python=/path/bin/python"
             raise BadInput(f"{self.name}: there is no Python at {found}", hint)
         return found.absolute()  # not resolved: an environment is recognised by the link to its python
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raise BadInput for addresses of servers, and for bounds of requests, that cannot be used."""
+        if self.name not in SERVERS:
+            return
+        example = f"write {self.name}:url=http://127.0.0.1:8000, with the address of the server"
+        if not options.get("url"):
+            raise BadInput(f"{self.name}: there is no url", example)
+        for name in {"url", "control_url"} & options.keys():
+            if not _is_address(str(options[name])):
+                raise BadInput(f"{self.name}: {name} is {options[name]!r}, not an http address", example)
+        for name, kinds, least in (("timeout", (int, float), 0.001), ("retries", int, 0), ("concurrency", int, 1)):
+            value = options.get(name, least)
+            if not isinstance(value, kinds) or not least <= value < math.inf:
+                raise BadInput(f"{self.name}: {name} is {value}", f"give a number of {least} or more")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
 READY = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import sys
@@ -16,6 +17,9 @@ import traceback
 import types
 from pathlib import Path
 from typing import Any
+
+LONGEST = 100_000
+"""Items that are taken from a generator. The harness refuses answers of this length."""
 
 
 def load(where: str) -> Any:
@@ -61,17 +65,21 @@ class Server:
         self.make = make
         self.engine: Any = None
 
-    def answer(self, request: dict[str, Any]) -> Any:
-        """The reply to one request. NotImplementedError is a refusal; any other exception is an error."""
+    def answer(self, request: dict[str, Any]) -> str:
+        """The reply to one request, with its number. NotImplementedError is a refusal; any other exception is an error."""
+        number = {"id": request.pop("id")} if "id" in request else {}
         try:
-            return getattr(self, "do_" + request.pop("do"))(**request)
+            return json.dumps({**getattr(self, "do_" + request.pop("do"))(**request), **number}, default=plain)
         except NotImplementedError as refusal:
-            return {"refused": str(refusal)}
+            reply = {"refused": str(refusal)}
         except Exception as error:
-            return {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            reply = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        return json.dumps({**reply, **number})
 
     def do_describe(self, options: dict[str, Any]) -> dict[str, Any]:
-        return describe(self.make, options)
+        known = parameters(self.make)  # the harness refuses options that are not among them
+        options = {name: value for name, value in options.items() if known is None or name in known}
+        return {**describe(self.make, options), "numbered": True}
 
     def do_open(self, target: str, draft: str | None, options: dict[str, Any]) -> dict[str, Any]:
         self.engine = self.make(target, draft, **options)
@@ -85,8 +93,8 @@ class Server:
 
 
 def plain(value: Any) -> Any:
-    """Convert arrays and numbers of an engine's libraries to JSON types."""
-    return value.tolist() if hasattr(value, "tolist") else list(value)
+    """Convert arrays and numbers of an engine's libraries to JSON types. Generators may be endless."""
+    return value.tolist() if hasattr(value, "tolist") else list(itertools.islice(value, LONGEST))
 
 
 def main(where: str) -> None:
@@ -95,7 +103,7 @@ def main(where: str) -> None:
         os.dup2(2, 1)  # the engine's own prints, also those of native code, must not mix with replies
         server = Server(load(where))
         for line in sys.stdin:
-            replies.write(json.dumps(server.answer(json.loads(line)), default=plain) + "\n")
+            replies.write(server.answer(json.loads(line)) + "\n")
     sys.stdout.flush()
     os._exit(0)  # threads of the engine must not keep the process alive
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from eagle2_ref.errors import BadInput
 from harness.implementations.engine import COUNTERS, Counters, Missing, Params, call_key, key_options, request_key
 from harness.pairs import name_of
+from harness.settings import Settings
 
 if TYPE_CHECKING:
     from harness.implementations import Implementation
@@ -18,56 +22,114 @@ if TYPE_CHECKING:
 DESCRIBED = ("checkpoint", "logprobs", "lossy", "budget")
 """Fields of an implementation that are stored with a trace, since checks depend on them."""
 
-RECORDED: dict[str, Callable[[Any], Any]] = {"pair": str, "tier": str, "dtype": str, "seed": int}
-"""Settings of a recording that its judgement must have too, with their types. The pair is stored by its name."""
+SELECTED = ("pair", "tier", "dtype", "seed")
+"""Options of `eagle2 record` that a judgement must have too: with others, answers are missing or judged wrongly."""
 
 IN_PROCESS = {"coins", "accept", "rules", "decoder"}
 """Capabilities that a trace cannot have: they need the recorded process."""
 
 
+class Head(BaseModel):
+    """The first line."""
+
+    kind: Literal["trace"]
+    version: str
+    capabilities: list[str]
+    options: dict[str, Any]
+    checkpoint: str = "draft"
+    logprobs: str = "processed"
+    lossy: str = ""
+    budget: dict[str, int] | None = None
+    recorded: dict[str, str | int] = {}
+
+
+class Answer(BaseModel):
+    """A request with its answer."""
+
+    pair: str
+    speculate: bool
+    options: dict[str, Any]
+    prompt: list[int]
+    params: Params
+    seed: int
+    tokens: list[int]
+    blocks: list[dict[str, Any]] | None = None
+    logprobs: list[float] | None = None
+
+
+class Counts(BaseModel):
+    """Counters of one call; see engine.Counters."""
+
+    passes: int
+    drafted: int
+    accepted: int
+
+
+class Call(BaseModel):
+    """The counters of one call."""
+
+    call: str
+    counted: Counts
+
+
 @dataclass(frozen=True)
 class Trace:
     """A trace file: its first line describes the implementation; every other line is a request with its answer, or the counters
-    of one call. The order of these lines does not matter.
-
-    settings: those of RECORDED; empty in a trace of an earlier version.
-    """
+    of one call. The order of these lines does not matter."""
 
     version: str
     capabilities: frozenset[str]
     options: dict[str, Any]
-    settings: dict[str, Any]
     described: dict[str, Any]
     answers: dict[str, dict[str, Any]]
     counters: dict[str, Counters]
+    pairs: frozenset[str]
+    recorded: dict[str, str | int]
 
     @classmethod
     def read(cls, path: Path) -> Trace:
         hint = "write a trace with `eagle2 record IMPL -o run.jsonl`"
         try:
-            head, *lines = [json.loads(line) for line in path.read_text().splitlines()]
-            answers = {
-                request_key(**line): {name: line.get(name) for name in ("tokens", "blocks", "logprobs")}
-                for line in lines
-                if "call" not in line
-            }
-            counters = {line["call"]: Counters(**line["counted"]) for line in lines if "call" in line}
-            capabilities = frozenset(head["capabilities"]) - IN_PROCESS
-            described = {name: head[name] for name in DESCRIBED if name in head}
-            settings = {name: kind(head["settings"][name]) for name, kind in RECORDED.items()} if "settings" in head else {}
-            return cls(head["version"], capabilities, head["options"], settings, described, answers, counters)
+            head, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         except OSError as error:
             raise BadInput(f"no trace at {path}: {error.strerror}", hint) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadInput(f"{path} is not a trace: {type(error).__name__}: {error}", hint) from None
+        except UnicodeDecodeError:
+            raise BadInput(f"{path} is not a trace: it is not UTF-8 text", hint) from None
+        found: Head | Answer | Call
+        answers, counters, pairs = dict[str, dict[str, Any]](), dict[str, Counters](), set[str]()
+        for number, line in enumerate([head, *lines], start=1):
+            try:
+                fields = from_json(line)
+                kind = Head if number == 1 else Call if isinstance(fields, dict) and "call" in fields else Answer
+                found = kind.model_validate(fields, strict=True)
+            except ValueError as error:
+                raise BadInput(f"{path} is not a trace: line {number}: {_reason(line, error)}", hint) from None
+            if isinstance(found, Head):
+                described = found
+            elif isinstance(found, Call):
+                counters[found.call] = Counters(**found.counted.model_dump())
+            else:
+                answer = found.model_dump(include={"tokens", "blocks", "logprobs"})
+                answers[request_key(**found.model_dump(exclude=set(answer)))] = answer
+                pairs.add(found.pair)
+        return cls(
+            described.version,
+            frozenset(described.capabilities) - IN_PROCESS,
+            described.options,
+            described.model_dump(include=set(DESCRIBED), exclude_unset=True),
+            answers,
+            counters,
+            frozenset(pairs),
+            described.recorded,
+        )
 
     def engine(self, target: str, draft: str | None = None, **options: Any) -> TraceEngine:
         changed = {name: value for name, value in options.items() if self.options.get(name) != value}
         return TraceEngine(self, (name_of(Path(target)), draft is not None, key_options(changed)))
 
 
-def write_head(path: Path, implementation: Implementation, **settings: Any) -> None:
-    """Start a trace file with the line that describes the implementation. `settings`: all of RECORDED, or none."""
+def write_head(path: Path, implementation: Implementation, settings: Settings | None = None) -> None:
+    """Start a trace file with the line that describes the implementation, and the options that decide what is requested."""
     head = {
         "kind": "trace",
         "implementation": implementation.name,
@@ -75,12 +137,39 @@ def write_head(path: Path, implementation: Implementation, **settings: Any) -> N
         "capabilities": sorted(implementation.capabilities),
         "options": implementation.options,
         **{name: getattr(implementation, name) for name in DESCRIBED},
-        **({"settings": settings} if settings else {}),
+        "recorded": _selected(settings) if settings else {},
     }
     try:
         path.write_text(json.dumps(head) + "\n")
     except OSError as error:
         raise BadInput(f"no trace can be written to {path}: {error.strerror}", "give another file with -o") from None
+
+
+def differences(recorded: Mapping[str, str | int], settings: Settings) -> str:
+    """How the options of a run differ from those of its trace; "" if they do not. Other requests have no answers there."""
+    selected = _selected(settings)
+    changed = [name for name in recorded if recorded[name] != selected.get(name)]
+    theirs, ours = (_options({name: of[name] for name in changed if name in of}) for of in (recorded, selected))
+    return f"the trace was recorded with {theirs}; this run has {ours}, so that answers may be missing" if changed else ""
+
+
+def _selected(settings: Settings) -> dict[str, str | int]:
+    pair = {"pair": name_of(Path(settings.target))} if settings.target else {}
+    return {**{name: getattr(settings, name) for name in SELECTED}, **pair}
+
+
+def _options(values: Mapping[str, str | int]) -> str:
+    return " ".join(f"--{name} {value}" for name, value in values.items())
+
+
+def _reason(line: str, error: ValueError) -> str:
+    """Why a line of a trace is refused, with the field that is wrong."""
+    if not line.strip():
+        return "it is blank"
+    if not isinstance(error, ValidationError):
+        return str(error).replace(" at line 1 column", " at column")
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
 class TraceEngine:
@@ -93,7 +182,10 @@ class TraceEngine:
     def generate(self, prompts: list[list[int]], params: list[Params], seeds: list[int]) -> list[dict[str, Any]]:
         keys = [request_key(*self._opened, *row) for row in zip(prompts, params, seeds, strict=True)]
         if missing := [key for key in keys if key not in self._trace.answers]:
-            raise Missing(f"the trace lacks {len(missing)} of {len(keys)} requests; the first is {missing[0][:160]}")
+            pair, pairs, recorded = self._opened[0], self._trace.pairs, self._trace.recorded
+            why = "" if pair in pairs else f"; none is on the pair {pair}, only on {', '.join(sorted(pairs)) or 'no pair'}"
+            how = f"; it was recorded with {_options(recorded)}" if recorded else ""
+            raise Missing(f"the trace lacks {len(missing)} of {len(keys)} requests{why}{how}; the first is {missing[0][:160]}")
         self._calls.append(call_key(keys))
         return [self._trace.answers[key] for key in keys]
 

@@ -23,7 +23,7 @@ from harness.environment import versions
 from harness.files import lock, remove_temporaries, writable_folder, write_atomic
 from harness.implementations import Implementation
 from harness.implementations.engine import Missing
-from harness.implementations.process import RemoteEngine
+from harness.implementations.process import EngineProcess
 from harness.implementations.published import PublishedRule
 from harness.statistics.eprocess import Counts
 
@@ -170,7 +170,7 @@ def _parts(make: Any) -> Iterator[Any]:
     if isinstance(make, partial):
         for part in (make.func, *make.args, *make.keywords.values()):
             yield from _parts(part)
-        if make.func is RemoteEngine:
+        if make.func is EngineProcess:
             yield list(make.args[0])
     elif isinstance(make, PublishedRule):
         yield from (type(make), make.evaluate)

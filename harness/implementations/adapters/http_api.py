@@ -1,14 +1,15 @@
-"""Engines that are servers with a JSON API: bounded retries with a warning, a timeout, refusals in the server's own words."""
+"""Engines that are servers with a JSON API: bounded retries with a warning, a deadline, refusals in the server's own words."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import os
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -20,7 +21,16 @@ REFUSAL_STATUSES = (400, 422, 501)
 FIRST_PAUSE = 0.1
 """Seconds before the first retry; each later pause is twice as long."""
 
+LARGEST_REPLY = 64 * 2**20
+"""Bytes of the longest reply that is read."""
+
+QUOTED = 300
+"""Characters of a reply that an error quotes."""
+
 log = logging.getLogger(__name__)
+
+B = TypeVar("B")
+T = TypeVar("T")
 
 
 class Server:
@@ -34,50 +44,75 @@ class Server:
         self.timeout, self.retries, self.concurrency = timeout, retries, concurrency
         key = os.environ.get("EAGLE2_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx2.Client(base_url=self.url, timeout=timeout, headers=headers)
+        # A client for each call, so that nothing stays open. The deadline is that of asyncio: a timeout of the client begins
+        # again with every byte that a server sends.
+        tls = httpx2.create_ssl_context()
+        self._connect = partial(httpx2.AsyncClient, base_url=self.url, timeout=None, headers=headers, verify=tls)
 
-    def post_all(self, path: str, bodies: Sequence[dict[str, Any]]) -> list[Any]:
-        """Replies to several requests, of which at most `concurrency` are in flight."""
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            return list(pool.map(lambda body: self.request(path, body), bodies))
+    def post_all(self, path: str, bodies: Sequence[dict[str, Any]], read: Callable[[dict[str, Any], Any], T]) -> list[T]:
+        """What `read` finds in the replies, given request and reply. At most `concurrency` requests are in flight."""
+        return asyncio.run(self._request_all(path, bodies, read))
 
-    def request(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """POST a body, or GET without one, and return the decoded reply.
+    def request(self, path: str, read: Callable[[Any], T]) -> T:
+        """GET, and return what `read` finds in the decoded reply.
 
         Lost connections and the statuses 429 and 5xx are retried, each time with a warning. This does not select among texts,
         since a request contains its seed. A timeout is not retried.
 
         Raises:
             NotImplementedError: the server refuses the request.
-            TimeoutError, ConnectionError, RuntimeError: it did not answer, is unavailable, or reports another error.
+            TimeoutError, ConnectionError, RuntimeError: it did not answer, is unavailable, or its reply is not the expected one.
         """
+        return asyncio.run(self._request_all(path, [None], lambda _body, reply: read(reply)))[0]
+
+    async def _request_all(self, path: str, bodies: Sequence[B], read: Callable[[B, Any], T]) -> list[T]:
+        free = asyncio.Semaphore(self.concurrency)
+
+        async def request(client: httpx2.AsyncClient, body: B) -> T:
+            async with free:
+                return await self._request(client, path, body, partial(read, body))
+
+        async with self._connect() as client:
+            return await asyncio.gather(*(request(client, body) for body in bodies))
+
+    async def _request(self, client: httpx2.AsyncClient, path: str, body: Any, read: Callable[[Any], T]) -> T:
         for attempt in range(self.retries):
             try:
-                return self._request_once(path, body)
+                return await self._request_once(client, path, body, read)
             except ConnectionError as error:
                 log.warning("%s; retry %d of %d", error, attempt + 1, self.retries)
-                time.sleep(FIRST_PAUSE * 2**attempt)
-        return self._request_once(path, body)
+                await asyncio.sleep(FIRST_PAUSE * 2**attempt)
+        return await self._request_once(client, path, body, read)
 
-    def _request_once(self, path: str, body: dict[str, Any] | None) -> Any:
-        where = self.url + path
+    async def _request_once(self, client: httpx2.AsyncClient, path: str, body: Any, read: Callable[[Any], T]) -> T:
+        where, content = self.url + path, bytearray()
         try:
-            response = self._client.request("GET" if body is None else "POST", path, json=body)
-        except httpx2.TimeoutException:
+            async with (
+                asyncio.timeout(self.timeout),
+                client.stream("GET" if body is None else "POST", path, json=body) as response,
+            ):
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > LARGEST_REPLY:
+                        raise RuntimeError(f"{where}: a reply of more than {LARGEST_REPLY >> 20} MiB")
+        except TimeoutError:
             raise TimeoutError(f"{where}: no answer within {self.timeout:g} s") from None
         except httpx2.TransportError as error:
             raise ConnectionError(f"{where}: {type(error).__name__}: {error}") from None
+        except httpx2.RequestError as error:
+            raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from None
+        where = f"{where}: HTTP {response.status_code}"
         if response.is_success:
-            return response.json()
-        failure = f"{where}: HTTP {response.status_code}: {_message(response)}"
+            return _read(content, read, where)
+        if response.is_redirect:
+            target = response.headers.get("location", "")[:QUOTED]
+            raise RuntimeError(f"{where}: a redirect to {target!r}, which is not followed: give the address of the server itself")
+        failure = f"{where}: {_message(content)}"
         if response.status_code in REFUSAL_STATUSES:
             raise NotImplementedError(failure)
         if response.status_code == 429 or response.is_server_error:
             raise ConnectionError(failure)
         raise RuntimeError(failure)
-
-    def close(self) -> None:
-        self._client.close()
 
 
 class ServerEngine:
@@ -87,9 +122,6 @@ class ServerEngine:
         if draft is None and not control_url:
             raise NotImplementedError("no control_url: the address of a server of the same model that does not speculate")
         self.server = Server(control_url if draft is None else url, timeout, retries, concurrency)
-
-    def close(self) -> None:
-        self.server.close()
 
 
 def describe_server(engine: str, url: str, version_path: str, depth: int) -> dict[str, Any]:
@@ -127,17 +159,30 @@ def model_name(path: str) -> str:
 def version(url: str, path: str) -> str:
     """The version that a server reports; empty if it reports none."""
     try:
-        return str(Server(url, timeout=2.0, retries=0).request(path)["version"])
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError):  # NotImplementedError is a RuntimeError
+        return Server(url, timeout=2.0, retries=0).request(path, lambda reply: str(reply["version"])[:QUOTED])
+    except (OSError, RuntimeError):  # NotImplementedError is a RuntimeError
         return ""
 
 
-def _message(response: httpx2.Response) -> str:
+def _read(content: bytearray, read: Callable[[Any], T], where: str) -> T:
+    """What `read` finds in a reply. Errors quote the reply and name its address."""
+    text = repr(content[:QUOTED].decode(errors="replace")) + ("…" if len(content) > QUOTED else "")
+    try:
+        reply = json.loads(content)
+    except (ValueError, RecursionError):
+        raise RuntimeError(f"{where}: the reply is not JSON: {text}") from None
+    try:
+        return read(reply)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RuntimeError(f"{where}: {type(error).__name__}: {error} in the reply {text}") from None
+
+
+def _message(content: bytearray) -> str:
     """The innermost message of an error's JSON, or the start of the body."""
     try:
-        message = response.json()
-    except ValueError:
-        return response.text[:300]
+        message = json.loads(content)
+    except (ValueError, RecursionError):
+        return content[:QUOTED].decode(errors="replace")
     while isinstance(message, dict) and (inner := message.get("error") or message.get("message") or message.get("detail")):
         message = inner
-    return str(message)[:300]
+    return str(message)[:QUOTED]

@@ -49,19 +49,19 @@ class Engine(ServerEngine):
 
     def _find_model(self, target: str, model: str, serves: str) -> str:
         """The id under which the server has this target."""
-        entries = self.server.request("/v1/models")["data"]
+        entries = self.server.request(
+            "/v1/models", lambda reply: {str(entry["id"]): str(entry.get("root", "")) for entry in reply["data"]}
+        )
         name = model_name(target)
-        for entry in entries:
-            names = {serves} if serves else {model_name(str(entry.get(key, ""))) for key in ("id", "root")}
-            if name in names and model in ("", entry["id"]):
-                return str(entry["id"])
-        ids = ", ".join(entry["id"] for entry in entries)
+        for entry, root in entries.items():
+            if name in ({serves} if serves else {model_name(entry), model_name(root)}) and model in ("", entry):
+                return entry
+        ids = ", ".join(entries)
         raise NotImplementedError(f"{self.server.url} serves {ids}, not {name}; if it does by another name, give serves={name}")
 
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:
         bodies = [self._body(*row) for row in zip(prompts, params, seeds, strict=True)]
-        replies = self.server.post_all("/v1/completions", bodies)
-        return [self._output(*row) for row in zip(prompts, replies, strict=True)]
+        return self.server.post_all("/v1/completions", bodies, self._output)
 
     def _body(self, prompt: list[int], params: dict[str, Any], seed: int) -> dict[str, Any]:
         return {
@@ -76,9 +76,9 @@ class Engine(ServerEngine):
             "return_tokens_as_token_ids": True,
         }
 
-    def _output(self, prompt: list[int], reply: dict[str, Any]) -> dict[str, Any]:
+    def _output(self, body: dict[str, Any], reply: dict[str, Any]) -> dict[str, Any]:
         (choice,) = reply["choices"]
-        continued = choice.get("prompt_token_ids")
+        prompt, continued = body["prompt"], choice.get("prompt_token_ids")
         if continued is not None and continued != prompt:
             raise ValueError(f"the server continued the tokens {continued[:8]}…, the request was {prompt[:8]}…")
         logprobs = choice.get("logprobs") or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Engine(ServerEngine):
         concurrency: int = 8,
     ) -> None:
         super().__init__(draft, url, control_url, timeout, retries, concurrency)
-        name, path = model_name(target), str(self.server.request("/get_model_info")["model_path"])
+        name, path = model_name(target), self.server.request("/get_model_info", lambda reply: str(reply["model_path"]))
         if name != (serves or model_name(path)):
             raise NotImplementedError(f"{self.server.url} serves {path}, not {name}; if they are the same, give serves={name}")
         self.model_ends = _model_ends(Path(target))
@@ -53,7 +54,7 @@ class Engine(ServerEngine):
 
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
         bodies = [self._body(*row) for row in zip(prompts, params, seeds, strict=True)]
-        return [self._tokens(reply) for reply in self.server.post_all("/generate", bodies)]
+        return self.server.post_all("/generate", bodies, self._tokens)
 
     def _body(self, prompt: list[int], params: dict[str, Any], seed: int) -> dict[str, Any]:
         ends = end_tokens(params)
@@ -68,16 +69,16 @@ class Engine(ServerEngine):
         }
         return {"input_ids": prompt, "sampling_params": sampling, "return_logprob": True}
 
-    def _tokens(self, reply: dict[str, Any]) -> list[int]:
+    def _tokens(self, _body: dict[str, Any], reply: dict[str, Any]) -> list[int]:
         meta = reply["meta_info"]
         if meta["finish_reason"]["type"] == "abort":
             raise RuntimeError(f"the server aborted the request: {meta['finish_reason'].get('message', '')}")
         for counter, names in COUNTERS.items():
             if found := [meta[name] for name in names if name in meta]:
-                self._counters[counter] += int(found[0])
+                self._counters[counter] += operator.index(found[0])
         if "output_ids" in reply:
-            return [int(token) for token in reply["output_ids"]]
-        return [int(token) for _logprob, token, *_text in meta["output_token_logprobs"]]
+            return list(reply["output_ids"])
+        return [token for _logprob, token, *_text in meta["output_token_logprobs"]]
 
     def counters(self) -> dict[str, int]:
         return dict(self._counters)

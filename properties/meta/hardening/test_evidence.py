@@ -19,7 +19,7 @@ from eagle2_ref.errors import BadInput
 from harness.case import Case
 from harness.implementations import Implementation, connect
 from harness.implementations.engine import Missing
-from harness.implementations.process import RemoteEngine
+from harness.implementations.process import EngineProcess, RemoteEngine
 from harness.record.ledger import Ledger, check
 from harness.statistics.eprocess import Counts
 from properties import test_law_unedited
@@ -105,11 +105,16 @@ def test_counts_belong_to_the_code_that_made_them(
 
 @promise("a command names no file, and the engine no version, with --evidence", "exit code 2 before anything runs")
 def test_evidence_of_an_unknown_program_is_refused(tmp_path: Path) -> None:
-    command = Implementation("cmd:engine --fast", partial(RemoteEngine, ["engine", "--fast"]), remote=True)
+    command = Implementation(
+        "cmd:engine --fast", partial(RemoteEngine, partial(EngineProcess, ["engine", "--fast"])), remote=True
+    )
     with pytest.raises(BadInput, match="a change of the engine would not be noticed") as raised:
         check(tmp_path, command)
     assert "version" in raised.value.hint
-    check(tmp_path, Implementation("cmd:engine", partial(RemoteEngine, ["engine"]), version="2.1", remote=True))
+    check(
+        tmp_path,
+        Implementation("cmd:engine", partial(RemoteEngine, partial(EngineProcess, ["engine"])), version="2.1", remote=True),
+    )
 
 
 def changed(**fields: Any) -> Callable[[dict[str, Any]], None]:

@@ -159,7 +159,7 @@ def test_lock_ends_with_its_process(tmp_path: Path) -> None:
 
 @promise("a check passes, and its process fails after it", "the case has one result, the graver one")
 def test_failure_after_a_pass_replaces_it(tmp_path: Path) -> None:
-    recorder = Recorder(Settings(out=str(tmp_path)), connect("ref"), [shipped("coin4")])
+    recorder = Recorder.begin(Settings(out=str(tmp_path)), connect("ref"), [shipped("coin4")])
     recorder.add(result("TREE-1", ""))
     recorder.add(result("TREE-1", "", "inconclusive", broken=True))
     recorder.add(result("TREE-1", ""))

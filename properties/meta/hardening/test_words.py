@@ -509,7 +509,7 @@ def test_options_that_contradict_the_trace_are_refused(words: str, values: tuple
 def test_trace_of_an_earlier_version_is_judged(trace: Path, tmp_path: Path) -> None:
     head, *lines = trace.read_text(encoding="utf-8").splitlines()
     fields = json.loads(head)
-    assert fields.pop("settings") == {"pair": "coin4", "tier": "quick", "dtype": "float32", "seed": 7}
+    assert fields.pop("recorded") == {"pair": "coin4", "tier": "quick", "dtype": "float32", "seed": 7}
     old = tmp_path / "old.jsonl"
     old.write_text("\n".join([json.dumps(fields), *lines]), encoding="utf-8")
     words = ["judge", str(old), "--pair", "coin4", "--seed", "7", "--only", "SMOKE", "-n", "0", "--out", "out"]

@@ -271,7 +271,7 @@ def test_continuation_of_another_prompt_is_an_error(server: LocalServer, monkeyp
     """Some servers add a token of their own in front of the prompt."""
     unchanged = Handler._completion
     monkeypatch.setattr(Handler, "_completion", lambda self, body: unchanged(self, {**body, "prompt": [0, *body["prompt"]]}))
-    with pytest.raises(ValueError, match="continued"):
+    with pytest.raises(RuntimeError, match="continued"):
         openai.Engine(*COIN4, url=server.url).generate(PROMPTS, PARAMS, SEEDS)
 
 

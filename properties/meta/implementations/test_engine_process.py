@@ -76,7 +76,7 @@ def test_prints_of_the_engine_do_not_mix_with_replies(tmp_path: Path) -> None:
         ),
         ("raise NotImplementedError('min_p is not supported')", NotApplicable, "min_p is not supported"),
         ("return 7", AdapterError, "no reply"),
-        ("return [['a']]", AdapterError, "no reply"),
+        ("return [['a']]", AdapterError, "token 0 of an answer is 'a', not a whole number"),
         ("return [[0, 1]]", AdapterError, "2 tokens"),
         ("time.sleep(60)", AdapterError, "hung: .* 4 s"),
     ],
