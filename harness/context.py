@@ -17,7 +17,7 @@ from harness.catalogue import Check, name
 from harness.distributions.noise import Noise, measure_noise
 from harness.distributions.scoring import TargetScorer, load_target
 from harness.files import write_atomic
-from harness.implementations import SHAPE, Implementation, connect
+from harness.implementations import SHAPE, Implementation, connect, fit_vocabulary
 from harness.implementations.engine import AdapterError, Engine, Missing, NotApplicable
 from harness.pairs import FIXTURES, Pair, Prompt, find_pair, prompts, shipped
 from harness.record.model import Quantity, Result, Verdict
@@ -127,9 +127,10 @@ class Context:
         """An engine on a pair; engines are reused by later checks.
 
         The run's device and dtype are passed where its constructor takes them, and of the budget k, depth and m those bounds
-        that it has.
+        that it has, as far as the vocabulary allows.
         """
         options = {option: value for option, value in options.items() if option not in SHAPE or self.implementation.takes(option)}
+        options = fit_vocabulary(options, pair.vocab_size)
         common = {option: getattr(self.settings, option) for option in ("dtype", "device") if self.implementation.takes(option)}
         key = (pair, speculate, *sorted(options.items()))
         engine = self._engines.pop(key, None) or self.implementation.open(pair, speculate=speculate, **{**common, **options})

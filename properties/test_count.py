@@ -17,7 +17,7 @@ from eagle2_ref.drafters.checkpoint import load_head, save_head
 from harness.acceptance import tokens_per_pass
 from harness.catalogue import check
 from harness.context import Context
-from harness.implementations import Implementation, connect
+from harness.implementations import Implementation, connect, fit_vocabulary
 from harness.implementations.engine import Engine, NotApplicable, Output
 from harness.pairs import Pair
 from harness.record.model import CountPicture, Result
@@ -166,8 +166,8 @@ def _require_known_head(implementation: Implementation) -> None:
 
 def _reference(context: Context, pair: Pair) -> Engine:
     """The reference's decoder in float32 with the same budget; its texts share passes, which does not change their counts."""
-    options: dict[str, Any] = {**context.implementation.shape, "device": context.settings.device, "batch": 32}
-    return connect("ref").open(pair, **options)
+    budget = fit_vocabulary(context.implementation.shape, pair.vocab_size)
+    return connect("ref").open(pair, device=context.settings.device, batch=32, **budget)
 
 
 def _with_bias(context: Context, folder: Path) -> Pair:

@@ -183,13 +183,14 @@ class Engine:
         decided = [token for token in tokens if not is_unread(token)]
         if invalid := [token for token in decided if not 0 <= token < self.pair.vocab_size]:
             raise AdapterError(f"an answer has token {invalid[0]}; the vocabulary is 0 to {self.pair.vocab_size - 1}")
-        limit = min(params["max_new_tokens"], max(self.pair.context - len(prompt), 0))
-        if len(tokens) > limit:
-            raise AdapterError(f"an answer has {len(tokens)} tokens; at most {limit} were requested")
+        requested, room = params["max_new_tokens"], max(self.pair.context - len(prompt), 0)
+        if len(tokens) > (limit := min(requested, room)):
+            context = f"the context leaves room for {room}; " if room < requested else ""
+            raise AdapterError(f"an answer has {len(tokens)} tokens; {context}at most {requested} were requested")
         eos = params.get("eos_token_id")
         ends = set(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
         # STOP-4 judges the length of a text that ends at the context's limit; only max_new_tokens is checked here.
-        if len(tokens) < limit == params["max_new_tokens"] and not ends & set(tokens):
+        if len(tokens) < limit == requested and not ends & set(tokens):
             raise AdapterError(f"an answer has {len(tokens)} tokens, without an end-of-text token; {limit} were requested")
         extras = answer if isinstance(answer, dict) else {}
         return Output(tokens, _read_blocks(extras.get("blocks")), _read_logprobs(extras.get("logprobs"), len(tokens)))
