@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import harness.report
-from harness import known
+from harness import known, tracebacks
 from harness.catalogue import catalogue
 from harness.diagnosis import diagnose
 from harness.environment import machine, versions
@@ -33,6 +33,7 @@ class Recorder:
         self.out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             (self.out / name).unlink(missing_ok=True)
+        tracebacks.clear(self.out)
         self.path = self.out / "record.jsonl"
         self.known = known.read(settings.known)
         self.left_out: set[str] = set()

@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from eagle2_ref.errors import BadInput
+from harness import tracebacks
 from harness.settings import Settings
 from harness.verdict import BROKEN, INCONCLUSIVE, USAGE
 
@@ -81,4 +82,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
 def run_smoke(settings: Settings) -> int:
     """Run the chapter SMOKE alone, without storing a record."""
     with tempfile.TemporaryDirectory() as out:
-        return run_checks(replace(settings, out=out, only="SMOKE"), "0", report=False)
+        code = run_checks(replace(settings, out=out, only="SMOKE"), "0", report=False)
+        if kept := tracebacks.move(Path(out), Path(settings.out)):
+            typer.echo(f"tracebacks: {kept}")
+        return code

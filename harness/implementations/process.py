@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from eagle2_ref.errors import BadInput
 from harness.implementations import protocol
 from harness.implementations.engine import AdapterError
+from harness.tracebacks import place
 
 SERVE = Path(__file__).with_name("serve.py")
 ADAPTERS = Path(__file__).with_name("adapters")
@@ -94,7 +95,8 @@ class EngineProcess:
         if isinstance(reply, protocol.Refusal):
             raise NotImplementedError(reply.refused)
         if isinstance(reply, protocol.Failure):
-            raise AdapterError(f"{FOLDERS.sub('', reply.error)}{_quote(reply.traceback)}")
+            where = f" ({place(reply.traceback)})" if place(reply.traceback) else ""
+            raise AdapterError(f"{FOLDERS.sub('', reply.error)}{where}", reply.traceback)
         return reply
 
     def _name(self) -> str:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eagle2_ref.errors import BadInput
+from harness import tracebacks
 from harness.context import Context, run_check
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError
+from harness.implementations.process import SERVE
 from harness.pairs import shipped
+from harness.record.model import read_record
 from harness.settings import Settings
-from properties.meta.hardening import promise
+from harness.verdict import BROKEN
+from properties.meta.hardening import case, promise
 from properties.meta.helpers.checks import context
+from properties.meta.helpers.command import eagle2
 from properties.meta.helpers.fake_engines import Outsider, implementation
 from properties.test_smoke import answers, repeats_itself
 
@@ -59,3 +68,78 @@ def test_default_budget_fits_the_vocabulary(drafter: str) -> None:
 def test_requested_budget_is_never_cut() -> None:
     with pytest.raises(BadInput, match="at most 4"):
         connect("ref:k=8").check(shipped("coin4"), "float32", "cpu")
+
+
+RAISES = """
+class Engine:
+    capabilities = {"temperature"}
+
+    def __init__(self, target, draft=None):
+        pass
+
+    def generate(self, prompts, params, seeds):
+        return [self.one(prompt) for prompt in prompts]
+
+    def one(self, prompt):
+        raise ValueError("[bold]no\\nroom[/bold] \\x1b[31m for\\n\\n" + "words " * 200)
+"""
+IN_PROCESS, IN_OWN_PROCESS = "py:raises:Engine", f"cmd:{sys.executable} -P {SERVE} raises.py:Engine"
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        case(
+            "an engine raises under verify",
+            "exit code 4; one line with its file and line; the traceback in a file",
+            ["verify", IN_PROCESS, "--only", "SMOKE", "-n", "0", "--out", "out"],
+            "out",
+        ),
+        case(
+            "an engine in a process of its own raises",
+            "exit code 4; one line with its file and line; the traceback in a file",
+            ["verify", IN_OWN_PROCESS, "--only", "SMOKE", "-n", "0", "--out", "out"],
+            "out",
+        ),
+        case("an engine raises under smoke", "exit code 4; the traceback is kept", ["smoke", IN_PROCESS], "reports/latest"),
+    ],
+)
+def test_error_of_an_engine_is_one_line_and_a_file(command: list[str], folder: str, tmp_path: Path) -> None:
+    (tmp_path / "raises.py").write_text(RAISES)
+    done = eagle2(command, tmp_path)
+    assert done.returncode == BROKEN and "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    shown = " ".join(done.stdout.split())
+    assert "ValueError: [bold]no room[/bold]" in shown and "raises.py:12" in shown, shown
+    assert "\x1b" not in done.stdout and "words " * 100 not in shown
+    [file] = re.findall(r"traceback in (tracebacks/SMOKE-1\S+)", shown)
+    text = (tmp_path / folder / file).read_text(encoding="utf-8")
+    assert "in one" in text and "raise ValueError" in text and "\x1b" not in text
+    if folder == "out":
+        [result] = [one for one in read_record(tmp_path / "out" / "record.jsonl").results if one.property == "SMOKE-1"]
+        assert str(tmp_path) not in result.summary and "\n" not in result.summary
+
+
+@promise("a run after one whose engine raised", "the old tracebacks are removed; other files stay")
+def test_tracebacks_belong_to_the_last_run(tmp_path: Path) -> None:
+    assert tracebacks.store("text", "SMOKE-1[a/b, T=1.0]", tmp_path) == "tracebacks/SMOKE-1-a-b-T=1.0.txt"
+    (tmp_path / "tracebacks" / "mine").touch()
+    tracebacks.clear(tmp_path)
+    assert [path.name for path in (tmp_path / "tracebacks").iterdir()] == ["mine"]
+
+
+@promise("a traceback that cannot be written", "the result is kept, without the name of a file")
+def test_traceback_that_cannot_be_written_loses_no_result(tmp_path: Path) -> None:
+    (tmp_path / "tracebacks").touch()
+    on = replace(context(implementation(Overlong)), out=tmp_path)
+    result = run_check(answers, "", replace(on, implementation=implementation(Unready)))
+    assert result.verdict == "inconclusive" and result.broken and result.summary.endswith(f"({Path(__file__).name}:{UNREADY})")
+
+
+class Unready(Outsider):
+    """Raises."""
+
+    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
+        raise RuntimeError(f"{len(prompts)}, {len(params)}, {len(seeds)}")
+
+
+UNREADY = Unready.generate.__code__.co_firstlineno + 1
