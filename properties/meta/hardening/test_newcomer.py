@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from eagle2_ref.errors import BadInput
 from harness import tracebacks
+from harness.acceptance import doubt_of_checkpoint
+from harness.catalogue import Check
 from harness.context import Context, run_check
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError
 from harness.implementations.process import SERVE
-from harness.pairs import shipped
+from harness.pairs import Pair, shipped
 from harness.record.model import read_record
 from harness.settings import Settings
 from harness.verdict import BROKEN
@@ -24,6 +28,8 @@ from properties.meta.hardening import case, promise
 from properties.meta.helpers.checks import context
 from properties.meta.helpers.command import eagle2
 from properties.meta.helpers.fake_engines import Outsider, implementation
+from properties.test_count import blocks_add_up as COUNT_1
+from properties.test_logprob import reported_counters as COUNTERS
 from properties.test_smoke import answers, repeats_itself
 
 LONG = list(range(4)) * 3
@@ -143,3 +149,56 @@ class Unready(Outsider):
 
 
 UNREADY = Unready.generate.__code__.co_firstlineno + 1
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The shipped target with what transformers makes of its EAGLE head: a language model with random weights."""
+    folder, pair = tmp_path_factory.mktemp("untrained"), shipped("stdlib")
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_pretrained(pair.draft).save_pretrained(folder)
+    return Pair(pair.name, pair.target, folder, own=True)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        case(
+            "a draft checkpoint that loads as random weights, where counters are reported",
+            "still a pass, with a note that asks for the right checkpoint",
+            COUNTERS,
+        ),
+        pytest.param(
+            COUNT_1,
+            marks=[
+                pytest.mark.long,
+                promise(
+                    "a draft checkpoint that loads as random weights, where blocks are reported",
+                    "still a pass, with a note that asks for the right checkpoint",
+                ),
+            ],
+        ),
+    ],
+)
+def test_untrained_drafter_is_noticed(check: Check, untrained: Pair) -> None:
+    engine = connect("ref:drafter=speculative")
+    setting = next(iter(check.cases), "")
+    doubted = run_check(check, setting, context(engine, pair=untrained))
+    assert doubted.verdict == "pass" and "is 'small' the checkpoint for this engine?" in doubted.note
+    assert not doubt_of_checkpoint(engine, 100, 10) and not doubt_of_checkpoint(engine, 99, 0), "useful drafts, or too few passes"
+    assert not doubt_of_checkpoint(connect("ref:drafter=lookup"), 100, 0), "there is no checkpoint"
+
+
+class CountsWhatWasCut(Outsider):
+    """Reports what its passes accepted, although the text was cut at max_new_tokens within the last one."""
+
+    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> Any:
+        block = {"accepted": 4, "tokens": [0] * 5, "parents": [-1, 0, 1, 2, 3]}
+        blocks = [{"accepted": 0, "tokens": [], "parents": []}, *13 * [block]]
+        return [{"tokens": [0] * 64, "blocks": blocks} for _ in zip(prompts, params, seeds, strict=True)]
+
+
+@promise("blocks that count tokens after the end of a text", "the message says which tokens a block counts")
+def test_blocks_beyond_the_end_are_explained() -> None:
+    result = run_check(COUNT_1, "", context(implementation(CountsWhatWasCut, "blocks"), pair=shipped("dice8")))
+    assert result.verdict == "fault" and result.summary.endswith("it accepted 4: count only emitted tokens where a text is cut")
