@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import harness.report
-from harness import known
+from harness import known, tracebacks
 from harness.catalogue import catalogue
 from harness.diagnosis import diagnose
 from harness.environment import machine, versions
@@ -47,6 +47,7 @@ class Recorder:
         stale = [self.out / name for name in REPORT] if resume is None else []
         self._writer = Writer(self.path, resume=resume is not None, stale=stale)
         if resume is None:
+            tracebacks.clear(self.out)
             self._writer.write(header)
 
     @classmethod

@@ -22,7 +22,15 @@ from harness.equivalence import EVIDENCE, sampled_evidence
 from harness.pairs import Pair
 from harness.record.model import Record
 from harness.report.cases import Case, properties
-from harness.report.sentences import LIKENESSES, excuse_sentence, false_alarm_sentence, likeness_sentence, statement_lines
+from harness.report.sentences import (
+    excuse_sentence,
+    false_alarm_sentence,
+    leads,
+    likeness_sentence,
+    note_sentences,
+    statement_lines,
+    unlocking_sentence,
+)
 from harness.report.tables import Cell, Column, Table, text_columns
 from harness.report.text import printable
 from harness.verdict import SIGNS
@@ -210,7 +218,7 @@ def show_verdict(record: Record, console: Console) -> None:
     """Print which known faults the faults look like, the verdict, the statement and the error budget."""
     header, footer = record.header, record.footer
     console.print()
-    for likeness in footer.likenesses[:LIKENESSES]:
+    for likeness in leads(footer.likenesses):
         console.print(Text(likeness_sentence(likeness)))
     name = f"  {printable(header.implementation, 200)} on {printable(header.pair, 80)}, {footer.seconds:g} s"
     console.print(Text(footer.verdict, style=COLOURS[footer.verdict]) + Text(name))
@@ -223,6 +231,10 @@ def show_verdict(record: Record, console: Console) -> None:
             console.print(Table(text_columns("sampled", "amount", "detectable effect"), rows).terminal())
         elif ran.intersection(EVIDENCE[kind]):
             console.print(Text(f"{kind:<8}", style="dim") + Text(line))
+    for note in note_sentences(record.results):
+        console.print(Text("note    ", style="yellow") + Text(note))
+    if waiting := unlocking_sentence(record.results):
+        console.print(Text("n/a     ", style=COLOURS["n/a"]) + Text(waiting))
     if footer.false_alarm:
         console.print(Text(false_alarm_sentence(footer.false_alarm), style="dim"))
 

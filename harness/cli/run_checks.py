@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from harness import tracebacks
 from harness.cli.options import check_jobs
 from harness.settings import Settings
 from harness.supervisor import ProcessEnded, supervise
@@ -67,7 +68,10 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
 def run_smoke(settings: Settings, first: First | None = None) -> int:
     """Run the chapter SMOKE alone, without storing a record."""
     with tempfile.TemporaryDirectory() as out:
-        return run_checks(replace(settings, out=out, only="SMOKE", draw=False), "0", report=False, first=first)
+        code = run_checks(replace(settings, out=out, only="SMOKE", draw=False), "0", report=False, first=first)
+        if kept := tracebacks.move(Path(out), Path(settings.out)):
+            typer.echo(f"tracebacks: {kept}")
+        return code
 
 
 class InternalErrors:

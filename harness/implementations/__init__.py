@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,13 @@ SHARING = ("py", "published")
 
 OPTION = r"""(?<!\\),[^\W\d]\w*=[^\s,'"\\]*"""
 """An option that follows a command. A comma in quotes, or after a backslash, belongs to the command."""
+
+
+def fit_vocabulary(options: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Options with the bounds of a tree cut to a small vocabulary: k children of a node, and the m candidates that they allow."""
+    k, depth, m = (options.get(name, 1) for name in SHAPE)
+    cut = {"k": vocab_size, "m": min(m, vocab_size + (depth - 1) * vocab_size**2)} if k > vocab_size else {}
+    return {**options, **{name: bound for name, bound in cut.items() if name in options}}
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ class Implementation:
         if self.budget or "budget" not in self.capabilities:
             return requested | (self.budget or {})
         parameters = {} if self.remote else inspect.signature(self.make).parameters
-        defaults = {name: int(option.default) for name, option in parameters.items() if name in SHAPE}
+        defaults = {name: int(option.default) for name, option in parameters.items() if name in SHAPE and option.default}
         return (defaults or {"k": 8, "depth": 6, "m": 25}) | requested
 
     def takes(self, option: str) -> bool:

@@ -37,7 +37,14 @@ class HarnessError(Exception):
 
 
 class AdapterError(HarnessError):
-    """The implementation raised, hung or returned an invalid answer. Never a pass."""
+    """The implementation raised, hung or returned an invalid answer. Never a pass.
+
+    traceback: of an engine in another process; in this one it is that of the cause.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
 
 
 class Hung(AdapterError):

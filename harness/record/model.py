@@ -144,6 +144,7 @@ class Result(Value):
     work: Quantity | None = Field(None, description="how much was processed, such as 81 executions")
     effect: Quantity | None = Field(None, description="size of the largest departure from the requirement that was measured")
     detectable: Quantity | None = Field(None, description="smallest effect that would have been called a fault, at power 0.9")
+    note: str = Field("", description="what a reader should look at although it is no fault; empty for most results")
     broken: bool = Field(False, description="the implementation raised, hung or returned an invalid answer")
     false_alarm: float = Field(0.0, description="bound on the probability that a correct implementation is called a fault")
     excuse: Excuse | None = Field(None, description="why a fault is known; None for every other verdict")

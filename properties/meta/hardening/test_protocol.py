@@ -375,7 +375,7 @@ DESCRIPTION = {
     "numbered": False,
 }
 OUTPUT = {"tokens": [0, 1, 2], "blocks": [{"accepted": 0, "tokens": [1], "parents": [-1]}], "logprobs": [-1.0, -0.5, 0.0]}
-ANSWERS = [{"outputs": [OUTPUT]}, {"outputs": [[0, 1, 2]]}]
+ANSWERS: list[Any] = [{"outputs": [OUTPUT]}, {"outputs": [[0, 1, 2]]}]
 VALID: list[dict[str, Any]] = [
     *ANSWERS,
     *ANSWERS,

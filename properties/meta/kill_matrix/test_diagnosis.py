@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from harness.diagnosis import Observation, Signatures, diagnose, fit
 from harness.kill_matrix.signatures import diagnosed
 from harness.mutants import GALLERY
-from harness.record.model import LawPicture, Result, Verdict
+from harness.pairs import FIXTURES
+from harness.record.model import LawPicture, Result, Trial, Verdict
+from harness.report.sentences import LEAST_FIT
 from properties.meta.helpers.records import result
 
 CASE = "coin4, T=1.0, k=1 depth=1 m=1"
@@ -103,3 +106,30 @@ def test_every_mutant_has_a_signature() -> None:
     """`eagle2 mutants --sign` writes them; one with another fault or source is out of date."""
     known = Signatures.read()
     assert known.about == {name: (mutant.fault, mutant.source) for name, mutant in GALLERY.items() if not mutant.control}
+
+
+def test_leads_below_the_threshold_are_mostly_wrong() -> None:
+    """Each mutant of the committed trials, diagnosed without itself: a lead is right if it names the same part of a decoder."""
+    signatures = Signatures.read()
+    below, above = list[bool](), list[bool]()
+    for name in signatures.about:
+        others = replace(signatures, about={other: about for other, about in signatures.about.items() if other != name})
+        for like in diagnose(_trials_of(name), others):
+            (below if like.fit < LEAST_FIT else above).append(GALLERY[like.mutant].part == GALLERY[name].part)
+    assert len(below) > 40 and len(above) > 40
+    assert sum(below) / len(below) < 0.4 < sum(above) / len(above)
+
+
+def _trials_of(mutant: str) -> list[Result]:
+    """The results of a mutant in the committed kill matrix. They have no pictures, so that red properties are compared."""
+    return [
+        Result(property=trial.property, case=trial.case, verdict=trial.verdict, summary="")
+        for trial in committed_trials()
+        if trial.mutant == mutant
+    ]
+
+
+@cache
+def committed_trials() -> list[Trial]:
+    path = FIXTURES.parent / "reports" / "mutants" / "trials.jsonl"
+    return [Trial.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
