@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from typing import Any
 
 import pytest
 import torch
 
 from eagle2_ref.drafters.ablations import ByConfidence, Expanded
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
-from properties.meta.helpers import tiny
-from properties.meta.reference.test_drafter import Path, candidate_layers, drafts, values
+from eagle2_ref.drafters.eagle2 import Eagle2
+from properties.meta.reference.test_drafter import Path, candidate_layers, drafter, drafts, values
 
 BUDGETS = [(1, 1, 1), (2, 3, 9), (3, 4, 12), (3, 4, 5), (4, 2, 20)]
-
-
-def drafter(kind: type[Eagle2], k: int, depth: int, m: int) -> Any:
-    weights = torch.randn(64, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    return kind(tiny.head(), lambda features: features @ weights.to(features).T, Budget(k, depth, m))
 
 
 def most_confident_first(layers: list[dict[Path, tuple[float, float]]], m: int) -> dict[Path, float]:
@@ -40,7 +33,7 @@ def most_confident_first(layers: list[dict[Path, tuple[float, float]]], m: int) 
 @pytest.mark.parametrize(("k", "depth", "m"), BUDGETS)
 def test_without_value_nodes_are_kept_by_confidence(k: int, depth: int, m: int) -> None:
     """After a prompt, and after accepted blocks. Nodes that tie for the last place may be exchanged."""
-    one = drafter(ByConfidence, k, depth, m)
+    one = drafter(k, depth, m, kind=ByConfidence)
     for tree, n in drafts(one, [9, 1, 4]):
         layers = candidate_layers(one, n, by_value=False)
         ours, due = values(tree), most_confident_first(layers, m)
@@ -57,7 +50,7 @@ def test_without_value_nodes_are_kept_by_confidence(k: int, depth: int, m: int) 
 @pytest.mark.parametrize(("k", "depth", "m"), BUDGETS)
 def test_without_reranking_the_draft_is_the_expanded_nodes(k: int, depth: int, m: int) -> None:
     """The k nodes of highest value in each layer, the last one included; at most m, from the top."""
-    one = drafter(Expanded, k, depth, m)
+    one = drafter(k, depth, m, kind=Expanded)
     for tree, n in drafts(one, [9, 1, 4]):
         layers = [sorted(layer.items(), key=lambda entry: -entry[1][1])[:k] for layer in candidate_layers(one, n, by_value=True)]
         due = {path: value for layer in layers for path, (_, value) in layer}
@@ -70,7 +63,7 @@ def test_without_reranking_the_draft_is_the_expanded_nodes(k: int, depth: int, m
 
 
 def test_the_variants_draft_different_trees() -> None:
-    trees = [next(drafts(drafter(kind, 3, 4, 8), [9]))[0] for kind in (Eagle2, ByConfidence, Expanded)]
+    trees = [next(drafts(drafter(3, 4, 8, kind=kind), [9]))[0] for kind in (Eagle2, ByConfidence, Expanded)]
     assert len({frozenset(values(tree)) for tree in trees}) == 3
     totals = [sum(torch.tensor(list(values(tree).values())).exp().tolist()) for tree in trees]
     assert totals[0] == max(totals), "by value the most tokens are expected"

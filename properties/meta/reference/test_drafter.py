@@ -20,9 +20,9 @@ TEXT = tiny.tokens(40)
 Path = tuple[int, ...]
 
 
-def drafter(k: int, depth: int, m: int, head: EagleHead | None = None) -> Eagle2:
+def drafter(k: int, depth: int, m: int, head: EagleHead | None = None, kind: type[Eagle2] = Eagle2) -> Eagle2:
     weights = torch.randn(64, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    return Eagle2(head or tiny.head(), lambda features: features @ weights.to(features).T, Budget(k, depth, m))
+    return kind(head or tiny.head(), lambda features: features @ weights.to(features).T, Budget(k, depth, m))
 
 
 def features(n: int) -> Tensor:

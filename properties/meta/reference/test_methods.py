@@ -96,7 +96,9 @@ def test_a_decoder_loads_any_method() -> None:
     """EAGLE-2 by default; ordinary decoding without a draft."""
     pair = shipped("dice8")
     assert type(Decoder.load(pair.target, pair.draft).drafter).__name__ == "Eagle2"
-    assert type(Decoder.load(pair.target, pair.draft, METHODS["lookup"].make()).drafter).__name__ == "LookupDrafter"
+    drafters = {"lookup": "LookupDrafter", "eagle2-confidence": "ByConfidence", "eagle2-expansion": "Expanded"}
+    for name, drafter in drafters.items():
+        assert type(Decoder.load(pair.target, pair.draft, METHODS[name].make()).drafter).__name__ == drafter
     assert Decoder.load(pair.target, None, METHODS["lookup"].make()).drafter is None
 
 
