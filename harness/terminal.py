@@ -199,7 +199,9 @@ def show_record(record: Record, report: Path | None, settings: Settings | None =
             rows.append((one.claim.id, Cell(verdict, SIGNS[verdict].style), str(len(one.cases)), result))
     console.print()
     console.print(Table(columns, tuple(rows)).terminal())
-    for command in filter(None, commands):  # outside of the table, which would break them into several lines
+    if commands := [command for command in commands if command]:
+        console.print("\nto see these again:")
+    for command in commands:  # outside of the table, which would break them into several lines
         console.print(Text(printable(command, 1000), style="dim"), soft_wrap=True)
     show_verdict(record, console)
     if report:

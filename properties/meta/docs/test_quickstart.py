@@ -22,5 +22,5 @@ def test_replayed_id_is_the_first_fault_that_verify_prints(tmp_path: Path) -> No
     [mutant] = re.findall(r"^\$ eagle2 verify (mutant:\w+) ", PAGE, re.MULTILINE)
     [id] = re.findall(r"^\$ eagle2 replay (\S+) ", PAGE, re.MULTILINE)  # noqa: A001
     found = eagle2(["verify", mutant, "--only", id.partition(".")[0], "-n", "0"], tmp_path)
-    assert found.returncode == 1 and f"eagle2 replay {id} " in found.stdout, found.stdout + found.stderr
+    assert found.returncode == 1 and f"eagle2 replay {id}" in found.stdout.split("\n"), found.stdout + found.stderr
     assert eagle2(["replay", id], tmp_path).returncode == 1
