@@ -101,14 +101,19 @@ class Decoder:
         padded pass differs: in float64 tokens are the same, in lower precision two tokens that are nearly equally likely can
         be exchanged.
         """
-        if size < 1 or size != int(size):
-            raise BadInput(f"batch is {size}", "batch must be a whole number of 1 or more")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise BadInput(f"batch is {size!r}", "batch must be a whole number of 1 or more")
+        if not len(prompts) == len(params) == len(coins):
+            raise BadInput(
+                f"a batch of {len(prompts)} prompts, {len(params)} sets of parameters and {len(coins)} coins",
+                "give one of each for every prompt",
+            )
         for prompt in prompts:
             self.check_prompt(prompt)
         waiting = deque(enumerate(zip(prompts, params, coins, strict=True)))
         running, results = list[tuple[int, Sequence]](), dict[int, Generation]()
         while waiting or running:
-            started = [waiting.popleft() for _ in range(min(int(size) - len(running), len(waiting)))]
+            started = [waiting.popleft() for _ in range(min(size - len(running), len(waiting)))]
             new = [(number, self.start(*request)) for number, request in started]
             self.prefill([sequence for _, sequence in new])
             running += new
@@ -225,14 +230,21 @@ class Decoder:
 
     def check_prompt(self, prompt: abc.Sequence[int]) -> None:
         """Raise BadInput for a prompt that cannot be continued."""
+        if not isinstance(prompt, abc.Sequence) or isinstance(prompt, str | bytes):
+            raise BadInput(f"the prompt is a {type(prompt).__name__}", "give a list of token ids")
         if not prompt:
             raise BadInput("the prompt is empty", "give at least one token")
-        if strange := [token for token in prompt if not 0 <= token < self.target.vocab_size]:
+        if strange := [token for token in prompt if not (_is_whole(token) and 0 <= token < self.target.vocab_size)]:
             raise BadInput(
-                f"the prompt has token {strange[0]}", f"{self.target.name} has tokens 0 to {self.target.vocab_size - 1}"
+                f"the prompt has token {strange[0]!r}", f"{self.target.name} has tokens 0 to {self.target.vocab_size - 1}"
             )
         if len(prompt) >= self.target.context:
             raise BadInput(
                 f"the prompt has {len(prompt)} tokens, {self.target.name} can hold {self.target.context}",
                 "give a prompt that leaves room for an answer",
             )
+
+
+def _is_whole(token: object) -> bool:
+    """Whether a token is a whole number: an int, or one of numpy or torch."""
+    return hasattr(token, "__index__") and not isinstance(token, bool)

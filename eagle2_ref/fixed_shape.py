@@ -11,7 +11,6 @@ from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from eagle2_ref.model.cache import KVCache, StackedKVCache
 from eagle2_ref.model.llama import Llama, additive
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import Rule, walk
-from eagle2_ref.sampling import SamplingParams, probabilities, widen
+from eagle2_ref.sampling import SamplingParams, damage, probabilities, widen
 from eagle2_ref.sequence import Block, Sequence
 from eagle2_ref.tree import DraftTree
 
@@ -120,7 +119,7 @@ class FixedShapeDecoder(Decoder):
         if drafter is not None and (type(drafter) is not Eagle2 or drafter.budget.node or drafter.budget.layer):
             raise BadInput("this drafter's trees have no fixed shape", "give a budget of k, depth and m alone")
         if rule is not walk:
-            raise BadInput(f"fixed shapes do not implement the rule {_name(rule)}", "use the rule walk")
+            raise BadInput(f"fixed shapes do not implement the rule {getattr(rule, '__name__', rule)}", "use the rule walk")
         self.network, self.eagle = network, drafter if isinstance(drafter, Eagle2) else None
         budget = self.eagle.budget if self.eagle else Budget(1, 1, 1)
         self.k, self.m = budget.k, budget.m if self.eagle else 0
@@ -283,7 +282,7 @@ class FixedShapeDecoder(Decoder):
             if any(map(math.isnan, found)):
                 raise BadInput(
                     f"the {what} are not numbers at position {start}",
-                    "its weights are damaged, or overflow in this dtype: try float32",
+                    damage(self.network.dtype),
                 )
         tree = DraftTree.of([int(x) for x in tokens], [int(x) for x in parents], values)
         return Block(start, [int(x) for x in emitted[:n]], n - 1, tree, [int(x) for x in path[1:n]], logprobs[:n])
@@ -356,7 +355,3 @@ def follow(
     nodes = torch.arange(len(tokens), device=tokens.device)
     path.scatter_(0, torch.where(accepted, depths, depth + 1), torch.where(accepted, nodes, 0))
     return path[: depth + 1], accepted.sum()
-
-
-def _name(rule: Any) -> str:
-    return str(getattr(rule, "__name__", rule))

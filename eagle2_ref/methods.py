@@ -5,7 +5,6 @@ To add a method, write a file in drafters/ (base.py has the interface) and list 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from eagle2_ref.drafters.lookup import Lookup
 from eagle2_ref.drafters.medusa import Medusa
 from eagle2_ref.drafters.ouroboros import Ouroboros
 from eagle2_ref.drafters.small_model import Speculative
-from eagle2_ref.errors import BadInput
+from eagle2_ref.errors import BadInput, suggest
 from eagle2_ref.rules import RULES, Rule, rule_for, typical
 
 
@@ -97,7 +96,5 @@ METHODS = {
 def method(name: str) -> MethodSpec:
     """The method of a name. Raises BadInput with the nearest name for an unknown one."""
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"
-        raise BadInput(f"drafter {name!r} is not known", hint)
+        raise BadInput(f"drafter {name!r} is not known", suggest(name, METHODS, f"known are {', '.join(METHODS)}"))
     return METHODS[name]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.generation.logits_process import (
+    LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -20,18 +21,27 @@ from transformers.generation.logits_process import (
 from eagle2_ref.errors import BadInput
 from eagle2_ref.tree import Tree
 
+SMALLEST = torch.finfo(torch.float32).tiny
+"""Smallest temperature above 0: in float32 a smaller one has lost digits, or is 0."""
+COLD = 1e-4
+"""Temperature below which the largest logit is subtracted first, since logit / temperature overflows or loses its digits."""
+BOUND = 1e30
+"""Largest temperature, and largest factor of a repetition penalty: logits times or over it remain numbers in float32."""
+
 
 @dataclass(frozen=True)
 class SamplingParams:
     """Sampling parameters, under the names of `transformers.generate`. None switches a parameter off.
 
     Attributes:
-        temperature: 0 or more. At 0 p is a point mass at the largest processed logit, the first of equal ones: every
-            acceptance rule is then greedy decoding, without a special case.
+        temperature: from 0 to 1e30. At 0 p is a point mass at the largest processed logit, the first of equal ones: every
+            acceptance rule is then greedy decoding, without a special case. Below 1.2e-38, the smallest normal number of
+            float32, it is set to 0.
         top_k: keep the k most likely tokens.
         top_p: keep the most likely tokens up to this total probability, in (0, 1].
         min_p: keep tokens with this fraction of the largest probability, in [0, 1].
-        repetition_penalty: divides positive logits of tokens that are in the text, multiplies negative ones; above 0.
+        repetition_penalty: divides positive logits of tokens that are in the text, multiplies negative ones; from 1e-30 to
+            1e30.
         max_new_tokens: number of tokens to emit at most.
         eos_token_id: a token that ends the text, or several.
 
@@ -48,18 +58,18 @@ class SamplingParams:
     eos_token_id: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _require("temperature", self.temperature, self.temperature >= 0, "0 or more (0 is greedy)")
-        _require(
-            "top_k",
-            self.top_k,
-            self.top_k is None or (self.top_k >= 1 and self.top_k == int(self.top_k)),
-            "a whole number of 1 or more",
-        )
-        _require("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "in (0, 1]")
+        temperature, k, p = self.temperature, self.top_k, self.top_p
+        _require("temperature", temperature, 0 <= temperature <= BOUND, f"0 or more (0 is greedy), and at most {BOUND:g}")
+        _require("top_k", k, k is None or _is_whole(k), "a whole number of 1 or more")
+        _require("top_p", p, p is None or 0 < p <= 1, "in (0, 1]")
         _require("min_p", self.min_p, self.min_p is None or 0 <= self.min_p <= 1, "in [0, 1]")
         penalty, n = self.repetition_penalty, self.max_new_tokens
-        _require("repetition_penalty", penalty, penalty is None or penalty > 0, "above 0")
-        _require("max_new_tokens", n, n >= 1 and n == int(n), "a whole number of 1 or more")
+        _require(
+            "repetition_penalty", penalty, penalty is None or 1 / BOUND <= penalty <= BOUND, f"from {1 / BOUND:g} to {BOUND:g}"
+        )
+        _require("max_new_tokens", n, _is_whole(n), "a whole number of 1 or more")
+        if temperature < SMALLEST:
+            object.__setattr__(self, "temperature", 0.0)
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> SamplingParams:
@@ -97,6 +107,8 @@ class SamplingParams:
             chosen.append(RepetitionPenaltyLogitsProcessor(penalty=float(self.repetition_penalty)))
         if self.temperature == 0:
             return chosen
+        if self.temperature < COLD:
+            chosen.append(SubtractLargest())
         if self.temperature != 1.0:
             chosen.append(TemperatureLogitsWarper(float(self.temperature)))
         if self.top_k is not None:
@@ -115,6 +127,14 @@ class SamplingParams:
         for processor in self.processors():
             logits = processor(histories, logits)
         return logits
+
+
+class SubtractLargest(LogitsProcessor):  # type: ignore[misc]
+    """Subtract the largest logit, which changes no probability."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
+        """Scores [n, V] below or at 0."""
+        return scores - scores.amax(-1, keepdim=True)
 
 
 def target_distribution(logits: Tensor, tree: Tree, text: Sequence[int], params: SamplingParams) -> Tensor:
@@ -142,7 +162,7 @@ def apply_processors(logits: Tensor, tree: Tree, text: Sequence[int], params: Sa
         BadInput: a row has NaN, or nothing finite.
     """
     scores = widen(logits)
-    _refuse_nan(scores, tree, len(text))
+    _refuse_nan(scores, tree, len(text), logits.dtype)
     if not params.looks_back:
         return params.process(torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device), scores)
     # Every node has a history of its own: the text and its path. Nodes of one depth have histories of one length.
@@ -176,7 +196,7 @@ def checked_draft_logits(logits: Tensor) -> Tensor:
     """
     scores = widen(logits)
     if not scores.amax(-1).isfinite().all():
-        raise BadInput("the drafter's logits are not numbers", "its weights are damaged, or overflow in this dtype: try float32")
+        raise BadInput("the drafter's logits are not numbers", damage(logits.dtype))
     return scores
 
 
@@ -185,15 +205,26 @@ def widen(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _refuse_nan(scores: Tensor, tree: Tree, length: int) -> None:
+def _refuse_nan(scores: Tensor, tree: Tree, length: int, dtype: torch.dtype) -> None:
     bad = ~scores.amax(-1).isfinite()  # NaN if one is, inf if one is, -inf if all are
     if bad.any():
         node = int(bad.nonzero()[0])
         position = length - 1 + tree.depths[node]
         raise BadInput(
             f"the target's logits are not numbers at position {position} (after token {tree.token(node)})",
-            "its weights are damaged, or its activations overflow in this dtype: try --dtype float32",
+            damage(dtype),
         )
+
+
+def damage(dtype: torch.dtype) -> str:
+    """The hint for logits of a model in this dtype that are not numbers."""
+    wider = {torch.float64: "", torch.float32: "float64"}.get(dtype, "float32")
+    return "its weights are damaged" + (f", or its activations overflow in this dtype: try --dtype {wider}" if wider else "")
+
+
+def _is_whole(value: float) -> bool:
+    """Whether it is a whole number of 1 or more; not NaN and not infinite."""
+    return value >= 1 and value % 1 == 0
 
 
 def _require(name: str, value: object, holds: bool, allowed: str) -> None:

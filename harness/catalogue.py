@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from eagle2_ref.errors import BadInput
+from eagle2_ref.errors import BadInput, suggest
 
 if TYPE_CHECKING:
     from harness.context import Context
@@ -101,32 +101,47 @@ def catalogue() -> dict[str, Check]:
     return dict(sorted(found.items(), key=lambda entry: (entry[1].chapter, int(entry[0].rpartition("-")[2]))))
 
 
-def find_checks(selector: str) -> list[Check]:
-    """The checks that a chapter, such as LAW, or a property, such as LAW-1, selects.
+def split_selectors(only: str) -> list[str]:
+    """The chapters, properties and cases of a comma-separated list. Commas in brackets belong to the id of a case."""
+    parts, depth = [""], 0
+    for character in only:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def find_checks(only: str) -> list[Check]:
+    """The checks that a list of chapters, properties and cases selects, such as SMOKE,LAW-4, in the order of the catalogue.
 
     Raises:
-        BadInput: there are none.
+        BadInput: a part of it is no chapter, property or case of any tier, or it has no parts.
     """
-    found = [each for each in catalogue().values() if selects(selector, each.id)]
-    if not found:
-        chapters = dict.fromkeys(each.chapter.upper() for each in catalogue().values())
-        kind = "property" if "-" in selector else "chapter"
+    parts = split_selectors(only)
+    if not parts:
+        raise BadInput(f"{only!r} names no property", "name chapters, properties or cases: SMOKE,LAW-4")
+    for part in parts:
+        _refuse_unknown(part)
+    return [each for each in catalogue().values() if any(selects(part.partition("[")[0], each.id) for part in parts)]
+
+
+def _refuse_unknown(part: str) -> None:
+    property_id, bracket, _ = part.partition("[")
+    known = catalogue().values()
+    checks = [each for each in known if selects(property_id, each.id)]
+    if not checks:
+        chapters = list(dict.fromkeys(each.chapter.upper() for each in known))
+        kind, candidates = ("property", [each.id for each in known]) if "-" in property_id else ("chapter", chapters)
+        listed = f"chapters are {', '.join(chapters)}; docs/evidence.md lists all properties"
+        near = suggest(property_id, candidates, "")
+        raise BadInput(f"there is no {kind} {property_id}", f"{near}\n{listed}" if near else listed)
+    cases = [name(each.id, case) for each in checks for case in each.case_ids(full=True)]
+    if bracket and not any(selects(part, case) for case in cases):
         raise BadInput(
-            f"there is no {kind} {selector}", f"chapters are {', '.join(chapters)}; docs/evidence.md lists all properties"
+            f"there is no case {part}", suggest(part, cases, f"`--only {property_id}` runs all cases of this property")
         )
-    return found
-
-
-def check_selector(selector: str) -> None:
-    """Refuse a setting `only` that selects nothing in any tier: an unknown chapter, property or case.
-
-    Raises:
-        BadInput: it selects nothing.
-    """
-    property_id, bracket, _ = selector.partition("[")
-    checks = find_checks(property_id)
-    if bracket and not any(selects(selector, name(each.id, case)) for each in checks for case in each.case_ids(full=True)):
-        raise BadInput(f"there is no case {selector}", f"`--only {property_id}` runs all cases of this property")
 
 
 def checks_of(module: ModuleType) -> list[Check]:
@@ -147,7 +162,12 @@ def name(check: str, case: str) -> str:
 def selects(selector: str, named: str) -> bool:
     """Whether a chapter, such as LAW, a property, LAW-4, or one case, LAW-4[coin4, T=1.0], selects the case of this name."""
     check = named.partition("[")[0]
-    return selector in (check.partition("-")[0], check, named)
+    return selector.casefold() in {place.casefold() for place in (check.partition("-")[0], check, named)}
+
+
+def is_selected(only: str, named: str) -> bool:
+    """Whether the setting `only`, a list of what `selects` takes, selects the case of this name; an empty one selects all."""
+    return not only or any(selects(part, named) for part in split_selectors(only))
 
 
 def _packages() -> list[ModuleType]:

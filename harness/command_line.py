@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from eagle2_ref.errors import BadInput
+from harness.settings import LARGEST
 
 _PLURAL = {int: "whole numbers", float: "numbers", str: "names"}
 _EXAMPLE = {int: "1,2,4", float: "0,1", str: "a,b"}
@@ -61,9 +62,12 @@ def from_text(name: str, field: FieldInfo, text: str) -> tuple[Any, ...]:
     """
     kind = get_args(field.annotation)[0]
     try:
-        return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+        values = tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+        if kind is str or all(abs(value) <= LARGEST for value in values):  # false for NaN
+            return values
     except ValueError:
-        raise BadInput(f"{option_name(name, field)} {text} is not a list of {_PLURAL[kind]}", f"write {_EXAMPLE[kind]}") from None
+        pass
+    raise BadInput(f"{option_name(name, field)} {text[:80]} is not a list of {_PLURAL[kind]}", f"write {_EXAMPLE[kind]}")
 
 
 def changed_options(settings: BaseModel, default: BaseModel) -> Iterator[str]:

@@ -6,20 +6,20 @@ import hashlib
 import json
 import logging
 import time
-import traceback
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle2_ref.errors import BadInput
+from harness import activity, canary, tracebacks
 from harness.catalogue import Check, name
 from harness.distributions.noise import Noise, measure_noise
 from harness.distributions.scoring import TargetScorer, load_target
 from harness.files import write_atomic
-from harness.implementations import SHAPE, Implementation, connect
+from harness.implementations import SHAPE, SHARING, Implementation, connect, fit_vocabulary
 from harness.implementations.engine import AdapterError, Engine, Missing, NotApplicable
-from harness.pairs import FIXTURES, Pair, Prompt, find_pair, prompts, shipped
+from harness.pairs import FIXTURES, Pair, Prompt, prompts, shipped
 from harness.record.model import Quantity, Result, Verdict
 from harness.settings import Settings
 
@@ -30,6 +30,9 @@ NOISE_TOKENS = 96
 """Length of the texts on which rounding noise is measured."""
 
 TOY_TEXTS = [[0], [2, 1], [3, 0, 1, 5]]
+
+LONGEST_MESSAGE = 400
+"""Characters of an engine's message that a result quotes; the file of its traceback has all."""
 
 OPEN_ENGINES = 4
 """Engines that stay open, of those that can be closed: each may be a process with a model in it."""
@@ -60,6 +63,7 @@ class Context:
         prompts: prompts of that pair, cut where they fill more than half of its context.
         shared: folder in which the processes of a run share measurements, if there are several.
         reduction: divisors of sample sizes.
+        out: folder of the record, where tracebacks are stored; None for a check outside a run.
         committed: folder that holds PAIR/tau.json, the committed acceptance lengths.
         check_id, case_id: the property and the case that are being checked.
     """
@@ -71,6 +75,7 @@ class Context:
     shared: Path | None = None
     reduction: Reduction = Reduction()
     committed: Path = FIXTURES / "pairs"
+    out: Path | None = None
     check_id: str = ""
     case_id: str = ""
     _engines: dict[Any, Engine] = field(default_factory=dict)
@@ -85,8 +90,11 @@ class Context:
     @classmethod
     def open_run(cls, settings: Settings, shared: Path | None = None) -> Context:
         """The context of a run: its implementation connected, its pair found."""
+        if settings.impl.partition(":")[0] in SHARING:
+            canary.take()  # before the implementation is imported, which may change torch
         implementation = connect(settings.impl, settings.time_limit, Path(settings.tape) if settings.tape else None)
-        return cls.of(settings, implementation, find_pair(settings.pair, settings.target or None, settings.draft or None), shared)
+        found = cls.of(settings, implementation, implementation.find_pair(settings), shared)
+        return replace(found, out=Path(settings.out).resolve())
 
     def on(self, check_id: str, case_id: str = "") -> Context:
         """The same context for one check and one of its cases; engines stay open."""
@@ -127,9 +135,10 @@ class Context:
         """An engine on a pair; engines are reused by later checks.
 
         The run's device and dtype are passed where its constructor takes them, and of the budget k, depth and m those bounds
-        that it has.
+        that it has, as far as the vocabulary allows.
         """
         options = {option: value for option, value in options.items() if option not in SHAPE or self.implementation.takes(option)}
+        options = fit_vocabulary(options, pair.vocab_size)
         common = {option: getattr(self.settings, option) for option in ("dtype", "device") if self.implementation.takes(option)}
         key = (pair, speculate, *sorted(options.items()))
         engine = self._engines.pop(key, None) or self.implementation.open(pair, speculate=speculate, **{**common, **options})
@@ -208,20 +217,42 @@ def run_check(check: Check, case: str, context: Context) -> Result:
     The log receives the traceback of an unexpected exception.
     """
     context, start = context.on(check.id, case), time.perf_counter()
+    with activity.checking(name(check.id, case)):
+        result = _run(check, case, context)
+        if context.implementation.shares_process and not canary.sings():
+            reason = "the implementation changed what torch computes in its process"
+            activity.end_process(reason)
+            return context.result("inconclusive", f"{reason}: connect it through cmd:, in a process of its own", broken=True)
+    return result.model_copy(update={"seconds": round(time.perf_counter() - start, 3)})
+
+
+def _run(check: Check, case: str, context: Context) -> Result:
     try:
-        result = check.function(context, *check.arguments(case))
+        return check.function(context, *check.arguments(case))
     except NotApplicable as error:
-        result = context.result("n/a", str(error))
-    except (AdapterError, BadInput) as error:
-        result = context.result("inconclusive", str(error), broken=True)
+        return context.result("n/a", str(error))
+    except AdapterError as error:
+        trace = error.traceback or tracebacks.format_error(error.__cause__)
+        return context.result("inconclusive", _with_place(context, str(error), trace), broken=True)
+    except BadInput as error:
+        return context.result("inconclusive", str(error), broken=True)
     except Missing as error:
-        result = context.result("inconclusive", str(error))
+        return context.result("inconclusive", str(error))
     except Exception as error:
         log.exception("%s failed", name(check.id, case))
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).name}:{frame.lineno}"
-        result = context.result("inconclusive", f"the check itself failed: {type(error).__name__}: {error} ({place})")
-    return result.model_copy(update={"seconds": round(time.perf_counter() - start, 3)})
+        message = f"the check itself failed: {type(error).__name__}: {error}"
+        return context.result("inconclusive", _with_place(context, message, tracebacks.format_error(error)))
+
+
+def _with_place(context: Context, message: str, trace: str) -> str:
+    """A message on one line, with the place in the author's code and the file that has the traceback."""
+    if not trace:
+        return message
+    line = " ".join(message.split())[:LONGEST_MESSAGE]
+    place = tracebacks.place(trace)
+    where = f" ({place})" if place and place not in line else ""
+    file = tracebacks.store(trace, name(context.check_id, context.case_id), context.out) if context.out else ""
+    return f"{line}{where}{f'; traceback in {file}' if file else ''}"
 
 
 @cache

@@ -18,7 +18,7 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.model.target import torch_device
 from harness.benchmark.pages import bench_answer, machine_line
 from harness.benchmark.record import read_bench
-from harness.files import write_atomic
+from harness.files import writable_folder, write_atomic
 from harness.record.model import read_record
 from harness.report.tables import Cell, Table, columns
 from harness.report.text import code_span, escape_markdown, seconds
@@ -81,7 +81,7 @@ def run_all(device: str, out: Path) -> int:
         raise BadInput(error.what, HINT) from None  # the error's own hint recommends the CPU
     if found != "cuda":
         raise BadInput(f"device must be a CUDA device, not {device}", HINT)
-    out.mkdir(parents=True, exist_ok=True)
+    writable_folder(out)
     console, parts_to_run = Console(highlight=False, soft_wrap=True), parts(device, out)
     for number, part in enumerate(parts_to_run, start=1):
         if part.exit_code(out) is None:

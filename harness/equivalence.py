@@ -49,7 +49,7 @@ def sampled_evidence(results: Sequence[Result]) -> list[tuple[str, str, str]]:
 
 def false_alarm(results: Iterable[Result]) -> float:
     """Bound on the probability that a run calls a correct implementation a fault: the sum over its checks."""
-    return error_budget(result.false_alarm for result in results).false_alarm
+    return error_budget(result.false_alarm for result in results)
 
 
 def _exact(decoders: list[Result], rules: list[Result]) -> str:

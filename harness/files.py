@@ -1,9 +1,22 @@
-"""Write files so that a reader never sees half of one."""
+"""Write files so that a reader never sees half of one, and so that two runs never write the same folder."""
 
 from __future__ import annotations
 
 import os
+import re
+import tempfile
+from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from eagle2_ref.errors import BadInput
+
+NEEDED = 1 << 20
+"""Bytes that must be free where a run writes: a record and its report take less."""
+
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def write_atomic(path: Path, text: str) -> Path:
@@ -11,11 +24,105 @@ def write_atomic(path: Path, text: str) -> Path:
 
     Returns:
         The path that was written.
+
+    Raises:
+        OSError: with the name of the file. The old file is then unchanged, and no temporary file is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    return write_together({path: text})[0]
+
+
+def write_together(texts: Mapping[Path, str]) -> list[Path]:
+    """Write files of one report: all are complete before the first gets its name, and index.html gets its name last.
+
+    Args:
+        texts: content by path; folders exist.
+
+    Returns:
+        The paths, in the given order.
+
+    Raises:
+        OSError: with the name of the file. If writing failed, no file has changed, and no temporary file is left.
+    """
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in texts}
     try:
-        temporary.write_bytes(text.encode())
-        temporary.replace(path)
+        for path, text in texts.items():
+            try:
+                temporaries[path].write_bytes(text.encode())
+            except OSError as error:
+                raise name_file(error, path) from None
+        for path in sorted(texts, key=lambda path: path.name == "index.html"):
+            temporaries[path].replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+    return list(texts)
+
+
+def append(file: FileIO, path: Path, data: bytes) -> None:
+    """Append to an unbuffered file: all of the data, or nothing.
+
+    Raises:
+        OSError: with the name of the file, which then ends where it ended before.
+    """
+    size, done = os.fstat(file.fileno()).st_size, 0
+    try:
+        while done < len(data):  # a file system that is nearly full takes a part
+            done += file.write(data[done:]) or 0
+    except OSError as error:
+        file.truncate(size)
+        raise name_file(error, path) from None
+
+
+def name_file(error: OSError, path: Path) -> OSError:
+    """The same error with the name of the file: an error of `write` has none."""
+    return OSError(error.errno, error.strerror or str(error), str(path))
+
+
+def writable_folder(folder: Path, option: str = "--out") -> Path:
+    """Create a folder if there is none, and find out by writing whether it takes files.
+
+    Args:
+        folder: the folder.
+        option: the option that names it, for the message.
+
+    Raises:
+        BadInput: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(NEEDED))
+    except OSError as error:
+        why = "it is a file" if folder.is_file() else error.strerror
+        raise BadInput(f"{option} {folder} cannot be written: {why}", "give another folder") from None
+    return folder
+
+
+def lock(path: Path, seconds: float = 0.0) -> FileLock:
+    """Lock a path for this process. The lock ends with the process, or when it is released.
+
+    Args:
+        path: what is locked; the lock is a hidden file next to it.
+        seconds: time to wait for another process.
+
+    Raises:
+        BadInput: another process holds it.
+    """
+    held = FileLock(lock_file(path), thread_local=False)  # any thread of the process may release it
+    try:
+        held.acquire(timeout=seconds)
+    except Timeout:
+        raise BadInput(f"another run is writing {path}", "wait for its end, or give another folder") from None
+    return held
+
+
+def lock_file(path: Path) -> Path:
+    """The hidden file that a lock of `path` is on."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove temporary files that killed processes left. Only for the holder of a lock: those of living ones would go too."""
+    for file in folder.iterdir():
+        if TEMPORARY.fullmatch(file.name):
+            file.unlink(missing_ok=True)

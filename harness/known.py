@@ -110,7 +110,7 @@ def judged(
     properties, ran = list(catalogue), {result.property for result in results}
 
     def whole(entry: Entry) -> bool:
-        named = {each for each in properties if selects(entry.id, each) or entry.id.startswith(f"{each}[")}
+        named = {each for each in properties if selects(entry.id.partition("[")[0], each)}
         return named <= ran and not any(selects(entry.id, case) for case in left_out)
 
     found = []

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
 from eagle2_ref.errors import BadInput
+from eagle2_ref.model.config import Config, check_language_model, read_config
 
 FIXTURES = Path(str(files("fixtures")))
 
@@ -32,20 +34,15 @@ class Pair:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The target's config.json."""
-        path = self.target / "config.json"
-        try:
-            config: dict[str, Any] = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise BadInput(
-                f"no target at {self.target}: config.json is missing", "give --target the directory of a checkpoint"
-            ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path} is not JSON: {error}", "the file is damaged") from None
-        return config
+        if not lexists(self.target / "config.json"):
+            raise BadInput(f"no target at {self.target}: config.json is missing", "give --target the directory of a checkpoint")
+        config = read_config(self.target)
+        check_language_model(config)
+        return config.raw
 
     @property
     def vocab_size(self) -> int:
-        return int(self.config["vocab_size"])
+        return Config(self.config, self.target / "config.json").whole("vocab_size")
 
     @property
     def context(self) -> int:
@@ -64,8 +61,9 @@ class Pair:
     def checksums(self) -> dict[str, str]:
         """SHA-256 of every file, by its path relative to the pair."""
         found = {}
+        parts = [("target", self.target), *([] if self.draft == self.target else [("draft", self.draft)])]
         others = [(kind, folder) for kind in DRAFTERS if (folder := self.drafter(kind)) and not self.own]
-        for part, folder in (("target", self.target), ("draft", self.draft), *others):
+        for part, folder in (*parts, *others):
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 found[f"{self.name}/{part}/{path.relative_to(folder)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
@@ -88,10 +86,19 @@ def name_of(target: Path) -> str:
     return folder.parent.name if folder.name == "target" else folder.name
 
 
-def find_pair(name: str, target: str | None, draft: str | None) -> Pair:
-    """The pair of the options --pair, or --target with --draft."""
+def find_pair(name: str, target: str | None, draft: str | None, checkpoint: str = "draft") -> Pair:
+    """The pair of the options --pair, or --target with --draft.
+
+    Args:
+        checkpoint: what the method drafts with. One that drafts with none needs no --draft.
+
+    Raises:
+        BadInput: an option is missing, or names no directory.
+    """
     if not target and not draft:
         return shipped(name)
+    if not draft and checkpoint == "none":
+        draft = target  # a method without a checkpoint of its own reads none
     if not target or not draft:
         given, lacking = ("--target", "--draft") if target else ("--draft", "--target")
         raise BadInput(f"{given} was given without {lacking}", "a pair is a target and a drafter for it: give both")

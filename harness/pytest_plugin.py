@@ -11,15 +11,19 @@ run the checks, and the controller, which receives the reports, writes the recor
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from eagle2_ref.errors import BadInput
-from harness.catalogue import Check, name, selects
+from harness import activity, supervisor
+from harness.catalogue import Check, is_selected, name
 from harness.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from harness.record.model import Result
     from harness.recorder import Recorder
 
-RESULT, RECORDING, LEFT_OUT = "eagle2-result", "eagle2-recording", "eagle2-left-out"
+RESULT, RECORDING, LEFT_OUT, RUN = "eagle2-result", "eagle2-recording", "eagle2-left-out", "eagle2-run"
 SETTINGS = pytest.StashKey[Settings]()
 CONTEXT = pytest.StashKey["Context"]()
 
@@ -52,7 +56,8 @@ class CheckItem(pytest.Item):
         result = excuse(result, _known(settings.known), context.implementation.lossy, today())
         self.user_properties.append((RESULT, result.model_dump_json()))
         if result.verdict in ("fault", "inconclusive"):
-            pytest.fail(_failure(result, self.check.requirement), pytrace=False)
+            repeat = settings.command(name(result.property, result.case), here=True)
+            pytest.fail(_failure(result, self.check.requirement, repeat), pytrace=False)
         if result.excuse:
             raise pytest.xfail.Exception(f"{result.excuse.reason} {result.excuse.link}")  # pytest.xfail() is off under --runxfail
         if result.verdict == "n/a":
@@ -77,23 +82,52 @@ def pytest_configure(config: pytest.Config) -> None:
     except BadInput as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[SETTINGS] = settings
+    if is_worker(config) and RUN in config.workerinput:  # type: ignore[attr-defined]
+        activity.join(Path(config.workerinput[RUN]), config.workerinput["workerid"])  # type: ignore[attr-defined]
     if config.option.impl:  # a project may turn warnings into errors for its own tests, but not for checks
         config.addinivalue_line("filterwarnings", "default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Run the session in a supervised child process: an implementation that ends its process must not end it as green."""
+    option = config.option
+    looks = option.collectonly or option.version or option.help or option.usepdb or option.trace
+    if not option.impl or is_worker(config) or activity.folder() or looks or not supervisor.supported():
+        return None
+    try:
+        return supervisor.supervise(partial(_session, config))
+    except KeyboardInterrupt:
+        return pytest.ExitCode.INTERRUPTED
+    except (supervisor.ProcessEnded, supervisor.InternalError) as error:
+        with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print(f"eagle2: {error}; there is no verdict", file=sys.stderr)
+        return pytest.ExitCode.INTERNAL_ERROR
+
+
+def _session(config: pytest.Config) -> int:
+    """The session itself. Its exit code is green only if its record was finished."""
+    status = int(config.hook.pytest_cmdline_main(config=config))
+    recording = config.pluginmanager.get_plugin(RECORDING)
+    return status or (0 if recording and recording.finished else int(pytest.ExitCode.INTERNAL_ERROR))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """On the controller, begin the record. Wrong input is reported before anything is written."""
     if session.config.option.impl and not is_worker(session.config) and not session.config.option.collectonly:
+        from harness.catalogue import find_checks
         from harness.implementations import connect
         from harness.implementations.engine import AdapterError, NotApplicable
-        from harness.pairs import find_pair, shipped
+        from harness.pairs import shipped
         from harness.recorder import Recorder
 
         settings = session.config.stash[SETTINGS]
         try:
-            pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-            pairs = [pair, *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
-            recorder = Recorder(settings, connect(settings.impl), pairs)
+            if settings.only:
+                find_checks(settings.only)
+            implementation = connect(settings.impl, settings.time_limit)
+            pairs = [implementation.find_pair(settings), *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
+            recorder = Recorder.begin(settings, implementation, pairs)
         except (BadInput, AdapterError, NotApplicable) as error:
             raise pytest.UsageError(str(error)) from None
         session.config.pluginmanager.register(Recording(recorder), RECORDING)
@@ -117,7 +151,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return True
         if item.get_closest_marker("full") and settings.tier != "full":
             return False
-        return not settings.only or selects(settings.only, item.name)
+        return is_selected(settings.only, item.name)
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:
@@ -143,6 +177,22 @@ class Recording:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
+        self.finished = False
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """A worker of pytest-xdist is about to start: tell it where to write what it does."""
+        if folder := activity.folder():
+            node.workerinput[RUN] = str(folder)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
+        """A worker has died: say how, and during what."""
+        popen = getattr(getattr(report.node.gateway, "_io", None), "popen", None)
+        if popen and (folder := activity.folder()):
+            with suppress(TimeoutExpired):
+                popen.wait(1)
+            report.longrepr = supervisor.death(folder, popen.pid, popen.returncode)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -167,7 +217,9 @@ class Recording:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Close the record. pytest fails if the record does: if nothing was judged, or a known failure is out of date."""
-        if self.recorder.finish() and session.exitstatus == pytest.ExitCode.OK:
+        code = self.recorder.finish()
+        self.finished = True
+        if code and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -212,10 +264,10 @@ def _known(path: str) -> tuple[Entry, ...]:
     return read(path)
 
 
-def _failure(result: Result, requirement: str) -> str:
+def _failure(result: Result, requirement: str, repeat: str) -> str:
     return (
         f"{result.property}  {result.case}  {result.verdict.upper()}\n"
-        f"  requirement  {requirement}\n  observed     {result.summary}\n  replay       {result.replay}"
+        f"  requirement  {requirement}\n  observed     {result.summary}\n  replay       {repeat}"
     )
 
 

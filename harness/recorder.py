@@ -8,43 +8,78 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import harness.report
-from harness import known
+from harness import known, tracebacks
 from harness.catalogue import catalogue
 from harness.diagnosis import diagnose
 from harness.environment import machine, versions
 from harness.equivalence import false_alarm, statement
 from harness.implementations import Implementation
 from harness.pairs import Pair
-from harness.record.jsonl import Writer
-from harness.record.model import Footer, Header, Property, Result, read_record
+from harness.record import ledger
+from harness.record.jsonl import Writer, read_parts
+from harness.record.model import LINES, Footer, Header, Property, Result, read_record
 from harness.settings import Settings
-from harness.verdict import conclude, settle
+from harness.verdict import conclude, gravity, settle
 
-FILES = ("record.jsonl", "index.html", "summary.md", "junit.xml", "badge.json")
+REPORT = ("index.html", "summary.md", "junit.xml", "badge.json")
 
 
 class Recorder:
-    """Writes one run. Every result is on disk as soon as it is known, so that a run that is cut off loses only its footer."""
+    """Writes one run. Every result is on disk as soon as it is known, so that a run that is cut off loses only its footer.
 
-    def __init__(self, settings: Settings, implementation: Implementation, pairs: Sequence[Pair]) -> None:
-        self.settings, self.started = settings, time.monotonic()
+    Args:
+        settings: the settings of the run.
+        header: the first line of the record.
+        resume: results that the run has stored already; None begins a record, and removes the report of an earlier run.
+    """
+
+    def __init__(self, settings: Settings, header: Header, resume: Sequence[Result] | None = None) -> None:
+        self.settings, self.header, self.started = settings, header, time.monotonic()
         self.properties = {check.id: check.describe() for check in catalogue().values()}
-        self.out = Path(settings.out)
-        self.out.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            (self.out / name).unlink(missing_ok=True)
-        self.path = self.out / "record.jsonl"
         self.known = known.read(settings.known)
+        self.out = Path(settings.out)
+        self.path = self.out / "record.jsonl"
         self.left_out: set[str] = set()
-        listed = [*self.properties.values(), *([known.KNOWN] if self.known else [])]
-        self.header = _header(settings, implementation, pairs, listed)
         self.results: list[Result] = []
-        self._writer = Writer(self.path)
-        self._writer.write(self.header)
+        for result in resume or ():
+            self._keep(result)
+        # Wrong options have been reported: from here on, the report of an earlier run is gone.
+        stale = [self.out / name for name in REPORT] if resume is None else []
+        self._writer = Writer(self.path, resume=resume is not None, stale=stale)
+        if resume is None:
+            tracebacks.clear(self.out)
+            self._writer.write(header)
+
+    @classmethod
+    def begin(cls, settings: Settings, implementation: Implementation, pairs: Sequence[Pair]) -> Recorder:
+        """The recorder of a run that begins."""
+        listed = [check.describe() for check in catalogue().values()]
+        if known.read(settings.known):
+            listed.append(known.KNOWN)
+        if settings.evidence:
+            ledger.check(Path(settings.evidence), implementation)
+        return cls(settings, _header(settings, implementation, pairs, listed))
+
+    @classmethod
+    def reopen(cls, settings: Settings) -> Recorder:
+        """The recorder of a run whose process has ended before its footer was written."""
+        path = Path(settings.out) / "record.jsonl"
+        header, results, _ = read_parts(path, LINES, Header, Footer, command="`eagle2 verify`", whole=False)
+        found = cls(settings, header, results)
+        found.started -= (datetime.now(UTC) - datetime.fromisoformat(header.started)).total_seconds()
+        return found
 
     def add(self, result: Result) -> None:
-        self.results.append(result)
+        """Store a result. Of two results for one case, such as a pass and a crash after it, the graver one counts."""
         self._writer.write(result)
+        self._keep(result)
+
+    def _keep(self, result: Result) -> None:
+        same = next((i for i, one in enumerate(self.results) if (one.property, one.case) == (result.property, result.case)), None)
+        if same is None:
+            self.results.append(result)
+        elif gravity(result.verdict) < gravity(self.results[same].verdict):
+            self.results[same] = result
 
     def finish(self) -> int:
         """Settle the verdicts, rewrite the record with its footer, and render the report.
@@ -71,8 +106,10 @@ class Recorder:
             statement=statement(found),
             likenesses=diagnose(found),
         )
-        self._writer.finish([self.header, *results, footer])
-        harness.report.render(read_record(self.path), self.out)
+        with self._writer:  # no other run can begin in this folder until the report is there
+            self._writer.finish([self.header, *results, footer])
+            if self.settings.draw:
+                harness.report.render(read_record(self.path), self.out)
         return code
 
     def _place(self, result: Result) -> tuple[int, str]:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from eagle2_ref.errors import BadInput
+from harness.files import writable_folder
 from harness.record.jsonl import read_lines
 from harness.record.model import Trial, read_record
 from harness.report.layout import write
@@ -32,13 +34,16 @@ def redraw(path: Path, out: Path | None = None) -> list[Path]:
         out: folder to write; by default that of the record.
 
     Raises:
-        BadInput: there is no record, or its kind is not known.
+        BadInput: there is no record, its kind is not known, or nothing can be written to `out`.
     """
     if path.is_dir():
         if records := sorted(path.glob("*/*/record.jsonl")):
             return _engines(path, records, out or path)
         path = next((path / name for name in NAMES if (path / name).exists()), path / NAMES[0])
-    first, out = _first_line(path), out or path.parent
+    first = _first_line(path)
+    if out or path.exists():
+        writable_folder(out or path.parent)
+    out = out or path.parent
     command = str(first.get("command", "")).removeprefix("eagle2 ").partition(" ")[0]
     if first.get("kind") == "trial":
         return _trials(path, out)
@@ -62,7 +67,7 @@ def _first_line(path: Path) -> dict[str, object]:
     try:
         with path.open(encoding="utf-8") as file:
             line = json.loads(file.readline())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return line if isinstance(line, dict) else {}
 
@@ -71,11 +76,9 @@ def _engines(folder: Path, paths: list[Path], out: Path) -> list[Path]:
     from harness.report import engines, verify
 
     records = {path.parent.relative_to(folder).as_posix(): read_record(path) for path in paths}
-    out.mkdir(parents=True, exist_ok=True)
-    written = engines.render_engines(records, out)
-    for place, record in records.items():
-        written += verify.render_page(record, out / place)
-    return written
+    writable_folder(out)
+    pages = [page for place, record in records.items() for page in verify.render_page(record, out / place)]
+    return [*engines.render_engines(records, out), *pages]  # last, since it links to the others
 
 
 def _trials(path: Path, out: Path) -> list[Path]:
@@ -83,4 +86,6 @@ def _trials(path: Path, out: Path) -> list[Path]:
     from harness.report.matrix import render_matrix
 
     trials = read_lines(path, TypeAdapter(Trial), command="eagle2 mutants")
+    if len({(trial.mutant, trial.property, trial.case) for trial in trials}) < len(trials):
+        raise BadInput(f"{path} holds a trial twice", "the record is damaged; run `eagle2 mutants` again")
     return render_matrix(trials, GALLERY, None, out)

@@ -17,11 +17,20 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import MethodSpec
 from eagle2_ref.rules import Rule
 from eagle2_ref.sampling import SamplingParams
+from harness.catalogue import name as case_name
 from harness.equivalence import EVIDENCE, sampled_evidence
 from harness.pairs import Pair
 from harness.record.model import Record
 from harness.report.cases import Case, properties
-from harness.report.sentences import LIKENESSES, excuse_sentence, false_alarm_sentence, likeness_sentence, statement_lines
+from harness.report.sentences import (
+    excuse_sentence,
+    false_alarm_sentence,
+    leads,
+    likeness_sentence,
+    note_sentences,
+    statement_lines,
+    unlocking_sentence,
+)
 from harness.report.tables import Cell, Column, Table, text_columns
 from harness.report.text import printable
 from harness.verdict import SIGNS
@@ -29,6 +38,7 @@ from harness.verdict import SIGNS
 if TYPE_CHECKING:
     from eagle2_ref.decode import Block
     from eagle2_ref.tree import Tree
+    from harness.settings import Settings
 
 ACCEPTED, SAMPLED = "green", "bold yellow"
 """Styles of accepted draft tokens, and of tokens that were sampled from the target."""
@@ -87,9 +97,9 @@ def show_generation(
     eos = pair.config.get("eos_token_id")
     params = SamplingParams.of({**vars(params), "eos_token_id": eos})
 
-    console.print(Text(prompt, style="dim"), end="")
     pieces = TokenSpeller(tokenizer)
     sequence = decoder.start(tokens, params, SeededCoins(seed))
+    console.print(Text(prompt, style="dim"), end="")
     blocks = sequence.blocks
     for block in decoder.blocks(sequence):
         for i, token in enumerate(block.tokens):
@@ -170,23 +180,27 @@ def speller(pair: Pair) -> Callable[[int], str]:
     return lambda token: repr(tokenizer.decode([token]))
 
 
-def show_record(record: Record, report: Path | None) -> None:
+def show_record(record: Record, report: Path | None, settings: Settings | None = None) -> None:
     """Print a line for each property, the verdict, and the smallest effects that the run would have detected.
 
     Args:
         report: folder of the record; None if it is temporary.
+        settings: of the run, for commands with the paths of this machine; without, those of the record, which have no folders.
     """
     console = Console(highlight=False)
     columns = (Column("property", "left", 8), Column("verdict", "left", 7), Column("cases"), Column("result", "left"))
-    rows = []
+    rows, commands = [], []
     for one in properties(record):
         if one.cases:
             gravest = one.by_gravity[0]
             verdict = gravest.result.verdict
-            result = _result_cell(gravest, len(one.cases) == 1, report)
+            result = _result_cell(gravest, len(one.cases) == 1)
+            commands.append(_repeat(gravest, report, settings))
             rows.append((one.claim.id, Cell(verdict, SIGNS[verdict].style), str(len(one.cases)), result))
     console.print()
     console.print(Table(columns, tuple(rows)).terminal())
+    for command in filter(None, commands):  # outside of the table, which would break them into several lines
+        console.print(Text(printable(command, 1000), style="dim"), soft_wrap=True)
     show_verdict(record, console)
     if report:
         console.print(Text(f"report: {report / 'index.html'}"), soft_wrap=True)
@@ -204,7 +218,7 @@ def show_verdict(record: Record, console: Console) -> None:
     """Print which known faults the faults look like, the verdict, the statement and the error budget."""
     header, footer = record.header, record.footer
     console.print()
-    for likeness in footer.likenesses[:LIKENESSES]:
+    for likeness in leads(footer.likenesses):
         console.print(Text(likeness_sentence(likeness)))
     name = f"  {printable(header.implementation, 200)} on {printable(header.pair, 80)}, {footer.seconds:g} s"
     console.print(Text(footer.verdict, style=COLOURS[footer.verdict]) + Text(name))
@@ -217,21 +231,38 @@ def show_verdict(record: Record, console: Console) -> None:
             console.print(Table(text_columns("sampled", "amount", "detectable effect"), rows).terminal())
         elif ran.intersection(EVIDENCE[kind]):
             console.print(Text(f"{kind:<8}", style="dim") + Text(line))
+    for note in note_sentences(record.results):
+        console.print(Text("note    ", style="yellow") + Text(note))
+    if waiting := unlocking_sentence(record.results):
+        console.print(Text("n/a     ", style=COLOURS["n/a"]) + Text(waiting))
     if footer.false_alarm:
         console.print(Text(false_alarm_sentence(footer.false_alarm), style="dim"))
 
 
-def _result_cell(case: Case, alone: bool, report: Path | None) -> Cell:
-    """The result of a case, and for a fault the command that shows it again, whichever folder holds the record."""
+def _result_cell(case: Case, alone: bool) -> Cell:
     result = case.result
     if result.verdict in ("pass", "tie", "n/a"):
         return Cell(printable(result.summary))
     name = "" if alone or not result.case else f"{printable(result.case, 200)}: "
-    elsewhere = report is not None and report.resolve() != LATEST.resolve()
-    record = f" --record {shlex.quote(str(report / 'record.jsonl'))}" if report and elsewhere else ""
     known = f"\nknown: {excuse_sentence(result.excuse)}" if result.excuse else ""
-    command = case.replay + record if case.replay and report else printable(result.replay, 1000)
-    return Cell(f"{name}{printable(result.summary)}{known}", commands=(command,) if command else ())
+    return Cell(f"{name}{printable(result.summary)}{known}")
+
+
+def _repeat(case: Case, report: Path | None, settings: Settings | None) -> str:
+    """The command that shows a result again: for a fault from the record, whichever folder holds it; for others by a new run."""
+    result = case.result
+    if result.verdict in ("pass", "tie", "n/a") or not (result.replay or case.replay):
+        return ""
+    if case.replay and report:
+        return case.replay + _of_record(report, settings)
+    return settings.command(case_name(result.property, result.case), here=True) if settings else result.replay
+
+
+def _of_record(report: Path, settings: Settings | None) -> str:
+    """The options of `eagle2 replay` for the record of this folder, and for a pair that is not shipped."""
+    record = {"record": str(report / "record.jsonl")} if report.resolve() != LATEST.resolve() else {}
+    pair = {"target": settings.target, "draft": settings.draft} if settings else {}
+    return "".join(f" --{name} {shlex.quote(path)}" for name, path in {**record, **pair}.items() if path)
 
 
 def _tokenizer(pair: Pair) -> Any:

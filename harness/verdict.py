@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.record.model import BROKEN as BROKEN
+from harness.record.model import FAULT as FAULT
+from harness.record.model import INCONCLUSIVE as INCONCLUSIVE
+from harness.record.model import JUDGED as JUDGED
+from harness.record.model import PASS as PASS
+from harness.record.model import USAGE as USAGE
 from harness.record.model import Property, Result, Verdict
+from harness.record.model import conclude as conclude
 
-PASS, FAULT, USAGE, INCONCLUSIVE, BROKEN = 0, 1, 2, 3, 4
-"""Exit codes of `eagle2 verify`; 2 is a usage error, 4 a broken adapter. A crash, a timeout or missing data is never a pass."""
-
-HARNESS_ERROR = 70
-"""Exit code of every command for an error of the harness itself, such as a full disk. It is no verdict."""
-
-JUDGED: tuple[Verdict, ...] = ("pass", "tie", "known", "fault")
-"""Verdicts that say something about the implementation."""
+HARNESS_ERROR, STOPPED, CLOSED_PIPE = 70, 130, 141
+"""Exit codes of every command that are no verdict: an error of the harness itself or of the machine, such as a full disk; stopped
+by Ctrl-C; the reader of its output has ended."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,6 @@ def settle(results: Sequence[Result], properties: Mapping[str, Property]) -> lis
         else result
         for result in results
     ]
-
-
-def conclude(results: Sequence[Result]) -> tuple[Verdict, int]:
-    """The verdict of a run and its exit code. Fault outranks broken, then inconclusive, known, tie and pass."""
-    verdicts = {result.verdict for result in results}
-    if "fault" in verdicts:
-        return "fault", FAULT
-    if any(result.broken for result in results):
-        return "inconclusive", BROKEN
-    if verdicts & {"inconclusive", "blocked"} or not verdicts & set(JUDGED):
-        return "inconclusive", INCONCLUSIVE
-    return gravest(verdicts), PASS
 
 
 def _foundations(name: str, properties: Mapping[str, Property]) -> set[str]:

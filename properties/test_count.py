@@ -14,10 +14,10 @@ import torch
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.drafters.checkpoint import load_head, save_head
-from harness.acceptance import tokens_per_pass
+from harness.acceptance import doubt_of_checkpoint, tokens_per_pass
 from harness.catalogue import check
 from harness.context import Context
-from harness.implementations import Implementation, connect
+from harness.implementations import Implementation, connect, fit_vocabulary
 from harness.implementations.engine import Engine, NotApplicable, Output
 from harness.pairs import Pair
 from harness.record.model import CountPicture, Result
@@ -59,6 +59,7 @@ def blocks_add_up(context: Context) -> Result:
         f"{passes} passes, tau {tau:.2f}",
         measured={"passes": passes, "tau": tau},
         work=(passes, "passes"),
+        note=doubt_of_checkpoint(implementation, passes, sum(n * times for n, times in sizes.items())),
         pictures=(picture,),
     )
 
@@ -72,7 +73,8 @@ def _wrong_blocks(output: Output, depth: int) -> str:
         return f"a block accepted {max((*before, last))} tokens, trees are {depth} deep at most"
     left = len(output.tokens) - sum(accepted + 1 for accepted in before)
     if left < 1 or left not in (last, last + 1):
-        return f"{len(before)} blocks before the last leave {left} of {len(output.tokens)} tokens to it; it accepted {last}"
+        hint = ": count only emitted tokens where a text is cut" if last > left else ""
+        return f"{len(before)} blocks before the last leave {left} of {len(output.tokens)} tokens to it; it accepted {last}{hint}"
     return ""
 
 
@@ -166,8 +168,8 @@ def _require_known_head(implementation: Implementation) -> None:
 
 def _reference(context: Context, pair: Pair) -> Engine:
     """The reference's decoder in float32 with the same budget; its texts share passes, which does not change their counts."""
-    options: dict[str, Any] = {**context.implementation.shape, "device": context.settings.device, "batch": 32}
-    return connect("ref").open(pair, **options)
+    budget = fit_vocabulary(context.implementation.shape, pair.vocab_size)
+    return connect("ref").open(pair, device=context.settings.device, batch=32, **budget)
 
 
 def _with_bias(context: Context, folder: Path) -> Pair:

@@ -191,11 +191,11 @@ def streams_of_tokens(context: Context, case: StreamCase) -> Result:
     if reason := _cannot_load(engine):
         return context.result("inconclusive", reason)
     scorer = TargetScorer(context.target_model(pair, settings.oracle), context.noise(pair, settings.dtype).tolerance / 2)
-    ledger = _ledger(context, pair, case)
     budget = case.tokens // context.reduction.tokens * (10 if settings.tier == "full" else 1)
     test = SequentialTest(scorer, plan, context.seed(), budget)
-    found = test.run(engine, ledger.read())
-    ledger.write(test.counts)
+    with _ledger(context, pair, case) as ledger:
+        found = test.run(engine, ledger.read())
+        ledger.write(test.counts)
     fields = _stream_evidence(test, found)
     if found.fault:
         if found.impossible:

@@ -11,7 +11,7 @@ from eagle2_ref.sampling import SamplingParams
 from harness.case import Case, by_id, capabilities_for
 from harness.catalogue import check
 from harness.context import Context
-from harness.distributions.exact import first_deviation, target_law, total_variation
+from harness.distributions.exact import target_law, total_variation
 from harness.enumeration.exact_law import Enumeration, enumerate_law
 from harness.enumeration.intercept import NotEnumerable
 from harness.implementations.engine import Engine
@@ -59,29 +59,30 @@ def law_of_generate(context: Context, case: Case) -> Result:
     def samples_in_float32() -> bool:
         """Whether random numbers are float32 although the weights are float64, as the control arm shows."""
         control = _with_new_seeds(context.open(pair, speculate=False, **options), prompt, params)
-        return total_variation(enumerate_law(control, window=WINDOW).law, expected) > ROUNDING
+        return _enumerate(control, seconds).distance(expected) > ROUNDING
 
     try:
         found = _enumerate(run, seconds)
-        surplus = sum(max(0.0, q - expected.get(text, 0.0)) for text, q in found.law.items())
-        distance = total_variation(found.law, expected) if not found.unfinished else surplus
+        distance = found.distance(expected)
         if rounding < distance <= ROUNDING_SINGLE and samples_in_float32():
             rounding = ROUNDING_SINGLE
         if distance > rounding:
             _repeat_with_other_seeds(run, found, seconds)
     except NotEnumerable as error:
         return context.result("n/a", f"it cannot be enumerated: {error}")
+    measure = "total variation of at least" if found.unfinished else "total variation"
     evidence: dict[str, Any] = {
-        "measured": {"total variation": distance, "executions": found.executions, "unfinished": found.unfinished},
+        "measured": {measure: distance, "executions": found.executions, "unfinished": found.unfinished},
         "work": (found.executions, "executions"),
-        "effect": (distance, "total variation"),
-        "detectable": (rounding, "total variation"),
-        "pictures": (law_picture(f"{case.id}: law of generate()", expected, found.law),),
     }
+    if not found.unfinished:  # a part of a law is neither an effect nor a picture of it
+        evidence |= {
+            "effect": (distance, "total variation"),
+            "detectable": (rounding, "total variation"),
+            "pictures": (law_picture(f"{case.id}: law of generate()", expected, found.law),),
+        }
     if distance > rounding:
-        first = first_deviation(found.law, expected)
-        where = f"after {list(first.prefix)} token {first.token} has probability {first.q:.6g}, the target gives {first.p:.6g}"
-        return context.result("fault", f"total variation {distance:.3g}; {where}", **evidence)
+        return context.result("fault", f"{measure} {distance:.3g}; {found.describe_deviation(expected)}", **evidence)
     if found.unfinished:
         reason = f"{found.executions} executions leave a probability of {found.unfinished:.2g}: --tier full takes longer"
         return context.result("n/a", reason, **evidence)

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from typing import Any
 
 from eagle2_ref.sampling import SamplingParams
+from harness.acceptance import doubt_of_checkpoint
 from harness.case import by_id, capabilities_for
 from harness.catalogue import check
 from harness.context import Context
@@ -134,7 +135,8 @@ def reported_counters(context: Context, temperature: float) -> Result:
         reason = f"no pass over drafts was counted, in {len(outputs)} texts of {tokens} tokens"
         return context.result("inconclusive", reason, **evidence)
     reason = f"{counted.passes} passes that accepted {counted.accepted} of {counted.drafted} drafted tokens fit {tokens} tokens"
-    return context.result("pass", f"{reason} of {len(outputs)} texts", **evidence)
+    note = doubt_of_checkpoint(implementation, counted.passes, counted.accepted)
+    return context.result("pass", f"{reason} of {len(outputs)} texts", note=note, **evidence)
 
 
 def _counters(engine: Engine) -> Counters:

@@ -26,12 +26,13 @@ def answers(context: Context) -> Result:
 def repeats_itself(context: Context) -> Result:
     """The same seed gives the same text; another seed, at temperature 1, gives another text."""
     engine, prompt = context.open(context.pair), context.prompts[0].tokens
-    params = {"temperature": 1.0, "max_new_tokens": 24}
+    length = min(24, context.pair.context - len(prompt))
+    params = {"temperature": 1.0, "max_new_tokens": length}
     first, again, other = engine.generate([prompt] * 3, [params] * 3, [7, 7, 8])
     if first.tokens != again.tokens:
         return context.result("inconclusive", "the same seed gave two texts: no run can be repeated, and no fault be replayed")
     if first.tokens == other.tokens:
         return context.result(
-            "fault", "two seeds gave the same 24 tokens at temperature 1: the seed has no effect, or sampling is greedy"
+            "fault", f"two seeds gave the same {length} tokens at temperature 1: the seed has no effect, or sampling is greedy"
         )
-    return context.result("pass", "one seed gives one text, two seeds give two texts", work=(3 * 24, "tokens"))
+    return context.result("pass", "one seed gives one text, two seeds give two texts", work=(3 * length, "tokens"))

@@ -21,7 +21,7 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.model.cache import StackedKVCache, batch_caches
 from eagle2_ref.model.llama import additive
 from eagle2_ref.model.target import Target
-from eagle2_ref.sampling import widen
+from eagle2_ref.sampling import damage, widen
 from eagle2_ref.sequence import Sequence
 from eagle2_ref.tree import DraftTree, Tree
 
@@ -201,9 +201,7 @@ class Pool:
         """The pool on the CPU. Raises BadInput if a value is NaN, which would sort above every number."""
         pool = Pool(self.tokens.cpu(), self.parents.cpu(), self.values.cpu())
         if np.isnan(pool.values.numpy()).any():
-            raise BadInput(
-                "the head's confidences are not numbers", "its weights are damaged, or overflow in this dtype: try float32"
-            )
+            raise BadInput("the head's confidences are not numbers", damage(self.values.dtype))
         return pool
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.cache import StackedKVCache
+from eagle2_ref.model.config import Config
 from eagle2_ref.model.llama import ForwardContext, Layer, RotaryTable
 
 
@@ -47,26 +48,27 @@ class HeadConfig:
         missing = [name for name in needed if name not in raw]
         if missing:
             raise BadInput(f"{where} lacks {', '.join(missing)}", "give --draft a directory with an EAGLE-1/2 head")
-        try:
-            rope = raw.get("rope_parameters") or {}
-            config = cls(
-                **{name: int(raw[name]) for name in needed},
-                num_key_value_heads=int(raw.get("num_key_value_heads") or raw["num_attention_heads"]),
-                num_hidden_layers=int(raw.get("num_hidden_layers", 1)),
-                rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-                rope_theta=float(raw.get("rope_theta") or rope.get("rope_theta") or 10000.0),
-                rope_factor=_rope_factor(raw.get("rope_scaling") or rope, where),
-                bias=bool(raw.get("bias", True)),
-                qkv_bias=bool(raw.get("qkv_bias", False)),
-            )
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise error if isinstance(error, BadInput) else BadInput(f"{where} has a value of the wrong kind: {error}") from None
+        fields = Config(raw, where)
+        rope, heads = fields.section("rope_parameters"), fields.whole("num_attention_heads")
+        scaling = fields.section("rope_scaling")
+        config = cls(
+            **{name: fields.whole(name) for name in needed},
+            num_key_value_heads=fields.whole("num_key_value_heads", heads),
+            num_hidden_layers=fields.whole("num_hidden_layers", 1),
+            rms_norm_eps=fields.positive("rms_norm_eps", 1e-6),
+            rope_theta=fields.positive("rope_theta", rope.positive("rope_theta", 10000.0)),
+            rope_factor=_rope_factor(scaling if scaling.raw else rope),
+            bias=fields.flag("bias", True),
+            qkv_bias=fields.flag("qkv_bias", False),
+        )
         config._check(where, raw.get("hidden_act", "silu"))
+        if raw.get("head_dim") not in (None, config.head_dim):
+            raise fields.wrong("head_dim", raw["head_dim"], f"hidden_size / num_attention_heads is {config.head_dim}")
         return config
 
     def _check(self, where: Path | str, activation: str) -> None:
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
-        if min(heads, kv_heads) < 1 or self.hidden_size % heads or heads % kv_heads:
+        if self.hidden_size % heads or heads % kv_heads:
             raise BadInput(f"{where}: {heads} heads, {kv_heads} key-value heads and hidden size {self.hidden_size} do not divide")
         if activation != "silu":
             raise BadInput(f"{where}: hidden_act {activation!r} is not supported", "only silu is")
@@ -91,15 +93,13 @@ class HeadConfig:
         }
 
 
-def _rope_factor(scaling: dict[str, Any] | None, where: Path | str) -> float:
-    if not scaling:
-        return 1.0
-    kind = scaling.get("type", scaling.get("rope_type", "default"))
+def _rope_factor(scaling: Config) -> float:
+    kind = scaling.raw.get("type", scaling.raw.get("rope_type", "default"))
     if kind == "default":
         return 1.0
     if kind != "linear":
-        raise BadInput(f"{where}: rope_scaling of type {kind!r} is not supported", "only linear scaling is")
-    return float(scaling["factor"])
+        raise BadInput(f"{scaling.path}: rope_scaling of type {kind!r} is not supported", "only linear scaling is")
+    return scaling.positive("factor")
 
 
 class EagleHead(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import abc
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eagle2_ref.drafters.base import Checkpoint, Drafter, DraftState, require_whole
-from eagle2_ref.drafters.checkpoint import must_match, read_json, read_tensors
+from eagle2_ref.drafters.checkpoint import fill
 from eagle2_ref.drafters.tree_choices import choices, prune
 from eagle2_ref.errors import BadInput
+from eagle2_ref.model.config import Config, read_config
 from eagle2_ref.model.target import Target
+from eagle2_ref.model.weights import read_tensors
 from eagle2_ref.sampling import checked_draft_logits
 from eagle2_ref.sequence import Sequence
 from eagle2_ref.tree import DraftTree
@@ -124,32 +127,28 @@ class MedusaDrafter(Drafter):
 def load_heads(target: Target, draft: Path | str) -> MedusaHeads:
     """Load the heads of a directory in vLLM's layout for a target. Raises BadInput if anything does not match."""
     directory, embedding = Path(draft), target.network.embedding
-    heads = _create(directory)
+    if not lexists(directory / "config.json"):
+        raise BadInput(f"no heads at {directory}: config.json is missing", "give --draft a directory with Medusa heads")
+    config, tensors = read_config(directory), read_tensors(directory)
+    heads = _create(config, len(tensors))
     if (heads.vocab_size, heads.width) != tuple(embedding.shape):
         raise BadInput(
             f"heads do not fit the target: vocabulary {heads.vocab_size} and hidden size {heads.width} in {directory},"
             f" {embedding.shape[0]} and {embedding.shape[1]} in {target.name}",
             "give --draft heads trained for this target",
         )
-    tensors = read_tensors(directory)
-    must_match(tensors, heads, directory, "expected are blocks.I.layers.J.weight and lm_heads.I.weight, as vLLM has them")
-    heads.load_state_dict(tensors)
+    fill(heads, tensors, config, "expected are blocks.I.layers.J.weight and lm_heads.I.weight, as vLLM has them")
     return heads.to(embedding).eval()
 
 
-def _create(directory: Path) -> MedusaHeads:
-    """Heads with the shape of config.json, not yet with its weights."""
-    path = directory / "config.json"
-    if not path.exists():
-        raise BadInput(f"no heads at {directory}: {path.name} is missing", "give --draft a directory with Medusa heads")
-    config = read_json(path)
-    try:
-        heads, vocab_size, width = (int(config[name]) for name in ("num_heads", "vocab_size", "hidden_size"))
-        layers, vocab_part = int(config.get("num_hidden_layers", 1)), int(config.get("truncated_vocab_size") or vocab_size)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{path} must have num_heads, vocab_size and hidden_size: {error}") from None
-    if vocab_part != vocab_size or config.get("original_lm_head"):
-        raise BadInput(f"{path}: heads over a part of the vocabulary, or with one LM head for all, are not supported")
-    if min(heads, vocab_size, width) < 1 or layers < 0:
-        raise BadInput(f"{path}: {heads} heads of {layers} layers, vocabulary {vocab_size}, hidden size {width}")
-    return MedusaHeads(heads, vocab_size, width, layers, bool(config.get("medusa_fc_bias", False)))
+def _create(config: Config, tensors: int) -> MedusaHeads:
+    """Heads with the shape of a configuration, on the meta device. Each of them has at least one of the tensors."""
+    heads, vocab_size, width = (config.whole(name) for name in ("num_heads", "vocab_size", "hidden_size"))
+    layers, bias = config.whole("num_hidden_layers", 1, least=0), config.flag("medusa_fc_bias", False)
+    vocab_part = config.whole("truncated_vocab_size", vocab_size)
+    if vocab_part != vocab_size or config.raw.get("original_lm_head"):
+        raise BadInput(f"{config.path}: heads over a part of the vocabulary, or with one LM head for all, are not supported")
+    if heads * (layers + 1) > 2 * tensors:
+        raise config.wrong("num_heads", heads, f"with {layers} layers each; the weights have {tensors} tensors")
+    with torch.device("meta"):
+        return MedusaHeads(heads, vocab_size, width, layers, bias)

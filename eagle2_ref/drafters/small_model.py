@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import abc
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import ClassVar
 
@@ -87,7 +88,7 @@ class SpeculativeDrafter(Drafter):
 
 def load_small(target: Target, draft: Path | str) -> Network:
     """Load a small model in the dtype and on the device of the target, whose vocabulary it must have."""
-    if not (Path(draft) / "config.json").exists():
+    if not lexists(Path(draft) / "config.json"):
         raise BadInput(f"no small model at {draft}: config.json is missing", "give --draft a checkpoint of a language model")
     small = Target.load(draft, str(target.network.dtype).removeprefix("torch."), str(target.device)).network
     if small.vocab_size != target.vocab_size:

@@ -14,8 +14,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from eagle2_ref.coins import SeededCoins
-from eagle2_ref.decode import Decoder
+from eagle2_ref.coins import KeyedCoins, SeededCoins
+from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.rules import Rule, walk
@@ -23,6 +23,7 @@ from eagle2_ref.sampling import SamplingParams
 from harness.benchmark.record import Counts
 from harness.benchmark.timing import Clock
 from harness.implementations.engine import Engine
+from harness.pairs import Prompt
 
 # Names of arms, as they appear in records.
 SPECULATIVE, PAPER, TUNED, VANILLA, TRANSFORMERS = "speculative", "tuned as published", "tuned", "vanilla", "transformers"
@@ -74,16 +75,15 @@ class ReferenceArm:
         blocks = self.decoder.blocks(sequence)
         first = next(blocks)  # the block of the pass over the prompt
         prefilled = self.clock()
-        later = list(blocks)
+        list(blocks)  # decode to the end
         ended = self.clock()
         result = sequence.generation()
-        passes = [(len(block.tree), len(block.tokens) - 1) for block in later]
         return TimedText(
             seconds=ended - started,
             prefill=prefilled - started,
             tokens=len(result.tokens),
             first=len(first.tokens),
-            counts=Counts.of(passes, result.target_passes, result.draft_passes),
+            counts=Counts.of_text(result),
             text=tuple(map(int, result.tokens)),
             ended=result.finish != "length",
         )
@@ -173,6 +173,12 @@ class EngineArm:
             passes = [(len(block.tokens), block.accepted) for block in output.blocks if block.tokens]
             counts = Counts.of(passes, len(output.blocks), None)
         return TimedText(ended - started, None, len(output.tokens), 1, counts)
+
+
+def keyed_texts(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, tokens: int) -> list[Generation]:
+    """Decode prompts with coins keyed by position, so that all budgets emit the same texts under the rule `walk`."""
+    params = SamplingParams(temperature=temperature, max_new_tokens=tokens)
+    return [decoder.generate(prompt.tokens, params, KeyedCoins(seed)) for seed, prompt in enumerate(prompts)]
 
 
 def copy_decoder(decoder: Decoder) -> Decoder:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget
-from eagle2_ref.sampling import SamplingParams
-from harness.benchmark.arms import with_budget
+from harness.benchmark.arms import keyed_texts, with_budget
 from harness.benchmark.prompts import one_per_kind
 from harness.benchmark.record import BudgetPoint, TreeShape
 from harness.pairs import Prompt
@@ -21,7 +19,7 @@ TOKENS = 48
 def points_by_m(
     decoder: Decoder, prompts: Sequence[Prompt], temperatures: Sequence[float], budget: Budget
 ) -> Iterator[BudgetPoint]:
-    """Points for several m at the given k and depth. Coins are keyed by position, so all budgets emit the same texts."""
+    """Points for several m at the given k and depth."""
     for temperature in temperatures:
         for m in sorted({m for m in NODES if m <= budget.pool} | {budget.m}):
             yield budget_point(with_budget(decoder, replace(budget, m=m)), prompts, temperature, m)
@@ -31,8 +29,7 @@ def budget_point(
     decoder: Decoder, prompts: Sequence[Prompt], temperature: float, m: int, tree: TreeShape = "dynamic"
 ) -> BudgetPoint:
     """Decode the first prompt of each kind with a decoder whose trees have m draft tokens."""
-    params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
-    texts = [decoder.generate(one.tokens, params, KeyedCoins(seed)) for seed, one in enumerate(one_per_kind(prompts))]
+    texts = keyed_texts(decoder, one_per_kind(prompts), temperature, TOKENS)
     blocks = [block for text in texts for block in text.blocks[1:]]
     return BudgetPoint(
         tree=tree,

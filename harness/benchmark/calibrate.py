@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
@@ -19,7 +18,7 @@ from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.sampling import SamplingParams
-from harness.benchmark.arms import copy_decoder, with_budget
+from harness.benchmark.arms import copy_decoder, keyed_texts, with_budget
 from harness.benchmark.record import HeadTemperature
 from harness.benchmark.reliability import binned, examined_nodes
 from harness.pairs import Prompt
@@ -86,12 +85,10 @@ def tau_by_head_temperature(
         fit: the fitted temperature of the head.
         layers: the temperatures fitted to each layer, recorded with the fitted one.
     """
-    params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
     for head_temperature in dict.fromkeys((*ROUND_TEMPERATURES, fit)):
         tempered = with_budget(decoder, replace(BUDGET, head_temperature=head_temperature))
-        texts = [tempered.generate(prompt.tokens, params, KeyedCoins(seed)) for seed, prompt in enumerate(prompts)]
+        texts = keyed_texts(tempered, prompts, temperature, TOKENS)
         blocks = [block for text in texts for block in text.blocks[1:]]
-        nodes = np.array([node for text in texts for block in text.blocks[1:-1] for node in examined_nodes(block)])
         yield HeadTemperature(
             temperature=temperature,
             head_temperature=head_temperature,
@@ -102,5 +99,5 @@ def tau_by_head_temperature(
             prompts=len(prompts),
             passes=len(blocks),
             tokens=sum(len(block.tokens) for block in blocks),
-            error=binned(nodes[:, 0], nodes[:, 1], temperature, head_temperature).error,
+            error=binned(*examined_nodes(texts), temperature, head_temperature).error,
         )

@@ -44,7 +44,7 @@ from harness.benchmark.record import (
 from harness.benchmark.reliability import reliability
 from harness.benchmark.runner import Progress, header_facts, interleaved, record_run, threads, warm_up
 from harness.benchmark.settings import Checkpoints, CompareSettings
-from harness.benchmark.step_profile import drafting_profile
+from harness.benchmark.step_profile import step_profile
 from harness.benchmark.timing import Clock, clock
 from harness.pairs import Pair, Prompt
 
@@ -109,7 +109,7 @@ def measurements(
         for temperature in settings.temperatures:
             progress(f"steps: {name}", 0, 0)
             params = SamplingParams(temperature, max_new_tokens=settings.tokens, eos_token_id=run.end_tokens or None)
-            yield drafting_profile(decoder, name, one_per_kind(prompts), params, settings.seed, run.clock)
+            yield step_profile(decoder, name, one_per_kind(prompts), params, settings.seed, run.clock, whole=True)
     for temperature in settings.temperatures:
         progress(f"budgets and confidence at temperature {temperature:g}", 0, 0)
         yield from head_measurements(run, prompts, temperature)

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from eagle2_ref.rules import walk
-from eagle2_ref.sampling import SamplingParams
+from harness.benchmark.arms import keyed_texts
 from harness.benchmark.record import Counts
 from harness.environment import commit
 from harness.files import write_atomic
@@ -91,8 +90,7 @@ def prompts_by_id(ids: Iterable[str], pair: Pair) -> list[Prompt]:
 
 def count(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, tokens: int) -> TotalCounts:
     """Decode the prompts, each with the coins of its place in the list, and add up the counts."""
-    params = SamplingParams(temperature=temperature, max_new_tokens=tokens)
-    total = Counts.total(_count_one(decoder, prompt, params, seed) for seed, prompt in enumerate(prompts))
+    total = Counts.total(map(Counts.of_text, keyed_texts(decoder, prompts, temperature, tokens)))
     passes, emitted = sum(total.accepted), sum((j + 1) * n for j, n in enumerate(total.accepted))
     return TotalCounts(
         tokens=len(prompts) * tokens,
@@ -100,13 +98,6 @@ def count(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, token
         head_passes=total.head_passes or 0,
         rows=total.rows,
         tau=round(emitted / passes, 4),
-    )
-
-
-def _count_one(decoder: Decoder, prompt: Prompt, params: SamplingParams, seed: int) -> Counts:
-    text = decoder.generate(prompt.tokens, params, KeyedCoins(seed))
-    return Counts.of(
-        ((len(block.tree), len(block.tokens) - 1) for block in text.blocks[1:]), text.target_passes, text.draft_passes
     )
 
 

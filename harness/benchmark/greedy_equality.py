@@ -11,15 +11,13 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.tree import DraftTree
 from harness.benchmark.arms import VANILLA
 from harness.benchmark.record import Divergence
+from harness.distributions.noise import largest_difference
 from harness.pairs import Prompt
 
 Text = tuple[int, ...]
 
 NOISE_FACTOR = 3
 """Two orders of arithmetic may each be off by the measured distance and half as much again, as in distributions/noise.py."""
-
-LIKELIEST = 8
-"""The noise is measured on this many likeliest tokens of every position."""
 
 
 def divergences(greedy: Mapping[str, Mapping[Text, Text]], prompts: Sequence[Prompt], target: Target) -> Iterator[Divergence]:
@@ -65,5 +63,4 @@ def _logits_and_noise(target: Target, prompt: Sequence[int], new: Text) -> tuple
     target.prefill([cache], [prompt])
     chain = DraftTree.of(list(new), list(range(-1, len(new) - 1)))
     at_once = target.verify([cache], [chain])[0].logits.double()
-    likeliest = one_by_one[1:].topk(min(LIKELIEST, one_by_one.shape[-1]), dim=-1).indices
-    return one_by_one[-1], float((at_once - one_by_one[1:]).gather(-1, likeliest).abs().max())
+    return one_by_one[-1], largest_difference(at_once, one_by_one[1:])

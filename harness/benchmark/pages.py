@@ -53,44 +53,32 @@ CUDA_CLOCK = "On this device the clock waits for all launched work, at both ends
 
 def bench_page(record: BenchRecord) -> Page:
     """The page of `eagle2 bench`."""
-    batches = figures_of(record).batches
+    batches, profiles = figures_of(record).batches, record.of(StepProfile)
+    latencies, points = record.of(PassLatency), record.of(BudgetPoint)
     sections = (
         _section("Speed", tables.speed_table(record)),
+        _section("Batches", *plots.batch_plots(batches), tables.batch_table(batches)),
         _section(
-            "Batches",
-            *([plots.batch_speedup_plot(batches)] if batches else []),
-            *(plots.batch_speed_plot(batches, t) for t in dict.fromkeys(one.temperature for one in batches)),
-            tables.batch_table(batches),
+            "Where the time goes",
+            *([plots.step_plot(profiles)] if profiles else []),
+            *([plots.latency_plot(latencies)] if latencies else []),
+            tables.step_table(profiles),
+            tables.roofline_table(record.of(StepBound)),
         ),
-        _section("Where the time goes", *_time_blocks(record)),
-        _section("Draft tokens", *_draft_blocks(record)),
-        _section("Confidence of the head", *_confidence_blocks(record)),
+        _section(
+            "Draft tokens",
+            *([plots.budget_plot(points, record.header.settings.m)] if points else []),
+            *plots.accepted_plots(record),
+            tables.tuning_table(record.of(TuningResult)),
+        ),
+        _section(
+            "Confidence of the head", *_reliability_plots(record), tables.head_temperature_table(record.of(HeadTemperature))
+        ),
         _section("Each prompt", *plots.prompt_plots(record)),
         _section("All figures", tables.time_table(record), tables.count_table(record), tables.ratio_table(record)),
         _section("Time until a verdict", _untitled(tables.verdict_table(record.of(VerdictLatency)))),
     )
     return _page("Decoding speed", bench_answer(record), bench_settings(record), record, sections, record.header.arms)
-
-
-def _time_blocks(record: BenchRecord) -> Iterator[Block]:
-    if profiles := record.of(StepProfile):
-        yield plots.step_plot(profiles)
-    if latencies := record.of(PassLatency):
-        yield plots.latency_plot(latencies)
-    yield tables.step_table(profiles)
-    yield tables.roofline_table(record.of(StepBound))
-
-
-def _draft_blocks(record: BenchRecord) -> Iterator[Block]:
-    if points := record.of(BudgetPoint):
-        yield plots.budget_plot(points, record.header.settings.m)
-    yield from plots.accepted_plots(record)
-    yield tables.tuning_table(record.of(TuningResult))
-
-
-def _confidence_blocks(record: BenchRecord) -> Iterator[Block]:
-    yield from _reliability_plots(record)
-    yield tables.head_temperature_table(record.of(HeadTemperature))
 
 
 def bench_answer(record: BenchRecord) -> str:
@@ -289,9 +277,11 @@ def show_page(page: Page, console: Console) -> None:
     console.print(Text(printable(page.meta), style="dim"))
 
 
-def write_page(page: Page, out: Path) -> list[Path]:
-    """Write index.html, summary.md and one SVG file per plot, and return their paths."""
-    return layout.write(page, out, files=True)
+def publish(page: Page, out: Path, console: Console) -> None:
+    """Show a page on the terminal, and write it next to the record, with summary.md and one SVG file per plot."""
+    show_page(page, console)
+    path = layout.write(page, out if out.is_dir() else out.parent, files=True)[0]
+    console.print(f"page: {path}", soft_wrap=True, markup=False)
 
 
 def write_section(section: str, mark: str, file: Path = SECTION_FILE) -> Path:

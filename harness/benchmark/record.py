@@ -16,6 +16,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter
 
+from eagle2_ref.decode import Generation
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import BenchSettings, CompareSettings, RunSettings
@@ -101,6 +102,11 @@ class Counts(Value):
             rows=sum(rows for rows, _ in found),
             accepted=tuple(histogram[j] for j in range(max(histogram, default=-1) + 1)),
         )
+
+    @classmethod
+    def of_text(cls, text: Generation) -> Counts:
+        passes = ((len(block.tree), len(block.tokens) - 1) for block in text.blocks[1:])
+        return cls.of(passes, text.target_passes, text.draft_passes)
 
     @classmethod
     def total(cls, counts: Iterable[Counts]) -> Counts:
@@ -470,4 +476,23 @@ def _read(path: Path, lines: TypeAdapter[Any], header: type[H], footer: type[F],
     record = Record(*read_parts(path, lines, header, footer, command=f"`{command} --out DIR`", whole=whole))
     if not record.of(Call):
         raise BadInput(f"{path} has no timed call", "the run was cut off before its first; run it again")
+    if reason := _contradiction(record):
+        raise BadInput(f"{path} contradicts itself: {reason}", "it was changed after the run; run it again")
     return record
+
+
+def _contradiction(record: Record[Any, Any]) -> str:
+    """Where the counts of a footer are not those of its lines, in words; empty if nothing was found."""
+    calls, figures = record.of(Call), getattr(record.footer, "figures", ())
+    places = Counter((call.arm, call.temperature, call.prompt, call.repeat) for call in calls)
+    if twice := [place for place, times in places.items() if times > 1]:
+        return f"the text {twice[0]} was timed twice"
+    for one in figures.arms if isinstance(figures, BenchFigures) else figures:
+        if getattr(one, "prompts", ""):  # figures of a part of the prompts
+            continue
+        timed = [call for call in calls if (call.arm, call.temperature) == (one.arm, one.temperature)]
+        if isinstance(one, MethodFigures):  # a text of one block has no figures
+            timed = [call for call in timed if call.counts and call.tokens > call.first]
+        if one.tokens != (tokens := sum(call.tokens for call in timed)):
+            return f"the footer counts {one.tokens} tokens of {one.arm} at T = {one.temperature:g}, and the lines {tokens}"
+    return ""

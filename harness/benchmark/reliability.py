@@ -12,12 +12,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eagle2_ref.coins import KeyedCoins
-from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.drafters.eagle2 import Budget
-from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree
-from harness.benchmark.arms import with_budget
+from harness.benchmark.arms import keyed_texts, with_budget
 from harness.benchmark.record import Reliability
 from harness.pairs import Prompt
 
@@ -30,13 +28,11 @@ Array = NDArray[np.float64]
 def reliability(
     decoder: Decoder, prompts: Sequence[Prompt], temperature: float, budget: Budget, head_temperatures: Sequence[float]
 ) -> Iterator[Reliability]:
-    """Reliability at head temperature 1, which is the paper's, and at further ones. Coins are keyed by position."""
-    params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
+    """Reliability at head temperature 1, which is the paper's, and at further ones."""
     for head_temperature in dict.fromkeys((1.0, *head_temperatures)):
         tempered = with_budget(decoder, replace(budget, head_temperature=head_temperature, node=0.0, layer=0.0))
-        texts = [tempered.generate(prompt.tokens, params, KeyedCoins(seed)) for seed, prompt in enumerate(prompts)]
-        nodes = np.array([node for text in texts for block in text.blocks[1:-1] for node in examined_nodes(block)])
-        yield binned(nodes[:, 0], nodes[:, 1], temperature, head_temperature)
+        texts = keyed_texts(tempered, prompts, temperature, TOKENS)
+        yield binned(*examined_nodes(texts), temperature, head_temperature)
 
 
 def binned(confidence: Array, accepted: Array, temperature: float, head_temperature: float) -> Reliability:
@@ -62,10 +58,14 @@ def binned(confidence: Array, accepted: Array, temperature: float, head_temperat
     )
 
 
-def examined_nodes(block: Block) -> Iterator[tuple[float, float]]:
-    """Confidence, and 1 if accepted, otherwise 0, of each node whose parent was accepted."""
-    assert isinstance(block.tree, DraftTree), "sampled nodes have no values"
-    values, accepted = block.tree.values.tolist(), {ROOT, *block.path}
-    for node in range(1, len(block.tree)):
-        if (parent := block.tree.parent(node)) in accepted:
-            yield float(np.exp(values[node] - values[parent])), float(node in block.path)
+def examined_nodes(texts: Sequence[Generation]) -> tuple[Array, Array]:
+    """Confidence [n], and 1 if accepted, otherwise 0 [n], of each node whose parent was accepted. Last blocks are cut off."""
+    found = []
+    for block in (block for text in texts for block in text.blocks[1:-1]):
+        assert isinstance(block.tree, DraftTree), "sampled nodes have no values"
+        values, accepted = block.tree.values.tolist(), {ROOT, *block.path}
+        for node in range(1, len(block.tree)):
+            if (parent := block.tree.parent(node)) in accepted:
+                found.append((np.exp(values[node] - values[parent]), float(node in block.path)))
+    confidence, taken = np.array(found).T
+    return confidence, taken

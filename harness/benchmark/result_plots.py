@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.benchmark.arms import SPECULATIVE, VANILLA
 from harness.benchmark.figures import ALL, figures_of, group_by, method_figures_of, ms_per_token
 from harness.benchmark.published import published
 from harness.benchmark.record import (
-    ArmFigures,
     BatchFigures,
     BenchRecord,
     BudgetPoint,
@@ -66,9 +65,7 @@ def latency_plot(latencies: Sequence[PassLatency]) -> Drawing:
     for what, found in group_by(latencies, lambda one: one.what).items():
         found.sort(key=lambda one: one.rows)
         label = f"{what}: {found[-1].median / found[0].median:.1f} × one row"
-        series.append(
-            Series(label, [one.rows for one in found], *([getattr(one, f) for one in found] for f in ("median", "low", "high")))
-        )
+        series.append(_curve(label, found, "rows", "median", "low", "high"))
     caption = (
         f"With {latencies[0].behind} tokens in the cache; medians and quartiles of {number(latencies[0].n)} passes, all sizes in"
         " turn. Drafting pays while a pass over a tree costs less than the passes that it saves."
@@ -80,49 +77,34 @@ def latency_plot(latencies: Sequence[PassLatency]) -> Drawing:
 def budget_plot(points: Sequence[BudgetPoint], m: int) -> Drawing:
     """τ by number of draft tokens, one curve per temperature. m: that of the run."""
     by_temperature = group_by(sorted(points, key=lambda one: one.m), lambda one: one.temperature)
-    series = [_tau_by_m(f"T = {t:g}: {found[-1].tau:.2f}", found) for t, found in sorted(by_temperature.items())]
+    series = [_curve(f"T = {t:g}: {found[-1].tau:.2f}", found, "m", "tau") for t, found in sorted(by_temperature.items())]
     caption = "Counts only, with coins keyed by position: all budgets emit the same texts. Dashed: the m of this run."
     return lines(
         "budgets", "τ by number of draft tokens", series, x=Axis("draft tokens m", "log2"), y=Axis("τ"), caption=caption, at=m
     )
 
 
-def batch_speedup_plot(batches: Sequence[BatchFigures]) -> Drawing:
-    """Speed-up by batch size, with the range over repeats."""
-    ours = [one for one in batches if one.arm != VANILLA]
-    caption = (
-        "Medians and range over repeats; dashed: as fast as the same batch without drafts. In a large batch the time of a pass"
-        " grows with its rows, so a rejected draft token costs as much as an emitted one. Finished texts are not replaced, so"
-        " the last passes serve only the texts that need the most of them."
-    )
-    return _by_batch_size(
-        "batches", "Speed as a multiple of the same batch without drafts", ours, lambda one: one.ratio, "× vanilla", caption, 1.0
-    )
-
-
-def batch_speed_plot(batches: Sequence[BatchFigures], temperature: float) -> Drawing:
-    """Tokens per second by batch size."""
-    found = [one for one in batches if one.temperature == temperature]
-    title = f"Tokens per second by batch size, temperature {temperature:g}"
-    caption = "All texts of a batch together, without the passes over the prompts."
-    return _by_batch_size(f"batches-{temperature:g}", title, found, lambda one: one.speed, "tokens/s", caption, None)
-
-
-def _by_batch_size(
-    name: str,
-    title: str,
-    batches: Sequence[BatchFigures],
-    value: Callable[[BatchFigures], float],
-    label: str,
-    caption: str,
-    level: float | None,
-) -> Drawing:
-    series = []
-    for (arm, temperature), found in group_by(batches, lambda one: (one.arm, one.temperature)).items():
-        ends = ([one.low for one in found], [one.high for one in found]) if level else ((), ())
-        where = f"{arm}, T = {temperature:g}: {value(found[-1]):.2f}" if level else f"{arm}: {value(found[-1]):,.0f}"
-        series.append(Series(printable(where, 60), [one.texts for one in found], [value(one) for one in found], *ends))
-    return lines(name, title, series, x=Axis("batch size", "log2"), y=Axis(label), caption=caption, level=level)
+def batch_plots(batches: Sequence[BatchFigures]) -> Iterator[Drawing]:
+    """Speed-up by batch size with the range over repeats, then tokens per second at each temperature."""
+    size = Axis("batch size", "log2")
+    if ours := group_by((one for one in batches if one.arm != VANILLA), lambda one: (one.arm, one.temperature)):
+        series = [
+            _curve(f"{arm}, T = {t:g}: {found[-1].ratio:.2f}", found, "texts", "ratio", "low", "high")
+            for (arm, t), found in ours.items()
+        ]
+        title = "Speed as a multiple of the same batch without drafts"
+        caption = (
+            "Medians and range over repeats; dashed: as fast as the same batch without drafts. In a large batch the time of a"
+            " pass grows with its rows, so a rejected draft token costs as much as an emitted one. Finished texts are not"
+            " replaced, so the last passes serve only the texts that need the most of them."
+        )
+        yield lines("batches", title, series, x=size, y=Axis("× vanilla"), caption=caption, level=1.0)
+    for t, found in group_by(batches, lambda one: one.temperature).items():
+        arms = group_by(found, lambda one: one.arm)
+        series = [_curve(f"{arm}: {own[-1].speed:,.0f}", own, "texts", "speed") for arm, own in arms.items()]
+        title = f"Tokens per second by batch size, temperature {t:g}"
+        caption = "All texts of a batch together, without the passes over the prompts."
+        yield lines(f"batches-{t:g}", title, series, x=size, y=Axis("tokens/s"), caption=caption)
 
 
 def reliability_plot(found: Sequence[Reliability]) -> Drawing:
@@ -158,12 +140,6 @@ def prompt_plot(calls: Sequence[Call], temperature: float) -> Drawing:
     return dots(f"prompts-{temperature:g}", title, rows, Axis("ms per token", start=0), caption=caption, notes=notes, joined=True)
 
 
-def accepted_plot(arm: ArmFigures) -> Drawing:
-    """Target passes by number of accepted draft tokens."""
-    title = f"Target passes by accepted tokens, temperature {arm.temperature:g}"
-    return histogram(f"accepted-{arm.temperature:g}", title, arm.accepted, "accepted draft tokens")
-
-
 def prompt_plots(record: BenchRecord) -> Iterator[Drawing]:
     """One plot per temperature at which both arms were timed."""
     for temperature in record.header.settings.temperatures:
@@ -173,10 +149,11 @@ def prompt_plots(record: BenchRecord) -> Iterator[Drawing]:
 
 
 def accepted_plots(record: BenchRecord) -> Iterator[Drawing]:
-    """One plot per temperature, of the arm with the budget of the run."""
+    """Target passes by number of accepted draft tokens, of the arm with the budget of the run; one plot per temperature."""
     for arm in figures_of(record).arms:
         if arm.arm == SPECULATIVE and arm.accepted:
-            yield accepted_plot(arm)
+            title = f"Target passes by accepted tokens, temperature {arm.temperature:g}"
+            yield histogram(f"accepted-{arm.temperature:g}", title, arm.accepted, "accepted draft tokens")
 
 
 # --- compare --------------------------------------------------------------------------------------------------------------
@@ -216,7 +193,9 @@ def tree_plot(points: Sequence[BudgetPoint], temperature: float) -> Drawing:
     ordered = sorted((one for one in points if one.temperature == temperature), key=lambda one: one.m)
     by_tree = group_by(ordered, lambda one: one.tree)
     series = [
-        _tau_by_m(f"{label}: {by_tree[tree][-1].tau:.2f}", by_tree[tree]) for tree, label in TREES.items() if tree in by_tree
+        _curve(f"{label}: {by_tree[tree][-1].tau:.2f}", by_tree[tree], "m", "tau")
+        for tree, label in TREES.items()
+        if tree in by_tree
     ]
     caption = (
         f"Counts only, on one prompt per kind, at most {number(max(point.passes for point in ordered))} passes, all with the"
@@ -246,5 +225,6 @@ def _label(name: str, names: Sequence[str]) -> str:
     return short if [one[:16] for one in names].count(name[:16]) == 1 else f"{short} ({names.index(name) + 1})"
 
 
-def _tau_by_m(label: str, points: Sequence[BudgetPoint]) -> Series:
-    return Series(label, [one.m for one in points], [one.tau for one in points])
+def _curve(label: str, points: Sequence[object], *names: str) -> Series:
+    """A series of attributes of the points: x and y, then the ends of intervals if they have any."""
+    return Series(printable(label, 60), *([getattr(one, name) for one in points] for name in names))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 from harness.benchmark.arms import OFF, OURS, PAPER, STATIC, STATIC_VANILLA, TRANSFORMERS, TUNED, VANILLA
 from harness.benchmark.figures import ALL, EAGLE2, OrderCheck, drafting_share, figures_of, method_figures_of
 from harness.benchmark.published import Figure, published
 from harness.benchmark.record import (
+    ArmFigures,
     BatchFigures,
     BenchRecord,
     CompareRecord,
@@ -56,11 +58,18 @@ ROOFLINE = (
 )
 
 
-class HasArm(Protocol):
-    """A line of a record that belongs to an arm."""
+Field = tuple[str, Callable[[Any], str]]
+"""A column: its heading, and the text of its cell for a row."""
 
-    @property
-    def arm(self) -> str: ...
+
+def _value(heading: str, name: str, spec: str = "", unit: str = "") -> Field:
+    """An attribute of the row in this format; empty if it is None."""
+    return heading, lambda row: "" if (value := getattr(row, name)) is None else f"{value:{spec}}{unit}"
+
+
+T, ARM, TAU = _value("T", "temperature", "g"), _value("arm", "arm"), _value("τ", "tau", ".2f")
+MS_PER_TOKEN: Field = ("ms per token", lambda row: f"{row.milliseconds:.2f}{_star(row.whole)}")
+BETWEEN: Field = (INTERVAL, lambda row: interval(row.low, row.high))
 
 
 # --- bench ----------------------------------------------------------------------------------------------------------------
@@ -81,57 +90,28 @@ def speed_table(record: BenchRecord) -> Table:
             (f"{arm.temperature:g}", arm.arm, vanilla, between, f"{arm.milliseconds:.2f}{_star(arm.whole)}", tau, *others)
         )
     headings = ("T", "arm", "× vanilla", INTERVAL, "ms per token", "τ", "× generate", "× control")
-    return _table(headings, rows, _ours(figures.arms), caption=SPEEDS)
+    return _rows(headings, rows, _ours(figures.arms), caption=SPEEDS)
 
 
 def time_table(record: BenchRecord) -> Table:
     """Milliseconds per token with their interval, and the time until the first token."""
-    arms = figures_of(record).arms
-    rows = [
-        (
-            f"{arm.temperature:g}",
-            arm.arm,
-            f"{arm.milliseconds:.2f}{_star(arm.whole)}",
-            interval(arm.low, arm.high),
-            "" if arm.prefill is None else f"{arm.prefill:.1f} ms",
-        )
-        for arm in arms
-    ]
-    return _table(("T", "arm", "ms per token", INTERVAL, "first token"), rows, _ours(arms), title="Time")
+    columns = (T, ARM, MS_PER_TOKEN, BETWEEN, _value("first token", "prefill", ".1f", " ms"))
+    return _table(figures_of(record).arms, columns, "Time")
 
 
 def count_table(record: BenchRecord) -> Table:
     """Passes and rows of the arms that report them."""
     arms = [arm for arm in figures_of(record).arms if arm.target_passes is not None]
-    rows = [
-        (
-            f"{arm.temperature:g}",
-            arm.arm,
-            *("" if tau is None else f"{tau:.2f}" for tau in (arm.tau, arm.tau_mean)),
-            *("" if n is None else number(n) for n in (arm.target_passes, arm.head_passes, arm.rows)),
-        )
-        for arm in arms
-    ]
-    headings = ("T", "arm", "τ", "mean τ of prompts", "target passes", "head passes", "rows")
+    counts = [_value(_count_name(name), name, ",") for name in ("target_passes", "head_passes", "rows")]
     caption = "Sums over all timed texts. Rows: nodes of all verified trees, roots included."
-    return _table(headings, rows, _ours(arms), title="Counts", caption=caption)
+    return _table(arms, (T, ARM, TAU, _value("mean τ of prompts", "tau_mean", ".2f"), *counts), "Counts", caption)
 
 
 def ratio_table(record: BenchRecord) -> Table:
     """Every ratio of speeds that was computed."""
-    ratios = figures_of(record).ratios
-    rows = [
-        (
-            f"{one.temperature:g}",
-            one.arm,
-            one.over,
-            f"{one.median:.2f}{_star(one.whole)}",
-            interval(one.low, one.high),
-            f"{one.totals:.2f}",
-        )
-        for one in ratios
-    ]
-    return _table(("T", "arm", "compared with", "speed-up", INTERVAL, "of totals"), rows, _ours(ratios), title="Speed-ups")
+    speedup: Field = ("speed-up", lambda one: f"{one.median:.2f}{_star(one.whole)}")
+    columns = (T, ARM, _value("compared with", "over"), speedup, BETWEEN, _value("of totals", "totals", ".2f"))
+    return _table(figures_of(record).ratios, columns, "Speed-ups")
 
 
 def batch_table(batches: Sequence[BatchFigures]) -> Table:
@@ -142,7 +122,7 @@ def batch_table(batches: Sequence[BatchFigures]) -> Table:
         step = f"{one.speed:,.0f}", f"{one.milliseconds:.2f}", f"{one.rows:.0f}"
         rows.append((f"{one.temperature:g}", str(one.texts), one.arm, *step, *ratio))
     headings = ("T", "batch size", "arm", "tokens/s", "ms per step", "rows per pass", "× vanilla", "range of repeats")
-    return _table(headings, rows, _ours(batches), caption="× vanilla: speed as a multiple of the same batch without drafts.")
+    return _rows(headings, rows, _ours(batches), caption="× vanilla: speed as a multiple of the same batch without drafts.")
 
 
 def batch_speedup_table(batches: Sequence[BatchFigures]) -> Table:
@@ -154,39 +134,27 @@ def batch_speedup_table(batches: Sequence[BatchFigures]) -> Table:
         for size in dict.fromkeys(size for size, _, _ in ratios)
     ]
     headings = ("batch size", *(f"{arm}, T = {temperature:g}" for arm, temperature in columns))
-    return _table(headings, rows, caption="Speed as a multiple of the same batch without drafts.")
+    return _rows(headings, rows, caption="Speed as a multiple of the same batch without drafts.")
 
 
 def step_table(profiles: Sequence[StepProfile]) -> Table:
     """Milliseconds of a step, and the share of each part."""
-    rows = [
-        (
-            f"{one.temperature:g}",
-            one.arm,
-            f"{one.total:.2f}",
-            *(f"{one.milliseconds[part] / one.total:.0%}" if part in one.milliseconds else "" for part in PARTS),
-        )
-        for one in profiles
-    ]
-    return _table(("T", "arm", "ms per step", *PARTS), rows, _ours(profiles), title="Shares of a step")
+    shares = [(part, partial(_share, part)) for part in PARTS]
+    return _table(profiles, (T, ARM, _value("ms per step", "total", ".2f"), *shares), "Shares of a step")
 
 
 def roofline_table(bounds: Sequence[StepBound]) -> Table:
     """Steps of the fixed-shape decoder next to their lower bounds."""
-    rows = [
-        (
-            f"{one.temperature:g}",
-            one.arm,
-            f"{one.milliseconds:.3f} ms",
-            f"{one.lower_bound:.3f} ms",
-            f"{one.milliseconds / one.lower_bound:.2f}",
-            f"{one.bandwidth / 1e9:.0f}",
-            *(f"{size / 1e6:.1f} MB" if (size := one.weights.get(part)) else "" for part in READS),
-        )
-        for one in bounds
+    columns: list[Field] = [
+        T,
+        ARM,
+        _value("step", "milliseconds", ".3f", " ms"),
+        _value("lower bound", "lower_bound", ".3f", " ms"),
+        ("ratio", lambda one: f"{one.milliseconds / one.lower_bound:.2f}"),
+        ("GB/s", lambda one: f"{one.bandwidth / 1e9:.0f}"),
+        *((part, partial(_read, part)) for part in READS),
     ]
-    headings = ("T", "arm", "step", "lower bound", "ratio", "GB/s", *READS)
-    return _table(headings, rows, _ours(bounds), "Step of the fixed-shape decoder and its lower bound", ROOFLINE)
+    return _table(bounds, columns, "Step of the fixed-shape decoder and its lower bound", ROOFLINE)
 
 
 def tuning_table(results: Sequence[TuningResult]) -> Table:
@@ -200,48 +168,39 @@ def tuning_table(results: Sequence[TuningResult]) -> Table:
             measured = f"{trial.timed:.2f}" if trial and trial.timed else "–"
             rows.append((f"{result.temperature:g}", arm, *budget, expected, measured))
     headings = ("T", "arm", "k", "depth", "m", "head temperature", "node", "layer", "computed speed-up", "measured")
-    return _table(headings, rows, title="Tuned budgets", caption="A row of dashes: ordinary decoding was faster than any budget.")
+    return _rows(headings, rows, title="Tuned budgets", caption="A row of dashes: ordinary decoding was faster than any budget.")
 
 
 def head_temperature_table(found: Sequence[HeadTemperature]) -> Table:
     """τ by temperature of the head. The row of the fitted temperature lists the fits of each layer."""
-    rows = [
-        (
-            f"{one.temperature:g}",
-            f"{one.head_temperature:g}",
-            f"{one.tau:.2f}",
-            number(one.passes),
-            f"{one.error:.3f}",
-            " ".join(f"{layer:.2f}" for layer in one.layers),
-        )
-        for one in found
+    columns: list[Field] = [
+        T,
+        _value("head temperature", "head_temperature", "g"),
+        TAU,
+        _value("target passes", "passes", ","),
+        _value("calibration error", "error", ".3f"),
+        ("fitted to each layer", lambda one: " ".join(f"{layer:.2f}" for layer in one.layers)),
     ]
-    headings = ("T", "head temperature", "τ", "target passes", "calibration error", "fitted to each layer")
-    bold = frozenset(i for i, one in enumerate(found) if one.layers)
-    return _table(headings, rows, bold, title="Temperature of the head", caption="Bold: the temperature fitted to other prompts.")
+    caption = "Bold: the temperature fitted to other prompts."
+    return _table(found, columns, "Temperature of the head", caption, bold=lambda one: bool(one.layers))
 
 
 def verdict_table(found: Sequence[VerdictLatency]) -> Table:
     """Seconds until a verdict, and how they are divided."""
-    rows = [
-        (
-            one.decoder,
-            one.pair,
-            one.verdict,
-            f"{one.seconds:.1f}",
-            number(one.texts),
-            f"{one.texts / one.seconds:.1f}",
-            *(f"{seconds / one.seconds:.0%}" for seconds in (one.decoding, one.scoring)),
-            f"{one.harness_share:.1%}",
-        )
-        for one in found
+    columns: list[Field] = [
+        *(_value(name, name) for name in ("decoder", "pair", "verdict")),
+        _value("seconds", "seconds", ".1f"),
+        _value("texts", "texts", ","),
+        ("texts/s", lambda one: f"{one.texts / one.seconds:.1f}"),
+        ("decoding", lambda one: f"{one.decoding / one.seconds:.0%}"),
+        ("scoring", lambda one: f"{one.scoring / one.seconds:.0%}"),
+        _value("harness", "harness_share", ".1%"),
     ]
-    headings = ("decoder", "pair", "verdict", "seconds", "texts", "texts/s", "decoding", "scoring", "harness")
     caption = (
         "A sampling campaign at temperature 1. The time is divided into the decoder's own, that of the target's passes over its"
         " texts, and the rest, which is the harness's."
     )
-    return _table(headings, rows, title="Time until a verdict", caption=caption)
+    return _table(found, columns, "Time until a verdict", caption)
 
 
 def regression_table(rows: Sequence[ArmChange]) -> Table:
@@ -256,7 +215,7 @@ def regression_table(rows: Sequence[ArmChange]) -> Table:
         for row in rows
     ]
     headings = ("T", "arm", *map(_count_name, COUNTS), "ms per token", "changed")
-    return _table(headings, cells, frozenset(i for i, row in enumerate(rows) if row.changed_counts))
+    return _rows(headings, cells, frozenset(i for i, row in enumerate(rows) if row.changed_counts))
 
 
 # --- compare --------------------------------------------------------------------------------------------------------------
@@ -288,28 +247,25 @@ def method_table(record: CompareRecord, entrants: Sequence[Entrant], title: str,
                 tau, speed = interval(row.tau_low, row.tau_high), interval(row.speed_low, row.speed_high)
                 rows.append((f"{temperature:g}", one.title, f"{row.tau:.2f}", tau, f"{row.speed:.2f}", speed, f"{row.rows:.1f}"))
     headings = ("T", "method", "τ", INTERVAL, "× vanilla", INTERVAL, "rows per pass")
-    return _table(headings, rows, frozenset(bold), title, caption)
+    return _rows(headings, rows, frozenset(bold), title, caption)
 
 
 def order_table(checks: Sequence[OrderCheck]) -> Table:
     """The expected order of τ at equal budget, for each pair of neighbours."""
     verdicts = {True: "holds", False: "fails", None: "undecided"}
-    rows = [
-        (
-            f"{one.temperature:g}",
-            one.first.title,
-            one.second.title,
-            *(f"{tau:.2f}" for tau in one.taus),
-            f"{one.taus[0] - one.taus[1]:+.2f}",
-            f"{one.low:+.2f} to {one.high:+.2f}",
-            verdicts[one.holds],
-        )
-        for one in checks
+    columns: list[Field] = [
+        T,
+        ("method", lambda one: one.first.title),
+        ("other method", lambda one: one.second.title),
+        ("τ", lambda one: f"{one.taus[0]:.2f}"),
+        ("other τ", lambda one: f"{one.taus[1]:.2f}"),
+        ("difference", lambda one: f"{one.taus[0] - one.taus[1]:+.2f}"),
+        (INTERVAL, lambda one: f"{one.low:+.2f} to {one.high:+.2f}"),
+        ("verdict", lambda one: verdicts[one.holds]),
     ]
-    headings = ("T", "method", "other method", "τ", "other τ", "difference", INTERVAL, "verdict")
-    bold = frozenset(i for i, one in enumerate(checks) if one.holds is False)
+    title = "Expected order of τ at equal budget, by pairs of neighbours"
     caption = "The difference is taken on the same prompts. Undecided: its interval contains 0."
-    return _table(headings, rows, bold, "Expected order of τ at equal budget, by pairs of neighbours", caption)
+    return _table(checks, columns, title, caption, bold=lambda one: one.holds is False)
 
 
 def cost_table(record: CompareRecord) -> Table:
@@ -326,7 +282,7 @@ def cost_table(record: CompareRecord) -> Table:
         "Passes of all texts, those over the prompts included. Drafting: its share of a step. In plain steps: the time of"
         " drafting as a multiple of a step of ordinary decoding; on one prompt per kind, with clocks between the parts."
     )
-    return _table(headings, rows, title="Cost of drafting", caption=caption)
+    return _rows(headings, rows, title="Cost of drafting", caption=caption)
 
 
 def kind_table(record: CompareRecord, field: str, title: str) -> Table:
@@ -340,12 +296,12 @@ def kind_table(record: CompareRecord, field: str, title: str) -> Table:
         for one in entrants
     ]
     methods = [one.method for _ in record.header.settings.temperatures for one in entrants]
-    return _table(("T", "method", *kinds), rows, frozenset(i for i, name in enumerate(methods) if name == EAGLE2), title)
+    return _rows(("T", "method", *kinds), rows, frozenset(i for i, name in enumerate(methods) if name == EAGLE2), title)
 
 
 def left_out_table(record: CompareRecord) -> Table:
     """Methods that could not be run, with the reason."""
-    return _table(("method", "reason"), list(record.header.left_out.items()), title="Methods that were not run")
+    return _rows(("method", "reason"), list(record.header.left_out.items()), title="Methods that were not run")
 
 
 def divergence_table(found: Sequence[Divergence]) -> Table:
@@ -357,19 +313,32 @@ def divergence_table(found: Sequence[Divergence]) -> Table:
     headings = ("method", "prompt", "new token", "logit distance", "rounding", "verdict")
     caption = "Logit distance: of the two tokens under the target. Rounding: how far two orders of arithmetic move them apart."
     bold = frozenset(i for i, one in enumerate(found) if not one.is_tie)
-    return _table(headings, rows, bold, "Texts at temperature 0 that differ from ordinary decoding's", caption)
+    return _rows(headings, rows, bold, "Texts at temperature 0 that differ from ordinary decoding's", caption)
 
 
 def published_table() -> Table:
     """What others published about the methods of this project."""
     rows = [_published_row(figure) for figure in published() if figure.method]
-    return _table(("source", "model", "T", "method", "τ", "× vanilla"), rows, caption=PUBLISHED)
+    return _rows(("source", "model", "T", "method", "τ", "× vanilla"), rows, caption=PUBLISHED)
 
 
 # --- shared ---------------------------------------------------------------------------------------------------------------
 
 
 def _table(
+    found: Sequence[Any],
+    columns: Iterable[Field],
+    title: str = "",
+    caption: str = "",
+    bold: Callable[[Any], bool] = lambda row: getattr(row, "arm", "") in OURS,
+) -> Table:
+    """A row for each thing that was found; those of the reference decoder with a drafter are bold by default."""
+    headings, texts = zip(*columns, strict=True)
+    rows = [tuple(text(row) for text in texts) for row in found]
+    return _rows(headings, rows, frozenset(i for i, row in enumerate(found) if bold(row)), title, caption)
+
+
+def _rows(
     headings: Sequence[str],
     rows: Iterable[tuple[str, ...]],
     bold: frozenset[int] = frozenset(),
@@ -392,13 +361,21 @@ def _in_two_lines(heading: str) -> str:
     return f"{heading[:middle]}\n{heading[middle + 1 :]}"
 
 
-def _ours(rows: Sequence[HasArm]) -> frozenset[int]:
+def _ours(rows: Sequence[ArmFigures | BatchFigures]) -> frozenset[int]:
     """Rows of the reference decoder with a drafter, which are bold."""
     return frozenset(i for i, row in enumerate(rows) if row.arm in OURS)
 
 
 def _star(whole: bool) -> str:
     return "*" if whole else ""
+
+
+def _share(part: str, one: StepProfile) -> str:
+    return f"{one.milliseconds[part] / one.total:.0%}" if part in one.milliseconds else ""
+
+
+def _read(part: str, one: StepBound) -> str:
+    return f"{size / 1e6:.1f} MB" if (size := one.weights.get(part)) else ""
 
 
 def _count_name(count: str) -> str:

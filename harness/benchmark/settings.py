@@ -54,7 +54,7 @@ class RunSettings(Value):
         """Raise BadInput for settings that cannot be run, before anything is loaded."""
         from eagle2_ref.model.target import DTYPES
 
-        for name, least in (("tokens", 2), ("repeats", 1), ("threads", 1)):
+        for name, least in (("tokens", 2), ("repeats", 1), ("threads", 1), ("seed", 0)):
             if (value := getattr(self, name)) < least:
                 raise BadInput(f"{name} is {value}", f"{name} must be a whole number of {least} or more")
         if self.limit < 0:

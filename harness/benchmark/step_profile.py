@@ -22,48 +22,32 @@ DRAFTING = "drafting"
 
 
 def step_profile(
-    decoder: Decoder, arm: str, prompts: Sequence[Prompt], params: SamplingParams, seed: int, clock: Clock
+    decoder: Decoder, arm: str, prompts: Sequence[Prompt], params: SamplingParams, seed: int, clock: Clock, whole: bool = False
 ) -> StepProfile:
-    """Decode once more with an EAGLE-2 head, or without a drafter, and time the parts of `PARTS`."""
-    watched = copy_decoder(decoder)
-    watch = _watch_common_parts(watched, clock)
-    if watched.drafter:
-        watch.time(watched.drafter, "run_head", HEAD)
-        watch.time(watched.drafter, "lm_head", HEAD)
-        watch.time(watched, "propose", TREE)
-    return _profile(watched, watch, arm, prompts, params, seed)
+    """Decode once more, and take the mean time of each part of a step, which is all that happens between two blocks.
 
-
-def drafting_profile(
-    decoder: Decoder, arm: str, prompts: Sequence[Prompt], params: SamplingParams, seed: int, clock: Clock
-) -> StepProfile:
-    """Decode once more with any method, and time the parts that every method has."""
-    watched = copy_decoder(decoder)
-    watch = _watch_common_parts(watched, clock)
-    if watched.drafter:
-        watch.time(watched, "propose", DRAFTING)
-        watch.time(watched, "observe", DRAFTING)
-    return _profile(watched, watch, arm, prompts, params, seed)
-
-
-def _watch_common_parts(decoder: Decoder, clock: Clock) -> Stopwatch:
-    watch = Stopwatch(clock)
+    Args:
+        decoder: decoder with an EAGLE-2 head, or without a drafter.
+        arm, prompts, params, seed, clock: of the texts.
+        whole: time all drafting as one part, which allows any drafter.
+    """
+    decoder, watch = copy_decoder(decoder), Stopwatch(clock)
     watch.time(decoder.target, "verify", TARGET)
     watch.time(decoder.target, "commit", COMMIT)
     watch.time(decoder, "accept", RULE)
-    return watch
-
-
-def _profile(
-    decoder: Decoder, watch: Stopwatch, arm: str, prompts: Sequence[Prompt], params: SamplingParams, seed: int
-) -> StepProfile:
-    """Mean time of each part of a step, which is all that happens between two blocks. The pass over the prompt is no step."""
+    if decoder.drafter and whole:
+        watch.time(decoder, "propose", DRAFTING)
+        watch.time(decoder, "observe", DRAFTING)
+    elif decoder.drafter:
+        watch.time(decoder, "propose", TREE)
+        watch.time(decoder.drafter, "run_head", HEAD)
+        watch.time(decoder.drafter, "lm_head", HEAD)
     steps, total = 0, 0.0
     for prompt in prompts:
         stream = decoder.stream(prompt.tokens, params, SeededCoins(seed))
         before = dict(watch.seconds)
         next(stream)
-        watch.seconds = before  # forget the pass over the prompt
+        watch.seconds = before  # forget the pass over the prompt, which is no step
         started = watch.clock()
         steps += sum(1 for _ in stream)
         total += watch.clock() - started

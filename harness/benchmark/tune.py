@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
-from harness.benchmark.arms import ReferenceArm, copy_decoder, with_budget
+from harness.benchmark.arms import ReferenceArm, copy_decoder, keyed_texts, with_budget
 from harness.benchmark.pass_latency import pass_latencies
 from harness.benchmark.record import BudgetTrial, PassLatency, StepProfile, TuningResult
 from harness.benchmark.step_profile import COMMIT, HEAD, REST, RULE, TARGET, TREE, step_profile
@@ -199,20 +198,14 @@ def try_budget(
     assert isinstance(decoder.drafter, Eagle2)
     decoder.drafter.budget = budget
     tokens, milliseconds, passes, rows, layers = 0, 0.0, 0, 0, 0
-    for seed, prompt in enumerate(prompts):
-        text = decoder.generate(prompt.tokens, params, KeyedCoins(seed))
+    for text in keyed_texts(decoder, prompts, params.temperature, params.max_new_tokens):
         for block in text.blocks[1:]:
             tokens, passes, rows = tokens + len(block.tokens), passes + 1, rows + len(block.tree)
             milliseconds += costs.target_pass(len(block.tree)) + costs.step
         layers += text.draft_passes
     milliseconds += layers * costs.tree_layer(budget.k)
     return BudgetTrial(
-        k=budget.k,
-        depth=budget.depth,
-        m=budget.m,
-        head_temperature=budget.head_temperature,
-        node=budget.node,
-        layer=budget.layer,
+        **asdict(budget),
         rate=tokens / milliseconds,
         tau=tokens / passes,
         rows=rows / passes,

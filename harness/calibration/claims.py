@@ -38,7 +38,7 @@ def false_alarms(calibration: Calibration, evidence: float) -> Claim:
     """Ville's inequality: a correct decoder reaches evidence e with probability at most 1/e."""
     worst = max(calibration.alarms, key=lambda one: one.rate(evidence).value)
     rate = worst.rate(evidence)
-    found = f"at most {rate.count:,} of {rate.n:,} campaigns ({rate.value:.2%}, by {worst.component} at V = {worst.vocab:,})"
+    found = f"at most {rate.count:,} of {rate.n:,} campaigns ({rate.value:.2%}, by {worst.name} at V = {worst.vocab:,})"
     if evidence == FAULT:
         promise = f"A correct decoder is never judged faulty (E ≥ {FAULT:.0e})."
         return Claim(promise, found if rate.count else "none was", not rate.count)
@@ -57,7 +57,7 @@ def support(calibration: Calibration) -> Claim:
 def tails(calibration: Calibration) -> Claim:
     """No p-value is small too often, beyond chance. One that is small too rarely only loses power."""
     judged = [(one, level) for one in calibration.p_values for level in TAIL]
-    wrong = [f"{one.test} at {level:g} (V = {one.vocab:,})" for one, level in judged if one.rate(level).interval[0] > level]
+    wrong = [f"{one.name} at {level:g} (V = {one.vocab:,})" for one, level in judged if one.rate(level).interval[0] > level]
     found = f"{len(judged) - len(wrong)} of {len(judged)} rates agree" + (f"; not: {', '.join(wrong)}" if wrong else "")
     return Claim("p-values of correct decoders are small no more often than stated, down to 1e-4.", found, not wrong)
 

@@ -122,8 +122,7 @@ class Reject:
 
     def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
         """Whether child i is accepted: u < p / remaining. Strict, so that a token of probability 0 is never accepted."""
-        taken: Bools = node.coins[:, i] * remaining < p[:, i]
-        return taken
+        return node.coins[:, i] * remaining < p[:, i]
 
     def loses(self, _node: Node, p: Floats) -> Floats:
         """The probability that a rejected token loses."""

@@ -14,8 +14,7 @@ class AcceptsAll(Reject):
     """The uniform number is always 0: every draft of positive probability is accepted (vllm-project/vllm-ascend issue 13730)."""
 
     def accepts(self, _node: Node, i: int, p: Floats, _remaining: Floats) -> Bools:
-        possible: Bools = p[:, i] > 0
-        return possible
+        return p[:, i] > 0
 
 
 class RecoveredFromP(Reject):
@@ -43,8 +42,7 @@ class RatioOfDraft(Reject):
     """Accepts with p / q, although drafts were selected, not sampled from q (jaymody/speculative-sampling issue 3)."""
 
     def accepts(self, node: Node, i: int, p: Floats, _remaining: Floats) -> Bools:
-        taken: Bools = node.coins[:, i] * np.exp(node.confidence[:, i]) < p[:, i]
-        return taken
+        return node.coins[:, i] * np.exp(node.confidence[:, i]) < p[:, i]
 
 
 class PartialResidual(RatioOfDraft):
@@ -58,8 +56,7 @@ class SiblingsShareCoin(Reject):
     """All siblings use one uniform number (flashinfer-ai/flashinfer PR 424)."""
 
     def accepts(self, node: Node, i: int, p: Floats, remaining: Floats) -> Bools:
-        taken: Bools = node.coins[:, 0] * remaining < p[:, i]
-        return taken
+        return node.coins[:, 0] * remaining < p[:, i]
 
 
 class CoinReused(Reject):
@@ -158,8 +155,7 @@ class TypicalAcceptance(Reject):
 
     def accepts(self, node: Node, i: int, p: Floats, _remaining: Floats) -> Bools:
         entropy = node.pair.entropy[node.pair.kind(node.text)]
-        typical: Bools = p[:, i] > np.minimum(0.09, 0.3 * np.exp(-entropy))
-        return typical
+        return p[:, i] > np.minimum(0.09, 0.3 * np.exp(-entropy))
 
     def last(self, node: Node, lost: Floats) -> Ints:
         return np.where(lost.any(axis=1), most_likely(node), super().last(node, lost))
@@ -244,8 +240,7 @@ FAULTS = (
 
 def is_leaf(node: Node) -> Bools:
     """Whether a node has no children, [n]."""
-    leaf: Bools = np.logical_not(node.offered.any(axis=1))
-    return leaf
+    return np.logical_not(node.offered.any(axis=1))
 
 
 def text_above(node: Node) -> Texts:
@@ -261,5 +256,4 @@ def most_likely(node: Node) -> Ints:
 def last_rejected(lost: Floats) -> Ints:
     """The child rejected last, or NONE, [n]."""
     backwards: Bools = lost[:, ::-1] > 0
-    last: Ints = np.where(backwards.any(axis=1), lost.shape[1] - 1 - backwards.argmax(axis=1), NONE)
-    return last
+    return np.where(backwards.any(axis=1), lost.shape[1] - 1 - backwards.argmax(axis=1), NONE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,39 +70,27 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Alarms:
-    """Campaigns of a correct decoder in which a component ever reached each value of EVIDENCE."""
+class Tally:
+    """How many of n campaigns of correct decoders reached each evidence, or how many of n p-values were at most each level.
+
+    name: the component of the evidence, or the diagnostic. values: EVIDENCE or LEVELS.
+    """
 
     vocab: int
-    component: str
-    reached: tuple[int, ...]
-    campaigns: int
+    name: str
+    values: tuple[float, ...]
+    counts: tuple[int, ...]
+    n: int
 
-    def rate(self, evidence: float) -> Rate:
-        return Rate(self.reached[EVIDENCE.index(evidence)], self.campaigns)
+    def rate(self, value: float) -> Rate:
+        return Rate(self.counts[self.values.index(value)], self.n)
 
 
-@dataclass(frozen=True)
-class PValues:
-    """p-values of a diagnostic on correct decoders: how many were at most each of LEVELS."""
-
-    vocab: int
-    test: str
-    below: tuple[int, ...]
-
-    @property
-    def n(self) -> int:
-        return self.below[-1]
-
-    def rate(self, level: float) -> Rate:
-        return Rate(self.below[LEVELS.index(level)], self.n)
-
-    @cached_property
-    def uniform(self) -> float:
-        """p-value of a chi-square test, on twenty bins, that the p-values are uniform."""
-        counts = np.diff([0, *self.below[LEVELS.index(0.05) :]])
-        statistic, df = goodness(counts, np.full(len(counts), self.n / len(counts)))
-        return float(chi2.sf(statistic, df))
+def uniformity(p_values: Tally) -> float:
+    """p-value of a chi-square test, on twenty bins, that the p-values are uniform."""
+    counts = np.diff([0, *p_values.counts[LEVELS.index(0.05) :]])
+    statistic, df = goodness(counts, np.full(len(counts), p_values.n / len(counts)))
+    return float(chi2.sf(statistic, df))
 
 
 @dataclass(frozen=True)
@@ -157,8 +146,12 @@ class Calibration:
         """
         lines = read_lines(path, LINES, command="eagle2 calibrate")
         header, shards = (lines[0], lines[1:]) if lines else (None, [])
-        if not isinstance(header, Header) or len(shards) != header.shards:
-            raise BadInput(f"{path} holds {len(shards)} shards and not all of them", "the run was cut off; run it again")
+        different = len({json.dumps(line.shard) for line in shards})
+        if not isinstance(header, Header) or not len(shards) == different == header.shards:
+            raise BadInput(
+                f"{path} holds {different} different shards in {len(shards)} lines, not each of them once",
+                "the run was cut off; run it again",
+            )
         return cls(header, tuple(shards))
 
     @property
@@ -177,12 +170,12 @@ class Calibration:
         return {v: {name: sum(shard[name] for shard in shards) for name in names} for v, shards in self._by_vocabulary()}
 
     @cached_property
-    def alarms(self) -> list[Alarms]:
-        return [Alarms(v, name, counts, self.correct[v]["campaigns"]) for v, name, counts in self._summed("reached")]
+    def alarms(self) -> list[Tally]:
+        return [Tally(v, name, EVIDENCE, counts, self.correct[v]["campaigns"]) for v, name, counts in self._summed("reached")]
 
     @cached_property
-    def p_values(self) -> list[PValues]:
-        return [PValues(v, name, counts) for v, name, counts in self._summed("p_values")]
+    def p_values(self) -> list[Tally]:
+        return [Tally(v, name, LEVELS, counts, counts[-1]) for v, name, counts in self._summed("p_values")]
 
     def _summed(self, field: str) -> Iterable[tuple[int, str, tuple[int, ...]]]:
         for vocab, shards in self._by_vocabulary():

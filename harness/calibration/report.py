@@ -10,7 +10,7 @@ from scipy.stats import binom
 from harness.calibration.campaigns import EVIDENCE, LEVELS, LOOKS, SAMPLE, TEXTS
 from harness.calibration.claims import Claim, claims
 from harness.calibration.faults import FAULTS, NEVER
-from harness.calibration.figures import BOUNDED, CONFIDENCE, TAIL, Alarms, Calibration, Detection, PValues, Rate, quantile
+from harness.calibration.figures import BOUNDED, CONFIDENCE, TAIL, Calibration, Detection, Rate, Tally, quantile, uniformity
 from harness.calibration.observations import LENGTH
 from harness.calibration.toy_pairs import BUDGETS
 from harness.report.canvas import NARROW, Drawing
@@ -112,9 +112,9 @@ def _rate(rate: Rate, wrong: bool) -> Cell:
 
 def _alarms(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ...]:
     drawings = (alarm_plot([one for one in calibration.alarms if one.vocab == vocab]) for vocab in BUDGETS)
-    by_component: dict[str, list[Alarms]] = {}
+    by_component: dict[str, list[Tally]] = {}
     for one in calibration.alarms:
-        by_component.setdefault(one.component, []).append(one)
+        by_component.setdefault(one.name, []).append(one)
     shown = BOUNDED[:2]
     rows: list[tuple[Cell | str, ...]] = [
         (name, *(_rate(one.rate(e), one.rate(e).interval[0] > 1 / e) for one in alarms for e in shown))
@@ -127,65 +127,62 @@ def _alarms(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ...]
     return (*drawings, table, Paragraph(SIMULATION, "note"))
 
 
-def alarm_plot(alarms: list[Alarms]) -> Drawing:
+def alarm_plot(alarms: list[Tally]) -> Drawing:
     """Share of campaigns of a correct decoder that ever reached an evidence, a line for each component."""
-    vocab, campaigns = alarms[0].vocab, alarms[0].campaigns
-    drawn = sorted(e for e in EVIDENCE if e <= 10**DECADES)
-    xs = [1 / e for e in reversed(drawn)]
-    chance = [binom.isf(1 - CONFIDENCE, campaigns, x) / campaigns for x in xs]
-    series = [_curve(one.component, [(1 / e, one.rate(e).value) for e in reversed(drawn)]) for one in alarms]
+    vocab, n = alarms[0].vocab, alarms[0].n
+    nominal = {e: 1 / e for e in sorted(EVIDENCE, reverse=True) if e <= 10**DECADES}
+    chance = [binom.isf(1 - CONFIDENCE, n, rate) / n for rate in nominal.values()]
     caption = (
-        f"Share of {number(campaigns)} campaigns that ever reached the evidence, a line for each component. Dashed: allowed."
+        f"Share of {number(n)} campaigns that ever reached the evidence, a line for each component. Dashed: allowed."
         f" Grey: what chance may add ({CONFIDENCE:.1%})."
     )
-    title = f"V = {vocab:,}: false alarms"
-    return _log_log(f"alarms-{vocab}", title, series, "1 / evidence", 10.0**-DECADES, (xs, [1e-9] * len(xs), chance), caption)
+    name, title = f"alarms-{vocab}", f"V = {vocab:,}: false alarms"
+    return _rates_plot(name, title, alarms, nominal, "1 / evidence", ([1e-9] * len(nominal), chance), caption)
 
 
-def _curve(label: str, points: list[tuple[float, float]]) -> Series:
-    positive = [(x, y) for x, y in points if y > 0]
-    return Series(label, [x for x, _ in positive], [y for _, y in positive])
-
-
-def _log_log(
+def _rates_plot(
     name: str,
     title: str,
-    series: list[Series],
+    tallies: list[Tally],
+    nominal: dict[float, float],
     label: str,
-    start: float,
-    band: tuple[list[float], list[float], list[float]],
+    chance: tuple[list[float], list[float]],
     caption: str,
 ) -> Drawing:
-    """Rates against nominal rates, from `start` to 1 on both logarithmic axes."""
-    x, y = (Axis(text, "log10", start=start, end=1) for text in (label, "rate"))
+    """Rates against the nominal rate of each value on logarithmic axes, with a band of what chance may do."""
+    horizontal, vertical = (Axis(text, "log10", start=min(nominal.values()), end=1) for text in (label, "rate"))
+    series = []
+    for one in tallies:
+        points = [(rate, found) for value, rate in nominal.items() if (found := one.rate(value).value) > 0]
+        series.append(Series(one.name, [x for x, _ in points], [y for _, y in points]))
     return lines(
-        name, title, series, x=x, y=y, band=band, diagonal=True, markers=False, legend=False, alike=True, caption=caption,
-        square=True, width=NARROW,
+        name, title, series, x=horizontal, y=vertical, band=([*nominal.values()], *chance), diagonal=True, markers=False,
+        legend=False, alike=True, caption=caption, square=True, width=NARROW,
     )  # fmt: skip
 
 
 def _p_values(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ...]:
     drawings = (p_value_plot([one for one in calibration.p_values if one.vocab == vocab]) for vocab in BUDGETS)
     rows: list[tuple[Cell | str, ...]] = []
-    for one in sorted(calibration.p_values, key=lambda one: one.test):
+    for one in sorted(calibration.p_values, key=lambda one: one.name):
         cells = (_rate(one.rate(level), one.rate(level).interval[0] > level) for level in TAIL)
-        rows.append((one.test, number(one.vocab), *cells, f"{one.uniform:.2g}"))
+        rows.append((one.name, number(one.vocab), *cells, f"{uniformity(one):.2g}"))
     headings = ("diagnostic", "V", *(f"p ≤ {level:g}" for level in TAIL), "uniform")
     table = Table(columns(*headings, left=("diagnostic",)), tuple(rows), caption=f"Share of p-values. {INTERVALS}")
     return (*drawings, table, Paragraph(DIAGNOSTICS, "note"))
 
 
-def p_value_plot(p_values: list[PValues]) -> Drawing:
+def p_value_plot(p_values: list[Tally]) -> Drawing:
     """Distribution functions of the p-values of every diagnostic, on logarithmic axes, which show their tails."""
     vocab, n = p_values[0].vocab, p_values[0].n
     intervals = [Rate(round(level * n), n).interval for level in LEVELS]
-    band = (list(LEVELS), [max(low, 1e-9) for low, _ in intervals], [max(high, 1e-9) for _, high in intervals])
-    series = [_curve(one.test, [(level, one.rate(level).value) for level in LEVELS]) for one in p_values]
+    low, high = ([max(end, 1e-9) for end in ends] for ends in zip(*intervals, strict=True))
     caption = (
         f"Share of {number(n)} p-values at or below each value, a line for each of {len(p_values)} diagnostics. Dashed: uniform."
         f" Grey: what chance may do ({CONFIDENCE:.1%})."
     )
-    return _log_log(f"p-values-{vocab}", f"V = {vocab:,}: p-values", series, "p-value", 1e-5, band, caption)
+    name, title = f"p-values-{vocab}", f"V = {vocab:,}: p-values"
+    return _rates_plot(name, title, p_values, dict(zip(LEVELS, LEVELS, strict=True)), "p-value", (low, high), caption)
 
 
 def _detections(calibration: Calibration) -> tuple[Paragraph | Table | Drawing, ...]:
@@ -262,7 +259,7 @@ def _provenance(calibration: Calibration) -> Section:
 
 
 def _short_alarms(calibration: Calibration) -> Table:
-    rows = [(number(a.vocab), a.component, *(f"{a.rate(e).value:.4f}" for e in BOUNDED)) for a in calibration.alarms]
+    rows = [(number(a.vocab), a.name, *(f"{a.rate(e).value:.4f}" for e in BOUNDED)) for a in calibration.alarms]
     headings = ("V", "component", *(f"E ≥ {e:,.0f}" for e in BOUNDED))
     caption = f"Share of campaigns of a correct decoder, {CAMPAIGN:,} tokens each, that ever reached the evidence."
     return Table(columns(*headings, left=("component",)), tuple(rows), caption=caption)

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eagle2_ref.drafters.eagle2 import Budget
 
-Floats: TypeAlias = NDArray[Any]
-Ints: TypeAlias = NDArray[Any]
-Bools: TypeAlias = NDArray[Any]
-Texts: TypeAlias = NDArray[Any]
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+Bools: TypeAlias = NDArray[np.bool_]
+Texts: TypeAlias = NDArray[np.uint64]
 """A text is represented by its hash."""
 
 KINDS = 128  # distributions of a pair; the hash of a text selects one, and how its tokens are numbered
@@ -150,8 +150,7 @@ def follow(text: Texts, token: Ints) -> Texts:
     key = (text ^ (token.astype(np.uint64) << np.uint64(1))) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019)
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: Texts = key ^ (key >> np.uint64(31))
-    return mixed
+    return key ^ (key >> np.uint64(31))
 
 
 def head(rng: np.random.Generator, raw: Floats, k: int) -> tuple[Ints, Floats]:

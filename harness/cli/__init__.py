@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -23,18 +25,23 @@ from harness.cli import (
     unedited,
     verify,
 )
+from harness.cli.command import Command, Group
 
 app = typer.Typer(
     name="eagle2",
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A reference EAGLE-2 decoder, and a harness that judges whether a speculative decoder is lossless.",
-    epilog="Exit codes of `verify`: 0 pass, 1 fault, 2 usage error, 3 inconclusive, 4 broken adapter.",
+    epilog="Exit codes: 0 pass, 1 fault, 2 usage error, 3 inconclusive, 4 broken adapter, 70 error of the harness itself, "
+    "130 stopped by Ctrl-C.",
 )
-app.add_typer(train, name="train")
+app.add_typer(train, name="train", cls=Group)
 for module in (generate, verify, record, report, doctor, convert, engines, mutants, calibrate, unedited, bench, compare, gpu):
     app.registered_commands += module.app.registered_commands
+for command in (*app.registered_commands, *train.registered_commands):
+    command.cls = Command
 
 
 def _show_version(value: bool) -> None:
@@ -51,5 +58,8 @@ def options(
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. What a terminal's encoding lacks is written as an escape sequence, and is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -11,6 +11,7 @@ from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import BenchSettings
 from harness.cli.from_settings import options_from
 from harness.cli.options import DraftDir, TargetDir, examples, progress, report_user_errors
+from harness.supervisor import supervise
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def bench(
 
         file, folder, pair = prompts or PROMPTS, out or OUT, find_pair(settings.pair, target or None, draft or None)
         settings = settings.model_copy(update={"pair": pair.name, "prompts": file.name})
-        raise typer.Exit(_show(_measure(settings, pair, file, folder, against), folder, against))
+        # In a child process: an engine that ends it must not end this command as if it had succeeded.
+        raise typer.Exit(supervise(lambda: _show(_measure(settings, pair, file, folder, against), folder, against)))
 
 
 def _measure(settings: BenchSettings, pair: Pair, file: Path, out: Path, against: Path | None) -> BenchRecord:
@@ -96,15 +98,12 @@ def _show(record: BenchRecord, folder: Path, against: Path | None) -> int:
     """Show a record on the terminal, write its page, compare it with an earlier one, and return the exit code."""
     from rich.console import Console
 
-    from harness.benchmark.pages import bench_page, show_page, show_regression, write_page
+    from harness.benchmark.pages import bench_page, publish, show_regression
     from harness.benchmark.record import read_bench
     from harness.benchmark.regression import compare_with
 
     console = Console(highlight=False)
-    page = bench_page(record)
-    show_page(page, console)
-    path = write_page(page, folder if folder.is_dir() else folder.parent)[0]
-    console.print(f"page: {path}", soft_wrap=True, markup=False)
+    publish(bench_page(record), folder, console)
     if against is None:
         return 0
     before = read_bench(against, whole=True)

@@ -87,11 +87,7 @@ def _show(record: CompareRecord, folder: Path) -> int:
     """Show a record on the terminal, write its page, and return the exit code."""
     from rich.console import Console
 
-    from harness.benchmark.pages import compare_page, is_broken, show_page, write_page
+    from harness.benchmark.pages import compare_page, is_broken, publish
 
-    console = Console(highlight=False)
-    page = compare_page(record)
-    show_page(page, console)
-    path = write_page(page, folder if folder.is_dir() else folder.parent)[0]
-    console.print(f"page: {path}", soft_wrap=True, markup=False)
+    publish(compare_page(record), folder, Console(highlight=False))
     return FAULT if is_broken(record) else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from eagle2_ref.errors import BadInput
@@ -9,6 +11,10 @@ from harness.cli.from_settings import options_from
 from harness.cli.options import PAIR, examples, report_user_errors
 from harness.cli.run_checks import run_smoke
 from harness.settings import Settings
+
+if TYPE_CHECKING:
+    from harness.implementations import Implementation
+    from harness.pairs import Pair
 
 app = typer.Typer()
 
@@ -18,14 +24,18 @@ app = typer.Typer()
 @options_from(Settings, only=("impl", *PAIR, "device", "dtype"), required=("impl",), time_limit=300.0)
 def doctor(settings: Settings) -> None:
     """Show an engine's version, capabilities and checkpoints, run the smoke test, and say what is missing."""
+    raise typer.Exit(run_smoke(settings, first=_show))
+
+
+def _show(found: Implementation, pair: Pair) -> None:
+    """Print what an engine says of itself.
+
+    Raises:
+        BadInput: the pair lacks the checkpoint that it drafts with.
+    """
     from rich.console import Console
 
-    from harness.implementations import connect
-    from harness.pairs import find_pair
-
     console = Console(highlight=False, soft_wrap=True)
-    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-    found = connect(settings.impl, settings.time_limit)
     drafter = pair.drafter(found.checkpoint)
     lines = {
         "engine": found.version or "reports no version",
@@ -40,4 +50,3 @@ def doctor(settings: Settings) -> None:
             f"the pair {pair.name} has no {found.checkpoint}", "train one (`eagle2 train --help`), or give one with --draft"
         )
     console.print(f"{'smoke':13} opening it, with and without speculation …")
-    raise typer.Exit(run_smoke(settings))

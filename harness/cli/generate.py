@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from eagle2_ref.errors import BadInput
 from harness.cli.from_settings import options_from
 from harness.cli.options import PAIR, examples, report_user_errors
 from harness.settings import Settings
@@ -38,7 +39,7 @@ def generate(
     depth: Annotated[int | None, typer.Option(help="Layers of the draft tree.")] = None,
     m: Annotated[int | None, typer.Option(help="Draft tokens verified per target pass.")] = None,
     show_tree: Annotated[bool, typer.Option("--show-tree", help="Draw the draft tree of one step.")] = False,
-    step: Annotated[int, typer.Option(help="The step that --show-tree draws.")] = 2,
+    step: Annotated[int, typer.Option(min=1, help="The step that --show-tree draws.")] = 2,
 ) -> None:
     """Continue a text. Colours distinguish accepted draft tokens from tokens sampled by the target."""
     from eagle2_ref.methods import method
@@ -47,10 +48,20 @@ def generate(
     from harness.terminal import Drafting, show_generation
 
     params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens)
-    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
-    text = sys.stdin.read() if prompt == "-" else prompt
     family = method(drafter)
+    pair = find_pair(settings.pair, settings.target or None, settings.draft or None, family.checkpoint)
+    text = _read_input() if prompt == "-" else prompt
     options = {name: value for name, value in (("k", k), ("depth", depth), ("m", m)) if value is not None}
     drafting = Drafting(family, family.options(**options), family.rule_of(rule))
     device, dtype = settings.device, settings.dtype
     show_generation(pair, text, params, drafting, settings.seed, device, dtype, step if show_tree else None)
+
+
+def _read_input() -> str:
+    """The text on standard input."""
+    try:
+        text = sys.stdin.read()
+        text.encode()  # in some locales Python decodes any bytes, to characters that are none
+    except UnicodeError:
+        raise BadInput("standard input is not UTF-8 text", "the prompt must be UTF-8, of the language of the model") from None
+    return text

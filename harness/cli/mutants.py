@@ -23,7 +23,7 @@ app = typer.Typer()
 @report_user_errors
 def mutants(
     only: Annotated[str, typer.Option(help="Ids of mutants or controls, separated by commas.")] = "",
-    check: Annotated[str, typer.Option(help="A chapter (LAW) or a property (LAW-1).")] = "",
+    check: Annotated[str, typer.Option(help="Chapters or properties, separated by commas: LAW,TREE-1.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Stop at the first property that kills a mutant as expected.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Directory of trials and report.")] = Path("reports/latest/mutants"),
     jobs: Processes = 0,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from eagle2_ref.errors import BadInput
 from harness.cli.from_settings import options_from
 from harness.cli.options import PAIR, Jobs, examples, report_user_errors
 from harness.cli.run_checks import run_checks
@@ -37,8 +39,41 @@ def record(settings: Settings, jobs: Jobs = "auto") -> None:
 def judge(
     settings: Settings,
     trace: Annotated[Path, typer.Argument(help="A trace that `eagle2 record` wrote.")],
+    context: typer.Context,
     jobs: Jobs = "auto",
 ) -> None:
-    """Judge a trace, as `eagle2 verify trace:FILE` does. Pair, tier and seed must be those of the recording."""
+    """Judge a trace, as `eagle2 verify trace:FILE` does. Pair, tier, dtype and seed are taken from the trace."""
+    from harness.implementations.trace import Trace
+
+    given = [name for name in (*PAIR, "tier", "seed") if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    settings = _as_recorded(settings, given, Trace.read(trace).recorded)
     impl = f"trace:{trace.absolute()}"
     raise typer.Exit(run_checks(replace(settings, impl=impl, whole=not settings.only), jobs))
+
+
+def _as_recorded(settings: Settings, given: Collection[str], recorded: Mapping[str, Any]) -> Settings:
+    """The settings of a recording.
+
+    Args:
+        settings: from the command line.
+        given: names of the settings that were given there; they must agree with the recording.
+        recorded: settings of the recording; empty for a trace of an earlier version, for which they must be given.
+    """
+    from harness.pairs import name_of
+
+    if not recorded:
+        return settings
+    pair = name_of(Path(settings.target)) if settings.target else settings.pair
+    options = {
+        "pair": (pair, "target" if settings.target else "pair"),
+        "tier": (settings.tier, "tier"),
+        "seed": (settings.seed, "seed"),
+    }
+    for name, (value, option) in options.items():
+        if option in given and value != recorded[name]:
+            raise BadInput(
+                f"--{option}: the {name} is {value}, but the trace was recorded with the {name} {recorded[name]}",
+                f"leave out --{option}, or record again",
+            )
+    pair = settings.pair if settings.target else recorded["pair"]
+    return replace(settings, pair=pair, tier=recorded["tier"], dtype=recorded["dtype"], seed=recorded["seed"])

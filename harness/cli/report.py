@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.from_settings import options_from
-from harness.cli.options import examples, report_user_errors
+from harness.cli.options import examples, in_child, report_user_errors
 from harness.settings import Settings
 
 app = typer.Typer()
@@ -31,6 +31,7 @@ def report(
 @app.command(epilog=examples("eagle2 replay LAW-1.3", "eagle2 replay GREEDY-1.1 --record /tmp/run/record.jsonl"))
 @report_user_errors
 @options_from(Settings, only=("target", "draft"))
+@in_child
 def replay(
     settings: Settings,
     fault: Annotated[str, typer.Argument(help="Id of a fault in the report, such as LAW-1.3.")],
@@ -44,12 +45,14 @@ def replay(
     from rich.console import Console
 
     from harness.cli.run_checks import run_checks
-    from harness.pairs import find_pair
+    from harness.implementations import connect
     from harness.record.model import read_record
     from harness.replay import replay
 
     def rerun(settings: Settings) -> int:
         return run_checks(replace(settings, out=str(record.parent / "replay")), "0", brief=True)
 
-    pair = find_pair("", settings.target, settings.draft) if settings.target or settings.draft else None
-    raise typer.Exit(replay(read_record(record), fault, Console(highlight=False), rerun, pair))
+    found = read_record(record)
+    own = settings.target or settings.draft
+    pair = connect(found.header.implementation).find_pair(settings) if own else None
+    raise typer.Exit(replay(found, fault, Console(highlight=False), rerun, pair))

@@ -1,21 +1,39 @@
-"""Run the checks by pytest, for the commands that judge an implementation."""
+"""Run the checks by pytest, for the commands that judge an implementation.
+
+They run in a child process. This process imports nothing of the implementation, and accepts no verdict but that of a record
+with its footer.
+"""
 
 from __future__ import annotations
 
 import gc
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from eagle2_ref.errors import BadInput
+from harness import tracebacks
+from harness.cli.options import check_jobs
 from harness.settings import Settings
-from harness.verdict import BROKEN, INCONCLUSIVE, USAGE
+from harness.supervisor import ProcessEnded, supervise
+from harness.verdict import BROKEN, HARNESS_ERROR, USAGE
+
+if TYPE_CHECKING:
+    import pytest
+
+    from harness.implementations import Implementation
+    from harness.pairs import Pair
+    from harness.record.model import Record
+
+First = Callable[["Implementation", "Pair"], None]
 
 
-def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool = False) -> int:
+def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool = False, first: First | None = None) -> int:
     """Run the checks, show the verdicts, and return the exit code.
 
     Args:
@@ -23,64 +41,125 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
         jobs: number of processes, or auto for one per core.
         report: name the report's folder; without, the exit code is 0 or 4, whether the adapter works.
         brief: show the results only, for a check that `eagle2 replay` repeats.
+        first: is called with the implementation before the checks.
 
     Raises:
         BadInput: an option is wrong. Nothing has been written then.
     """
-    if jobs != "auto" and not jobs.isdecimal():
-        raise BadInput(f"invalid value for --jobs: {jobs}", "give a whole number of 0 or more, or auto for one process per core")
+    check_jobs(jobs)
+    settings, tape = settings.absolute(), settings.tape
+    path = Path(settings.out) / "record.jsonl"
+    before = _identity(path)
+    show = partial(_show, settings=settings, path=path, report=report, brief=brief, tape=tape)
+    try:
+        return supervise(lambda: show(_judge(settings, jobs, first)))
+    except ProcessEnded as end:
+        if end.by_user:
+            typer.echo(f"eagle2: stopped by a signal; the results so far are in {path}", err=True)
+            return 128 + end.by_user
+        typer.echo(f"eagle2: {end}", err=True)
+        code = BROKEN
+        if _identity(path) != before:  # a record was begun
+            complete = partial(_complete, settings, str(end), end.check, end.by_implementation)
+            code = supervise(lambda: show(complete()))
+        return code if end.by_implementation else HARNESS_ERROR
+
+
+def run_smoke(settings: Settings, first: First | None = None) -> int:
+    """Run the chapter SMOKE alone, without storing a record."""
+    with tempfile.TemporaryDirectory() as out:
+        code = run_checks(replace(settings, out=out, only="SMOKE", draw=False), "0", report=False, first=first)
+        if kept := tracebacks.move(Path(out), Path(settings.out)):
+            typer.echo(f"tracebacks: {kept}")
+        return code
+
+
+class InternalErrors:
+    """A pytest plugin that keeps the first exception of the harness itself, which pytest would print and forget."""
+
+    def __init__(self) -> None:
+        self.first: BaseException | None = None
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+        self.first = self.first or excinfo.value
+        return True
+
+
+def _judge(settings: Settings, jobs: str, first: First | None) -> int:
+    """Run the checks in this process and its workers; returns 0 if they ran and were recorded."""
     gc.disable()  # imports create a million objects that are never freed: see properties/conftest.py
     import pytest
 
     from harness import known
-    from harness.catalogue import check_selector, folders
+    from harness.catalogue import find_checks, folders
 
-    tape = settings.tape
-    settings, chapters = settings.absolute(), folders()  # before the implementation: its folder may hold packages of these names
+    chapters = folders()  # before the implementation: its folder may hold packages of these names
     from harness.implementations import connect
     from harness.implementations.trace import differences, write_head
-    from harness.pairs import find_pair
-    from harness.record.model import read_record
-    from harness.terminal import show_record, show_repeated
 
     gc.freeze()
     gc.enable()
     # Wrong options are reported before pytest starts.
-    pair = find_pair(settings.pair, settings.target or None, settings.draft or None)
     implementation = connect(settings.impl, settings.time_limit)
+    pair = implementation.find_pair(settings)
+    if first:
+        first(implementation, pair)
     implementation.check(pair, settings.dtype, settings.device)
     known.read(settings.known)
-    try:
-        if settings.only:
-            check_selector(settings.only)
-    except BadInput as error:  # not exit code 2: nothing was judged, which has been inconclusive since the first version
-        typer.echo(f"eagle2: {error}", err=True)
-        return INCONCLUSIVE
+    if settings.only:
+        find_checks(settings.only)
     if settings.tape:
         write_head(Path(settings.tape), implementation, settings)
     if changed := differences(implementation.recorded, settings):
         typer.echo(f"eagle2: {changed}", err=True)
-    quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
+    quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    quiet += ["-o", "console_output_style=progress"]
     # The current folder may be another project, whose pytest settings and conftest must not be read.
     alone = ["-c", os.devnull, f"--rootdir={chapters[0].parent}", f"--confcutdir={chapters[0]}"]
-    status = pytest.main([*map(str, chapters), *alone, *quiet, "-n", jobs, *settings.unparse()])
-    path = Path(settings.out) / "record.jsonl"
-    if status == pytest.ExitCode.USAGE_ERROR:
-        return USAGE
-    if status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) or not path.exists():
-        typer.echo(f"eagle2: the run was interrupted; its results so far are in {path}", err=True)
-        return INCONCLUSIVE
-    record = read_record(path)
+    errors = InternalErrors()
+    status = pytest.main([*map(str, chapters), *alone, *quiet, "-n", jobs, *settings.unparse()], plugins=[errors])
+    if status == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    if errors.first:
+        raise errors.first
+    return USAGE if status == pytest.ExitCode.USAGE_ERROR else 0
+
+
+def _complete(settings: Settings, reason: str, check: str, broken: bool) -> int:
+    """Close the record of a run whose process has ended: the check that it was running is inconclusive."""
+    from harness.record.model import Result
+    from harness.recorder import Recorder
+
+    recorder = Recorder.reopen(settings)
+    if check:
+        name, _, case = check.partition("[")
+        case = case.removesuffix("]")
+        recorder.add(Result(property=name, case=case, verdict="inconclusive", summary=reason, broken=broken))
+    recorder.finish()
+    return 0
+
+
+def _show(status: int, settings: Settings, path: Path, report: bool, brief: bool, tape: str) -> int:
+    """Show the record of a run, and return the exit code that its footer states."""
+    from harness.record.model import read_record
+    from harness.terminal import show_record, show_repeated
+
+    if status:
+        return status
+    record: Record = read_record(path)
     if brief:
         show_repeated(record)
     else:
-        show_record(record, path.parent if report else None)
+        show_record(record, path.parent if report else None, settings)
     if tape:
         typer.echo(f"trace: {tape}")
     return record.footer.exit_code if report else (BROKEN if record.footer.exit_code else 0)
 
 
-def run_smoke(settings: Settings) -> int:
-    """Run the chapter SMOKE alone, without storing a record."""
-    with tempfile.TemporaryDirectory() as out:
-        return run_checks(replace(settings, out=out, only="SMOKE"), "0", report=False)
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

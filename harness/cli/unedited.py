@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import examples, report_user_errors
+from harness.cli.options import examples, in_child, report_user_errors
 
 app = typer.Typer()
 
 
 @app.command(epilog=examples("eagle2 unedited", "eagle2 unedited --new-tokens 3 --published EAGLE/eagle/model/utils.py"))
 @report_user_errors
+@in_child
 def unedited(
-    new_tokens: Annotated[int, typer.Option(help="Number of tokens of a continuation.")] = 2,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Number of tokens of a continuation.")] = 2,
     published: Annotated[Path | None, typer.Option(help="A file with a published evaluate_posterior.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Directory of the summary.")] = Path("reports/latest/unedited"),
 ) -> None:
@@ -25,10 +26,11 @@ def unedited(
 
     from harness.enumeration.third_party import enumerate_modes, enumerate_rule_sizes
     from harness.environment import versions
-    from harness.files import write_atomic
+    from harness.files import writable_folder, write_atomic
     from harness.implementations.published import published_rule
     from harness.report.unedited import unedited_summary
 
+    writable_folder(out)
     console, results = Console(highlight=False), []
     rule = enumerate_rule_sizes(f"{published.name}, evaluate_posterior", published_rule(published).on) if published else ()
     with console.status("enumerating") as status:
@@ -40,5 +42,4 @@ def unedited(
             line = f"{one.mode}: {one.executions} executions, total variation {one.distance:.2g}, {one.seconds:.1f} s"
             console.print(line, soft_wrap=True)
     command = f"eagle2 unedited --new-tokens {new_tokens}" + (f" --published {published.name}" if published else "")
-    out.mkdir(parents=True, exist_ok=True)
     console.print(str(write_atomic(out / "summary.md", unedited_summary(results, versions(), command))), soft_wrap=True)

@@ -85,6 +85,19 @@ def first_deviation(emitted: Law, target: Law) -> Deviation:
     return Deviation(text[:-1], text[-1], conditional(text), emitted_mass[text] / emitted_mass[text[:-1]])
 
 
+def first_surplus(part: Law, target: Law) -> tuple[tuple[int, ...], float, float]:
+    """The shortest prefix whose probability in a part of a law exceeds that under the target by at least half of the most.
+
+    Returns:
+        The prefix, its probability in the part, which is a lower bound of that in the whole law, and that under the target.
+    """
+    masses, target_masses = _prefix_masses(part), _prefix_masses(target)
+    surplus = {text: q - target_masses.get(text, 0.0) for text, q in masses.items()}
+    largest = max(surplus.values())
+    text = min((text for text in surplus if surplus[text] >= largest / 2), key=lambda text: (len(text), -surplus[text]))
+    return text, masses[text], target_masses.get(text, 0.0)
+
+
 def _prefix_masses(law: Law) -> Law:
     """The probability that a text begins with each prefix."""
     mass: Law = defaultdict(float)

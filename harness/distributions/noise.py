@@ -70,13 +70,13 @@ def measure_noise(low: PreTrainedModel, high: PreTrainedModel, texts: Sequence[S
     wrong = max((float((logits - expected).abs().max()) for logits, expected in exact), default=0.0)
     assert wrong <= ROUNDING, f"verification of a tree in float64 is wrong by {wrong:.1e}: a fault, which noise must not hide"
     return Noise(
-        logits=max(_largest_difference(logits.double(), expected) for logits, expected in pairs),
+        logits=max(largest_difference(logits.double(), expected) for logits, expected in pairs),
         flips=sum(int((logits.argmax(-1) != expected.argmax(-1)).sum()) for logits, expected in pairs),
         positions=sum(expected[..., 0].numel() for _, expected in pairs),
     )
 
 
-def _largest_difference(logits: Tensor, expected: Tensor) -> float:
+def largest_difference(logits: Tensor, expected: Tensor) -> float:
     """The largest difference at any of the 8 likeliest tokens of a position."""
     likeliest = expected.topk(min(8, expected.shape[-1]), dim=-1).indices
     return float((logits - expected).gather(-1, likeliest).abs().max())

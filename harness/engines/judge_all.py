@@ -17,6 +17,8 @@ from rich.console import Console
 from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS
 from eagle2_ref.model.target import DTYPES
+from harness.catalogue import find_checks
+from harness.files import writable_folder
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, NotApplicable
 from harness.record.model import Record, read_record
@@ -93,9 +95,12 @@ def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, 
     if unknown := set(only) - {name for one in known for name in (one.engine, one.id)}:
         ids = ", ".join(one.id for one in known)
         raise BadInput(f"{', '.join(sorted(unknown))}: no such engine or method", f"known are {ids}")
+    if check:
+        find_checks(check)
     if dtype not in DTYPES:
         raise BadInput(f"dtype {dtype!r} is not known", f"known are {', '.join(DTYPES)}")
     failed = 0
+    writable_folder(out)
     if not draw:
         with ThreadPoolExecutor(jobs) as pool:
             failed = sum(pool.map(lambda one: not _judge(one.in_dtype(dtype), out, check, tier, console), chosen))

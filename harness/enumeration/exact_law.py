@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.tree import ROOT, DraftTree
-from harness.distributions.exact import Law
+from harness.distributions.exact import Law, first_deviation, first_surplus, total_variation
 from harness.enumeration.coins import ChoiceTrail, Unrepeatable, is_symbolic
 from harness.enumeration.induction import NextTokens, RuleDeviation, protected
 from harness.enumeration.intercept import NotEnumerable, intercepted
@@ -32,6 +32,27 @@ class Enumeration:
     law: Law
     executions: int
     unfinished: float
+
+    def distance(self, target: Law) -> float:
+        """Total variation from a law; a lower bound of it if executions were not run.
+
+        The bound is the probability by which outcomes are more frequent than under `target` already: what was not run can only
+        add to an outcome.
+        """
+        if not self.unfinished:
+            return total_variation(self.law, target)
+        return sum(max(0.0, q - target.get(outcome, 0.0)) for outcome, q in self.law.items())
+
+    def describe_deviation(self, target: Law) -> str:
+        """Where the law departs from `target`, in words. Conditional probabilities are quoted of a whole enumeration only."""
+        if not self.unfinished:
+            first = first_deviation(self.law, target)
+            return f"after {list(first.prefix)} token {first.token} has probability {first.q:.6g}, the target gives {first.p:.6g}"
+        text, q, p = first_surplus(self.law, target)
+        return (
+            f"texts that begin with {list(text)} have probability {q:.6g} in the executions that were run, which are"
+            f" {1 - self.unfinished:.3g} of all; the target gives {p:.6g}"
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
-from harness.distributions.exact import target_law, total_variation
+from harness.distributions.exact import target_law
 from harness.distributions.scoring import load_target
 from harness.enumeration.exact_law import Progress, enumerate_law, enumerate_rule
 from harness.implementations import connect
@@ -48,7 +48,8 @@ class EnumeratedDecoder:
     Attributes:
         mode: name of the decoder or rule.
         lossless: whether it claims to be lossless.
-        distance: total variation between what it emits and the target's distribution, known up to `unfinished`.
+        distance: total variation between what it emits and the target's distribution; of a mode that was not enumerated in full,
+            a lower bound.
         unfinished: probability of the executions that were not run.
     """
 
@@ -76,7 +77,7 @@ def enumerate_modes(new_tokens: int = 2, progress: Progress | None = None) -> It
         found = enumerate_law(run, window=new_tokens, most=10_000, progress=progress)
         seconds = time.perf_counter() - start
         lossless = not (implementation.lossy and mode.speculate)
-        distance = total_variation(found.law, expected)
+        distance = found.distance(expected)
         yield EnumeratedDecoder(mode.name, lossless, found.executions, seconds, distance, found.unfinished)
 
 

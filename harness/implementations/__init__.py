@@ -6,27 +6,40 @@ import importlib
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eagle2_ref.errors import BadInput
+from eagle2_ref.errors import BadInput, suggest
 from harness.implementations import serve
-from harness.implementations.engine import AdapterError, Engine, NotApplicable
-from harness.implementations.importing import import_object, suggest
+from harness.implementations.engine import AdapterError, Engine, NotApplicable, limited
+from harness.implementations.global_state import GlobalState
+from harness.implementations.importing import import_object
+from harness.implementations.protocol import CAPABILITIES
 from harness.implementations.ready import READY
-from harness.pairs import Pair
+from harness.pairs import Pair, find_pair
 
 if TYPE_CHECKING:
     from harness.implementations.protocol import Description
+    from harness.settings import Settings
 
 SHAPE = ("k", "depth", "m")
 """Options that bound a draft tree."""
 
+SHARING = ("py", "published")
+"""Kinds of connectable strings whose code is not of this repository and runs in the harness's process."""
+
 OPTION = r"""(?<!\\),[^\W\d]\w*=[^\s,'"\\]*"""
 """An option that follows a command. A comma in quotes, or after a backslash, belongs to the command."""
+
+
+def fit_vocabulary(options: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Options with the bounds of a tree cut to a small vocabulary: k children of a node, and the m candidates that they allow."""
+    k, depth, m = (options.get(name, 1) for name in SHAPE)
+    cut = {"k": vocab_size, "m": min(m, vocab_size + (depth - 1) * vocab_size**2)} if k > vocab_size else {}
+    return {**options, **{name: bound for name, bound in cut.items() if name in options}}
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,8 @@ class Implementation:
 
     name: the connectable string. make: its constructor, `make(target, draft, **options)`. options: those of the string.
     time_limit: seconds that one call may take. tape: file to which requests and answers are recorded. remote: it does not run
-    in this process. recorded: options that a trace was recorded with. The other fields are those of protocol.Description.
+    in this process. state: global settings of torch that it chose. recorded: options that a trace was recorded with. The other
+    fields are those of protocol.Description.
     """
 
     name: str
@@ -52,12 +66,23 @@ class Implementation:
     method: str = ""
     budget: dict[str, int] | None = None
     remote: bool = False
+    state: GlobalState = field(default_factory=GlobalState, compare=False)
     recorded: dict[str, str | int] = field(default_factory=dict)
+
+    @property
+    def shares_process(self) -> bool:
+        """Whether code that is not of this repository runs in the harness's process."""
+        return self.name.partition(":")[0] in SHARING
 
     def require(self, *capabilities: str) -> None:
         """Raise NotApplicable if the implementation does not declare all of these capabilities."""
+        assert CAPABILITIES.keys() >= set(capabilities), "a check requires an unknown capability"
         if lacking := [name for name in capabilities if name not in self.capabilities]:
             raise NotApplicable(f"the implementation does not declare the capability {', '.join(map(repr, lacking))}")
+
+    def find_pair(self, settings: Settings) -> Pair:
+        """The pair of the settings. Raises BadInput if there is none, or not what the implementation needs."""
+        return find_pair(settings.pair, settings.target or None, settings.draft or None, self.checkpoint)
 
     def open(self, pair: Pair, *, speculate: bool = True, **options: Any) -> Engine:
         """An engine on a pair; with `speculate` False, the control. `options` override those of the connectable string."""
@@ -68,17 +93,23 @@ class Implementation:
         return Engine(self, pair, make, speculate, options)
 
     def check(self, pair: Pair, dtype: str, device: str) -> None:
-        """Raise BadInput for options and checkpoints that the reference's code does not accept.
+        """Open the reference's code, to refuse options and checkpoints that it does not accept before a run.
 
         Other engines are not opened here, since that may take minutes and a GPU; SMOKE opens them.
+
+        Raises:
+            BadInput: an option or a checkpoint is wrong.
+            AdapterError: it raises another error.
         """
         if "decoder" in self.capabilities:
-            draft, options = str(pair.drafter(self.checkpoint)), {"dtype": dtype, "device": device, **self.options}
+            common = {name: value for name, value in {"dtype": dtype, "device": device}.items() if self.takes(name)}
             try:
-                self.make(str(pair.target), draft, **options)
+                self.make(str(pair.target), str(pair.drafter(self.checkpoint)), **{**common, **self.options})
             except BadInput as error:
                 where = f"{self.name}: " if self.options else ""
                 raise BadInput(f"{where}{error.what}", error.hint) from None
+            except Exception as error:
+                raise AdapterError(f"{self.name} cannot be opened on {pair.name}: {type(error).__name__}: {error}") from error
 
     @property
     def shape(self) -> dict[str, int]:
@@ -87,7 +118,7 @@ class Implementation:
         if self.budget or "budget" not in self.capabilities:
             return requested | (self.budget or {})
         parameters = {} if self.remote else inspect.signature(self.make).parameters
-        defaults = {name: int(option.default) for name, option in parameters.items() if name in SHAPE}
+        defaults = {name: int(option.default) for name, option in parameters.items() if name in SHAPE and option.default}
         return (defaults or {"k": 8, "depth": 6, "m": 25}) | requested
 
     def takes(self, option: str) -> bool:
@@ -121,17 +152,20 @@ def connect(connectable: str, time_limit: float = 120.0, tape: Path | None = Non
     Raises:
         BadInput: the string is wrong.
         NotApplicable: the implementation refuses to describe itself; the message is its own.
-        AdapterError: the implementation fails to describe itself.
+        AdapterError: the implementation fails to describe itself, or does not within the time limit.
     """
     kind, _, rest = connectable.partition(":")
     if kind not in CONNECTORS:
         known = f"known are ref, {', '.join(f'{name}:…' for name in [*CONNECTORS][1:])}"
         raise BadInput(f"{connectable!r} is not an implementation", suggest(kind, CONNECTORS, known))
-    try:
-        found = CONNECTORS[kind](Connectable(connectable, kind, rest, time_limit))
-    except NotImplementedError as refusal:
-        raise NotApplicable(f"{connectable} refuses to describe itself: {refusal}") from None
-    return replace(found, time_limit=time_limit, tape=None if kind == "trace" else tape)  # a trace is recorded already
+    state = GlobalState()
+    with limited(f"importing and describing {connectable}", time_limit), state.in_force():
+        try:
+            found = CONNECTORS[kind](Connectable(connectable, kind, rest, time_limit))
+        except NotImplementedError as refusal:
+            raise NotApplicable(f"{connectable} refuses to describe itself: {refusal}") from None
+    # A trace is recorded already.
+    return replace(found, time_limit=time_limit, tape=None if kind == "trace" else tape, state=state)
 
 
 def _connect_reference(wanted: Connectable) -> Implementation:
@@ -150,6 +184,10 @@ def _connect_static(wanted: Connectable) -> Implementation:
 def _connect_python(wanted: Connectable) -> Implementation:
     place, options = wanted.place_and_options
     found = import_object(place)
+    if inspect.isclass(found) and not hasattr(found, "generate"):
+        raise BadInput(
+            f"{wanted.name}: the class {found.__name__} has no method generate", "write generate(self, prompts, params, seeds)"
+        )
     if not inspect.isfunction(found):
         return _in_process(found, options, wanted)
     return _from_rule(found, options, wanted, version=getattr(inspect.getmodule(found), "__version__", ""))
@@ -234,7 +272,7 @@ def _in_process(
         description = Description.model_validate(serve.describe(make, options))
     except NotImplementedError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AdapterError(f"it does not describe itself: {type(error).__name__}: {error}") from error
     found = _described(wanted.name, make, options, description)
     return replace(found, capabilities=capabilities) if capabilities else found
@@ -250,6 +288,10 @@ def _in_own_process(command: list[str], options: dict[str, Any], wanted: Connect
 
 
 def _described(name: str, make: Callable[..., Any], options: dict[str, Any], description: Description) -> Implementation:
+    for capability in description.capabilities:
+        if capability not in CAPABILITIES:
+            hint = suggest(capability, CAPABILITIES, f"known are {', '.join(CAPABILITIES)}")
+            raise AdapterError(f"{name} declares {capability!r}, which is no capability\n  {hint}")
     fields = description.model_dump(exclude={"id", "numbered"})
     sets = {field: frozenset(fields[field]) for field in ("capabilities", "parameters") if fields[field] is not None}
     return Implementation(name, make, options, **{**fields, **sets})

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import hashlib
 import itertools
 import json
 import math
 import operator
-import os
 import reprlib
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.errors import BadInput
+from harness import activity
 from harness.pairs import Pair
 
 if TYPE_CHECKING:
     from harness.implementations import Implementation
+
+R = TypeVar("R")
 
 COUNTERS = ("passes", "drafted", "accepted")
 
@@ -37,7 +37,18 @@ class HarnessError(Exception):
 
 
 class AdapterError(HarnessError):
-    """The implementation raised, hung or returned an invalid answer. Never a pass."""
+    """The implementation raised, hung or returned an invalid answer. Never a pass.
+
+    traceback: of an engine in another process; in this one it is that of the cause.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class Hung(AdapterError):
+    """A call took longer than its time limit."""
 
 
 class NotApplicable(HarnessError):
@@ -110,11 +121,8 @@ class Engine:
         raw = self.raw
         before = self.counters() if self.implementation.tape else None
         requests = [list(prompt) for prompt in prompts], [dict(param) for param in params], list(seeds)
-        answers = self._call(f"generate() of {len(prompts)} prompts", lambda: raw.generate(*requests))
-        if not isinstance(answers, list | tuple) or len(answers) != len(prompts):
-            found = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
-            raise AdapterError(f"generate() returned {found} for {len(prompts)} prompts")
-        outputs = [self._validate(*row) for row in zip(prompts, params, answers, strict=True)]
+        action = f"generate() of {len(prompts)} prompts"
+        outputs = self._call(action, lambda: self._validate_all(prompts, params, raw.generate(*requests)))
         if self.implementation.tape:
             self._record(prompts, params, seeds, outputs, before)
         return outputs
@@ -122,22 +130,22 @@ class Engine:
     def decode(self, prompt: Sequence[int], params: Params, coins: Coins) -> Output:
         """Continue one prompt with coins of the harness; needs the capability `coins`."""
         raw = self.raw
-        return self._validate(prompt, params, self._call("decode()", lambda: raw.decode(list(prompt), dict(params), coins)))
+        return self._call("decode()", lambda: self._validate(prompt, params, raw.decode(list(prompt), dict(params), coins)))
 
     def decode_all(self, prompts: Sequence[Sequence[int]], params: Params, coins: Sequence[Coins]) -> list[Output]:
         """Continue several prompts, each with its own coins; they share target passes if the implementation can batch."""
         if "batch" not in self.implementation.capabilities:
             return [self.decode(prompt, params, own) for prompt, own in zip(prompts, coins, strict=True)]
         raw, requests = self.raw, ([list(prompt) for prompt in prompts], [dict(params) for _ in prompts], list(coins))
-        answers = self._call("decode_all()", lambda: raw.decode_all(*requests))
-        return [self._validate(prompt, params, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        every = [params] * len(prompts)
+        return self._call("decode_all()", lambda: self._validate_all(prompts, every, raw.decode_all(*requests)))
 
     def counters(self) -> Counters | None:
         """Cumulative counters of the implementation; None if it does not declare the capability `counters`."""
         if "counters" not in self.implementation.capabilities:
             return None
         raw = self.raw
-        reported = self._call("counters()", lambda: raw.counters())
+        reported = self._call("counters()", raw.counters)
         try:
             counters = Counters(*(operator.index(reported[name]) for name in COUNTERS))
         except (KeyError, TypeError):
@@ -150,31 +158,30 @@ class Engine:
     def close(self) -> None:
         """Close the implementation if it has a `close` method; the next call opens it again."""
         if self.closable:
-            self._raw.close()
-            self._raw = None
+            raw, self._raw = self._raw, None
+            self._call("close()", raw.close)
 
     @property
     def closable(self) -> bool:
         """Whether the implementation is open and has a `close` method."""
         return self._raw is not None and hasattr(self._raw, "close")
 
-    def _call(self, action: str, function: Callable[[], Any]) -> Any:
-        """Run code of the implementation within the time limit; errors become an AdapterError that names the action."""
+    def _call(self, action: str, function: Callable[[], R]) -> R:
+        """Run code of the implementation, and read what it returns, within the time limit and with errors that name the call."""
         if self._hung:
             raise AdapterError(self._hung)
-        action, limit = f"{action} on {self.pair.name}", self.implementation.time_limit
         try:
-            with time_limit(limit):
+            with limited(f"{action} on {self.pair.name}", self.implementation.time_limit), self.implementation.state.in_force():
                 return function()
-        except TimeLimit:
-            self._hung = f"the implementation hung: {action} took more than {limit:g} s"
-            raise AdapterError(self._hung) from None
-        except (HarnessError, BadInput):
+        except Hung as error:
+            self._hung = str(error)
             raise
-        except NotImplementedError as refusal:
-            raise NotApplicable(f"the implementation refuses: {refusal}") from None
-        except Exception as error:
-            raise AdapterError(f"the implementation raised, {action}: {type(error).__name__}: {error}") from error
+
+    def _validate_all(self, prompts: Sequence[Sequence[int]], params: Sequence[Params], answers: Any) -> list[Output]:
+        if not isinstance(answers, list | tuple) or len(answers) != len(prompts):
+            found = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
+            raise AdapterError(f"generate() returned {found} for {len(prompts)} prompts")
+        return [self._validate(*row) for row in zip(prompts, params, answers, strict=True)]
 
     def _validate(self, prompt: Sequence[int], params: Params, answer: Any) -> Output:
         """Read an answer, which runs the engine's code if it is a generator: call this within the time limit.
@@ -343,12 +350,37 @@ class TimeLimit(BaseException):
 
 
 @contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeLimit in the main thread after `seconds`.
+def limited(call: str, seconds: float) -> Iterator[None]:
+    """Run code of an implementation: within a time limit, and with whatever it raises as an error that names the call.
 
-    Native code that never returns to the interpreter cannot be interrupted. Under pytest-xdist the worker process is
-    therefore ended 15 seconds later; the run continues without it, and the check of a dead worker is inconclusive.
+    Code that catches the exception of the time limit, or never returns to the interpreter, is ended by the supervisor of the
+    run together with its process: see harness/supervisor.py.
+
+    Raises:
+        Hung: it took longer.
+        NotApplicable: it raised NotImplementedError.
+        AdapterError: it raised something else, be it SystemExit or KeyboardInterrupt.
     """
+    try:
+        with activity.calling(call, seconds), _alarm(seconds):
+            yield
+    except TimeLimit:
+        raise Hung(f"the implementation hung: {call} took more than {seconds:g} s") from None
+    except (HarnessError, BadInput):
+        raise
+    except NotImplementedError as refusal:
+        raise NotApplicable(f"the implementation refuses: {refusal}") from None
+    except KeyboardInterrupt as error:
+        if activity.folder() is None or activity.interrupted():  # it is the user's
+            raise
+        raise AdapterError(f"the implementation raised, {call}: KeyboardInterrupt") from error
+    except BaseException as error:
+        raise AdapterError(f"the implementation raised, {call}: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise TimeLimit in the main thread after `seconds`."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
         yield
         return
@@ -356,15 +388,10 @@ def time_limit(seconds: float) -> Iterator[None]:
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise TimeLimit
 
-    in_worker = "PYTEST_XDIST_WORKER" in os.environ
     previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    if in_worker:  # sys.__stderr__: pytest's capture replaces sys.stderr by an object without a file descriptor
-        faulthandler.dump_traceback_later(seconds + 15, exit=True, file=sys.__stderr__ or sys.stderr)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-        if in_worker:
-            faulthandler.cancel_dump_traceback_later()

@@ -24,6 +24,7 @@ from pydantic_core import from_json
 from eagle2_ref.errors import BadInput
 from harness.implementations import protocol
 from harness.implementations.engine import AdapterError, TimeLimit
+from harness.tracebacks import place
 
 SERVE = Path(__file__).with_name("serve.py")
 ADAPTERS = Path(__file__).with_name("adapters")
@@ -113,7 +114,8 @@ class EngineProcess:
         if isinstance(found, protocol.Refusal):
             raise NotImplementedError(found.refused[:QUOTED])
         if isinstance(found, protocol.Failure):
-            raise AdapterError(self._shorten(found.error[:QUOTED]) + self._quote(found.traceback))
+            where = f" ({place(found.traceback)})" if place(found.traceback) else ""
+            raise AdapterError(self._shorten(found.error[:QUOTED]) + where, found.traceback)
         return found
 
     @property

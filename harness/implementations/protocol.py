@@ -9,6 +9,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter
 
+CAPABILITIES = {
+    **dict.fromkeys(("temperature", "top_k", "top_p", "min_p", "repetition_penalty"), "the sampling parameter is supported"),
+    "eos": "stops at eos_token_id",
+    "blocks": "outputs contain blocks",
+    "context": "stops where the model's context is full",
+    "deterministic": "draft trees depend on the text alone, not on random numbers",
+    "logprobs": "reports log-probabilities",
+    "counters": "reports counts of passes and drafts",
+    "coins": "`decode` takes the random numbers",
+    "accept": "`accept` is the acceptance rule alone",
+    "rules": "the option `rule` chooses among lossless rules",
+    "budget": "the options k, depth and m, as far as it has them, bound its draft trees",
+    "batch": "the option `batch` is the number of sequences in a target pass; a text does not depend on it",
+    "sampled": "trees have sampled tokens, and the rule is the one for such trees",
+    "dynamic": "trees are those of EAGLE-2, the m nodes of highest value",
+    "head": "the drafter is an EAGLE head",
+    "tau": "acceptance lengths are those committed for the method",
+    "decoder": "`decoder` is an eagle2_ref Decoder whose parts may be inspected",
+}
+"""All capabilities with their meanings. Those from `coins` on need an engine in the harness's process."""
+
 
 class Message(BaseModel):
     """One line."""

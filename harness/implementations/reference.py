@@ -21,6 +21,7 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import Tree
+from harness.implementations import SHAPE, fit_vocabulary
 from harness.implementations.engine import is_unread
 
 transformers.utils.logging.disable_progress_bar()  # they would be printed among the results
@@ -35,21 +36,7 @@ RULE_CAPABILITIES = COMMON | {"accept", "deterministic", "dynamic", "head"}
 
 
 class Reference:
-    """eagle2_ref as an implementation, with any drafting method.
-
-    Capabilities:
-        coins: `decode` takes the coins.
-        accept: `accept` is the rule alone.
-        rules: the option `rule` chooses among the lossless rules.
-        budget: the options k, depth and m, as far as the method has them, bound its trees.
-        batch: the option `batch` is the number of sequences in a target pass; a text does not depend on it.
-        deterministic: trees depend on the text only, not on random numbers.
-        sampled: trees have sampled tokens, and the rule is the one for such trees.
-        dynamic: trees are those of EAGLE-2, the m nodes of highest value.
-        head: the drafter is an EAGLE head.
-        tau: acceptance lengths are those committed for the method.
-        decoder: `decoder` is an eagle2_ref Decoder whose parts may be inspected.
-    """
+    """eagle2_ref as an implementation, with any drafting method. Its capabilities are explained in protocol.CAPABILITIES."""
 
     family: MethodSpec
     capabilities = COMMON
@@ -68,7 +55,7 @@ class Reference:
     ) -> None:
         self.rule = _from_outside(accept) if accept else self.family.rule_of(rule)
         loaded = Target.load(target, dtype, device)
-        drafter = None if draft is None else self.family.make(**own).drafter(loaded, draft)
+        drafter = None if draft is None else self.family.make(**self.fitted(own, loaded.vocab_size)).drafter(loaded, draft)
         self.decoder = self.make_decoder(loaded, drafter, self.rule)
         self.batch = checked_batch(batch)
         self.counted = Counter(passes=0, drafted=0, accepted=0)
@@ -76,6 +63,14 @@ class Reference:
     def make_decoder(self, target: Target, drafter: Drafter | None, rule: Rule) -> Decoder:
         """The decoder of these parts. A decoder that differs in one part overrides this."""
         return Decoder(target, drafter, rule)
+
+    @classmethod
+    def fitted(cls, given: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+        """Options of the drafter. Bounds of an EAGLE tree that are left to their defaults fit the vocabulary."""
+        if cls.family.checkpoint != "draft" or "k" in given:
+            return given
+        defaults = {name: option.default for name, option in inspect.signature(cls.family.make).parameters.items()}
+        return {**fit_vocabulary({name: defaults[name] for name in SHAPE}, vocab_size), **given}
 
     @classmethod
     def describe(cls, rule: str = "", **others: Any) -> dict[str, Any]:
@@ -124,9 +119,9 @@ class Engine(Reference):
         target: str,
         draft: str | None = None,
         rule: str = "reject",
-        k: int = 8,
-        depth: int = 6,
-        m: int = 25,
+        k: int | None = None,
+        depth: int | None = None,
+        m: int | None = None,
         head_temperature: float = 1.0,
         node: float = 0.0,
         layer: float = 0.0,
@@ -135,8 +130,9 @@ class Engine(Reference):
         batch: int = 1,
         accept: Accept | None = None,
     ) -> None:
-        budget = {"k": k, "depth": depth, "m": m, "head_temperature": head_temperature, "node": node, "layer": layer}
-        super().__init__(target, draft, rule, dtype, device, batch, accept, **budget)
+        bounds = {name: bound for name, bound in (("k", k), ("depth", depth), ("m", m)) if bound is not None}
+        others = {"head_temperature": head_temperature, "node": node, "layer": layer}
+        super().__init__(target, draft, rule, dtype, device, batch, accept, **bounds, **others)
 
 
 def engine(drafter: str) -> type[Reference]:
@@ -171,9 +167,9 @@ class FixedShapes(Engine):
         self,
         target: str,
         draft: str | None = None,
-        k: int = 8,
-        depth: int = 6,
-        m: int = 25,
+        k: int | None = None,
+        depth: int | None = None,
+        m: int | None = None,
         head_temperature: float = 1.0,
         dtype: str = "float32",
         device: str = "cpu",

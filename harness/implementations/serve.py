@@ -45,6 +45,8 @@ def describe(engine: Any, options: dict[str, Any]) -> dict[str, Any]:
     description = dict(engine.describe(**options)) if hasattr(engine, "describe") else {}
     for name, default in (("capabilities", ["temperature"]), ("version", "")):
         description.setdefault(name, getattr(engine, name, default))
+    if isinstance(description["capabilities"], str):  # which would be read as a list of letters
+        raise TypeError(f"capabilities is the text {description['capabilities']!r}: write a set, {{'temperature'}}")
     return {**description, "capabilities": sorted(description["capabilities"]), "parameters": parameters(engine)}
 
 

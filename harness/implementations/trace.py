@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 DESCRIBED = ("checkpoint", "logprobs", "lossy", "budget")
 """Fields of an implementation that are stored with a trace, since checks depend on them."""
 
-SELECTED = ("pair", "tier", "seed")
-"""Options of `eagle2 record` that decide which requests there are; a run with others finds no answers."""
+SELECTED = ("pair", "tier", "dtype", "seed")
+"""Options of `eagle2 record` that a judgement must have too: with others, answers are missing or judged wrongly."""
 
 IN_PROCESS = {"coins", "accept", "rules", "decoder"}
 """Capabilities that a trace cannot have: they need the recorded process."""

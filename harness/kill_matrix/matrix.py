@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from eagle2_ref.errors import BadInput
-from harness.catalogue import catalogue, find_checks
+from harness.catalogue import catalogue, find_checks, is_selected, name
 from harness.diagnosis import SIGNATURES, Signatures
 from harness.files import write_atomic
 from harness.kill_matrix.signatures import diagnosed, laws, signatures
@@ -46,13 +46,13 @@ def trials(label: str, only: str = "", quick: bool = False) -> list[Trial]:
 
     Args:
         label: id of the mutant or control.
-        only: a chapter or a property.
+        only: chapters, properties and cases, separated by commas; all if empty.
         quick: of a mutant, only the properties that are meant to kill it, until one does; of a control, the cheapest ones.
     """
     mutant = GALLERY[label]
     done: list[Trial] = []
     for check_id, case in _cells(mutant, quick):
-        if only in ("", check_id, check_id.partition("-")[0]):
+        if is_selected(only, name(check_id, case)):
             done.append(_trial(mutant, check_id, case))
             if quick and not mutant.control and done[-1].verdict == "fault":
                 break
@@ -95,7 +95,7 @@ def run_matrix(only: Sequence[str], check: str, quick: bool, out: Path, jobs: in
 
     Args:
         only: ids of mutants and controls; all if empty.
-        check: a chapter or a property; all if empty.
+        check: chapters, properties and cases, separated by commas; all if empty.
         quick: see `trials`.
         out: folder to write to.
         jobs: number of processes.

@@ -133,6 +133,6 @@ class PrefixNeverWritten(Fault):
             super().observe(sequence, tokens, features)
 
 
-def common_prefix(a: list[int], b: list[int]) -> int:
+def common_prefix(a: abc.Sequence[int], b: abc.Sequence[int]) -> int:
     """Length of the longest common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -138,7 +138,7 @@ class SaturatedHead(Fault):
 
 
 class FixedBudget(Engine):
-    """A fixed budget."""
+    """A budget that no option changes; here a single draft token."""
 
     capabilities = OTHER_DRAFTER - {"budget"}
     FaultyDrafter: type[Eagle2] = Eagle2
@@ -151,8 +151,8 @@ class FixedBudget(Engine):
             drafter = self.FaultyDrafter(drafter.head, drafter.lm_head, self.budget(target.vocab_size))
         return super().make_decoder(target, drafter, rule)
 
-    def budget(self, vocab_size: int) -> Budget:
-        raise NotImplementedError
+    def budget(self, vocab_size: int) -> Budget:  # noqa: ARG002
+        return Budget(1, 1, 1)
 
 
 @control("C12", part="speed", source="sgl-project/sglang issue 8228")
@@ -188,6 +188,3 @@ class SingleDraft(FixedBudget):
 
     Right: the number of draft tokens only affects speed.
     """
-
-    def budget(self, vocab_size: int) -> Budget:  # noqa: ARG002
-        return Budget(1, 1, 1)

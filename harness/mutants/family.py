@@ -13,12 +13,12 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle import EagleDrafter
 from eagle2_ref.drafters.small_model import SmallModelState, SpeculativeDrafter
 from eagle2_ref.model.network import ModelOutput
-from eagle2_ref.rules import Accepted, Rule, reject, residual
+from eagle2_ref.rules import Accepted, Rule, reject
 from eagle2_ref.sequence import Block, Sequence
 from eagle2_ref.tree import ROOT, SampledTree, Tree
 from harness.mutants import mutant
 from harness.mutants.cases import GREEDY_COUNT, ONE_LAYER
-from harness.mutants.planting import MethodFault
+from harness.mutants.planting import MethodFault, faulty_sampled
 
 # --- EAGLE -----------------------------------------------------------------------------------------------------------
 
@@ -73,24 +73,8 @@ class SiblingsAsFirst(MethodFault, method="eagle"):
     """Every sibling is judged by the q of the first one, which still contains the earlier siblings."""
 
     def make_rule(self, rule: Rule) -> Rule:
+        as_first = faulty_sampled(then=lambda q, _x: q)
         return lambda tree, p, coins: (as_first if isinstance(tree, SampledTree) else rule)(tree, p, coins)
-
-
-def as_first(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
-    """`rules.sampled`, except that q is not changed after a rejection."""
-    path: list[int] = []
-    node = ROOT
-    while True:
-        r, q = p[node], tree.q[node]
-        for child in tree.children(node):
-            x = tree.token(child)
-            if coins.uniform() < r[x] / q[x]:
-                break
-            r = residual(r, q)
-        else:
-            return Accepted(path, coins.categorical(r))
-        path.append(child)
-        node = child
 
 
 # --- Medusa ----------------------------------------------------------------------------------------------------------

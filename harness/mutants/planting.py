@@ -22,9 +22,9 @@ from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.base import Drafter
 from eagle2_ref.drafters.eagle2 import Eagle2
 from eagle2_ref.model.target import Target
-from eagle2_ref.rules import Rule, exclude
+from eagle2_ref.rules import Accepted, Rule, exclude, residual
 from eagle2_ref.sequence import Sequence
-from eagle2_ref.tree import ROOT, DraftTree
+from eagle2_ref.tree import ROOT, DraftTree, SampledTree
 from harness.implementations.reference import Engine, Reference, engine
 
 D = TypeVar("D", bound=Drafter)
@@ -135,6 +135,37 @@ def faulty_reject(
             return path, last(r, rejected, above) if last else coins.categorical(r)
         path.append(child)
         node, above = child, (r if rejected is not None else None)
+
+
+def faulty_sampled(
+    accepts: Callable[[Tensor, Tensor, int], Any] = lambda r, q, x: r[x] / q[x],
+    rest: Callable[[Tensor, Tensor, int], Tensor] = lambda r, q, _x: residual(r, q),
+    then: Callable[[Tensor, int], Tensor] = exclude,
+) -> Rule:
+    """`rules.sampled` with replaceable parts.
+
+    Args:
+        accepts: (r, q, x) -> the probability with which token x is accepted.
+        rest: (r, q, x) -> the residual distribution after token x was rejected.
+        then: (q, x) -> the distribution of the next sibling after x was drafted.
+    """
+
+    def rule(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
+        path: list[int] = []
+        node = ROOT
+        while True:
+            r, q = p[node], tree.q[node]
+            for child in tree.children(node):
+                x = tree.token(child)
+                if coins.uniform() < accepts(r, q, x):
+                    break
+                r, q = rest(r, q, x), then(q, x)
+            else:
+                return Accepted(path, coins.categorical(r))
+            path.append(child)
+            node = child
+
+    return rule
 
 
 def invert(p: Tensor, u: Uniform) -> int:

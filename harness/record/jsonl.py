@@ -7,6 +7,7 @@ is defined there.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from eagle2_ref.errors import BadInput
-from harness.files import write_atomic
+from harness.files import append, lock, lock_file, remove_temporaries, writable_folder, write_atomic
 
 H = TypeVar("H", bound=BaseModel)
 F = TypeVar("F", bound=BaseModel)
@@ -86,37 +87,57 @@ def read_lines(path: Path, lines: TypeAdapter[Any], *, command: str) -> list[Any
 class Writer:
     """Appends lines to a file as they come, so that a run that is cut off loses nothing but its footer.
 
+    A line is written whole or not at all. Until the writer is closed, no other run can write to the same file.
+
     Args:
         path: the file; its folder is created.
         resume: append to what an earlier run left there instead of starting anew. An unfinished last line is removed.
+        stale: files of an earlier run that are removed first.
+
+    Raises:
+        BadInput: the file cannot be written, or another run is writing it. Nothing was changed then.
     """
 
-    def __init__(self, path: Path, *, resume: bool = False) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if resume and path.exists():
-            with path.open("rb+") as file:
-                file.truncate(file.read().rfind(b"\n") + 1)
+    def __init__(self, path: Path, *, resume: bool = False, stale: Iterable[Path] = ()) -> None:
         self.path = path
-        self._file = path.open("a" if resume else "w", encoding="utf-8")
+        self._lock = lock(writable_folder(path.parent) / path.name)
+        try:
+            self._file = _start(path, resume, stale)
+        except OSError as error:
+            self._lock.release()
+            raise BadInput(f"{error.filename or path} cannot be replaced: {error.strerror}", "give another folder") from None
 
     def write(self, *lines: BaseModel) -> None:
-        for line in lines:
-            self._file.write(dump(line))
-        self._file.flush()
+        """Append lines. OSError with the name of the file if the disk is full; earlier lines are kept."""
+        append(self._file, self.path, "".join(map(dump, lines)).encode())
 
     def finish(self, lines: Iterable[BaseModel]) -> None:
-        """Close the file and replace it, atomically, by the whole record in its final order."""
-        self.close()
+        """Replace the file, atomically, by the whole record in its final order. The file stays locked until `close`."""
+        self._file.close()
         write_atomic(self.path, "".join(map(dump, lines)))
 
     def close(self) -> None:
         self._file.close()
+        if self._lock.is_locked:
+            lock_file(self.path).unlink(missing_ok=True)  # while it is held: a later run makes a new one
+            self._lock.release()
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _start(path: Path, resume: bool, stale: Iterable[Path]) -> FileIO:
+    """Open a record for appending, after removing what an earlier run left."""
+    remove_temporaries(path.parent)
+    for old in stale:
+        old.unlink(missing_ok=True)
+    whole = path.read_bytes() if resume and path.exists() else b""
+    with path.open("ab") as file:
+        file.truncate(whole.rfind(b"\n") + 1)
+    return path.open("ab", buffering=0)
 
 
 def dump(line: BaseModel) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -142,6 +144,7 @@ class Result(Value):
     work: Quantity | None = Field(None, description="how much was processed, such as 81 executions")
     effect: Quantity | None = Field(None, description="size of the largest departure from the requirement that was measured")
     detectable: Quantity | None = Field(None, description="smallest effect that would have been called a fault, at power 0.9")
+    note: str = Field("", description="what a reader should look at although it is no fault; empty for most results")
     broken: bool = Field(False, description="the implementation raised, hung or returned an invalid answer")
     false_alarm: float = Field(0.0, description="bound on the probability that a correct implementation is called a fault")
     excuse: Excuse | None = Field(None, description="why a fault is known; None for every other verdict")
@@ -210,9 +213,51 @@ class Record(Value):
     footer: Footer
 
 
+PASS, FAULT, USAGE, INCONCLUSIVE, BROKEN = 0, 1, 2, 3, 4
+"""Exit codes of `eagle2 verify`; 2 is a usage error, 4 a broken adapter. A crash, a timeout or missing data is never a pass."""
+
+JUDGED: tuple[Verdict, ...] = ("known", "tie", "pass", "fault")
+"""Verdicts that say something about the implementation."""
+
+
+def conclude(results: Sequence[Result]) -> tuple[Verdict, int]:
+    """The verdict of a run and its exit code. Fault outranks broken, then inconclusive, known, tie and pass."""
+    verdicts = {result.verdict for result in results}
+    if "fault" in verdicts:
+        return "fault", FAULT
+    if any(result.broken for result in results):
+        return "inconclusive", BROKEN
+    if verdicts & {"inconclusive", "blocked"} or not verdicts & set(JUDGED):
+        return "inconclusive", INCONCLUSIVE
+    return next(verdict for verdict in JUDGED if verdict in verdicts), PASS
+
+
 def read_record(path: Path) -> Record:
-    """Read a record; a damaged or unfinished one, or one of another format, is refused."""
+    """Read a record; a damaged or unfinished one, one of another format, or one that contradicts itself is refused.
+
+    Verdicts that were changed by hand are found only where they contradict other fields. Only a new run shows who is right.
+    """
     header, results, footer = read_parts(path, LINES, Header, Footer, command="`eagle2 verify`")
     if footer is None or footer.results != len(results):
         raise BadInput(f"{path} lacks some of its results", "the run was cut off; run it again")
+    if reason := _contradiction(results, footer):
+        raise BadInput(f"{path} contradicts itself: {reason}", "it was changed after the run; run it again")
     return Record(header=header, results=results, footer=footer)
+
+
+def _contradiction(results: Sequence[Result], footer: Footer) -> str:
+    """What cannot be true of one run, in words; empty if nothing was found."""
+    names = Counter((result.property, result.case) for result in results)
+    for (check, case), times in names.items():
+        if times > 1:
+            return f"{check}[{case}] has {times} results"
+    for result in results:
+        if (result.verdict == "known") != (result.excuse is not None):
+            return f"{result.property}[{result.case}] is {result.verdict} {'with' if result.excuse else 'without'} an excuse"
+        if result.broken and result.verdict != "inconclusive":
+            return f"{result.property}[{result.case}] is {result.verdict}, and its implementation is broken"
+    verdict, code = conclude(results)
+    if (verdict, code) != (footer.verdict, footer.exit_code):
+        stated = f"{footer.verdict}, exit code {footer.exit_code}"
+        return f"the footer says {stated}, and the results {verdict}, exit code {code}"
+    return ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness.files import write_atomic
+from harness.files import write_together
 from harness.record.model import Record, Result, Verdict
 from harness.report.layout import Block, Facts, Item, Items, Page, Paragraph, Section, html, markdown, verdict_legend
 from harness.report.tables import Cell, Column, Table, text_columns
@@ -91,7 +91,7 @@ def render_engines(records: Mapping[str, Record], out: Path) -> list[Path]:
         "index.html": html(_page(engines, findings, "index.html")),
         "index.md": markdown(_page(engines, findings, "summary.md")),
     }
-    return [write_atomic(out / name, text) for name, text in texts.items()]
+    return write_together({out / name: text for name, text in texts.items()})
 
 
 def _engines(records: Mapping[str, Record]) -> list[Engine]:

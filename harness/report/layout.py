@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, Union
 
-from harness.files import write_atomic
+from harness.files import write_together
 from harness.record.model import Verdict
 from harness.report import text
 from harness.report.canvas import COLOURS, Drawing
@@ -189,7 +189,7 @@ def write(page: Page, out: Path, *, summary: Page | None = None, files: bool = F
     texts = {"index.html": html(page), "summary.md": markdown(summary)}
     texts |= {f"{one.name}.svg": one.standalone() for one in summary.drawings()} if files else {}
     out.mkdir(parents=True, exist_ok=True)
-    return [write_atomic(out / name, body) for name, body in texts.items()]
+    return write_together({out / name: body for name, body in texts.items()})
 
 
 def verdict_mark(verdict: Verdict, link: str = "", tooltip: str = "") -> Mark:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from harness.record.model import Excuse, Likeness, Record, Statement, Verdict, Witness
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.record.model import Excuse, Likeness, Record, Result, Statement, Verdict, Witness
 from harness.report.text import join_names, number, plural, printable
 
-LIKENESSES = 3
+LEADS = 3
 """Likenesses that a report names; the others are in the record."""
+
+LEAST_FIT = 0.8
+"""Smallest fit of a likeness that a report names as a lead.
+
+Each mutant of the committed kill matrix was diagnosed without itself. Of the leads below this fit, 64 % named a mutant of another
+part of the decoder, and 76 % where laws were compared; see properties/meta/kill_matrix/test_diagnosis.py.
+"""
+
+DECLARED = ("top_k", "top_p", "min_p", "repetition_penalty", "eos", "blocks", "context", "deterministic", "logprobs", "counters")
+"""Capabilities that any engine may declare (docs/judge-your-engine.md). The others give access to the reference's own code."""
 
 OUTPUT = frozenset({"law", "greedy", "batch", "stop"})
 """Chapters that judge the emitted text; the others judge the machinery."""
@@ -72,6 +86,34 @@ def statement_lines(statement: Statement | None) -> list[tuple[str, str]]:
     """The lines of a statement with their names. They are of three kinds and never become one number."""
     names = ("exact", "logits", "sampled") if statement else ()
     return [(name, printable(str(getattr(statement, name)), 1000)) for name in names]
+
+
+def unlocking_sentence(results: Sequence[Result]) -> str:
+    """'Declare top_k to be judged on 6 more cases, logprobs on 4, top_k and top_p on 1.', or "" if no case waits for one."""
+    lacking: Counter[tuple[str, ...]] = Counter()
+    for result in results:
+        if result.verdict == "n/a" and result.summary.startswith("the implementation does not declare the capability "):
+            lacking[tuple(re.findall("'(.+?)'", result.summary))] += 1
+    several = [(names, n) for names, n in lacking.most_common() if set(names) <= set(DECLARED)]
+    parts = [
+        f"{join_names(names)} on {n}" if i else f"{join_names(names)} to be judged on {plural(n, 'more case')}"
+        for i, (names, n) in enumerate(several)
+    ]
+    return f"Declare {', '.join(parts)}." if parts else ""
+
+
+def note_sentences(results: Sequence[Result]) -> list[str]:
+    """'COUNT-1: drafts are hardly ever accepted …', each note once, with the first result that has it."""
+    first: dict[str, str] = {}
+    for result in results:
+        if result.note:
+            first.setdefault(printable(result.note, 400), printable(result.property, 40))
+    return [f"{name}: {note}" for note, name in first.items()]
+
+
+def leads(likenesses: Sequence[Likeness]) -> list[Likeness]:
+    """The likenesses that are close enough to look there first, the best fit first."""
+    return [likeness for likeness in likenesses if likeness.fit >= LEAST_FIT][:LEADS]
 
 
 def likeness_sentence(likeness: Likeness) -> str:

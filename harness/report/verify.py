@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.files import write_atomic
+from harness.files import write_together
 from harness.record.model import CountPicture, LawPicture, Picture, Record, Result
 from harness.report import evidence_plots, plots
 from harness.report.canvas import Drawing
@@ -30,12 +30,14 @@ from harness.report.layout import (
     write,
 )
 from harness.report.sentences import (
-    LIKENESSES,
     MEANINGS,
     excuse_sentence,
     false_alarm_sentence,
+    leads,
     likeness_sentence,
+    note_sentences,
     statement_lines,
+    unlocking_sentence,
     verdict_sentence,
     witness_sentence,
 )
@@ -56,7 +58,7 @@ LABELS = {"oracle": "scoring dtype"}
 def render(record: Record, out: Path) -> list[Path]:
     """Write index.html, summary.md, junit.xml and badge.json into `out`, and return their paths.
 
-    All texts are complete before the first is written, and each file is replaced as a whole.
+    All files are complete before the first gets its name, and index.html is the last.
     """
     texts = {
         "index.html": html(verify_page(record)),
@@ -65,7 +67,7 @@ def render(record: Record, out: Path) -> list[Path]:
         "badge.json": badge(record),
     }
     out.mkdir(parents=True, exist_ok=True)
-    return [write_atomic(out / name, text) for name, text in texts.items()]
+    return write_together({out / name: text for name, text in texts.items()})
 
 
 def render_page(record: Record, out: Path) -> list[Path]:
@@ -78,6 +80,7 @@ def verify_page(record: Record) -> Page:
     judged = properties(record)
     sections = (
         _faults(record, judged),
+        _notes(record),
         _requirements(record),
         _distance(record),
         _sensitivities(judged),
@@ -86,7 +89,7 @@ def verify_page(record: Record) -> Page:
         Section("Meaning of the verdicts", (Facts(tuple((f"{SIGNS[v].symbol} {v}", text) for v, text in MEANINGS.items())),)),
         _provenance(record),
     )
-    return _page(record, tuple(section for section in sections if section.blocks))
+    return _page(record, tuple(section for section in sections if any(map(_has_content, section.blocks))))
 
 
 def verify_summary(record: Record) -> Page:
@@ -101,16 +104,18 @@ def verify_summary(record: Record) -> Page:
     known = [case for case in cases(record) if case.result.verdict == "known"]
     silent = [case for case in cases(record) if case.result.verdict == "inconclusive"]
     found = [case for case in cases(record) if case.result.verdict == "fault"]
-    likenesses = [Item(likeness_sentence(one), "Diagnosis") for one in record.footer.likenesses[:LIKENESSES]]
+    likenesses = [Item(likeness_sentence(one), "Diagnosis") for one in leads(record.footer.likenesses)]
+    waiting = unlocking_sentence(record.results)
     sections = (
-        Section("Results", (Table(columns, tuple(rows)),)),
+        Section("Results", (Table(columns, tuple(rows)), *([Paragraph(waiting)] if waiting else []))),
         Section("Faults", (Items((*map(_item, found),)), Items(tuple(likenesses)))),
+        _notes(record),
         Section("Known faults", (Items(tuple(map(_item, known))),)),
         Section("No answer", (Items(tuple(map(_item, silent)), most=10),)),
         _distance(record),
         Section("Run again", (Command(record.header.command),)),
     )
-    return _page(record, tuple(section for section in sections if any(_has_content(block) for block in section.blocks)))
+    return _page(record, tuple(section for section in sections if any(map(_has_content, section.blocks))))
 
 
 def badge(record: Record) -> str:
@@ -148,8 +153,13 @@ def _faults(record: Record, judged: Sequence[JudgedProperty]) -> Section:
     items = [_item(case, witness=False) for case in faults[:FAULTS]]
     if more := len(faults) - len(items):
         items.append(Item(f"And {plural(more, 'more fault')}: see the red marks below.", style="fault"))
-    items += [Item(likeness_sentence(one), "Diagnosis") for one in record.footer.likenesses[:LIKENESSES]]
+    items += [Item(likeness_sentence(one), "Diagnosis") for one in leads(record.footer.likenesses)]
     return Section("Faults", (Items(tuple(items)),) if items else (), id="faults")
+
+
+def _notes(record: Record) -> Section:
+    """What to look at although it is no fault."""
+    return Section("Notes", (Items(tuple(map(Item, note_sentences(record.results)))),), id="notes")
 
 
 def _item(case: Case, witness: bool = True) -> Item:
@@ -181,7 +191,8 @@ def _requirements(record: Record) -> Section:
         table = Table(text_columns("property", "requirement", "cases"), tuple(rows), kind="requirements")
         blocks.append(Section(chapter.title, (table,), note=chapter.question))
     legend = verdict_legend("Each mark is a case and leads to its measurements.")
-    return Section("Requirements", (*blocks, legend), id="matrix")
+    waiting = unlocking_sentence(record.results)
+    return Section("Requirements", (*blocks, legend, *([Paragraph(waiting)] if waiting else [])), id="matrix")
 
 
 def _tooltip(result: Result) -> str:
@@ -235,6 +246,7 @@ def _cases(many: Sequence[Case]) -> Table:
         result = case.result
         verdict = Cell(result.verdict, SIGNS[result.verdict].style, SIGNS[result.verdict].symbol)
         notes = [result.summary]
+        notes += [f"Note: {result.note}"] if result.note else []
         notes += ["The implementation raised an error, timed out or gave an invalid answer."] if result.broken else []
         notes += [f"Known: {excuse_sentence(result.excuse)}"] if result.excuse else []
         notes += [witness_sentence(result.witness)] if result.witness else []

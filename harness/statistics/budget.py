@@ -22,34 +22,12 @@ E_PROCESS_SHARE = 1 / FAULT
 """Share of a check by e-process: the probability that E ever reaches FAULT (Ville's inequality)."""
 
 
-@dataclass(frozen=True)
-class ErrorBudget:
-    """The checks of one run together.
-
-    Attributes:
-        checks: number of checks.
-        false_alarm: bound on the probability that any of them calls a correct decoder a fault.
-    """
-
-    checks: int
-    false_alarm: float
-
-    @property
-    def per_century(self) -> float:
-        """Expected false alarms in a century of RUNS_PER_DAY."""
-        return self.false_alarm / ALLOWED * ALARMS_PER_CENTURY
-
-    @property
-    def within_limit(self) -> bool:
-        return self.false_alarm < ALLOWED
-
-
-def error_budget(shares: Iterable[float]) -> ErrorBudget:
-    """Sum the shares of a run's checks; a check without randomness has share 0."""
+def error_budget(shares: Iterable[float]) -> float:
+    """Bound on the probability that a run calls a correct decoder a fault. A check without randomness has share 0."""
     every = tuple(shares)
     if wrong := [share for share in every if not 0 <= share <= 1]:
         raise ValueError(f"a share is a probability, not {wrong[0]}")
-    return ErrorBudget(len(every), sum(every))
+    return sum(every)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ e-processes, which may be looked at any time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import eval_legendre
@@ -33,16 +33,6 @@ def diagnose(sequences: Sequence[PitSequence]) -> dict[str, float]:
         "child": child(is_child[known], child_mass[known]),
     }
     return {name: p_value for name, p_value in (found | tails(counts)).items() if p_value is not None}
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjusted p-values: rejecting those below alpha rejects any true hypothesis with probability at most alpha (Holm 1979)."""
-    adjusted: dict[str, float] = {}
-    largest = 0.0
-    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = largest
-    return {name: adjusted[name] for name in p_values}
 
 
 def ks(u: Array) -> float | None:

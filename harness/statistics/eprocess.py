@@ -178,15 +178,51 @@ class Counts:
         """Restore counts.
 
         Raises:
-            ValueError: if the fields or shapes are others than those of this version.
+            ValueError: the fields or shapes are others than those of this version, or the numbers are no counts of tokens.
         """
         expected = cls.zero().arrays()
         if values.keys() != {*expected, "examples"}:
             raise ValueError(f"counts must have exactly {', '.join([*expected, 'examples'])}, not {', '.join(values)}")
-        read = {name: np.array(values[name], array.dtype) for name, array in expected.items()}
-        if wrong := [name for name, array in read.items() if array.shape != expected[name].shape]:
-            raise ValueError(f"{wrong[0]} has shape {read[wrong[0]].shape}, expected {expected[wrong[0]].shape}")
-        return cls(**read, examples=tuple((int(s), int(t)) for s, t in values["examples"]))
+        counts = cls(
+            **{name: _read_array(name, values[name], array) for name, array in expected.items()},
+            examples=tuple((_whole(s), _whole(t)) for s, t in values["examples"]),
+        )
+        counts._validate()
+        return counts
+
+    def _validate(self) -> None:
+        """Refuse counts that no tokens have: ValueError with the name of the first."""
+        possible = self.tokens - self.impossible
+        holds = {
+            "histogram": self.histogram.sum() == possible,  # every possible token is in one bin, and in one stratum at most
+            "leaf": bool((self.leaf.sum(axis=0) <= self.histogram).all()),
+            "offset": bool((self.offset.sum(axis=0) <= self.histogram).all()),
+            **{name: getattr(self, name).sum() <= possible for name in ("lag", "block", "cross")},
+            "score": self.score[1] >= 0,
+            "sequences": self.sequences > 0 or self.tokens == 0,
+            "examples": len(self.examples) == min(EXAMPLES, self.impossible)
+            and all(0 <= s < self.sequences and 0 <= t < self.tokens for s, t in self.examples),
+        }
+        if wrong := [name for name, right in holds.items() if not right]:
+            raise ValueError(f"{wrong[0]} contradicts the other counts")
+
+
+def _read_array(name: str, value: Any, like: Array) -> Array:
+    """An array of the type and shape of `like`; whole numbers must be whole and not negative, others finite."""
+    read = np.array(value)
+    if read.shape != like.shape:
+        raise ValueError(f"{name} has shape {read.shape}, expected {like.shape}")
+    if like.dtype.kind == "i" and (read.dtype.kind != "i" or (read < 0).any()):
+        raise ValueError(f"{name} has a number that is no count")
+    if read.dtype.kind not in "if" or not np.isfinite(read).all():
+        raise ValueError(f"{name} has a number that is no sum")
+    return read.astype(like.dtype)
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
 
 
 def child_factors(is_child: Array, child_mass: Array) -> Array:

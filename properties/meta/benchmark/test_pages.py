@@ -14,8 +14,7 @@ from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
 from eagle2_ref.errors import BadInput
-from harness.benchmark import pages, result_tables
-from harness.benchmark.published import published
+from harness.benchmark import pages
 from harness.benchmark.record import (
     BenchRecord,
     BudgetPoint,
@@ -31,7 +30,6 @@ from harness.benchmark.regression import compare_with
 from harness.benchmark.result_plots import method_plot, prompt_plot, published_plots
 from harness.benchmark.settings import CompareSettings
 from harness.report.layout import html, markdown
-from harness.report.tables import Table
 from properties.meta.benchmark.examples import (
     BENCH_RECORD,
     CALLS,
@@ -139,43 +137,7 @@ def test_greedy_texts_that_differ_are_ties_or_break_the_method() -> None:
     assert page.verdict == "fault" and "BROKEN" in page.warning and pages.compare_page(runs[1]).verdict != "fault"
 
 
-def test_record_that_was_cut_off_says_so() -> None:
-    record = replace(BENCH_RECORD, footer=None)
-    assert pages.bench_page(record).warning and not pages.bench_page(BENCH_RECORD).warning
-    assert "cut off" in terminal(pages.show_page, pages.bench_page(record)) and "cut off" not in terminal(
-        pages.show_page, pages.bench_page(BENCH_RECORD)
-    )
-
-
-# --- tables and plots -----------------------------------------------------------------------------------------------------
-
-
-def rows(table: Table, column: str) -> dict[str, dict[str, Any]]:
-    """The rows of a table, by one of their cells, as values by heading."""
-    headings = [one.heading.replace("\n", " ") for one in table.columns]
-    found = [dict(zip(headings, row, strict=True)) for row in table.rows]
-    return {str(row[column]): row for row in found}
-
-
-def test_speed_table_has_a_row_for_each_arm() -> None:
-    table = result_tables.speed_table(BENCH_RECORD)
-    found = rows(table, "arm")
-    assert [found["speculative"][name] for name in ("× vanilla", "95 % interval", "τ")] == ["3.00", "2.00–10.00", "2.40"]
-    assert found["vanilla"]["× vanilla"] == "" and found["speculative"]["× control"] == ""
-    assert found["other"]["× control"] == "2.00*" and found["other"]["τ"] == ""
-    assert [table.rows[i][1] for i in table.bold] == ["speculative"]
-
-
-def test_step_table_has_the_share_of_each_part() -> None:
-    table = result_tables.step_table(BENCH_RECORD.of(StepProfile))
-    assert table.rows == (("0", "vanilla", "4.00", "75%", "", "", "19%", "", "6%"),)
-
-
-def test_published_table_has_every_mean_with_its_source() -> None:
-    table = result_tables.published_table()
-    assert len(table.rows) == sum(bool(one.method) for one in published()) > 20
-    assert ("EAGLE-2, table 1", "Vicuna 13B", "0", "EAGLE-2", "4.65", "4.04") in table.rows
-    assert all(row[0] for row in table.rows)
+# --- plots ----------------------------------------------------------------------------------------------------------------
 
 
 def test_method_plot_shows_measured_figures_and_published_plots_look_different() -> None:

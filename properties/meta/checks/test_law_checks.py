@@ -94,12 +94,7 @@ def test_boundary_numbers_expose_wrong_comparisons(rule: Any, verdict: Verdict, 
     result = result_of(rule_at_boundary_numbers, implementation)
     assert result.verdict == verdict and reason in result.summary, result.summary
     assert (result.witness is not None) == (rule is inclusive)
-
-
-@pytest.mark.parametrize("rule", ["walk", "reject"])
-def test_reference_rules_pass_on_boundary_numbers(rule: str) -> None:
-    result = result_of(rule_at_boundary_numbers, connect(f"ref:rule={rule}"))
-    assert result.verdict == "pass" and result.work and result.work.value > 400
+    assert rule is not strict or (result.work and result.work.value > 400)
 
 
 # --- LAW-6: third-party code ---------------------------------------------------------------------------------------

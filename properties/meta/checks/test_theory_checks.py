@@ -12,13 +12,13 @@ from torch import Tensor
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
-from eagle2_ref.rules import Accepted, Rule, exclude, reject, residual, sampled, walk
-from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
+from eagle2_ref.rules import Accepted, Rule, exclude, reject, sampled, walk
+from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.case import Case
 from harness.catalogue import Check
 from harness.implementations import Implementation
 from harness.implementations.reference import Engine
-from harness.mutants.planting import Fault
+from harness.mutants.planting import Fault, faulty_sampled
 from harness.record.model import Result
 from properties.meta.helpers.checks import result_of
 from properties.test_theory import (
@@ -69,38 +69,13 @@ def test_path_probability_is_a_product() -> None:
 # --- sampled drafts ------------------------------------------------------------------------------------------------
 
 
-def altered(
-    accepts: Callable[[Tensor, Tensor, int], Any] = lambda r, q, x: r[x] / q[x],
-    rest: Callable[[Tensor, Tensor, int], Tensor] = lambda r, q, _x: residual(r, q),
-    then: Callable[[Tensor, int], Tensor] = exclude,
-) -> Rule:
-    """The rule `sampled` with one part changed."""
-
-    def rule(tree: SampledTree, p: Tensor, coins: Coins) -> Accepted:
-        path: list[int] = []
-        node = ROOT
-        while True:
-            r, q = p[node], tree.q[node]
-            for child in tree.children(node):
-                x = tree.token(child)
-                if coins.uniform() < accepts(r, q, x):
-                    break
-                r, q = rest(r, q, x), then(q, x)
-            else:
-                return Accepted(path, coins.categorical(r))
-            path.append(child)
-            node = child
-
-    return rule
-
-
-RIGHT = [sampled, altered()]
+RIGHT = [sampled, faulty_sampled()]
 WRONG = {
-    "a rejected token can be sampled again": altered(rest=lambda r, _q, _x: r),
-    "later siblings count as sampled with replacement": altered(then=lambda q, _x: q),
-    "a draft is accepted as if q were 1": altered(accepts=lambda r, _q, x: r[x], rest=lambda r, _q, x: exclude(r, x)),
-    "nothing is accepted": altered(accepts=lambda _r, _q, _x: 0.0, rest=lambda r, _q, _x: r),
-    "everything is accepted": altered(accepts=lambda _r, _q, _x: 1.0),
+    "a rejected token can be sampled again": faulty_sampled(rest=lambda r, _q, _x: r),
+    "later siblings count as sampled with replacement": faulty_sampled(then=lambda q, _x: q),
+    "a draft is accepted as if q were 1": faulty_sampled(accepts=lambda r, _q, x: r[x], rest=lambda r, _q, x: exclude(r, x)),
+    "nothing is accepted": faulty_sampled(accepts=lambda _r, _q, _x: 0.0, rest=lambda r, _q, _x: r),
+    "everything is accepted": faulty_sampled(accepts=lambda _r, _q, _x: 1.0),
 }
 
 

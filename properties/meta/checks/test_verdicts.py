@@ -9,10 +9,7 @@ import pytest
 from harness.pytest_plugin import RESULT, Recording
 from harness.record.model import Property, Result, Verdict
 from harness.verdict import BROKEN, FAULT, INCONCLUSIVE, PASS, conclude, settle
-
-
-def result(name: str, verdict: Verdict, broken: bool = False) -> Result:
-    return Result(property=name, case="", verdict=verdict, summary="", broken=broken)
+from properties.meta.helpers.records import result
 
 
 @pytest.mark.parametrize(
@@ -27,11 +24,11 @@ def result(name: str, verdict: Verdict, broken: bool = False) -> Result:
     ],
 )
 def test_verdict_of_a_run_is_the_worst_of_its_results(verdicts: list[Verdict], expected: Verdict, code: int) -> None:
-    assert conclude([result("LAW-1", verdict) for verdict in verdicts]) == (expected, code)
+    assert conclude([result("LAW-1", "", verdict) for verdict in verdicts]) == (expected, code)
 
 
 def test_broken_adapter_is_no_pass() -> None:
-    assert conclude([result("LAW-1", "pass"), result("LAW-2", "inconclusive", broken=True)]) == ("inconclusive", BROKEN)
+    assert conclude([result("LAW-1", "", "pass"), result("LAW-2", "", "inconclusive", broken=True)]) == ("inconclusive", BROKEN)
 
 
 def test_fault_is_blocked_if_what_it_needs_is_not_a_pass() -> None:
@@ -40,7 +37,7 @@ def test_fault_is_blocked_if_what_it_needs_is_not_a_pass() -> None:
         name: Property(id=name, chapter="x", requirement="", needs=needs)
         for name, needs in (("SMOKE-1", ()), ("TREE-1", ("SMOKE-1",)), ("LAW-1", ("TREE-1",)))
     }
-    found = [result("SMOKE-1", "inconclusive", broken=True), result("LAW-1", "fault"), result("TREE-1", "pass")]
+    found = [result("SMOKE-1", "", "inconclusive", broken=True), result("LAW-1", "", "fault"), result("TREE-1", "", "pass")]
     settled = settle(found, known)
     assert [r.verdict for r in settled] == ["inconclusive", "blocked", "pass"]
     assert "SMOKE-1" in settled[1].summary
@@ -61,7 +58,7 @@ def test_check_that_breaks_or_has_no_result_is_inconclusive(outcome: str, sent: 
     """Also a check that breaks after it has a result."""
     results: list[Result] = []
     recording = Recording(SimpleNamespace(add=results.append))  # type: ignore[arg-type]
-    properties = [(RESULT, result("LAW-2", verdict).model_dump_json()) for verdict in sent]
+    properties = [(RESULT, result("LAW-2", "", verdict).model_dump_json()) for verdict in sent]
     place = "properties/test_law.py::LAW-2"
     longrepr = "IndexError" if outcome == "failed" else None
     report = pytest.TestReport(place, ("", 0, ""), {}, outcome, longrepr, "call", user_properties=properties)  # type: ignore[arg-type]

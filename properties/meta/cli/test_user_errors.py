@@ -1,5 +1,7 @@
 """Errors that a user can fix: a few lines that name what is wrong and what to do, exit code 2 or 4, and no files written.
 
+Wrong words of the command line are in properties/meta/hardening/test_words.py.
+
 The wording is in the snapshots of properties/meta/contract.
 """
 
@@ -22,84 +24,12 @@ from eagle2_ref.sampling import SamplingParams
 from harness.cli import app
 from harness.pairs import FIXTURES, shipped
 from harness.record.model import read_record
-from harness.verdict import BROKEN, INCONCLUSIVE, USAGE
+from harness.verdict import BROKEN, USAGE
 from properties.meta.helpers import tiny
 from properties.meta.helpers.command import eagle2
 
 PAIRS = FIXTURES / "pairs"
-COIN_HEAD, STDLIB = str(PAIRS / "coin4" / "draft"), str(PAIRS / "stdlib" / "target")
-
-REFUSED = [
-    ("verify reff", "'reff'", "did you mean ref?"),
-    ("verify ref -n x", "--jobs: x", "0 or more"),
-    ("verify ref -n -1", "--jobs: -1", "0 or more"),
-    ("record ref -n x", "--jobs: x", "0 or more"),
-    ("verify py:no_such_module:Engine", "no_such_module", "run from the folder"),
-    ("verify py:json:Lodas", "json has no Lodas", "did you mean loads?"),
-    ("verify py:json", "py:json", "py:package.module:Engine"),
-    ("verify ref:ruel=walk", "'ruel'", "did you mean rule?"),
-    ("verify ref:walk", "'walk'", "name=value"),
-    ("verify ref:rule=wlak", "'wlak'", "reject, walk"),
-    ("verify ref:k=0", "ref:k=0: k must be a whole number of 1 or more, not 0", ""),
-    ("verify ref:depth=0", "depth must be a whole number of 1 or more, not 0", ""),
-    ("verify ref:k=2,depth=2,m=7", "m is 7", "at most 6"),
-    ("verify ref:k=257", "vocabulary has 256", "at most 256"),
-    ("verify --pair stdlob", "'stdlob'", "coin4, coin6, dice8, stdlib"),
-    ("verify --target here", "--draft", "give both"),
-    ("verify --target nowhere --draft nowhere", "nowhere", "directory of a checkpoint"),
-    (f"verify --target {STDLIB} --draft {COIN_HEAD}", "fc.weight", "a head trained for this target"),
-    ("verify --dtype float8", "'float8'", "bfloat16"),
-    ("verify --device gpu", "'gpu'", "cuda"),
-    ("verify --tier fast", "'fast'", "quick, full"),
-    ("verify --oracle float16", "'float16'", "float64 or float32"),
-    ("verify mutant:M4", "'M4'", "M04"),
-    ("verify published:no.py", "no.py", "path of the file"),
-    ("replay LAW-1.1 --record no.jsonl", "no.jsonl", "eagle2 verify"),
-    ("mutants --only M4", "'M4'", "M04"),
-    ("mutants --check LAWS", "chapter LAWS", "LAW, "),
-    ("verify --time-limit 0", "0 s", "seconds"),
-    ("verify trace:no.jsonl", "no.jsonl", "eagle2 record"),
-    ("report no.jsonl", "no.jsonl", "eagle2 verify"),
-    ("generate x --temperature -1", "temperature is -1.0", "0 or more"),
-    ("generate x --top-p 0", "top_p is 0", "in (0, 1]"),
-    ("generate x --top-p 1.5", "top_p is 1.5", "in (0, 1]"),
-    ("generate x --top-k 0", "top_k is 0", "1 or more"),
-    ("generate x --max-new-tokens 0", "max_new_tokens is 0", "1 or more"),
-    ("generate x --rule greedy", "'greedy'", "reject, walk"),
-    ("generate x --max-new-tokens 5 --show-tree --step 99", "99", "steps"),
-]
-"""A command, what its error names, and what its hint names."""
-
-
-@pytest.mark.parametrize(("command", "wrong", "hint"), REFUSED, ids=[command for command, _, _ in REFUSED])
-def test_wrong_argument_has_exit_code_2_and_a_hint(
-    command: str, wrong: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, command.split())
-    first, *rest = done.stderr.splitlines()
-    assert done.exit_code == USAGE and first.startswith("eagle2: "), done.output
-    assert wrong in first and hint in "\n".join(rest)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("command", "wrong"),
-    [
-        ("verify ref --only LAW-99", "no property LAW-99"),
-        ("verify ref --only NONE", "no chapter NONE"),
-        ("verify ref --only LAW-1[none]", "no case LAW-1[none]"),
-        ("record ref --only LAW-99", "no property LAW-99"),
-    ],
-)
-def test_selector_that_selects_nothing_writes_nothing(
-    command: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The exit code is that of a run without results."""
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, command.split())
-    assert done.exit_code == INCONCLUSIVE and wrong in done.stderr
-    assert not list(tmp_path.iterdir())
+COIN_HEAD = str(PAIRS / "coin4" / "draft")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

@@ -90,6 +90,7 @@ IN_PROCESS = [
     ("verify --dtype none", USAGE),
     ("verify --device none", USAGE),
     ("verify --time-limit 0", USAGE),
+    ("verify --only NONE-1", USAGE),
     ("verify --known none.toml", USAGE),
     ("verify mutant:M0", USAGE),
     ("verify trace:none.jsonl", USAGE),
@@ -136,7 +137,6 @@ IN_CHILD = [
     (f"smoke {REF}", PASS),
     (f"verify {REF} --only STOP-1 -n 0 --out out", PASS),
     ("verify mutant:M54,k=2,depth=2,m=4 --pair coin4 --only TREE-1 -n 0 --out out", FAULT),
-    (f"verify {REF} --only NONE-1 -n 0 --out out", INCONCLUSIVE),
     ("verify py:engines:Broken --pair coin4 --only SMOKE -n 0 --out out", BROKEN),
     ("verify cmd:echo --pair coin4", BROKEN),
 ]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,9 @@ from harness import mutants
 from harness.context import Context, run_check
 from harness.pairs import FIXTURES
 from harness.settings import Settings
+from properties.meta.helpers.command import eagle2
 
 GUIDES = FIXTURES.parent / "docs" / "contributing"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(FIXTURES.parent)}
 EXAMPLE = re.compile(r"<!-- (?:example|file: (?P<file>\S+)) -->\n```python\n(?P<code>.*?)```", re.DOTALL)
 
 
@@ -44,18 +41,13 @@ def test_example_of_a_property_passes_for_the_reference() -> None:
 def test_example_of_an_adapter_passes_smoke(tmp_path: Path) -> None:
     found = example("add-an-adapter.md")
     (tmp_path / found["file"]).write_text(found["code"], encoding="utf-8")
-    command = [sys.executable, "-m", "harness.cli", "smoke", "py:my_engine:Engine", "--pair", "coin4"]
-    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    done = eagle2(["smoke", "py:my_engine:Engine", "--pair", "coin4"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_guide_names_the_parts_of_the_gallery() -> None:
-    table = (
-        (GUIDES / "add-a-mutant.md")
-        .read_text(encoding="utf-8")
-        .partition("| `part` | what is wrong | file |")[2]
-        .partition("\n\n")[0]
-    )
+    text = (GUIDES / "add-a-mutant.md").read_text(encoding="utf-8")
+    table = text.partition("| `part` | what is wrong | file |")[2].partition("\n\n")[0]
     named = {part: row for row in table.splitlines()[2:] for part in re.findall(r"`([a-z ]+)`", row.split(" | ")[0])}
     assert named.keys() == {each.part for each in mutants.GALLERY.values()}
     for part, row in named.items():
@@ -68,6 +60,5 @@ def test_example_of_a_mutant_is_killed(tmp_path: Path) -> None:
     found = example("add-a-mutant.md")
     (tmp_path / found["file"]).write_text(found["code"], encoding="utf-8")
     case = "LAW-1[coin4, T=1.0 top_k=2, reject, k=2 depth=3 m=7]"
-    command = [sys.executable, "-m", "harness.cli", "verify", "py:my_mutant:TopKIgnored", "--only", case, "-n", "0"]
-    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    done = eagle2(["verify", "py:my_mutant:TopKIgnored", "--only", case, "-n", "0"], tmp_path)
     assert done.returncode == 1 and "total variation" in " ".join(done.stdout.split()), done.stdout + done.stderr

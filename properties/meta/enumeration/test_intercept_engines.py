@@ -1,4 +1,4 @@
-"""Unedited decoders are enumerated: a vectorised one, as in serving engines, one in numpy, and the reference."""
+"""Unedited decoders are enumerated: a vectorised one, as in serving engines, and one in numpy. (LAW-6: the reference.)"""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eagle2_ref.model.target import load_model
-from eagle2_ref.sampling import SamplingParams
-from harness.distributions.exact import Law, target_law, total_variation
+from harness.distributions.exact import Law, total_variation
 from harness.enumeration.exact_law import enumerate_law
-from harness.implementations import connect
-from harness.pairs import shipped
 
 K, V = 2, 3
 GENERATOR = torch.Generator().manual_seed(1)
@@ -63,13 +59,3 @@ def test_third_party_style_decoder_is_enumerated(decoder: Callable[..., list[int
     wrong = enumerate_law(lambda: decoder(lambda p, _: p.clone()), window=K + 1)
     assert total_variation(right.law, EXPECTED) <= 1e-12
     assert total_variation(wrong.law, EXPECTED) > 0.05
-
-
-def test_reference_is_enumerated_through_generate() -> None:
-    """Treated as a third-party engine: only generate() is called, and its draws are intercepted."""
-    pair, params = shipped("coin4"), {"temperature": 1.0, "max_new_tokens": 2}
-    engine = connect("ref:k=2,depth=1,m=2,dtype=float64").open(pair)
-    assert engine.raw  # loads the model now, which draws its weights
-    found = enumerate_law(lambda: engine.generate([[2, 3, 2]], [params], [7])[0].tokens, window=2)
-    expected = target_law(load_model(pair.target, "float64").eval(), [2, 3, 2], SamplingParams.of(params))
-    assert total_variation(found.law, expected) <= 1e-12

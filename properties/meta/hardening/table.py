@@ -34,7 +34,7 @@ class Outcomes:
         for item in session.items:
             if marker := item.get_closest_marker("promise"):
                 area = item.path.stem.removeprefix("test_").replace("_", " ")
-                self.rows[item.nodeid] = Row(area, *marker.args, None)
+                self.rows[item.nodeid] = Row(area, marker.args[0], marker.args[1], None)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         row = self.rows.get(report.nodeid)

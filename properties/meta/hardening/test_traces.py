@@ -138,14 +138,14 @@ def test_trace_that_cannot_be_read_is_refused(path: str, message: str, tmp_path:
 def test_sound_trace_is_read(lines: list[str], tmp_path: Path) -> None:
     (tmp_path / "run.jsonl").write_text("\n".join(lines) + "\n")
     trace = connect(f"trace:{tmp_path / 'run.jsonl'}")
-    assert trace.recorded == {"pair": "coin4", "tier": "quick", "seed": 5}
+    assert trace.recorded == {"pair": "coin4", "tier": "quick", "dtype": "float32", "seed": 5}
     assert len(trace.open(COIN4).generate([[1], [2], [3]], [PARAMS] * 3, [0, 1, 2])) == 3
     with pytest.raises(Missing, match=r"lacks 1 of 1 requests; none is on the pair coin6, only on coin4; .* --seed 5;"):
         trace.open(shipped("coin6")).generate([[1]], [PARAMS], [0])
 
 
 def test_options_of_a_run_are_compared_with_those_of_its_trace() -> None:
-    recorded: dict[str, str | int] = {"pair": "coin4", "tier": "quick", "seed": 5}
+    recorded: dict[str, str | int] = {"pair": "coin4", "tier": "quick", "dtype": "float32", "seed": 5}
     assert differences(recorded, Settings(pair="coin4", seed=5)) == differences({}, Settings()) == ""
     assert "--pair coin4 --seed 5; this run has --pair stdlib --seed 0" in differences(recorded, Settings())
     assert "--pair coin4; this run has --pair mine" in differences(recorded, Settings(target="my/mine", seed=5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,16 +17,28 @@ WIDE = {"COLUMNS": "200"}
 
 
 def eagle2(
-    words: list[str], folder: Path, timeout: float = 120.0, terminal: Mapping[str, str] = WIDE
+    words: list[str],
+    folder: Path,
+    timeout: float = 120.0,
+    terminal: Mapping[str, str] = WIDE,
+    at_end: signal.Signals | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `eagle2 WORDS` in a folder, with the environment of a terminal, and return its exit code and output."""
-    return fork(_main, words, folder, timeout, terminal)
+    return fork(_main, words, folder, timeout, terminal, at_end)
 
 
 def fork(
-    function: Callable[[list[str]], None], words: list[str], folder: Path, timeout: float, terminal: Mapping[str, str]
+    function: Callable[[list[str]], None],
+    words: list[str],
+    folder: Path,
+    timeout: float,
+    terminal: Mapping[str, str],
+    at_end: signal.Signals | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Call `function(words)` in a forked process, and return its exit code and output.
+
+    Args:
+        at_end: signal that the process gets at the end of `timeout`, after which it has a minute to end.
 
     Raises:
         subprocess.TimeoutExpired: the process did not end in time; it was killed.
@@ -34,6 +47,10 @@ def fork(
         process = _server().Process(target=_run, args=(function, words, str(folder), streams, dict(terminal)))
         process.start()
         process.join(timeout)
+        if process.exitcode is None and at_end is not None:
+            assert process.pid is not None
+            os.kill(process.pid, at_end)
+            process.join(60)
         if process.exitcode is None:
             process.kill()
             raise subprocess.TimeoutExpired(["eagle2", *words], timeout)

@@ -1,16 +1,19 @@
-"""A drafter with one sequence, for tests that play the part of the target."""
+"""What tests of drafters share: what they compare, and a drafter with one sequence, whose target is the test."""
 
 from __future__ import annotations
 
 from collections import abc
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 
 from eagle2_ref.coins import Coins, SeededCoins
+from eagle2_ref.decode import Block, Decoder, Generation
 from eagle2_ref.drafters.base import Drafter
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.sequence import Sequence
+from eagle2_ref.tree import Tree
 
 CONTEXT = 1 << 30
 
@@ -47,3 +50,28 @@ def propose_together(several: abc.Sequence[OneSequence], depths: abc.Sequence[in
     for one, depth in zip(several, depths, strict=True):
         one.sequence.end = len(one.sequence.tokens) + depth + 1
     return list(several[0].drafter.propose([one.sequence for one in several]))
+
+
+def paths(tree: Tree) -> dict[tuple[int, ...], int]:
+    """The nodes below the root, by the tokens on their paths."""
+    return {tuple(map(tree.token, tree.path(node))): node for node in range(1, len(tree))}
+
+
+def contents(block: Block) -> object:
+    """Everything in a block but its log-probabilities and values, which passes of other shapes round differently."""
+    return block.start, block.tokens, block.accepted, block.path, block.tree.tokens.tolist(), block.tree.parents.tolist()
+
+
+def summary(result: Generation) -> object:
+    """Everything that must not depend on the other sequences of a batch."""
+    return result.tokens, result.finish, result.target_passes, result.draft_passes, [*map(contents, result.blocks)]
+
+
+def drafted_blocks(
+    decoder: Decoder, prompt: abc.Sequence[int], params: SamplingParams, coins: Coins
+) -> Iterator[tuple[list[int], Block, Sequence]]:
+    """The blocks of a continuation after that of the prompt, each with the text up to its root, and the sequence."""
+    sequence = decoder.start(prompt, params, coins)
+    for block in decoder.blocks(sequence):
+        if block.start > len(prompt):
+            yield sequence.tokens[: block.start], block, sequence

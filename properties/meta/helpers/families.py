@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -67,7 +68,7 @@ def vicuna(folder: Path) -> tuple[Pair, PreTrainedModel]:
     model, stored = _stored(torch.float16, **OLD)
     target = _target(folder, sentencepiece_like)
     frequencies = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": 10000.0 ** -(torch.arange(0, 4, 2) / 4) for i in range(3)}
-    _write_bin_shards(target, {**stored.state_dict(), **frequencies})
+    write_shards(target, "pytorch_model.bin", {**stored.state_dict(), **frequencies})
     config = _configuration(stored, "num_key_value_heads", transformers_version="4.28.1")
     write_json(target / "config.json", config)
     return _pair(folder, model, bias=True, leave=("num_key_value_heads",)), model
@@ -123,12 +124,15 @@ def _configuration(model: PreTrainedModel, *leave: str, **keys: Any) -> dict[str
     return {**config, "architectures": ["LlamaForCausalLM"], "torch_dtype": str(model.dtype).removeprefix("torch."), **keys}
 
 
-def _write_bin_shards(folder: Path, tensors: dict[str, Tensor], n: int = 2) -> None:
-    names = [f"pytorch_model-{i + 1:05}-of-{n:05}.bin" for i in range(n)]
-    where = {tensor: names[i * n // len(tensors)] for i, tensor in enumerate(tensors)}
-    for name in names:
-        torch.save({tensor: tensors[tensor].clone() for tensor, shard in where.items() if shard == name}, folder / name)
-    write_json(folder / "pytorch_model.bin.index.json", {"metadata": {}, "weight_map": where})
+def write_shards(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
+    """Write two shards and their index, in the format of the name that one file would have."""
+    stem, suffix = name.rsplit(".", 1)
+    shards = [f"{stem}-{i:05}-of-00002.{suffix}" for i in (1, 2)]
+    where = {tensor: shards[2 * i // len(tensors)] for i, tensor in enumerate(tensors)}
+    for shard in shards:
+        part = {tensor: tensors[tensor].clone() for tensor in tensors if where[tensor] == shard}
+        save_file(part, folder / shard) if suffix == "safetensors" else torch.save(part, folder / shard)
+    write_json(folder / f"{name}.index.json", {"metadata": {}, "weight_map": where})
 
 
 def _pair(folder: Path, model: PreTrainedModel, leave: tuple[str, ...] = (), **shape: Any) -> Pair:

@@ -1,20 +1,30 @@
-"""Tiny random models of many kinds, with weights large enough that every part of them shows in the logits."""
+"""Tiny random models of many kinds, with weights large enough that every part of them shows in the logits, and their decoders."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.model.llama import Llama
+from eagle2_ref.model.network import ModelOutput
+from eagle2_ref.model.target import Target
+from eagle2_ref.rules import Rule, walk
 from harness.kill_matrix.random_pair import TARGET as SHAPE
 from harness.kill_matrix.random_pair import random_head as head
 from harness.kill_matrix.random_pair import random_head_for as fitting
 from harness.kill_matrix.random_pair import random_pair as pair
 from harness.kill_matrix.random_pair import randomize as scatter
 
-__all__ = ["KINDS", "SHAPE", "fitting", "head", "pair", "scatter", "target", "tokens"]
+__all__ = ["SHAPE", "fitting", "head", "pair", "scatter"]
+
+BUDGET = Budget(3, 4, 12)
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -69,3 +79,30 @@ def tokens(n: int, vocab_size: int = 64, seed: int = 0) -> list[int]:
     """A random text."""
     drawn: Tensor = torch.randint(vocab_size, (n,), generator=torch.Generator().manual_seed(seed))
     return [int(token) for token in drawn]
+
+
+def running(model: PreTrainedModel, lean: bool = True) -> Target:
+    """The model with its weights in our own forward pass, or in transformers."""
+    return Target(Llama(deepcopy(model)) if lean else model)
+
+
+def decoder(model: PreTrainedModel | None = None, budget: Budget = BUDGET, rule: Rule = walk, lean: bool = True) -> Decoder:
+    """A decoder of a model with a random head."""
+    model = model or target()
+    verifier = running(model, lean)
+    return Decoder(verifier, Eagle2(fitting(model), verifier.network.lm_head, budget), rule)
+
+
+def prefilled(target: Target, text: Sequence[int]) -> ModelOutput:
+    """The output of a pass over a text."""
+    (output,) = target.prefill([target.cache()], [text])
+    return output
+
+
+def greedy(model: PreTrainedModel, text: Sequence[int], n: int, **options: Any) -> list[int]:
+    """The n tokens with which `generate` of transformers continues a text."""
+    ids = torch.tensor([text])
+    defaults = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    whole = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, **defaults, **options)
+    new: list[int] = whole[0, len(text) :].tolist()
+    return new

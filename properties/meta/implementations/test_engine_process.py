@@ -68,7 +68,7 @@ def test_prints_of_the_engine_do_not_mix_with_replies(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "error", "message"),
     [
-        ("raise ValueError('out of pages')", AdapterError, r"ValueError: out of pages\n(.|\n)*generate"),
+        ("raise ValueError('out of pages')", AdapterError, r"ValueError: out of pages \(written\.py:\d+\)$"),
         (
             "sys.stderr.write('segmentation fault'); sys.stderr.flush(); os._exit(9)",
             AdapterError,

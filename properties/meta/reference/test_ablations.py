@@ -3,49 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from eagle2_ref.drafters.ablations import ByConfidence, Expanded, WithoutReranking, WithoutValue
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
-from eagle2_ref.errors import BadInput
-from eagle2_ref.fixed_shape import FixedShapeDecoder
-from eagle2_ref.methods import METHODS
-from eagle2_ref.rules import walk
-from eagle2_ref.tree import DraftTree
-from harness.pairs import shipped
-from properties.meta.helpers import tiny
-from properties.meta.reference.test_drafter import drafts, reference_log_q
+from eagle2_ref.drafters.ablations import ByConfidence, Expanded
+from eagle2_ref.drafters.eagle2 import Eagle2
+from properties.meta.reference.test_drafter import Path, candidate_layers, drafter, drafts, values
 
 BUDGETS = [(1, 1, 1), (2, 3, 9), (3, 4, 12), (3, 4, 5), (4, 2, 20)]
-Path = tuple[int, ...]
-
-
-def drafter(kind: type[Eagle2], k: int, depth: int, m: int) -> Any:
-    weights = torch.randn(64, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    return kind(tiny.head(), lambda features: features @ weights.to(features).T, Budget(k, depth, m))
-
-
-def drafted(tree: DraftTree) -> dict[Path, float]:
-    return {tuple(tree.token(i) for i in tree.path(node)): float(tree.values[node]) for node in range(1, len(tree))}
-
-
-def candidate_layers(one: Eagle2, n: int, by_value: bool) -> list[dict[Path, tuple[float, float]]]:
-    """The candidates of each layer: confidence and value of each path, as logarithms. The k best by one or the other are
-    expanded; the head runs on every path separately."""
-    layers: list[dict[Path, tuple[float, float]]] = []
-    beam: dict[Path, tuple[float, float]] = {(): (0.0, 0.0)}
-    for _ in range(one.budget.depth):
-        layer = dict[Path, tuple[float, float]]()
-        for path, (_, value) in beam.items():
-            confidences, tokens = reference_log_q(one, n, path).topk(one.budget.k)
-            layer |= {(*path, x): (c, value + c) for c, x in zip(confidences.tolist(), tokens.tolist(), strict=True)}
-        beam = dict(sorted(layer.items(), key=lambda entry: -entry[1][by_value])[: one.budget.k])
-        layers.append(layer)
-    return layers
 
 
 def most_confident_first(layers: list[dict[Path, tuple[float, float]]], m: int) -> dict[Path, float]:
@@ -67,10 +33,10 @@ def most_confident_first(layers: list[dict[Path, tuple[float, float]]], m: int) 
 @pytest.mark.parametrize(("k", "depth", "m"), BUDGETS)
 def test_without_value_nodes_are_kept_by_confidence(k: int, depth: int, m: int) -> None:
     """After a prompt, and after accepted blocks. Nodes that tie for the last place may be exchanged."""
-    one = drafter(ByConfidence, k, depth, m)
+    one = drafter(k, depth, m, kind=ByConfidence)
     for tree, n in drafts(one, [9, 1, 4]):
         layers = candidate_layers(one, n, by_value=False)
-        ours, due = drafted(tree), most_confident_first(layers, m)
+        ours, due = values(tree), most_confident_first(layers, m)
         pool = {path: entry for layer in layers for path, entry in layer.items()}
         weakest = {path: min(pool[path[: i + 1]][0] for i in range(len(path))) for path in pool}
         least = min(weakest[path] for path in ours)
@@ -84,11 +50,11 @@ def test_without_value_nodes_are_kept_by_confidence(k: int, depth: int, m: int) 
 @pytest.mark.parametrize(("k", "depth", "m"), BUDGETS)
 def test_without_reranking_the_draft_is_the_expanded_nodes(k: int, depth: int, m: int) -> None:
     """The k nodes of highest value in each layer, the last one included; at most m, from the top."""
-    one = drafter(Expanded, k, depth, m)
+    one = drafter(k, depth, m, kind=Expanded)
     for tree, n in drafts(one, [9, 1, 4]):
         layers = [sorted(layer.items(), key=lambda entry: -entry[1][1])[:k] for layer in candidate_layers(one, n, by_value=True)]
         due = {path: value for layer in layers for path, (_, value) in layer}
-        ours = drafted(tree)
+        ours = values(tree)
         assert len(ours) == min(m, k * depth)
         assert ours == pytest.approx({path: due[path] for path in ours}, abs=1e-5)
         assert all(path[:-1] in [(), *ours] for path in ours)
@@ -97,27 +63,7 @@ def test_without_reranking_the_draft_is_the_expanded_nodes(k: int, depth: int, m
 
 
 def test_the_variants_draft_different_trees() -> None:
-    trees = [next(drafts(drafter(kind, 3, 4, 8), [9]))[0] for kind in (Eagle2, ByConfidence, Expanded)]
-    assert len({frozenset(drafted(tree)) for tree in trees}) == 3
-    totals = [sum(torch.tensor(list(drafted(tree).values())).exp().tolist()) for tree in trees]
+    trees = [next(drafts(drafter(3, 4, 8, kind=kind), [9]))[0] for kind in (Eagle2, ByConfidence, Expanded)]
+    assert len({frozenset(values(tree)) for tree in trees}) == 3
+    totals = [sum(torch.tensor(list(values(tree).values())).exp().tolist()) for tree in trees]
     assert totals[0] == max(totals), "by value the most tokens are expected"
-
-
-@pytest.mark.parametrize("kind", [ByConfidence, Expanded])
-def test_nan_confidences_are_refused(kind: type[Eagle2]) -> None:
-    one = drafter(kind, 3, 3, 6)
-
-    def nothing(features: Tensor) -> Tensor:
-        return torch.full((*features.shape[:-1], 64), float("nan"))
-
-    one.lm_head = nothing
-    with pytest.raises(BadInput, match="the head's confidences are not numbers"):
-        next(drafts(one, [9]))
-
-
-def test_fixed_shape_decoder_refuses_the_variants() -> None:
-    pair = shipped("coin4")
-    for method in (WithoutValue(2, 2, 4), WithoutReranking(2, 2, 4)):
-        with pytest.raises(BadInput, match="have no fixed shape"):
-            FixedShapeDecoder.load(pair.target, pair.draft, method, walk)
-    assert METHODS["eagle2-confidence"].make is WithoutValue and METHODS["eagle2-expansion"].make is WithoutReranking

@@ -8,31 +8,24 @@ import pytest
 import torch
 
 from eagle2_ref.coins import KeyedCoins
-from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
-from eagle2_ref.errors import BadInput
-from eagle2_ref.rules import walk
+from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.kill_matrix.stage import Stage
 from harness.mutants.batch import SEVERAL_LENGTHS
 from harness.mutants.cases import COUPLED, GREEDY_TREE, MIN_P, TOP_K, TWO_LAYERS
 from properties.meta.helpers import tiny
-from properties.meta.helpers.drafting import OneSequence
-from properties.meta.reference.test_target import running
+from properties.meta.helpers.drafting import OneSequence, summary
 
 TUNED = "ref:head_temperature=0.6,node=0.1,layer=0.4"
 """On the coins some layers are left out by it, and some nodes; on the shipped pair most."""
 
 
-def drafter(budget: Budget) -> Eagle2:
-    model = tiny.target()
-    return Eagle2(tiny.fitting(model), running(model, lean=True).network.lm_head, budget)
-
-
 def first_tree(budget: Budget, seed: int) -> tuple[DraftTree, int]:
     """The first tree after a random text, and the number of passes of the head."""
-    one, generator = OneSequence(drafter(budget)), torch.Generator().manual_seed(seed)
+    drafter, generator = tiny.decoder(budget=budget).drafter, torch.Generator().manual_seed(seed)
+    assert drafter
+    one = OneSequence(drafter)
     one.observe(tiny.tokens(9, seed=seed), torch.randn(9, 16, dtype=torch.float64, generator=generator))
     return one.propose(99), one.state.passes
 
@@ -74,21 +67,13 @@ def test_head_temperature_divides_the_logits() -> None:
 
 
 def test_early_stops_in_a_batch_are_those_of_the_sequence_alone() -> None:
-    model = tiny.target()
-    target = running(model, lean=True)
-    head, budget = tiny.fitting(model), Budget(3, 5, 20, 0.7, 0.05, 0.5)
-    one = Decoder(target, Eagle2(head, target.network.lm_head, budget), walk)
+    one = tiny.decoder(budget=Budget(3, 5, 20, 0.7, 0.05, 0.5))
     prompts = [tiny.tokens(n, seed=n) for n in (13, 1, 5, 30, 2, 9)]
     params = [SamplingParams((0.0, 0.7, 1.3)[row % 3], max_new_tokens=25) for row in range(6)]
-    together = one.generate_batch(prompts, params, [KeyedCoins(row) for row in range(6)], 4)
-    depths = set()
-    for row, result in enumerate(together):
-        alone = one.generate(prompts[row], params[row], KeyedCoins(row))
-        assert result.tokens == alone.tokens and result.draft_passes == alone.draft_passes
-        for ours, theirs in zip(result.blocks, alone.blocks, strict=True):
-            assert ours.tree.tokens.tolist() == theirs.tree.tokens.tolist()
-            depths.add(max(ours.tree.depths))
-    assert len(depths) > 2  # trees of several depths came up
+    coins = [KeyedCoins(row) for row in range(6)]
+    together = one.generate_batch(prompts, params, coins, 4)
+    assert [*map(summary, together)] == [summary(one.generate(*request)) for request in zip(prompts, params, coins, strict=True)]
+    assert len({max(block.tree.depths) for result in together for block in result.blocks}) > 2
 
 
 @pytest.fixture(scope="module")
@@ -112,17 +97,3 @@ CASES = [
 def test_properties_hold_with_early_stops(name: str, case: str, scene: Stage) -> None:
     result = scene.result(name, case, TUNED)
     assert result.verdict in ("pass", "tie"), result.summary
-
-
-@pytest.mark.parametrize(
-    ("budget", "message"),
-    [
-        (Budget(head_temperature=0.0), "head_temperature must be above 0, not 0.0"),
-        (Budget(node=1.5), r"node must be in \[0, 1\], not 1.5"),
-        (Budget(layer=-0.1), "layer must be 0 or more, not -0.1"),
-    ],
-    ids=["head_temperature", "node", "layer"],
-)
-def test_a_budget_out_of_range_is_refused(budget: Budget, message: str) -> None:
-    with pytest.raises(BadInput, match=message):
-        budget.check(256)

@@ -14,13 +14,12 @@ from torch import Tensor
 from eagle2_ref.coins import Coins, SeededCoins
 from eagle2_ref.drafters.eagle import PUBLISHED, Eagle, EagleDrafter
 from eagle2_ref.drafters.tree_choices import Choice, prune
-from eagle2_ref.errors import BadInput
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import ROOT, DraftTree, SampledTree, Tree
 from harness.enumeration.coins import executions
 from properties.meta.helpers import tiny
 from properties.meta.helpers.drafting import OneSequence
-from properties.meta.reference.test_drafter import features
+from properties.meta.reference.test_drafter import TEXT, features, reference_logits
 
 PARAMS: dict[str, SamplingParams] = {
     "plain": SamplingParams(),
@@ -29,7 +28,6 @@ PARAMS: dict[str, SamplingParams] = {
 }
 GREEDY = SamplingParams(temperature=0.0)
 WHOLE = Eagle()
-TEXT = tiny.tokens(40)
 WEIGHTS = torch.randn(64, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64) / 5  # for laws that leave choices
 
 
@@ -59,12 +57,9 @@ def places(tree: Tree) -> list[Choice]:
 
 @torch.inference_mode()
 def reference_q(drafter: EagleDrafter | Any, n: int, path: Sequence[int], params: SamplingParams) -> Tensor:
-    """The head's distribution [V] after a path on the first n features: one pass over everything, no cache, no tree mask."""
-    tokens, known = torch.tensor([*TEXT[1 : n + 1], *path]), features(40)[:n]
-    for i in range(n, n + len(path) + 1):
-        known = torch.cat([known, drafter.head(tokens[None, :i], known[None], torch.arange(i))[0, -1:]])
+    """The head's distribution [V] after a path on the first n features."""
     history = torch.tensor([[*TEXT[: n + 1], *path]])
-    law: Tensor = params.processors()(history, drafter.lm_head(known[-1:])).softmax(-1)[0]
+    law: Tensor = params.process(history, reference_logits(drafter, n, path)[None]).softmax(-1)[0]
     return law
 
 
@@ -166,16 +161,3 @@ def test_the_expansion_leaves_the_cache_unchanged() -> None:
     for one in (grown, plain):
         one.propose(9)
     assert (grown.state.cache.entries() - plain.state.cache.entries()).abs().max() <= 1e-12
-
-
-def test_the_shape_does_not_depend_on_the_samples() -> None:
-    trees = [observed(drafter(), SamplingParams(), SeededCoins(seed)).propose(9) for seed in range(8)]
-    assert len({tuple(tree.parents.tolist()) for tree in trees}) == 1
-    assert len({tuple(tree.tokens.tolist()) for tree in trees}) > 4
-
-
-def test_nan_logits_of_the_head_are_refused() -> None:
-    one = drafter()
-    one.head.fc[0, 0] = float("nan")
-    with pytest.raises(BadInput, match="the drafter's logits are not numbers"):
-        observed(one, SamplingParams(), SeededCoins(0)).propose(9)

@@ -17,7 +17,7 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.fixed_shape import GRAIN, FixedShapeDecoder
 from eagle2_ref.model.llama import Llama, rms_norm
 from eagle2_ref.model.target import Target
-from eagle2_ref.rules import RULES, walk
+from eagle2_ref.rules import RULES
 from eagle2_ref.sampling import SamplingParams
 from properties.meta.helpers import tiny
 from properties.meta.helpers.fake_cuda import DEVICE, Device, There, device, graphs
@@ -154,11 +154,3 @@ def test_nan_weights_are_refused(what: str) -> None:
         damaged.fill_(float("nan"))
     with pytest.raises(BadInput, match=f"the {what} are not numbers"):
         list(stream)
-
-
-def test_fixed_shape_decoder_refuses_other_rules() -> None:
-    text, sampling, plain = tiny.tokens(9), SamplingParams(1.0, max_new_tokens=20), decoder("cpu")
-    fixed = FixedShapeDecoder(plain.target, plain.drafter).generate(text, sampling, SeededCoins(1)).tokens
-    assert fixed == Decoder(plain.target, None, walk).generate(text, sampling, SeededCoins(1)).tokens
-    with pytest.raises(BadInput, match="do not implement the rule reject"):
-        FixedShapeDecoder(plain.target, plain.drafter, RULES["reject"])

@@ -9,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from eagle2_ref.coins import KeyedCoins, ScriptedCoins, SeededCoins, invert
 from eagle2_ref.decode import Decoder, Generation
+from eagle2_ref.drafters.ablations import ByConfidence, Expanded
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.fixed_shape import GRAIN, FixedShapeDecoder, ancestors, distributions, follow, sample
@@ -20,7 +22,8 @@ from eagle2_ref.rules import reject, walk
 from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
-from properties.meta.reference.test_target import LEAN, running
+from properties.meta.reference.test_target import LEAN
+from properties.strategies import trees_with_laws
 
 PARAMS: list[dict[str, Any]] = [
     {"temperature": 0.0},
@@ -35,11 +38,9 @@ PARAMS: list[dict[str, Any]] = [
 def decoders(
     kind: str = "llama", k: int = 3, depth: int = 4, m: int = 12, draft: bool = True
 ) -> tuple[Decoder, FixedShapeDecoder]:
-    model = tiny.target(kind)
-    target = running(model, lean=True)
-    drafter = Eagle2(tiny.fitting(model), target.network.lm_head, Budget(k, depth, m)) if draft else None
-    decoder = Decoder(target, drafter, walk)
-    return decoder, FixedShapeDecoder(target, drafter)
+    plain = tiny.decoder(tiny.target(kind), Budget(k, depth, m))
+    plain.drafter = plain.drafter if draft else None
+    return plain, FixedShapeDecoder(plain.target, plain.drafter)
 
 
 def assert_same(*result: Generation, depth: int) -> None:
@@ -81,9 +82,7 @@ def test_fixed_shapes_work_for_every_budget(k: int, depth: int, m: int) -> None:
 
 def test_a_longer_sequence_gets_a_larger_state() -> None:
     """A shorter one after it uses the same."""
-    model = tiny.target(max_position_embeddings=3 * GRAIN)
-    target = running(model, lean=True)
-    plain = Decoder(target, Eagle2(tiny.fitting(model), target.network.lm_head, Budget(3, 4, 12)), walk)
+    plain = tiny.decoder(tiny.target(max_position_embeddings=3 * GRAIN))
     fixed = FixedShapeDecoder(plain.target, plain.drafter)
     for n in (10, GRAIN - 20, 2 * GRAIN, 10):
         sampling = SamplingParams(1.0, max_new_tokens=30)
@@ -91,21 +90,11 @@ def test_a_longer_sequence_gets_a_larger_state() -> None:
     assert fixed.state is not None and fixed.state.target.capacity == 3 * GRAIN
 
 
-@given(st.data())
-def test_follow_equals_walk(data: st.DataObject) -> None:
+@given(trees_with_laws(most=12), st.data())
+def test_follow_equals_walk(instance: tuple[DraftTree, Tensor], data: st.DataObject) -> None:
     """For any tree, distribution and random numbers."""
-    tokens, parents = [0], [-1]
-    for _ in range(data.draw(st.integers(0, 12))):
-        parent = data.draw(st.integers(0, len(tokens) - 1))
-        free = [x for x in range(4) if x not in (t for t, p in zip(tokens, parents, strict=True) if p == parent)]
-        if free:
-            tokens.append(data.draw(st.sampled_from(free)))
-            parents.append(parent)
-    tree = DraftTree.of(tokens, parents)
+    tree, p = instance
     depth = max(tree.depths) + data.draw(st.integers(0, 2))
-    weights = data.draw(st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=4, max_size=4), min_size=len(tokens)))
-    p = torch.tensor([row if sum(row) else [1.0] * 4 for row in weights[: len(tokens)]], dtype=torch.float64)
-    p = p / p.sum(-1, keepdim=True)
     u = data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1 - 2**-53]), min_size=depth + 1, max_size=depth + 1))
     expected = walk(tree, p, ScriptedCoins(u))
     sees = ancestors(tree.parents, depth)
@@ -139,8 +128,9 @@ def test_parts_without_fixed_shapes_are_refused() -> None:
     with pytest.raises(BadInput, match="the target is no LLaMA"):
         FixedShapeDecoder(Target(tiny.target()))
     head = tiny.fitting(tiny.target())
-    with pytest.raises(BadInput, match="trees have no fixed shape"):
-        FixedShapeDecoder(plain.target, Eagle2(head, plain.target.network.lm_head, Budget(3, 4, 12, layer=0.5)))
+    for kind, budget in ((Eagle2, Budget(3, 4, 12, layer=0.5)), (ByConfidence, Budget(3, 4, 12)), (Expanded, Budget(3, 4, 12))):
+        with pytest.raises(BadInput, match="trees have no fixed shape"):
+            FixedShapeDecoder(plain.target, kind(head, plain.target.network.lm_head, budget))
     with pytest.raises(BadInput, match="do not implement the rule reject"):
         FixedShapeDecoder(plain.target, plain.drafter, reject)
     with pytest.raises(BadInput, match="do not implement KeyedCoins"):

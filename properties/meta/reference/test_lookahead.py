@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from eagle2_ref.coins import KeyedCoins
-from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.lookahead import (
     Gram,
     Lookahead,
@@ -24,9 +24,9 @@ from eagle2_ref.drafters.lookahead import (
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.sequence import Sequence as Text
-from eagle2_ref.tree import ROOT, DraftTree, Tree
+from eagle2_ref.tree import ROOT, DraftTree
 from properties.meta.helpers import tiny
-from properties.meta.reference.test_target import running
+from properties.meta.helpers.drafting import drafted_blocks, paths
 
 METHODS = [
     Lookahead(),
@@ -67,25 +67,9 @@ def jacobi(past: list[list[int]], root: int, depth: int, predict: Likeliest) -> 
 
 def drafting(method: Lookahead, **changes: Any) -> tuple[Decoder, LookaheadDrafter, PreTrainedModel]:
     model = tiny.target(**changes)
-    target = running(model, lean=True)
+    target = tiny.running(model)
     drafter = LookaheadDrafter(method, target.context)
     return Decoder(target, drafter, walk), drafter, model
-
-
-def blocks(
-    decoder: Decoder, prompt: Sequence[int], n: int = 30, temperature: float = 1.0
-) -> Iterator[tuple[list[int], Block, Text]]:
-    """Each block after that of the prompt, with the text up to its root."""
-    text = list(prompt)
-    sequence = decoder.start(prompt, SamplingParams(temperature=temperature, max_new_tokens=n), KeyedCoins(3))
-    for block in decoder.blocks(sequence):
-        if len(text) > len(prompt):
-            yield list(text), block, sequence
-        text += block.tokens
-
-
-def paths(tree: Tree) -> set[Gram]:
-    return {tuple(tree.token(i) for i in tree.path(node)) for node in range(1, len(tree))}
 
 
 def newest(grams: Sequence[Gram], token: int, k: int) -> list[Gram]:
@@ -103,12 +87,13 @@ def test_the_window_is_the_published_jacobi_iteration(method: Lookahead, tempera
     past = [[prompt[i % 7] for i in range(1, method.window + method.depth - 1)]]
     grams: list[Gram] = []
     looked = proposed = 0
-    for text, block, sequence in blocks(decoder, prompt, temperature=temperature):
+    params = SamplingParams(temperature, max_new_tokens=30)
+    for text, block, sequence in drafted_blocks(decoder, prompt, params, KeyedCoins(3)):
         if method.text:
             grams += [tuple(text[end - n : end]) for end in range(max(n, looked + 1), len(text) + 1)]
             looked = len(text)
         guesses, deepest = newest(grams, text[-1], method.k), min(method.depth, 7 + 30 - len(text) - 1)
-        assert paths(block.tree.proposals) == {guess[: i + 1] for guess in guesses for i in range(deepest)}
+        assert paths(block.tree.proposals).keys() == {guess[: i + 1] for guess in guesses for i in range(deepest)}
         past, result = jacobi(past, text[-1], method.depth, lambda cells, text=text: predict([*text, *cells]))  # type: ignore[misc]
         window = sequence.draft.window
         assert window.rows[0][1:] == past[0] and window.rows[1:] == past[1:]
@@ -200,7 +185,7 @@ def test_no_node_is_beyond_the_context(method: Lookahead, length: int) -> None:
     control = Decoder(decoder.target, None, walk)
     prompt, params = tiny.tokens(length), SamplingParams(max_new_tokens=99)
     widest, finish = 0, None
-    for text, block, sequence in blocks(decoder, prompt, 99):
+    for text, block, sequence in drafted_blocks(decoder, prompt, params, KeyedCoins(3)):
         finish = sequence.finish
         assert isinstance(block.tree, LookaheadTree)
         assert len(text) - 1 + max(block.tree.depths) < 24
@@ -211,17 +196,3 @@ def test_no_node_is_beyond_the_context(method: Lookahead, length: int) -> None:
     assert finish == "context" and widest == max(cells) - 1
     result = [d.generate(prompt, params, KeyedCoins(3)).tokens for d in (decoder, control)]
     assert result[0] == result[1] and len(result[0]) == 24 - length
-
-
-def test_sequences_share_no_state() -> None:
-    """Trees are the same after another sequence, and in a batch."""
-    decoder, _, _ = drafting(Lookahead())
-    prompts, params = [tiny.tokens(n, seed=n) for n in (3, 11, 6)], SamplingParams(max_new_tokens=25)
-
-    def summary(generations: Sequence[Any]) -> list[Any]:
-        return [[(b.tokens, b.tree.tokens.tolist(), b.tree.parents.tolist()) for b in result.blocks] for result in generations]
-
-    alone = summary([decoder.generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)])
-    assert summary([decoder.generate(prompts[0], params, KeyedCoins(0))]) == alone[:1]
-    together = decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)
-    assert summary(together) == alone

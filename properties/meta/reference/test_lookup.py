@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -16,8 +15,7 @@ from eagle2_ref.drafters.lookup import Lookup, LookupDrafter, find_continuation
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from properties.meta.helpers import tiny
-from properties.meta.helpers.drafting import OneSequence
-from properties.meta.reference.test_target import running
+from properties.meta.helpers.drafting import OneSequence, summary
 
 FEATURES = torch.zeros(99, 16)
 
@@ -72,14 +70,11 @@ def test_the_tree_is_a_chain_on_the_newest_token() -> None:
 @pytest.mark.parametrize("length", [1, 5])
 def test_sequences_share_no_state_up_to_a_full_context(length: int) -> None:
     """The text is that of ordinary decoding."""
-    target, params = running(tiny.target(max_position_embeddings=24), lean=True), SamplingParams(max_new_tokens=99)
+    target, params = tiny.running(tiny.target(max_position_embeddings=24)), SamplingParams(max_new_tokens=99)
     decoder, prompts = Decoder(target, Lookup().drafter(target, ""), walk), [tiny.tokens(length, 64, seed) for seed in range(3)]
-
-    def summary(generations: Sequence[Any]) -> list[Any]:
-        return [[(b.tokens, b.tree.tokens.tolist()) for b in result.blocks] for result in generations]
-
     alone = [decoder.generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)]
     control = [Decoder(target, None, walk).generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)]
     assert [result.tokens for result in alone] == [result.tokens for result in control]
     assert {result.finish for result in alone} == {"context"}
-    assert summary(decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)) == summary(alone)
+    together = decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)
+    assert [*map(summary, together)] == [*map(summary, alone)]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,20 +12,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from eagle2_ref.coins import KeyedCoins
-from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.lookahead import Gram
 from eagle2_ref.drafters.ouroboros import Ouroboros, OuroborosDrafter, corrected, rewritten
-from eagle2_ref.errors import BadInput
 from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
-from eagle2_ref.sequence import Sequence as Text
 from eagle2_ref.tree import DraftTree
 from harness.implementations import connect
 from harness.implementations.reference import between
+from harness.mutants.cache import common_prefix
 from properties.meta.helpers import tiny
-from properties.meta.reference.test_lookahead import Likeliest, jacobi, most_likely, newest, paths
-from properties.meta.reference.test_target import running
+from properties.meta.helpers.drafting import drafted_blocks, paths, summary
+from properties.meta.reference.test_lookahead import Likeliest, jacobi, most_likely, newest
 
 METHODS = [
     Ouroboros(k=2, depth=6, phrase=2, window=4),
@@ -56,7 +54,7 @@ def test_the_chain_has_the_depth_that_phrases_leave(depth: int, phrase: int, cha
 
 
 def drafting(method: Ouroboros) -> tuple[Decoder, OuroborosDrafter]:
-    big, small = (running(model, lean=True) for model in models())
+    big, small = (tiny.running(model) for model in models())
     drafter = OuroborosDrafter(method, small)
     return Decoder(big, drafter, walk), drafter
 
@@ -84,7 +82,7 @@ class Reference:
             so_far = [*text, *chain]
             truth = greedy(self.small, so_far, n - len(chain))
             phrases = newest(self.grams, so_far[-1], self.method.window)
-            held = max((_common(phrase, truth[:-1]) for phrase in phrases), default=0)
+            held = max((common_prefix(phrase, truth[:-1]) for phrase in phrases), default=0)
             predict = partial(self._small_predict, so_far)
             self.past, result = jacobi(self.past, so_far[-1], self.method.phrase, predict)
             self.grams += result
@@ -107,20 +105,6 @@ class Reference:
             self.grams = [gram for gram in self.grams if gram != tried] + [(chain[-1], *said)]
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def blocks(decoder: Decoder, prompt: Sequence[int], n: int, temperature: float) -> Iterator[tuple[list[int], Block, Text]]:
-    """Each block after that of the prompt, with the text up to its root."""
-    text = list(prompt)
-    sequence = decoder.start(prompt, SamplingParams(temperature=temperature, max_new_tokens=n), KeyedCoins(2))
-    for block in decoder.blocks(sequence):
-        if len(text) > len(prompt):
-            yield list(text), block, sequence
-        text += block.tokens
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_trees_equal_a_computation_by_plain_passes(method: Ouroboros, temperature: float) -> None:
@@ -128,13 +112,14 @@ def test_trees_equal_a_computation_by_plain_passes(method: Ouroboros, temperatur
     decoder, drafter = drafting(method)
     prompt, new = tiny.tokens(5, 8), 40
     reference, seen = Reference(method, prompt), set()
-    for text, block, sequence in blocks(decoder, prompt, new, temperature):
+    params = SamplingParams(temperature, max_new_tokens=new)
+    for text, block, sequence in drafted_blocks(decoder, prompt, params, KeyedCoins(2)):
         left = min(method.depth, 5 + new - len(text) - 1)
         chain = reference.chain(text, min(left, method.chain))
         phrases = newest(reference.grams, chain[-1], method.k) if chain else []
         cut = [phrase[: left - len(chain)] for phrase in phrases]
         expected = {(*chain, *phrase)[:n] for phrase in [(), *cut] for n in range(1, len(chain) + len(phrase) + 1)}
-        assert paths(block.tree) == expected and block.tree.proposals is block.tree
+        assert paths(block.tree).keys() == expected and block.tree.proposals is block.tree
         reference.learn(text, chain, min(len(block.path), len(chain)), [p for p in cut if len(p) == method.phrase])
         if chain:
             cache, fresh = sequence.draft.cache, drafter.small.cache()
@@ -189,7 +174,7 @@ def test_rewritten_phrases_by_hand() -> None:
 @pytest.mark.parametrize("small_context", [24, 12])
 def test_contexts_of_both_models_can_be_filled(length: int, small_context: int) -> None:
     """After the end of the small model's context nothing is drafted. It never gets a position beyond it."""
-    target, small = (running(tiny.target(max_position_embeddings=n), lean=True) for n in (24, small_context))
+    target, small = (tiny.running(tiny.target(max_position_embeddings=n)) for n in (24, small_context))
     network = small.network
 
     def within(tokens: Tensor, positions: Tensor, *rest: Any) -> ModelOutput:
@@ -207,25 +192,11 @@ def test_contexts_of_both_models_can_be_filled(length: int, small_context: int) 
     assert max(len(block.path) for block in result.blocks) >= 4
 
 
-def summary(generations: Sequence[Any]) -> list[Any]:
-    return [[(b.tokens, b.tree.tokens.tolist(), b.tree.parents.tolist()) for b in result.blocks] for result in generations]
-
-
-def test_sequences_share_no_state() -> None:
-    """Trees are the same after another sequence, and in a batch."""
-    decoder, _ = drafting(METHODS[0])
-    prompts, params = [tiny.tokens(n, 8, seed=n) for n in (3, 11, 6)], SamplingParams(max_new_tokens=25)
-    alone = summary([decoder.generate(prompt, params, KeyedCoins(i)) for i, prompt in enumerate(prompts)])
-    assert summary([decoder.generate(prompts[0], params, KeyedCoins(0))]) == alone[:1]
-    together = decoder.generate_batch(prompts, [params] * 3, [KeyedCoins(i) for i in range(3)], 2)
-    assert summary(together) == alone
-
-
 def test_warm_phrases_change_trees_but_not_the_text() -> None:
     decoder, _ = drafting(Ouroboros(k=2, depth=6, phrase=2, window=4, warm=True))
     prompt, params = tiny.tokens(5, 8), SamplingParams(temperature=0.0, max_new_tokens=40)
     cold, warm = (decoder.generate(prompt, params, KeyedCoins(0)) for _ in range(2))
-    assert cold.tokens == warm.tokens and summary([cold]) != summary([warm])
+    assert cold.tokens == warm.tokens and summary(cold) != summary(warm)
     assert len(warm.blocks[1].tree) > len(cold.blocks[1].tree), "there are phrases from the first block on"
 
 
@@ -233,10 +204,3 @@ def test_a_warm_drafter_declares_fewer_capabilities() -> None:
     """Its trees depend on earlier sequences."""
     cold, warm = (connect(f"ref:drafter=ouroboros{option}").capabilities for option in ("", ",warm=true"))
     assert cold - warm == {"deterministic", "batch", "tau"}
-
-
-def test_a_small_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    tiny.target(vocab_size=8).save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match=r"does not fit the target: 8 tokens in .*, 64 in the target") as error:
-        Ouroboros().drafter(running(tiny.target(), lean=True), tmp_path)
-    assert error.value.hint == "give --draft a model with the target's own vocabulary"

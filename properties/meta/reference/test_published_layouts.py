@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
 
 from eagle2_ref.coins import KeyedCoins, SeededCoins
 from eagle2_ref.decode import Decoder
@@ -21,7 +20,7 @@ from eagle2_ref.sampling import SamplingParams
 from fixtures.converters.published import write_published
 from harness.benchmark.chat import LLAMA2, LLAMA3, VICUNA, Chat
 from harness.pairs import Pair, prompts, shipped
-from properties.meta.helpers import families
+from properties.meta.helpers import families, tiny
 
 BUDGET = Budget(3, 4, 12)
 ASKED = {"vicuna": VICUNA, "llama2": LLAMA2, "llama3": LLAMA3}
@@ -42,20 +41,11 @@ def test_pairs_in_published_layouts_decode_as_transformers_does(tmp_path: Path, 
     assert isinstance(decoder.target.network, Llama)
     text = Chat.of(pair, ASKED[family.partition(",")[0]]).prompt(["How high?", "Two feet.", "And now?"])[1][-70:]
     params = SamplingParams(0.0, max_new_tokens=20)
-    expected = greedy(model, text, 20)
+    expected = tiny.greedy(model, text, 20)
     for arm in (decoder, bare):
         assert arm.generate(text, params, SeededCoins(0)).tokens == expected
     sampled = SamplingParams(1.0, max_new_tokens=20)
     assert decoder.generate(text, sampled, KeyedCoins(3)).tokens == bare.generate(text, sampled, KeyedCoins(3)).tokens
-
-
-def greedy(model: PreTrainedModel, prompt: list[int], n: int) -> list[int]:
-    ids = torch.tensor([prompt])
-    result = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n, pad_token_id=0, eos_token_id=None
-    )
-    new: list[int] = result[0, len(prompt) :].tolist()
-    return new
 
 
 @pytest.mark.parametrize(("family", "bias"), [("vicuna", True), ("llama2", True), ("llama3", False)])
@@ -77,7 +67,7 @@ def test_each_end_of_text_token_of_a_family_ends_the_text(tmp_path: Path, family
     pair, model = families.FAMILIES[family](tmp_path)
     chat, weights = Chat.of(pair, ASKED[family]), model.lm_head.weight.detach()
     text = chat.prompt(["Well then?"])[1][-40:]
-    plain = greedy(model, text, 12)
+    plain = tiny.greedy(model, text, 12)
     place = next(i for i in range(3, 12) if plain[i] not in plain[:i])
     for end in chat.end_tokens:
         assert end not in plain[:place]

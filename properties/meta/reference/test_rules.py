@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eagle2_ref.coins import Coins, KeyedCoins, ScriptedCoins, SeededCoins
-from eagle2_ref.rules import RULES, Accepted, exclude, reject, walk
+from eagle2_ref.rules import RULES, Accepted, Rule, exclude, reject, walk
 from eagle2_ref.tree import DraftTree
 from harness.enumeration.coins import executions, unfold
 from harness.enumeration.induction import rule_deviation
@@ -33,40 +33,28 @@ P = rows([0.125, 0.25, 0.125, 0.5], [0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], 
 
 
 @pytest.mark.parametrize(
-    ("coins", "path", "token"),
+    ("rule", "coins", "path", "token"),
     [
-        ([0.0, 0.0, 0.0], [1, 3], 0),  # both accepted; bonus drawn after node 3
-        ([math.nextafter(0.5, 0), math.nextafter(0.5, 0), LAST], [1, 3], 3),
-        ([0.0, 0.5, 0.0], [1], 1),  # 0.5 is not below p = 0.5: token 0 is rejected, and the rest of node 1 is token 1
-        ([0.5, 0.0, 0.0], [2], 2),  # token 3 rejected, token 1 accepted; node 2 is a leaf
-        ([0.5, 0.5, 0.0], [], 0),  # both rejected; of {0: 1/8, 2: 1/8} the first
-        ([LAST, LAST, LAST], [], 2),
-        ([0.5, math.nextafter(0.5, 0), 0.0], [2], 2),  # what remains after token 3: token 1 has 0.25 / 0.5
+        (reject, [0.0, 0.0, 0.0], [1, 3], 0),  # both accepted; bonus drawn after node 3
+        (reject, [math.nextafter(0.5, 0), math.nextafter(0.5, 0), LAST], [1, 3], 3),
+        (reject, [0.0, 0.5, 0.0], [1], 1),  # 0.5 is not below p = 0.5: token 0 is rejected, and the rest of node 1 is token 1
+        (reject, [0.5, 0.0, 0.0], [2], 2),  # token 3 rejected, token 1 accepted; node 2 is a leaf
+        (reject, [0.5, 0.5, 0.0], [], 0),  # both rejected; of {0: 1/8, 2: 1/8} the first
+        (reject, [LAST, LAST, LAST], [], 2),
+        (reject, [0.5, math.nextafter(0.5, 0), 0.0], [2], 2),  # what remains after token 3: token 1 has 0.25 / 0.5
+        (walk, [0.0], [], 0),
+        (walk, [0.125, 0.0], [2], 2),
+        (walk, [0.5, 0.0, 0.0], [1, 3], 0),
+        (walk, [LAST, LAST], [1], 1),
+        (walk, [LAST, 0.0, LAST], [1, 3], 3),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_reject_uses_one_number_for_each_child(coins: list[float], path: list[int], token: int) -> None:
-    """A child is accepted if its number is strictly below the residual probability; then one more token is sampled."""
+def test_each_number_decides_one_thing(rule: Rule, coins: list[float], path: list[int], token: int) -> None:
+    """`reject`: a child is accepted if its number is strictly below the residual probability; then one more token is sampled.
+    `walk`: one token is sampled for each node."""
     script = ScriptedCoins(coins)
-    assert reject(TREE, P, script) == Accepted(path, token)
-    with pytest.raises(StopIteration):
-        script.uniform()
-
-
-@pytest.mark.parametrize(
-    ("coins", "path", "token"),
-    [
-        ([0.0], [], 0),
-        ([0.125, 0.0], [2], 2),
-        ([0.5, 0.0, 0.0], [1, 3], 0),
-        ([LAST, LAST], [1], 1),
-        ([LAST, 0.0, LAST], [1, 3], 3),
-    ],
-    ids=str,
-)
-def test_walk_samples_one_token_for_each_node(coins: list[float], path: list[int], token: int) -> None:
-    script = ScriptedCoins(coins)
-    assert walk(TREE, P, script) == Accepted(path, token)
+    assert rule(TREE, P, script) == Accepted(path, token)
     with pytest.raises(StopIteration):
         script.uniform()
 
@@ -77,16 +65,6 @@ def test_a_child_of_probability_zero_is_never_accepted(coin: float) -> None:
     p = rows([0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0])
     assert reject(DraftTree.of([2, 0], [-1, 0]), p, ScriptedCoins([coin, coin])) == Accepted([], 3)
     assert reject(DraftTree.of([2, 3], [-1, 0]), p, ScriptedCoins([coin, coin])) == Accepted([1], 1)
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_the_root_alone_is_a_step_of_ordinary_decoding(name: str) -> None:
-    found: dict[int, float] = {}
-    for accepted, weight in executions(lambda coins: RULES[name](DraftTree.root_only(1), P[:1], coins)):
-        assert accepted.path == []
-        for (token,), share in unfold([accepted.token]):
-            found[token] = found.get(token, 0.0) + weight * share
-    assert found == {0: 0.125, 1: 0.25, 2: 0.125, 3: 0.5}
 
 
 @given(trees_with_laws(), st.integers(0, 1000), st.sampled_from(sorted(RULES)), st.sampled_from([SeededCoins, KeyedCoins]))

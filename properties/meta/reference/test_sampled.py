@@ -95,16 +95,6 @@ def test_with_q_equal_to_p_the_first_child_is_always_accepted(instance: tuple[li
         assert accepted.path == tree.path(node)
 
 
-def test_with_disjoint_supports_nothing_is_accepted() -> None:
-    p, q = row(0.25, 0.75, 0, 0), row(0, 0, 0.5, 0.5)
-    found = torch.zeros(4, dtype=torch.float64)
-    for (accepted, _), weight in executions(lambda coins: run(choices("0 1 00"), lambda _: p, lambda _: q, coins)):
-        assert not accepted.path
-        for (token,), share in unfold([accepted.token]):
-            found[token] += weight * share
-    assert torch.allclose(found, p, atol=1e-15)
-
-
 # One child, token 0, of p = 1/4 and q = 1/2: kept below 1/2. What p lacks then is {1: 1/4, 2: 1/4, 3: 0} / (1/2).
 ONE = SampledTree(torch.tensor([3, 0]), torch.tensor([-1, 0]), torch.stack([row(0.5, 0.25, 0, 0.25), row(0, 0, 0, 0)]))
 P = torch.stack([row(0.25, 0.5, 0.25, 0), row(0, 0, 0.5, 0.5)])

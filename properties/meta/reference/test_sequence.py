@@ -9,7 +9,6 @@ import torch
 
 from eagle2_ref.coins import Coins, KeyedCoins, SeededCoins
 from eagle2_ref.decode import Block, Decoder, Sequence
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.errors import BadInput
 from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.methods import METHODS
@@ -18,20 +17,18 @@ from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
-from properties.meta.reference.test_target import running
 
 GREEDY = SamplingParams(0.0, max_new_tokens=20)
 SAMPLED = SamplingParams(1.0, max_new_tokens=20)
 
 
 def decoder(kind: type[Decoder] = Decoder, lean: bool = True) -> Decoder:
-    model = tiny.target()
-    target = running(model, lean)
-    return kind(target, Eagle2(tiny.fitting(model), target.network.lm_head, Budget(3, 4, 12)), walk)
+    one = tiny.decoder(lean=lean)
+    return kind(one.target, one.drafter, walk)
 
 
 def drain(one: Decoder, sequence: Sequence) -> list[int]:
-    """Decode to the end of the turn, and return the tokens of the turn."""
+    """Decode to the end of the turn, and return the new tokens."""
     return [token for block in one.blocks(sequence) for token in block.tokens]
 
 
@@ -58,13 +55,7 @@ def test_a_sequence_set_aside_survives_other_batches(lean: bool) -> None:
     one.prefill(sequences)
     for batch in ([0, 1, 2, 3], [2, 3], [3, 0, 1], [1], [0, 2, 3], [1, 0], [3, 2, 1, 0]):
         one.step([sequences[row] for row in batch if not sequences[row].finish])
-    assert [sequence.tokens[sequence.start :] + drain_rest(one, sequence) for sequence in sequences] == due
-
-
-def drain_rest(one: Decoder, sequence: Sequence) -> list[int]:
-    n = len(sequence.tokens)
-    drain(one, sequence)
-    return sequence.tokens[n:]
+    assert [sequence.tokens[sequence.start :] + drain(one, sequence) for sequence in sequences] == due
 
 
 @pytest.mark.parametrize("kind", [Decoder, FixedShapeDecoder])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +9,23 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from eagle2_ref.coins import KeyedCoins, SeededCoins, invert
+from eagle2_ref.coins import KeyedCoins, SeededCoins
 from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.drafters.base import Method
+from eagle2_ref.drafters.ouroboros import Ouroboros
 from eagle2_ref.drafters.small_model import Speculative, SpeculativeDrafter
 from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import DRAWN
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sequence import Sequence
 from eagle2_ref.tree import SampledTree
 from harness.distributions.exact import next_token_law
 from harness.enumeration.coins import executions
 from harness.pairs import shipped
 from properties.meta.helpers import tiny
-from properties.meta.helpers.drafting import OneSequence
-from properties.meta.reference.test_target import running
+from properties.meta.helpers.drafting import OneSequence, drafted_blocks
 
 PARAMS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -45,17 +45,14 @@ def small(kind: str = "llama") -> PreTrainedModel:
     return model
 
 
+def drafted(one: Decoder, params: dict[str, Any], n: int = 25) -> list[tuple[list[int], Block, Sequence]]:
+    """The blocks of a continuation of up to n tokens, see `drafted_blocks`."""
+    return list(drafted_blocks(one, tiny.tokens(6), SamplingParams.of({**params, "max_new_tokens": n}), SeededCoins(0)))
+
+
 def decoder(kind: str = "llama", depth: int = 3, lean: bool = True) -> Decoder:
-    drafter = SpeculativeDrafter(running(small(kind), lean=lean).network, Speculative(depth))
-    return Decoder(running(tiny.target(kind), lean=lean), drafter, DRAWN["sampled"])
-
-
-def texts(decoder: Decoder, params: dict[str, Any], n: int = 25, seed: int = 0) -> Iterator[tuple[Block, list[int]]]:
-    """The blocks of a sequence, each with the text up to its root."""
-    text = tiny.tokens(6)
-    for block in decoder.stream(text, SamplingParams.of({**params, "max_new_tokens": n}), SeededCoins(seed)):
-        yield block, list(text)
-        text += block.tokens
+    drafter = SpeculativeDrafter(tiny.running(small(kind), lean).network, Speculative(depth))
+    return Decoder(tiny.running(tiny.target(kind), lean), drafter, DRAWN["sampled"])
 
 
 @pytest.mark.parametrize(("kind", "lean"), [("llama", True), ("llama", False), ("qwen3", False)])
@@ -64,7 +61,7 @@ def test_q_is_the_small_models_distribution(params: dict[str, Any], kind: str, l
     """Before every drafted token, under the request's parameters and with the token's own history; after rejections and after
     full chains."""
     model, sizes = small(kind), set()
-    for block, text in list(texts(decoder(kind, lean=lean), params))[1:]:
+    for text, block, _ in drafted(decoder(kind, lean=lean), params):
         tree = block.tree
         assert isinstance(tree, SampledTree) and tree.parents.tolist() == list(range(-1, len(tree) - 1))
         for node in range(len(tree) - 1):
@@ -83,7 +80,7 @@ def test_drafts_are_sampled_from_q(params: dict[str, Any]) -> None:
     small_one = tiny.target(seed=9, vocab_size=5)
 
     def chain(coins: Any) -> SampledTree:
-        drafter = SpeculativeDrafter(running(small_one, lean=True).network, Speculative(2))
+        drafter = SpeculativeDrafter(tiny.running(small_one).network, Speculative(2))
         one = OneSequence(drafter, [1, 2, 4], SamplingParams.of(params), coins)
         tree: SampledTree = one.propose(9)
         return tree
@@ -95,14 +92,6 @@ def test_drafts_are_sampled_from_q(params: dict[str, Any]) -> None:
     assert total == pytest.approx(1)
 
 
-def test_drafts_are_inversions_of_the_coins() -> None:
-    drafter = decoder().drafter
-    assert drafter
-    tree, same = OneSequence(drafter, tiny.tokens(6), coins=SeededCoins(3)).propose(9), SeededCoins(3)
-    assert isinstance(tree, SampledTree)
-    assert tree.tokens[1:].tolist() == [invert(q, same.uniform()) for q in tree.q[:-1]]
-
-
 def test_each_draft_costs_one_pass() -> None:
     one = decoder(depth=4)
     result = one.generate(tiny.tokens(6), SamplingParams(max_new_tokens=30), SeededCoins(1))
@@ -111,19 +100,18 @@ def test_each_draft_costs_one_pass() -> None:
 
 
 def test_a_draft_model_equal_to_the_target_is_always_accepted() -> None:
-    drafter = SpeculativeDrafter(running(tiny.target(), lean=True).network, Speculative(3))
-    same = Decoder(running(tiny.target(), lean=True), drafter, DRAWN["sampled"])
+    drafter = SpeculativeDrafter(tiny.running(tiny.target()).network, Speculative(3))
+    same = Decoder(tiny.running(tiny.target()), drafter, DRAWN["sampled"])
     for params in PARAMS.values():
-        blocks = [block for block, _ in texts(same, params, n=21)]
-        assert [len(block.tokens) for block in blocks] == [1, 4, 4, 4, 4, 4]
+        assert [len(block.tokens) for _, block, _ in drafted(same, params, n=21)] == [4] * 5
 
 
 def test_drafts_do_not_share_the_targets_noise() -> None:
     """With keyed coins and the target as draft model, shared noise would predict every token."""
-    drafter = SpeculativeDrafter(running(tiny.target(), lean=True).network, Speculative(3))
+    drafter = SpeculativeDrafter(tiny.running(tiny.target()).network, Speculative(3))
     request = tiny.tokens(6), SamplingParams(max_new_tokens=40), KeyedCoins(5)
-    plain = Decoder(running(tiny.target(), lean=True), None, walk).generate(*request)
-    drafted = Decoder(running(tiny.target(), lean=True), drafter, walk).generate(*request)
+    plain = Decoder(tiny.running(tiny.target()), None, walk).generate(*request)
+    drafted = Decoder(tiny.running(tiny.target()), drafter, walk).generate(*request)
     assert drafted.tokens == plain.tokens
     assert 0 < sum(block.accepted for block in drafted.blocks) < 24
 
@@ -131,48 +119,31 @@ def test_drafts_do_not_share_the_targets_noise() -> None:
 @pytest.mark.parametrize("max_depth", range(4))
 def test_chains_are_not_deeper_than_max_depth(max_depth: int) -> None:
     one = decoder(depth=3)
-    (_, *blocks) = [block for block, _ in texts(one, {}, n=2 + max_depth)]
-    assert len(blocks[0].tree) - 1 == min(3, max_depth)
+    _, block, _ = drafted(one, {}, n=2 + max_depth)[0]
+    assert len(block.tree) - 1 == min(3, max_depth)
 
 
 def test_nothing_is_drafted_beyond_the_small_models_context() -> None:
-    short = running(tiny.target(seed=9, max_position_embeddings=16), lean=True).network
-    one = Decoder(running(tiny.target(), lean=True), SpeculativeDrafter(short, Speculative(3)), DRAWN["sampled"])
-    for block, text in list(texts(one, {}, n=30))[1:]:
+    short = tiny.running(tiny.target(seed=9, max_position_embeddings=16)).network
+    one = Decoder(tiny.running(tiny.target()), SpeculativeDrafter(short, Speculative(3)), DRAWN["sampled"])
+    for text, block, _ in drafted(one, {}, n=30):
         assert len(block.tree) - 1 == max(0, min(3, 16 - len(text), 36 - len(text) - 1))
 
 
-@dataclass(frozen=True)
-class Wrong:
-    """A damaged small model, and the expected error."""
-
-    message: str
-    config: dict[str, Any] = field(default_factory=dict)
-    lacks: str = ""
-
-
+@pytest.mark.parametrize("method", [Speculative(), Ouroboros()], ids=["speculative", "ouroboros"])
 @pytest.mark.parametrize(
-    "wrong",
+    ("lacks", "message"),
     [
-        Wrong("no small model at .*: config.json is missing", lacks="config.json"),
-        Wrong("the small model does not fit the target: 6 tokens in .*, 4 in .*coin4"),
-        Wrong("cannot be loaded", lacks="model.safetensors"),
+        ("config.json", "no small model at .*: config.json is missing"),
+        ("", "the small model does not fit the target: 6 tokens in .*, 4 in .*coin4"),
+        ("model.safetensors", "no weights in"),
     ],
-    ids=lambda wrong: wrong.message,
 )
-def test_a_small_model_that_does_not_fit_is_refused(wrong: Wrong, tmp_path: Path) -> None:
+def test_a_small_model_that_does_not_fit_is_refused(lacks: str, message: str, method: Method, tmp_path: Path) -> None:
     source = shipped("coin6").drafter("small")
     assert source
     for path in source.iterdir():
-        if path.name != wrong.lacks:
+        if path.name != lacks:
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(BadInput, match=wrong.message):
-        Speculative().drafter(Target.load(shipped("coin4").target), tmp_path)
-
-
-def test_nan_logits_of_the_small_model_are_refused() -> None:
-    damaged = running(small(), lean=True).network
-    damaged.embedding[:, 0] = float("nan")
-    one = Decoder(running(tiny.target(), lean=True), SpeculativeDrafter(damaged, Speculative()), DRAWN["sampled"])
-    with pytest.raises(BadInput, match="the drafter's logits are not numbers"):
-        list(texts(one, {}))
+    with pytest.raises(BadInput, match=message):
+        method.drafter(Target.load(shipped("coin4").target), tmp_path)

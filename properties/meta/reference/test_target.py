@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from eagle2_ref.coins import SeededCoins
-from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
-from eagle2_ref.model.llama import Llama
-from eagle2_ref.model.network import ModelOutput
-from eagle2_ref.model.target import DTYPES, Target
+from eagle2_ref.model.target import DTYPES, Target, load_model
+from eagle2_ref.rules import reject
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
@@ -45,16 +42,11 @@ WAYS = [
 ]
 
 
-def running(model: PreTrainedModel, lean: bool) -> Target:
-    """The model in transformers, or its weights in our own forward pass."""
-    return Target(Llama(deepcopy(model)) if lean else model)
-
-
 @pytest.mark.parametrize(("kind", "lean"), WAYS)
 def test_a_tree_in_one_pass_equals_its_paths(kind: str, lean: bool) -> None:
     """Logits and features at every node, before and after a commit."""
     model = tiny.target(kind)
-    target, text = running(model, lean), list(TEXT)
+    target, text = tiny.running(model, lean), list(TEXT)
     cache = target.cache()
     (first,) = target.prefill([cache], [text])
     logits, features = plain(model, text)
@@ -76,7 +68,7 @@ def test_a_tree_in_one_pass_equals_its_paths(kind: str, lean: bool) -> None:
 @torch.inference_mode()
 def test_the_cache_after_a_commit_equals_a_fresh_one(kind: str, lean: bool, path: list[int]) -> None:
     model = tiny.target(kind)
-    target, fresh = running(model, lean), DynamicCache()
+    target, fresh = tiny.running(model, lean), DynamicCache()
     cache = target.cache()
     target.prefill([cache], [TEXT])
     target.verify([cache], [TREE])
@@ -94,16 +86,11 @@ def test_the_cache_after_a_commit_equals_a_fresh_one(kind: str, lean: bool, path
 def test_greedy_text_equals_that_of_generate(kind: str, lean: bool, penalty: float | None) -> None:
     """With draft trees, against `generate(do_sample=False)` of transformers."""
     model = tiny.target(kind)
-    decoder = Decoder(running(model, lean), Eagle2(tiny.fitting(model), model.get_output_embeddings(), Budget(3, 3, 8)))
-    options: dict[str, Any] = {} if penalty is None else {"repetition_penalty": penalty}
+    decoder = tiny.decoder(model, Budget(3, 3, 8), reject, lean)
     for n in (1, 13):
         text = tiny.tokens(n, seed=n)
         ours = decoder.generate(text, SamplingParams(0.0, repetition_penalty=penalty, max_new_tokens=24), SeededCoins(0)).tokens
-        ids = torch.tensor([text])
-        theirs = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24, pad_token_id=0, **options
-        )
-        assert ours == theirs[0, n:].tolist()
+        assert ours == tiny.greedy(model, text, 24, repetition_penalty=penalty or 1.0)
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
@@ -111,8 +98,7 @@ def test_every_kind_loads_from_disk(tmp_path: Path, kind: str) -> None:
     model = tiny.target(kind)
     model.save_pretrained(tmp_path)
     target = Target.load(tmp_path, "float64")
-    (first,) = target.prefill([target.cache()], [TEXT])
-    assert (first.logits[0] - plain(model, TEXT)[0][-1]).abs().max() <= ROUNDING[kind]
+    assert (tiny.prefilled(target, TEXT).logits[0] - plain(model, TEXT)[0][-1]).abs().max() <= ROUNDING[kind]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -129,11 +115,6 @@ def test_every_dtype_runs(tmp_path: Path, dtype: str) -> None:
     for node in range(len(TREE)):
         truth = plain(model, [*TEXT, 7, *(TREE.token(i) for i in TREE.path(node))])[0][-1]
         assert (logits[node].double() - truth).abs().max() <= near
-
-
-def prefilled(target: Target) -> ModelOutput:
-    (output,) = target.prefill([target.cache()], [TEXT])
-    return output
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -158,7 +139,7 @@ def test_models_that_cannot_verify_trees_are_refused(kind: str) -> None:
     changes, message = REFUSED[kind]
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**tiny.SHAPE, **changes})).double()
     with pytest.raises(BadInput, match=message):
-        prefilled(Target(model, "the model"))
+        tiny.prefilled(Target(model, "the model"), TEXT)
 
 
 def test_a_checkpoint_that_does_not_match_is_refused(tmp_path: Path) -> None:
@@ -177,6 +158,22 @@ def test_a_checkpoint_that_does_not_match_is_refused(tmp_path: Path) -> None:
     refused({**tensors, "lm_head.weight": torch.ones(3, 16)}, r"tensor lm_head\.weight is \[3, 16\], expected \[64, 16\]")
     save_file(tensors, weights, metadata={"format": "pt"})
     assert Target.load(tmp_path).vocab_size == 64
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("gpt2", {"n_embd": 16, "n_layer": 2, "n_head": 4}),
+        ("mixtral", {"num_local_experts": 4}),  # transformers converts the names of experts
+        ("longcat_flash", {"num_layers": 1, "n_routed_experts": 4, "expert_ffn_hidden_size": 24, "ffn_hidden_size": 24}),
+    ],
+)
+def test_checkpoints_of_other_kinds_load_as_saved(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
+    """Names that are converted, fields of other names, and a number of layers that is derived from another."""
+    saved = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**tiny.SHAPE, **changes}))
+    saved.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, "float32").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.state_dict().items())
 
 
 @pytest.mark.parametrize("damage", ["no folder", "no weights", "cut off", "config is not JSON", "unknown kind", "encoder"])
@@ -205,6 +202,9 @@ def test_unknown_devices_and_dtypes_are_refused(tmp_path: Path) -> None:
         Target.load(tmp_path, "int8")
     with pytest.raises(BadInput, match=r"device 'gpu' is not known\n  give cpu, cuda, or cuda:N"):
         Target.load(tmp_path, device="gpu")
+    for device in ("meta", "mps"):
+        with pytest.raises(BadInput, match=rf"device '{device}' is not known\n  give cpu, cuda, or cuda:N"):
+            Target.load(tmp_path, device=device)
     absent = "cuda:64" if torch.cuda.is_available() else "cuda"
     with pytest.raises(BadInput, match="requested, but"):
         Target.load(tmp_path, device=absent)

@@ -101,13 +101,6 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     assert not [c for c in text if not c.isprintable() and c != "\n"]
 
 
-def test_page_starts_with_the_verdict_then_faults_then_requirements(tmp_path: Path) -> None:
-    text = rendered(mixed(), tmp_path)["index.html"]
-    order = ['class="word"', 'class="sentence"', 'class="tally"', 'id="faults"', 'id="matrix"', 'id="statement"', 'id="evidence"']
-    places = [text.index(mark) for mark in order]
-    assert places == sorted(places)
-
-
 def test_page_shows_every_property_and_case(tmp_path: Path) -> None:
     of = mixed()
     page = Page(rendered(of, tmp_path)["index.html"])
@@ -177,20 +170,6 @@ def test_long_text_is_cut_and_the_cut_is_stated(tmp_path: Path) -> None:
     files = rendered(record(endless, verdict="fault"), tmp_path)
     assert all(len(text) < 60_000 for text in files.values())
     assert "more characters in the record" in files["index.html"]
-
-
-def test_fault_is_listed_with_its_witness_and_its_replay(tmp_path: Path) -> None:
-    page = rendered(mixed(), tmp_path)["index.html"]
-    faults = page[page.index('id="faults"') : page.index('id="matrix"')]
-    assert '<code class="command">eagle2 replay LAW-2.10</code>' in faults and "M04" in faults and "fit 0.98" in faults
-    row = page[page.index('<tr id="LAW-2.10">') :]
-    row = row[: row.index("</tr>")]
-    assert (
-        "token 1 was emitted" in row
-        and "probability 0.25" in row
-        and '<code class="command">eagle2 replay LAW-2.10</code>' in row
-    )
-    assert page.count("eagle2 replay") == 5, "two faults, each listed twice, and a known one; other results have no replay"
 
 
 def test_statement_is_three_separate_lines(tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from harness import terminal
-from properties.meta.helpers.records import SAID, hostile, mixed, record, result
+from harness.record.model import Record
+from properties.meta.contract import access
+from properties.meta.helpers.records import LIKE, Page, hostile, mixed, record, rendered, result
 
 
 def test_terminal_shows_faults_commands_and_the_statement(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,18 +23,46 @@ def test_terminal_shows_faults_commands_and_the_statement(capsys: pytest.Capture
     assert "Measured: 8." not in words, "no property that compares logits was run"
 
 
-def test_terminal_shows_sampled_evidence_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line for each property, with the largest detectable effect of its cases."""
-    effects = [{"value": value, "unit": "total variation"} for value in (0.03, 0.05)]
-    work = {"value": 1000, "unit": "samples"}
-    fits = [result("LAW-4", f"case {i}", work=work, detectable=effect) for i, effect in enumerate(effects)]
-    of = record(*fits, result("LAW-8", "", work={"value": 1920, "unit": "tokens"}, sensitivity="gross faults only"))
-    of = of.model_copy(update={"footer": of.footer.model_copy(update={"statement": SAID})})
-    terminal.show_record(of, None)
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "LAW-4 2,000 samples in 2 cases total variation of 0.050 or more" in lines
-    assert "LAW-8 1,920 tokens in 1 case gross faults only" in lines
-    assert not [line for line in lines if "Samples: 9." in line]
+def newcomer() -> Record:
+    """An error of an engine, a note, cases that wait for a capability, and a fault with a close and a poor likeness."""
+    lacks = "the implementation does not declare the capability"
+    results = (
+        *(result("LAW-4", f"case {i}", "n/a", summary=f"{lacks} 'top_k'") for i in range(6)),
+        result("LAW-4", "both", "n/a", summary=f"{lacks} 'top_k', 'top_p'"),
+        *(result("TOLD-1", f"case {i}", "n/a", summary=f"{lacks} 'logprobs'") for i in range(4)),
+        *(result("LAW-1", f"case {i}", "n/a", summary=f"{lacks} 'coins', 'budget'") for i in range(3)),
+        result("COUNT-1", "", note="drafts are hardly ever accepted (3 tokens in 100 passes)"),
+        result("TOLD-2", "", note="drafts are hardly ever accepted (3 tokens in 100 passes)"),
+        result("STOP-1", "", "fault"),
+        result(
+            "SMOKE-1",
+            "",
+            "inconclusive",
+            broken=True,
+            summary="the implementation raised, generate() of 3 prompts on stdlib: ValueError: no room (my_engine.py:12);"
+            " traceback in tracebacks/SMOKE-1.txt",
+        ),
+    )
+    of = record(*results, verdict="fault", exit_code=1)
+    alike = (LIKE, LIKE.model_copy(update={"mutant": "M65", "fit": 0.57}))
+    return of.model_copy(update={"footer": of.footer.model_copy(update={"likenesses": alike})})
+
+
+def test_first_record_of_a_newcomer_on_a_terminal(snapshot: SnapshotAssertion) -> None:
+    assert access.print_at_80_columns(terminal.show_record, newcomer(), Path("reports/latest")) == snapshot
+
+
+def test_first_record_of_a_newcomer_in_reports(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    texts = rendered(newcomer(), tmp_path)
+    assert texts["summary.md"] == snapshot
+    page = Page(texts["index.html"])
+    words = " ".join(" ".join(page.words).split())
+    for shown in (
+        "Declare top_k to be judged on 6 more cases, logprobs on 4, top_k and top_p on 1.",
+        "COUNT-1: drafts are hardly ever",
+    ):
+        assert words.count(shown) == 1
+    assert "M04" in words and "M65" not in words
 
 
 def test_terminal_gets_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

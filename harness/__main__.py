@@ -1,0 +1,5 @@
+"""`python -m harness` runs `eagle2`."""
+
+from harness.cli import main
+
+main()
