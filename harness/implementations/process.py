@@ -53,6 +53,8 @@ QUOTED = 1000
 FOLDERS = re.compile(r"""(?<![\w.:/])/(?:[^\s"':]*?(?=site-packages/)|[^\s"':]+/(?=[^\s/"':]+/[^\s/"':]+))""")
 """The folders of an absolute path, except what is below site-packages or the last two parts."""
 
+ONE_LINE = "write one line for each request, and print to stderr"
+
 NO_ANSWER: dict[str, type[protocol.Refusal | protocol.Failure]] = {"refused": protocol.Refusal, "error": protocol.Failure}
 """Replies that any request may have, by the field that they are recognised by."""
 
@@ -132,8 +134,8 @@ class EngineProcess:
 
     def _exchange(self, message: protocol.Message, reply: type[R]) -> R | protocol.Refusal | protocol.Failure:
         """Write one line and read one, in steps that a deadline can end. Nothing may be left in the pipes."""
-        if early := self._stdout.read(CHUNK):
-            raise self._error(f"wrote {_shown(early)} before it was sent a request: write one line for each request")
+        if self._requests > 1 and (early := self._stdout.read(CHUNK)):
+            raise self._error(f"wrote {_shown(early)} after its reply: {ONE_LINE}")
         deadline = time.monotonic() + self.time_limit
         line = message.model_dump_json(exclude={"id"} if message.id is None else None)
         unsent, received = memoryview(line.encode() + b"\n"), bytearray()
@@ -160,7 +162,7 @@ class EngineProcess:
         found = self._parse(answer, reply, message.id)
         if rest or unsent:
             after = f"wrote {_shown(rest)} after its reply" if rest else "replied before it had read the whole request"
-            raise self._error(f"{after}: write one line for each request, and print to stderr")
+            raise self._error(f"{after}: {ONE_LINE}")
         return found
 
     def _send(self, unsent: memoryview) -> memoryview:

@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 DESCRIBED = ("checkpoint", "logprobs", "lossy", "budget")
 """Fields of an implementation that are stored with a trace, since checks depend on them."""
 
-SELECTED = ("pair", "tier", "dtype", "seed")
-"""Options of `eagle2 record` that a judgement must have too: with others, answers are missing or judged wrongly."""
-
 IN_PROCESS = {"coins", "accept", "rules", "decoder"}
 """Capabilities that a trace cannot have: they need the recorded process."""
+
+
+class Recorded(BaseModel):
+    """Options of `eagle2 record` that a judgement must have too: with others, answers are missing or judged wrongly."""
+
+    pair: str
+    tier: str
+    dtype: str
+    seed: int
 
 
 class Head(BaseModel):
@@ -40,7 +46,7 @@ class Head(BaseModel):
     logprobs: str = "processed"
     lossy: str = ""
     budget: dict[str, int] | None = None
-    recorded: dict[str, str | int] = {}
+    recorded: Recorded | None = None
 
 
 class Answer(BaseModel):
@@ -120,7 +126,7 @@ class Trace:
             answers,
             counters,
             frozenset(pairs),
-            described.recorded,
+            described.recorded.model_dump() if described.recorded else {},
         )
 
     def engine(self, target: str, draft: str | None = None, **options: Any) -> TraceEngine:
@@ -137,7 +143,7 @@ def write_head(path: Path, implementation: Implementation, settings: Settings | 
         "capabilities": sorted(implementation.capabilities),
         "options": implementation.options,
         **{name: getattr(implementation, name) for name in DESCRIBED},
-        "recorded": _selected(settings) if settings else {},
+        "recorded": _selected(settings) if settings else None,
     }
     try:
         path.write_text(json.dumps(head) + "\n")
@@ -155,7 +161,7 @@ def differences(recorded: Mapping[str, str | int], settings: Settings) -> str:
 
 def _selected(settings: Settings) -> dict[str, str | int]:
     pair = {"pair": name_of(Path(settings.target))} if settings.target else {}
-    return {**{name: getattr(settings, name) for name in SELECTED}, **pair}
+    return {**{name: getattr(settings, name) for name in Recorded.model_fields}, **pair}
 
 
 def _options(values: Mapping[str, str | int]) -> str:

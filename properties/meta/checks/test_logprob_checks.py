@@ -154,7 +154,7 @@ def test_missing_logprobs_are_not_a_pass() -> None:
 
 @pytest.mark.parametrize(
     ("values", "wrong"),
-    [([0.0], "1 numbers for"), ([math.nan] * 20, "has nan"), ([math.inf] * 20, "has inf"), (["x"], "not a list")],
+    [([0.0], "1 numbers for"), ([math.nan] * 20, "is nan"), ([math.inf] * 20, "is inf"), ("x" * 20, "not a list")],
 )
 def test_invalid_logprobs_are_refused(values: Any, wrong: str) -> None:
     engine = implementation(misreporting(lambda logprobs: [values] * len(logprobs)), "logprobs").open(COIN)

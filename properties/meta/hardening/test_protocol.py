@@ -203,7 +203,7 @@ def test_second_reply_that_waits_in_the_pipe_ends_the_engine(tmp_path: Path) -> 
     engine = connect(write_engine(tmp_path, generate=f"say({reply!r}); time.sleep(0.05); say({reply!r})")).open(COIN4)
     engine.generate([[1]], [PARAMS], [0])
     time.sleep(0.3)
-    with pytest.raises(AdapterError, match=r"wrote '{\"outputs.* before it was sent a request"):
+    with pytest.raises(AdapterError, match=r"wrote '{\"outputs.* after its reply"):
         engine.generate([[1]], [PARAMS], [0])
 
 

@@ -47,6 +47,12 @@ def changed(number: int, **fields: Any) -> Callable[[list[str]], bytes]:
 
 DAMAGED = [
     case(
+        "a trace whose head lacks the seed",
+        "exit code 2 with line and field",
+        changed(1, recorded={"pair": "coin4", "tier": "quick", "dtype": "float32"}),
+        "line 1: recorded.seed: Field required",
+    ),
+    case(
         "a trace that was cut off",
         "exit code 2 with the line",
         lambda lines: "\n".join(lines).encode()[:-20],
@@ -151,9 +157,32 @@ def test_options_of_a_run_are_compared_with_those_of_its_trace() -> None:
     assert "--pair coin4; this run has --pair mine" in differences(recorded, Settings(target="my/mine", seed=5))
 
 
-@promise("a trace of another pair and seed", "exit code 3; the message names both pairs and seeds")
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        case(
+            "judge with another pair than the trace's",
+            "exit code 2; both pairs are named",
+            "--pair coin6",
+            "is coin6, but the trace was recorded with the pair coin4",
+        ),
+        case(
+            "judge with another seed than the trace's",
+            "exit code 2; both seeds are named",
+            "--seed 7",
+            "is 7, but the trace was recorded with the seed 5",
+        ),
+    ],
+)
+def test_judge_refuses_options_that_differ_from_the_trace(option: str, message: str, lines: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run.jsonl").write_text("\n".join(lines) + "\n")
+    done = CliRunner().invoke(app, ["judge", str(tmp_path / "run.jsonl"), *option.split()])
+    assert done.exit_code == USAGE and message in done.stderr, done.output
+
+
+@promise("verify with another pair and seed than the trace's", "exit code 3; both pairs and seeds are named")
 def test_trace_of_another_seed_names_both(lines: list[str], tmp_path: Path) -> None:
     (tmp_path / "run.jsonl").write_text("\n".join(lines) + "\n")
-    done = eagle2(["judge", "run.jsonl", "--pair", "coin6", "--seed", "7", "--only", "SMOKE", "-n", "0"], tmp_path)
+    done = eagle2(["verify", "trace:run.jsonl", "--pair", "coin6", "--seed", "7", "--only", "SMOKE", "-n", "0"], tmp_path)
     assert done.returncode == INCONCLUSIVE
     assert "recorded with --pair coin4 --seed 5; this run has --pair coin6 --seed 7" in done.stderr
