@@ -484,9 +484,6 @@ def _read(path: Path, lines: TypeAdapter[Any], header: type[H], footer: type[F],
 def _contradiction(record: Record[Any, Any]) -> str:
     """Where the counts of a footer are not those of its lines, in words; empty if nothing was found."""
     calls, figures = record.of(Call), getattr(record.footer, "figures", ())
-    places = Counter((call.arm, call.temperature, call.prompt, call.repeat) for call in calls)
-    if twice := [place for place, times in places.items() if times > 1]:
-        return f"the text {twice[0]} was timed twice"
     for one in figures.arms if isinstance(figures, BenchFigures) else figures:
         if getattr(one, "prompts", ""):  # figures of a part of the prompts
             continue

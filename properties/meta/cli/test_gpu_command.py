@@ -85,14 +85,17 @@ def test_exit_code_and_summary_are_those_of_the_worst_part(tmp_path: Path, monke
     summary = (tmp_path / "summary.md").read_text()
     assert all(f"[{part.name}]" in summary for part in parts("cuda", tmp_path) if part.name)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
-    _set_exit_code(tmp_path / "ref-float16", INCONCLUSIVE)
+    _set_verdict(tmp_path / "ref-float16", "inconclusive", INCONCLUSIVE)
     assert run_all("cuda", tmp_path) == INCONCLUSIVE
     (tmp_path / "bench" / "record.jsonl").unlink()
     assert run_all("cuda", tmp_path) == BROKEN and "[bench]" not in (tmp_path / "summary.md").read_text()
-    _set_exit_code(tmp_path / "ref-bfloat16", FAULT)
+    _set_verdict(tmp_path / "ref-bfloat16", "fault", FAULT)
     assert run_all("cuda", tmp_path) == FAULT
 
 
-def _set_exit_code(folder: Path, code: int) -> None:
-    *lines, footer = (folder / "record.jsonl").read_text().splitlines()
-    (folder / "record.jsonl").write_text("\n".join([*lines, json.dumps({**json.loads(footer), "exit_code": code})]) + "\n")
+def _set_verdict(folder: Path, verdict: str, code: int) -> None:
+    """Give the first result this verdict, so that it is that of the run."""
+    header, first, *lines, footer = (folder / "record.jsonl").read_text().splitlines()
+    results = [json.dumps(json.loads(first) | {"verdict": verdict}), *lines]
+    last = json.dumps(json.loads(footer) | {"verdict": verdict, "exit_code": code})
+    (folder / "record.jsonl").write_text("\n".join([header, *results, last]) + "\n")

@@ -317,7 +317,7 @@ REPEAT, REMOVE = 2, 0
             "bench/temperatures/record",
             '"kind":"call"',
             REPEAT,
-            "was timed twice",
+            "the footer counts",
         ),
         case(
             "a timed text was removed from a record of bench",

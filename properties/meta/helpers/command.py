@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 WIDE = {"COLUMNS": "200"}
+
+STARTED = "started"
+"""Name of a file that shows that the forked process is about to call the function."""
 
 
 def eagle2(
@@ -38,7 +42,7 @@ def fork(
     """Call `function(words)` in a forked process, and return its exit code and output.
 
     Args:
-        at_end: signal that the process gets at the end of `timeout`, after which it has a minute to end.
+        at_end: signal that the process gets at the end of `timeout`, counted from the call, after which it has a minute to end.
 
     Raises:
         subprocess.TimeoutExpired: the process did not end in time; it was killed.
@@ -46,6 +50,8 @@ def fork(
     with tempfile.TemporaryDirectory() as streams:
         process = _server().Process(target=_run, args=(function, words, str(folder), streams, dict(terminal)))
         process.start()
+        while at_end is not None and process.is_alive() and not Path(streams, STARTED).exists():
+            time.sleep(0.01)
         process.join(timeout)
         if process.exitcode is None and at_end is not None:
             assert process.pid is not None
@@ -75,6 +81,7 @@ def _run(function: Callable[[list[str]], None], words: list[str], folder: str, s
     os.chdir(folder)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(streams, name), os.O_WRONLY | os.O_CREAT), number)
+    Path(streams, STARTED).touch()
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     function(words)
 
