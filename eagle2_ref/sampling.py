@@ -129,7 +129,7 @@ class SamplingParams:
         return logits
 
 
-class SubtractLargest(LogitsProcessor):
+class SubtractLargest(LogitsProcessor):  # type: ignore[misc]
     """Subtract the largest logit, which changes no probability."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002

@@ -46,6 +46,7 @@ TREE = DraftTree.of([0, 1, 2], [-1, 0, 0])
 CHECKS = folders()[0]
 
 COMMAND = get_command(app)
+BELOW: dict[str, Any] = COMMAND.commands  # type: ignore[attr-defined]
 
 NUMBERS = ("nan", "inf", "-1", "1" + 30 * "0", "", "é")
 """Values that no numeric option takes."""
@@ -431,7 +432,7 @@ def test_ascii_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
             main()
         assert ended.value.code == code
         stdout.flush()
-        assert stdout.buffer.getvalue() or code  # type: ignore[attr-defined]
+        assert stdout.buffer.getvalue() or code
 
 
 # --- commands that are printed ----------------------------------------------------------------------------------------------
@@ -587,7 +588,7 @@ def refused_commands(draw: st.DrawFn) -> list[str]:
     """A command with its own options, values of their types, and the words of LATE."""
     command = draw(st.sampled_from(sorted(LATE)))
     words = [command]
-    for parameter in draw(st.lists(st.sampled_from(COMMAND.commands[command].params), max_size=4, unique=True)):
+    for parameter in draw(st.lists(st.sampled_from(BELOW[command].params), max_size=4, unique=True)):
         option = next((option for option in parameter.opts if option.startswith("--")), "")
         if option and not getattr(parameter, "is_flag", False) and option not in LATE[command]:
             numeric = _is_number(parameter) or option == "--jobs"
