@@ -32,7 +32,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     import pytest
 
     from harness import known
-    from harness.catalogue import find_checks, folders
+    from harness.catalogue import check_selectors, folders
 
     tape = settings.tape
     settings, chapters = settings.absolute(), folders()  # before the implementation: its folder may hold packages of these names
@@ -49,7 +49,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     implementation.check(pair, settings.dtype, settings.device)
     known.read(settings.known)
     if settings.only:
-        find_checks(settings.only)
+        check_selectors(settings.only, settings.tier == "full")
     if settings.tape:
         recorded = {"pair": pair.name, "tier": settings.tier, "dtype": settings.dtype, "seed": settings.seed}
         write_head(Path(settings.tape), implementation, **recorded)

@@ -172,6 +172,7 @@ REFUSED = [
     ("verify ref --only smkoe", "chapter smkoe", "did you mean SMOKE?"),
     ("verify ref --only SMOKE,NOPE-1", "property NOPE-1", "chapters are "),
     ("verify ref --only 'LAW-4[coin4, T=3]'", "case LAW-4[coin4, T=3]", "did you mean LAW-4[coin4, T="),
+    ("verify ref --only 'LAW-4[coin4, T=0.6 top_p=0.85, k=2 depth=2 m=4]'", "is a case of the full tier", "--tier full"),
     ("verify ref --only ,", "','", "SMOKE,LAW-4"),
     ("record ref --only LAW-99", "property LAW-99", "did you mean LAW-"),
     ("verify --time-limit 0", "0 s", "seconds"),
