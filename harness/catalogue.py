@@ -113,21 +113,24 @@ def split_selectors(only: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def find_checks(only: str) -> list[Check]:
-    """The checks that a list of chapters, properties and cases selects, such as SMOKE,LAW-4, in the order of the catalogue.
+def check_selectors(only: str, full: bool = True) -> None:
+    """Refuse a list of chapters, properties and cases, such as SMOKE,LAW-4, that names something unknown, or nothing.
+
+    Args:
+        only: the list.
+        full: whether cases of the full tier can be run.
 
     Raises:
-        BadInput: a part of it is no chapter, property or case of any tier, or it has no parts.
+        BadInput: a part of the list selects nothing.
     """
     parts = split_selectors(only)
     if not parts:
         raise BadInput(f"{only!r} names no property", "name chapters, properties or cases: SMOKE,LAW-4")
     for part in parts:
-        _refuse_unknown(part)
-    return [each for each in catalogue().values() if any(selects(part.partition("[")[0], each.id) for part in parts)]
+        _check_selector(part, full)
 
 
-def _refuse_unknown(part: str) -> None:
+def _check_selector(part: str, full: bool) -> None:
     property_id, bracket, _ = part.partition("[")
     known = catalogue().values()
     checks = [each for each in known if selects(property_id, each.id)]
@@ -137,11 +140,12 @@ def _refuse_unknown(part: str) -> None:
         listed = f"chapters are {', '.join(chapters)}; docs/evidence.md lists all properties"
         near = suggest(property_id, candidates, "")
         raise BadInput(f"there is no {kind} {property_id}", f"{near}\n{listed}" if near else listed)
-    cases = [name(each.id, case) for each in checks for case in each.case_ids(full=True)]
-    if bracket and not any(selects(part, case) for case in cases):
-        raise BadInput(
-            f"there is no case {part}", suggest(part, cases, f"`--only {property_id}` runs all cases of this property")
-        )
+    in_full, in_tier = ([name(each.id, case) for each in checks for case in each.case_ids(tier)] for tier in (True, full))
+    if bracket and not any(selects(part, case) for case in in_full):
+        hint = suggest(part, in_full, f"`--only {property_id}` runs all cases of this property")
+        raise BadInput(f"there is no case {part}", hint)
+    if bracket and not any(selects(part, case) for case in in_tier):
+        raise BadInput(f"{part} is a case of the full tier", "add --tier full")
 
 
 def checks_of(module: ModuleType) -> list[Check]:

@@ -115,7 +115,7 @@ def _session(config: pytest.Config) -> int:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """On the controller, begin the record. Wrong input is reported before anything is written."""
     if session.config.option.impl and not is_worker(session.config) and not session.config.option.collectonly:
-        from harness.catalogue import find_checks
+        from harness.catalogue import check_selectors
         from harness.implementations import connect
         from harness.implementations.engine import AdapterError, NotApplicable
         from harness.pairs import shipped
@@ -124,7 +124,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         settings = session.config.stash[SETTINGS]
         try:
             if settings.only:
-                find_checks(settings.only)
+                check_selectors(settings.only, settings.tier == "full")
             implementation = connect(settings.impl, settings.time_limit)
             pairs = [implementation.find_pair(settings), *(shipped(toy) for toy in ("coin4", "coin6", "dice8"))]
             recorder = Recorder.begin(settings, implementation, pairs)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.from_settings import options_from
-from harness.cli.options import check_jobs, examples, report_user_errors
+from harness.cli.options import cores, examples, report_user_errors
 from harness.settings import Settings
 
 app = typer.Typer()
@@ -29,12 +29,11 @@ def engines(
     only: Annotated[str, typer.Option(help="Engines, or engine/method, separated by commas; ref is the reference.")] = "",
     out: Annotated[Path, typer.Option("--out", help="Directory of the reports.")] = Path("reports/latest/engines"),
     check: Annotated[str, typer.Option(help="Chapters, properties or cases, as for `verify --only`.")] = "",
-    jobs: Annotated[int, typer.Option("--jobs", "-n", min=1, help="Number of methods judged at the same time.")] = 2,
+    jobs: Annotated[int, typer.Option("--jobs", "-n", help="Number of methods judged at the same time; 0 is one per core.")] = 2,
     draw: Annotated[bool, typer.Option("--draw", help="Judge nothing; draw the page from the stored records.")] = False,
 ) -> None:
     """Judge every installed engine with every method that it offers, and draw one page of the results."""
     from harness.engines.judge_all import judge_all
 
-    check_jobs(jobs)
     names = [name for name in only.split(",") if name]
-    raise typer.Exit(judge_all(names, out, check, settings.tier, jobs, draw, settings.dtype))
+    raise typer.Exit(judge_all(names, out, check, settings.tier, cores(jobs), draw, settings.dtype))

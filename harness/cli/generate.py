@@ -39,7 +39,7 @@ def generate(
     depth: Annotated[int | None, typer.Option(help="Layers of the draft tree.")] = None,
     m: Annotated[int | None, typer.Option(help="Draft tokens verified per target pass.")] = None,
     show_tree: Annotated[bool, typer.Option("--show-tree", help="Draw the draft tree of one step.")] = False,
-    step: Annotated[int, typer.Option(min=1, help="The step that --show-tree draws.")] = 2,
+    step: Annotated[int, typer.Option(help="The step that --show-tree draws.")] = 2,
 ) -> None:
     """Continue a text. Colours distinguish accepted draft tokens from tokens sampled by the target."""
     from eagle2_ref.methods import method
@@ -48,6 +48,8 @@ def generate(
     from harness.terminal import Drafting, show_generation
 
     params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens)
+    if step < 1:
+        raise BadInput(f"step is {step}", "step must be a whole number of 1 or more")
     family = method(drafter)
     pair = find_pair(settings.pair, settings.target or None, settings.draft or None, family.checkpoint)
     text = _read_input() if prompt == "-" else prompt

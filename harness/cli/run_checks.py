@@ -91,7 +91,7 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
     import pytest
 
     from harness import known
-    from harness.catalogue import find_checks, folders
+    from harness.catalogue import check_selectors, folders
 
     chapters = folders()  # before the implementation: its folder may hold packages of these names
     from harness.implementations import connect
@@ -107,7 +107,7 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
     implementation.check(pair, settings.dtype, settings.device)
     known.read(settings.known)
     if settings.only:
-        find_checks(settings.only)
+        check_selectors(settings.only, settings.tier == "full")
     if settings.tape:
         write_head(Path(settings.tape), implementation, settings)
     if changed := differences(implementation.recorded, settings):

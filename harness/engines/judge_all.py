@@ -17,7 +17,7 @@ from rich.console import Console
 from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS
 from eagle2_ref.model.target import DTYPES
-from harness.catalogue import find_checks
+from harness.catalogue import check_selectors
 from harness.files import writable_folder
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError, NotApplicable
@@ -96,7 +96,7 @@ def judge_all(only: Sequence[str], out: Path, check: str, tier: str, jobs: int, 
         ids = ", ".join(one.id for one in known)
         raise BadInput(f"{', '.join(sorted(unknown))}: no such engine or method", f"known are {ids}")
     if check:
-        find_checks(check)
+        check_selectors(check, tier == "full")
     if dtype not in DTYPES:
         raise BadInput(f"dtype {dtype!r} is not known", f"known are {', '.join(DTYPES)}")
     failed = 0

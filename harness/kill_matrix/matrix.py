@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from eagle2_ref.errors import BadInput
-from harness.catalogue import catalogue, find_checks, is_selected, name
+from harness.catalogue import catalogue, check_selectors, is_selected, name
 from harness.diagnosis import SIGNATURES, Signatures
 from harness.files import write_atomic
 from harness.kill_matrix.signatures import diagnosed, laws, signatures
@@ -108,7 +108,7 @@ def run_matrix(only: Sequence[str], check: str, quick: bool, out: Path, jobs: in
     if sign and (only or check or quick):
         raise BadInput("--sign stores the behaviour of the whole gallery", "leave out --only, --check and --quick")
     if check:
-        find_checks(check)
+        check_selectors(check)
     start, done, pictures = time.monotonic(), list[Trial](), dict[str, dict[str, LawPicture]]()
     with Writer(out / "trials.jsonl") as writer:
         with _progress() as bar:

@@ -102,6 +102,7 @@ def test_engine_that_does_not_describe_itself_meets_the_time_limit() -> None:
 def test_smoke_has_exit_code_4_for_an_engine_that_does_not_open(tmp_path: Path) -> None:
     (tmp_path / "engines.py").write_text(
         "class Engine:\n    def __init__(self, target, draft=None):\n        raise OSError('no weights')\n"
+        "    def generate(self, prompts, params, seeds): return []\n"
     )
     done = eagle2(["smoke", "py:engines:Engine", "--pair", "coin4"], tmp_path)
     assert done.returncode == BROKEN and "no weights" in done.stdout

@@ -46,6 +46,7 @@ TREE = DraftTree.of([0, 1, 2], [-1, 0, 0])
 CHECKS = folders()[0]
 
 COMMAND: Any = get_command(app)
+BELOW: dict[str, Any] = COMMAND.commands
 
 NUMBERS = ("nan", "inf", "-1", "1" + 30 * "0", "", "é")
 """Values that no numeric option takes."""
@@ -171,6 +172,7 @@ REFUSED = [
     ("verify ref --only smkoe", "chapter smkoe", "did you mean SMOKE?"),
     ("verify ref --only SMOKE,NOPE-1", "property NOPE-1", "chapters are "),
     ("verify ref --only 'LAW-4[coin4, T=3]'", "case LAW-4[coin4, T=3]", "did you mean LAW-4[coin4, T="),
+    ("verify ref --only 'LAW-4[coin4, T=0.6 top_p=0.85, k=2 depth=2 m=4]'", "is a case of the full tier", "--tier full"),
     ("verify ref --only ,", "','", "SMOKE,LAW-4"),
     ("record ref --only LAW-99", "property LAW-99", "did you mean LAW-"),
     ("verify --time-limit 0", "0 s", "seconds"),
@@ -587,7 +589,7 @@ def refused_commands(draw: st.DrawFn) -> list[str]:
     """A command with its own options, values of their types, and the words of LATE."""
     command = draw(st.sampled_from(sorted(LATE)))
     words = [command]
-    for parameter in draw(st.lists(st.sampled_from(COMMAND.commands[command].params), max_size=4, unique=True)):
+    for parameter in draw(st.lists(st.sampled_from(BELOW[command].params), max_size=4, unique=True)):
         option = next((option for option in parameter.opts if option.startswith("--")), "")
         if option and not getattr(parameter, "is_flag", False) and option not in LATE[command]:
             numeric = _is_number(parameter) or option == "--jobs"
