@@ -29,6 +29,7 @@ from properties.meta.helpers.checks import context
 from properties.meta.helpers.command import eagle2
 from properties.meta.helpers.fake_engines import Outsider, implementation
 from properties.test_count import blocks_add_up as COUNT_1
+from properties.test_law_unedited import law_of_generate
 from properties.test_logprob import reported_counters as COUNTERS
 from properties.test_smoke import answers, repeats_itself
 
@@ -202,3 +203,46 @@ class CountsWhatWasCut(Outsider):
 def test_blocks_beyond_the_end_are_explained() -> None:
     result = run_check(COUNT_1, "", context(implementation(CountsWhatWasCut, "blocks"), pair=shipped("dice8")))
     assert result.verdict == "fault" and result.summary.endswith("it accepted 4: count only emitted tokens where a text is cut")
+
+
+class SpeculativeSampling(Outsider):
+    """Drafts are sampled as well, uniformly."""
+
+    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
+        torch.manual_seed(seeds[0])
+        return [self.one(list(prompt), row) for prompt, row in zip(prompts, params, strict=True)]
+
+    def one(self, text: list[int], params: dict[str, Any]) -> list[int]:
+        end = len(text) + params["max_new_tokens"]
+        start = len(text)
+        while len(text) < end:
+            q = torch.full((4,), 0.25, dtype=torch.float64)
+            drafts = [int(torch.multinomial(q, 1)) for _ in range(min(self.depth, end - len(text) - 1))]
+            with torch.inference_mode():
+                rows = self.model(torch.tensor([text + drafts])).logits[0, len(text) - 1 :]
+            laws = [self.law(row, params) for row in rows]
+            for draft, p in zip(drafts, laws, strict=False):
+                if torch.rand((), dtype=torch.float64) < p[draft] / q[draft]:
+                    text.append(draft)
+                    continue
+                text.append(int(torch.multinomial((p - q).clamp(min=0), 1)))
+                break
+            else:
+                text.append(int(torch.multinomial(laws[-1], 1)))
+        return text[start:]
+
+
+@promise("an engine with sampled drafts that declares temperature alone", "LAW-6 enumerates its law on the case of two tokens")
+def test_engine_that_declares_little_is_enumerated() -> None:
+    setting = list(law_of_generate.cases)[-1]
+    result = run_check(law_of_generate, setting, context(implementation(SpeculativeSampling, depth=4)))
+    assert result.verdict == "pass" and result.measured["unfinished"] == 0, result.summary
+
+
+@promise("an engine that samples more than there is time to enumerate", "n/a; the message gives the probability that was covered")
+def test_unfinished_enumeration_says_what_it_covered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("properties.test_law_unedited.LEAST_EXECUTIONS", 8)
+    monkeypatch.setattr("properties.test_law_unedited.SECONDS", 0.0)
+    result = run_check(law_of_generate, next(iter(law_of_generate.cases)), context(implementation(SpeculativeSampling, depth=4)))
+    assert result.verdict == "n/a"
+    assert re.match(r"8 executions cover a probability of 0\.\d+ of all texts of 3 tokens, none of them likelier", result.summary)
