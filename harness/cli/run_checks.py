@@ -41,6 +41,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     from harness.implementations import connect
     from harness.implementations.trace import write_head
     from harness.pairs import find_pair
+    from harness.progress import Progress
     from harness.record.model import read_record
     from harness.terminal import show_record, show_repeated
 
@@ -62,7 +63,7 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-o", "console_output_style=progress"]
     # The current folder may be another project, whose pytest settings and conftest must not be read.
     alone = ["-c", os.devnull, f"--rootdir={chapters[0].parent}", f"--confcutdir={chapters[0]}"]
-    status = pytest.main([*map(str, chapters), *alone, *quiet, "-n", jobs, *settings.unparse()])
+    status = pytest.main([*map(str, chapters), *alone, *quiet, "-n", jobs, *settings.unparse()], plugins=[Progress()])
     path = Path(settings.out) / "record.jsonl"
     if status == pytest.ExitCode.USAGE_ERROR:
         return USAGE

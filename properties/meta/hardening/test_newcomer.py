@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import pty
 import re
+import struct
+import subprocess
 import sys
+import termios
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +27,8 @@ from harness.context import Context, run_check
 from harness.implementations import connect
 from harness.implementations.engine import AdapterError
 from harness.implementations.process import SERVE
-from harness.pairs import Pair, shipped
+from harness.pairs import FIXTURES, Pair, shipped
+from harness.progress import Progress
 from harness.record.model import read_record
 from harness.settings import Settings
 from harness.verdict import BROKEN
@@ -246,3 +254,44 @@ def test_unfinished_enumeration_says_what_it_covered(monkeypatch: pytest.MonkeyP
     result = run_check(law_of_generate, next(iter(law_of_generate.cases)), context(implementation(SpeculativeSampling, depth=4)))
     assert result.verdict == "n/a"
     assert re.match(r"8 executions cover a probability of 0\.\d+ of all texts of 3 tokens, none of them likelier", result.summary)
+
+
+@promise("a run of minutes", "the chapter with its cases, all cases, and the time left")
+def test_progress_by_chapter_with_the_time_left() -> None:
+    progress = Progress(clock=iter([100.0, 104.0, 104.0, 112.0]).__next__)
+    items = [f"properties/test_x.py::{name}" for name in ("LAW-1[a]", "LAW-1[b]", "LAW-2", "STOP-1", "STOP-2")]
+    progress.pytest_xdist_node_collection_finished(items)
+    shown = []
+    for nodeid, duration in zip(items, (8.0, 16.0), strict=False):  # two processes: 8 s of work in 4 s
+        progress.pytest_runtest_logstart(nodeid)
+        shown.append(progress.line())
+        progress.pytest_runtest_logreport(pytest.TestReport(nodeid, ("", 0, ""), {}, "passed", None, "call", duration=duration))
+        shown.append(progress.line())
+    assert shown == [
+        "LAW 0/3   0 of 5 cases",
+        "LAW 1/3   1 of 5 cases   about 16 s left",
+        "LAW 1/3   1 of 5 cases   about 16 s left",
+        "LAW 2/3   2 of 5 cases   about 18 s left",
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("jobs", ["0", "2"])
+@promise("a run on a terminal of 80 columns", "one line of progress instead of dots, which is removed at the end")
+def test_progress_on_a_terminal(jobs: str, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    words = ["verify", "ref", "--pair", "coin4", "--only", "SMOKE", "-n", jobs, "--out", str(tmp_path)]
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(FIXTURES.parent)}
+    command = [sys.executable, "-m", "harness.cli", *words]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment) as running:
+        os.close(theirs)
+        output = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while piece := os.read(ours, 65536):
+                output += piece
+    os.close(ours)
+    text = output.decode()
+    assert running.returncode == 0 and "SMOKE 1/2   1 of 2 cases   about" in text and "SMOKE-2" in text
+    assert not re.search(r"^\.", text, re.MULTILINE), "dots are left out"
+    assert "\x1b[?25l" not in text.rpartition("\x1b[?25h")[2], "the cursor is left visible"
