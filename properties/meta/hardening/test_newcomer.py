@@ -25,7 +25,7 @@ from harness.acceptance import doubt_of_checkpoint
 from harness.catalogue import Check
 from harness.context import Context, run_check
 from harness.implementations import connect
-from harness.implementations.engine import AdapterError
+from harness.implementations.engine import AdapterError, NotApplicable
 from harness.implementations.process import SERVE
 from harness.pairs import FIXTURES, Pair, shipped
 from harness.progress import Progress
@@ -158,6 +158,40 @@ class Unready(Outsider):
 
 
 UNREADY = Unready.generate.__code__.co_firstlineno + 1
+
+
+class WrongDraft(Outsider):
+    """Cannot load the draft checkpoint that it gets."""
+
+    def __init__(self, target: str, draft: str | None = None, depth: int = 1) -> None:
+        super().__init__(target, draft, depth)
+        if draft:
+            raise ValueError("size mismatch")
+
+
+@promise("an engine cannot load the draft checkpoint that it is given", "exit code 4; the message names the checkpoint")
+def test_error_of_opening_names_the_checkpoint() -> None:
+    wrong = implementation(WrongDraft)
+    with pytest.raises(AdapterError, match="opening it with the checkpoint 'draft' on coin4: ValueError: size mismatch"):
+        assert wrong.open(shipped("coin4")).raw
+    assert wrong.open(shipped("coin4"), speculate=False).raw, "the control gets none"
+
+
+@promise("an engine names a checkpoint that the pair lacks", "n/a; the message lists the checkpoints of the pair")
+def test_lacking_checkpoint_is_answered_with_the_others() -> None:
+    with pytest.raises(NotApplicable, match="has no checkpoint 'smal', .*; it has draft, small, medusa$"):
+        replace(implementation(Outsider), checkpoint="smal").open(shipped("coin4"))
+
+
+@promise("smoke finds a fault", "exit code 4, and a line that says what the code means")
+def test_smoke_explains_its_exit_code(tmp_path: Path) -> None:
+    greedy = "def sample(self, logits, coins):\n        return int(logits.argmax())"
+    guide = (FIXTURES.parent / "docs" / "judge-your-engine.md").read_text(encoding="utf-8")
+    engine = guide.partition("<!-- file: my_engine.py -->")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "my_engine.py").write_text(engine.partition("def sample")[0] + greedy)
+    done = eagle2(["smoke", "py:my_engine:Engine", "--pair", "coin6"], tmp_path)
+    assert done.returncode == BROKEN and "SMOKE-2" in done.stdout and "fault" in done.stdout
+    assert "broken adapter, exit code 4" in done.stdout, done.stdout
 
 
 @pytest.fixture(scope="module")
