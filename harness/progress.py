@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -26,7 +26,7 @@ class Progress:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._started = clock, 0.0
         self._total, self._done = Counter[str](), Counter[str]()
-        self._seconds = Counter[str]()
+        self._seconds: dict[str, float] = defaultdict(float)
         self._chapter = ""
         self._live: Live | None = None
         if sys.stderr.isatty():
@@ -45,7 +45,7 @@ class Progress:
 
     def _time_left(self) -> float:
         """Cases to come take as long as those of their chapter so far, or of all; as many run at once as until now."""
-        spent, done = self._seconds.total(), self._done.total()
+        spent, done = sum(self._seconds.values()), self._done.total()
         mean = {name: self._seconds[name] / self._done[name] if self._done[name] else spent / done for name in self._total}
         left = sum(mean[name] * max(0, n - self._done[name]) for name, n in self._total.items())
         return left * (self._clock() - self._started) / spent if spent else 0.0

@@ -113,7 +113,8 @@ def test_every_mutant_has_a_signature() -> None:
 def test_leads_below_the_threshold_are_mostly_wrong() -> None:
     """Each mutant of the committed trials, diagnosed without itself: a lead is right if it names the same part of a decoder."""
     signatures = Signatures.read()
-    below, above = [], []
+    below: list[bool] = []
+    above: list[bool] = []
     for name in signatures.about:
         others = replace(signatures, about={other: about for other, about in signatures.about.items() if other != name})
         for like in diagnose(_trials_of(name), others):
