@@ -38,10 +38,12 @@ EXACT = both_rules(
     Case("coin6", {"temperature": 0.5, "top_p": 0.9}, 6, 2, 12, full=True),
 )
 
+# The last one is for engines with sampled drafts and only the capability `temperature`: two tokens take few executions.
 UNEDITED = [
     Case("coin4", {"temperature": 1.0}, 2, 2, 4),
     Case("coin4", {"temperature": 0.5, "top_k": 3}, 1, 1, 1),
     Case("coin6", {"temperature": 0.8, "top_p": 0.9}, 3, 2, 6, full=True),
+    Case("coin4", {"temperature": 1.3}, 1, 1, 1, window=2),
 ]
 
 COUPLED = [

@@ -51,7 +51,8 @@ def law_of_generate(context: Context, case: Case) -> Result:
     options: dict[str, Any] = dict(case.budget) if "budget" in implementation.capabilities else {}
     options |= {"dtype": "float64"} if implementation.takes("dtype") else {}
     rounding = ROUNDING if "dtype" in options else ROUNDING_SINGLE
-    params = {**case.params, "max_new_tokens": WINDOW}
+    window = min(WINDOW, case.window)
+    params = {**case.params, "max_new_tokens": window}
     engine = context.open(pair, **options)
     expected = target_law(context.target_model(pair, "float64"), prompt, SamplingParams.of(params))
     seconds, run = SECONDS * (10 if context.settings.tier == "full" else 1), _with_new_seeds(engine, prompt, params)
@@ -59,15 +60,15 @@ def law_of_generate(context: Context, case: Case) -> Result:
     def samples_in_float32() -> bool:
         """Whether random numbers are float32 although the weights are float64, as the control arm shows."""
         control = _with_new_seeds(context.open(pair, speculate=False, **options), prompt, params)
-        return _enumerate(control, seconds).distance(expected) > ROUNDING
+        return _enumerate(control, seconds, window).distance(expected) > ROUNDING
 
     try:
-        found = _enumerate(run, seconds)
+        found = _enumerate(run, seconds, window)
         distance = found.distance(expected)
         if rounding < distance <= ROUNDING_SINGLE and samples_in_float32():
             rounding = ROUNDING_SINGLE
         if distance > rounding:
-            _repeat_with_other_seeds(run, found, seconds)
+            _repeat_with_other_seeds(run, found, seconds, window)
     except NotEnumerable as error:
         return context.result("n/a", f"it cannot be enumerated: {error}")
     measure = "total variation of at least" if found.unfinished else "total variation"
@@ -84,7 +85,10 @@ def law_of_generate(context: Context, case: Case) -> Result:
     if distance > rounding:
         return context.result("fault", f"{measure} {distance:.3g}; {found.describe_deviation(expected)}", **evidence)
     if found.unfinished:
-        reason = f"{found.executions} executions leave a probability of {found.unfinished:.2g}: --tier full takes longer"
+        reason = (
+            f"{found.executions} executions cover a probability of {1 - found.unfinished:.2g} of all texts of {window} tokens,"
+            f" none of them likelier than the target makes it; {found.unfinished:.2g} is left: --tier full takes longer"
+        )
         return context.result("n/a", reason, **evidence)
     return context.result("pass", f"{found.executions} executions add up to the target's law, to {distance:.1e}", **evidence)
 
@@ -101,18 +105,18 @@ def _with_new_seeds(engine: Engine, prompt: list[int], params: dict[str, Any]) -
     return run
 
 
-def _enumerate(run: Callable[[], tuple[int, ...]], seconds: float) -> Enumeration:
+def _enumerate(run: Callable[[], tuple[int, ...]], seconds: float, window: int) -> Enumeration:
     """The law of one call. A run without random calls must not depend on its seed."""
     start = time.monotonic()
     run()
     seconds_per_call = time.monotonic() - start
-    found = enumerate_law(run, most=max(LEAST_EXECUTIONS, int(seconds / seconds_per_call)), window=WINDOW)
+    found = enumerate_law(run, most=max(LEAST_EXECUTIONS, int(seconds / seconds_per_call)), window=window)
     if found.executions <= 2 and len({run() for _ in range(8)}) > 1:
         raise NotEnumerable("it computes random numbers from its seed, where no call can be intercepted")
     return found
 
 
-def _repeat_with_other_seeds(run: Callable[[], tuple[int, ...]], found: Enumeration, seconds: float) -> None:
+def _repeat_with_other_seeds(run: Callable[[], tuple[int, ...]], found: Enumeration, seconds: float, window: int) -> None:
     """Before a fault: enumerations with other seeds must give the same law, REPEATS times if time permits.
 
     A last token that is sampled from the seed leads to no later choice that would reveal it, but to another law.
@@ -121,5 +125,5 @@ def _repeat_with_other_seeds(run: Callable[[], tuple[int, ...]], found: Enumerat
     for repeat in range(REPEATS):
         if repeat and time.monotonic() - start > seconds:
             return
-        if total_variation(enumerate_law(run, most=found.executions, window=WINDOW).law, found.law) > ROUNDING:
+        if total_variation(enumerate_law(run, most=found.executions, window=window).law, found.law) > ROUNDING:
             raise NotEnumerable("other seeds give another law: it samples where no call can be intercepted")

@@ -69,6 +69,8 @@ def run_smoke(settings: Settings, first: First | None = None) -> int:
     """Run the chapter SMOKE alone, without storing a record."""
     with tempfile.TemporaryDirectory() as out:
         code = run_checks(replace(settings, out=out, only="SMOKE", draw=False), "0", report=False, first=first)
+        if code == BROKEN:
+            typer.echo("broken adapter, exit code 4: make it pass before `eagle2 verify`")
         if kept := tracebacks.move(Path(out), Path(settings.out)):
             typer.echo(f"tracebacks: {kept}")
         return code
@@ -96,6 +98,7 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
     chapters = folders()  # before the implementation: its folder may hold packages of these names
     from harness.implementations import connect
     from harness.implementations.trace import differences, write_head
+    from harness.progress import Progress
 
     gc.freeze()
     gc.enable()
@@ -117,7 +120,7 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
     # The current folder may be another project, whose pytest settings and conftest must not be read.
     alone = ["-c", os.devnull, f"--rootdir={chapters[0].parent}", f"--confcutdir={chapters[0]}"]
     errors = InternalErrors()
-    status = pytest.main([*map(str, chapters), *alone, *quiet, "-n", jobs, *settings.unparse()], plugins=[errors])
+    status = pytest.main([*map(str, chapters), *alone, *quiet, "-n", jobs, *settings.unparse()], plugins=[errors, Progress()])
     if status == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
     if errors.first:

@@ -19,7 +19,7 @@ from harness.implementations.global_state import GlobalState
 from harness.implementations.importing import import_object
 from harness.implementations.protocol import CAPABILITIES
 from harness.implementations.ready import READY
-from harness.pairs import Pair, find_pair
+from harness.pairs import DRAFTERS, Pair, find_pair
 
 if TYPE_CHECKING:
     from harness.implementations.protocol import Description
@@ -88,7 +88,10 @@ class Implementation:
         """An engine on a pair; with `speculate` False, the control. `options` override those of the connectable string."""
         draft = pair.drafter(self.checkpoint)
         if draft is None:
-            raise NotApplicable(f"the pair {pair.name} has no checkpoint {self.checkpoint!r}, which this method drafts with")
+            known = ", ".join(["draft", *(kind for kind in DRAFTERS if pair.drafter(kind))])
+            raise NotApplicable(
+                f"the pair {pair.name} has no checkpoint {self.checkpoint!r}, which this method drafts with; it has {known}"
+            )
         make = partial(self.make, str(pair.target), str(draft) if speculate else None, **{**self.options, **options})
         return Engine(self, pair, make, speculate, options)
 

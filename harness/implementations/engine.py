@@ -108,7 +108,9 @@ class Engine:
     def raw(self) -> Any:
         """The object that the author's constructor returned."""
         if self._raw is None:
-            self._raw = self._call("opening it", self._make)
+            kind = self.implementation.checkpoint if self.speculate else "none"
+            drafter = "" if kind == "none" else f" with the checkpoint {kind!r}"
+            self._raw = self._call(f"opening it{drafter}", self._make)
         return self._raw
 
     def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[Params], seeds: Sequence[int]) -> list[Output]:

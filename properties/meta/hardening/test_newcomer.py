@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import pty
 import re
+import struct
+import subprocess
 import sys
+import termios
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +25,10 @@ from harness.acceptance import doubt_of_checkpoint
 from harness.catalogue import Check
 from harness.context import Context, run_check
 from harness.implementations import connect
-from harness.implementations.engine import AdapterError
+from harness.implementations.engine import AdapterError, NotApplicable
 from harness.implementations.process import SERVE
-from harness.pairs import Pair, shipped
+from harness.pairs import FIXTURES, Pair, shipped
+from harness.progress import Progress
 from harness.record.model import read_record
 from harness.settings import Settings
 from harness.verdict import BROKEN
@@ -29,6 +37,7 @@ from properties.meta.helpers.checks import context
 from properties.meta.helpers.command import eagle2
 from properties.meta.helpers.fake_engines import Outsider, implementation
 from properties.test_count import blocks_add_up as COUNT_1
+from properties.test_law_unedited import law_of_generate
 from properties.test_logprob import reported_counters as COUNTERS
 from properties.test_smoke import answers, repeats_itself
 
@@ -151,6 +160,40 @@ class Unready(Outsider):
 UNREADY = Unready.generate.__code__.co_firstlineno + 1
 
 
+class WrongDraft(Outsider):
+    """Cannot load the draft checkpoint that it gets."""
+
+    def __init__(self, target: str, draft: str | None = None, depth: int = 1) -> None:
+        super().__init__(target, draft, depth)
+        if draft:
+            raise ValueError("size mismatch")
+
+
+@promise("an engine cannot load the draft checkpoint that it is given", "exit code 4; the message names the checkpoint")
+def test_error_of_opening_names_the_checkpoint() -> None:
+    wrong = implementation(WrongDraft)
+    with pytest.raises(AdapterError, match="opening it with the checkpoint 'draft' on coin4: ValueError: size mismatch"):
+        assert wrong.open(shipped("coin4")).raw
+    assert wrong.open(shipped("coin4"), speculate=False).raw, "the control gets none"
+
+
+@promise("an engine names a checkpoint that the pair lacks", "n/a; the message lists the checkpoints of the pair")
+def test_lacking_checkpoint_is_answered_with_the_others() -> None:
+    with pytest.raises(NotApplicable, match=r"has no checkpoint 'smal', .*; it has draft, small, medusa$"):
+        replace(implementation(Outsider), checkpoint="smal").open(shipped("coin4"))
+
+
+@promise("smoke finds a fault", "exit code 4, and a line that says what the code means")
+def test_smoke_explains_its_exit_code(tmp_path: Path) -> None:
+    greedy = "def sample(self, logits, coins):\n        return int(logits.argmax())"
+    guide = (FIXTURES.parent / "docs" / "judge-your-engine.md").read_text(encoding="utf-8")
+    engine = guide.partition("<!-- file: my_engine.py -->")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "my_engine.py").write_text(engine.partition("def sample")[0] + greedy)
+    done = eagle2(["smoke", "py:my_engine:Engine", "--pair", "coin6"], tmp_path)
+    assert done.returncode == BROKEN and "SMOKE-2" in done.stdout and "fault" in done.stdout
+    assert "broken adapter, exit code 4" in done.stdout, done.stdout
+
+
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The shipped target with what transformers makes of its EAGLE head: a language model with random weights."""
@@ -202,3 +245,87 @@ class CountsWhatWasCut(Outsider):
 def test_blocks_beyond_the_end_are_explained() -> None:
     result = run_check(COUNT_1, "", context(implementation(CountsWhatWasCut, "blocks"), pair=shipped("dice8")))
     assert result.verdict == "fault" and result.summary.endswith("it accepted 4: count only emitted tokens where a text is cut")
+
+
+class SpeculativeSampling(Outsider):
+    """Drafts are sampled as well, uniformly."""
+
+    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
+        torch.manual_seed(seeds[0])
+        return [self.one(list(prompt), row) for prompt, row in zip(prompts, params, strict=True)]
+
+    def one(self, text: list[int], params: dict[str, Any]) -> list[int]:
+        end = len(text) + params["max_new_tokens"]
+        start = len(text)
+        while len(text) < end:
+            q = torch.full((4,), 0.25, dtype=torch.float64)
+            drafts = [int(torch.multinomial(q, 1)) for _ in range(min(self.depth, end - len(text) - 1))]
+            with torch.inference_mode():
+                rows = self.model(torch.tensor([text + drafts])).logits[0, len(text) - 1 :]
+            laws = [self.law(row, params) for row in rows]
+            for draft, p in zip(drafts, laws, strict=False):
+                if torch.rand((), dtype=torch.float64) < p[draft] / q[draft]:
+                    text.append(draft)
+                    continue
+                text.append(int(torch.multinomial((p - q).clamp(min=0), 1)))
+                break
+            else:
+                text.append(int(torch.multinomial(laws[-1], 1)))
+        return text[start:]
+
+
+@promise("an engine with sampled drafts that declares temperature alone", "LAW-6 enumerates its law on the case of two tokens")
+def test_engine_that_declares_little_is_enumerated() -> None:
+    setting = list(law_of_generate.cases)[-1]
+    result = run_check(law_of_generate, setting, context(implementation(SpeculativeSampling, depth=4)))
+    assert result.verdict == "pass" and result.measured["unfinished"] == 0, result.summary
+
+
+@promise("an engine that samples more than there is time to enumerate", "n/a; the message gives the probability that was covered")
+def test_unfinished_enumeration_says_what_it_covered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("properties.test_law_unedited.LEAST_EXECUTIONS", 8)
+    monkeypatch.setattr("properties.test_law_unedited.SECONDS", 0.0)
+    result = run_check(law_of_generate, next(iter(law_of_generate.cases)), context(implementation(SpeculativeSampling, depth=4)))
+    assert result.verdict == "n/a"
+    assert re.match(r"8 executions cover a probability of 0\.\d+ of all texts of 3 tokens, none of them likelier", result.summary)
+
+
+@promise("a run of minutes", "the chapter with its cases, all cases, and the time left")
+def test_progress_by_chapter_with_the_time_left() -> None:
+    progress = Progress(clock=iter([100.0, 104.0, 104.0, 112.0]).__next__)
+    items = [f"properties/test_x.py::{name}" for name in ("LAW-1[a]", "LAW-1[b]", "LAW-2", "STOP-1", "STOP-2")]
+    progress.pytest_xdist_node_collection_finished(items)
+    shown = []
+    for nodeid, duration in zip(items, (8.0, 16.0), strict=False):  # two processes: 8 s of work in 4 s
+        progress.pytest_runtest_logstart(nodeid)
+        shown.append(progress.line())
+        progress.pytest_runtest_logreport(pytest.TestReport(nodeid, ("", 0, ""), {}, "passed", None, "call", duration=duration))
+        shown.append(progress.line())
+    assert shown == [
+        "LAW 0/3   0 of 5 cases",
+        "LAW 1/3   1 of 5 cases   about 16 s left",
+        "LAW 1/3   1 of 5 cases   about 16 s left",
+        "LAW 2/3   2 of 5 cases   about 18 s left",
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("jobs", ["0", "2"])
+@promise("a run on a terminal of 80 columns", "one line of progress instead of dots, which is removed at the end")
+def test_progress_on_a_terminal(jobs: str, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    words = ["verify", "ref", "--pair", "coin4", "--only", "SMOKE", "-n", jobs, "--out", str(tmp_path)]
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(FIXTURES.parent)}
+    command = [sys.executable, "-m", "harness.cli", *words]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment) as running:
+        os.close(theirs)
+        output = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while piece := os.read(ours, 65536):
+                output += piece
+    os.close(ours)
+    text = output.decode()
+    assert running.returncode == 0 and "SMOKE 1/2   1 of 2 cases   about" in text and "SMOKE-2" in text
+    assert not re.search(r"^\.", text, re.MULTILINE), "dots are left out"
+    assert "\x1b[?25l" not in text.rpartition("\x1b[?25h")[2], "the cursor is left visible"
