@@ -150,6 +150,9 @@ class LocalServer(ThreadingHTTPServer):
         self.answering = Event()
         self.answering.set()
 
+    def handle_error(self, *_request: Any) -> None:
+        """Do not print: a client that gave up has closed its connection."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"

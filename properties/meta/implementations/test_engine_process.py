@@ -166,6 +166,7 @@ class Refuses:
     @classmethod
     def describe(cls, **options): raise NotImplementedError("not today")
     def __init__(self, target, draft=None): pass
+    def generate(self, prompts, params, seeds): pass
 
 class Raises(Refuses):
     @classmethod
