@@ -16,7 +16,7 @@ from eagle2_ref.errors import BadInput
 NEEDED = 1 << 20
 """Bytes that must be free where a run writes: a record and its report take less."""
 
-TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")
 
 
 def write_atomic(path: Path, text: str) -> Path:
@@ -121,8 +121,8 @@ def lock_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove temporary files that killed processes left. Only for the holder of a lock: those of living ones would go too."""
+def remove_temporaries(folder: Path, name: str = "") -> None:
+    """Remove temporary files that killed processes left, of one file or of all. Only for the holder of a lock on them."""
     for file in folder.iterdir():
-        if TEMPORARY.fullmatch(file.name):
+        if (found := TEMPORARY.fullmatch(file.name)) and name in ("", found[1]):
             file.unlink(missing_ok=True)

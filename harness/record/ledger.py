@@ -76,6 +76,7 @@ class Ledger:
                 self._lock = lock(self.path, WAIT)
             except BadInput as error:
                 raise Missing(str(error)) from None
+            remove_temporaries(self.path.parent, self.path.name)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -112,7 +113,6 @@ def check(folder: Path, implementation: Implementation) -> None:
         BadInput: nothing can be written there, a ledger in it is damaged, or the source of the implementation is not known.
     """
     writable_folder(folder, "--evidence")
-    remove_temporaries(folder)
     for path in sorted(folder.iterdir()):
         if NAME.fullmatch(path.name):
             _load(path)

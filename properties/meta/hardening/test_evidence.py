@@ -210,6 +210,7 @@ def test_runs_at_once_lose_no_counts(tmp_path: Path) -> None:
             time.sleep(0.1)  # long enough for the others to read the same counts, if they could
             ledger.write(earlier + counts(4))
 
+    (tmp_path / ".0123456789abcdef.json.1234.tmp").write_text("another campaign is being written")
     threads = [threading.Thread(target=run) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -217,6 +218,7 @@ def test_runs_at_once_lose_no_counts(tmp_path: Path) -> None:
         thread.join()
     assert sorted(started) == [0, 4, 8]
     assert int(Ledger(tmp_path, connect("ref"), {"campaign": "a"}).read().sequences) == 12
+    assert (tmp_path / ".0123456789abcdef.json.1234.tmp").exists()
 
 
 @promise("the disk is full when a ledger is written", "an error that names the ledger; the earlier counts stay")
