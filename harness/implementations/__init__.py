@@ -187,13 +187,13 @@ def _connect_static(wanted: Connectable) -> Implementation:
 def _connect_python(wanted: Connectable) -> Implementation:
     place, options = wanted.place_and_options
     found = import_object(place)
+    if inspect.isfunction(found):
+        return _from_rule(found, options, wanted, version=getattr(inspect.getmodule(found), "__version__", ""))
+    implementation = _in_process(found, options, wanted)
     if inspect.isclass(found) and not hasattr(found, "generate"):
-        raise BadInput(
-            f"{wanted.name}: the class {found.__name__} has no method generate", "write generate(self, prompts, params, seeds)"
-        )
-    if not inspect.isfunction(found):
-        return _in_process(found, options, wanted)
-    return _from_rule(found, options, wanted, version=getattr(inspect.getmodule(found), "__version__", ""))
+        what = f"{wanted.name}: the class {found.__name__} has no method generate"
+        raise BadInput(what, "write generate(self, prompts, params, seeds)")
+    return implementation
 
 
 def _connect_published(wanted: Connectable) -> Implementation:

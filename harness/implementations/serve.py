@@ -51,8 +51,11 @@ def describe(engine: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def parameters(engine: Any) -> list[str] | None:
-    """Names of the constructor's options; None if it accepts any."""
-    found = inspect.signature(engine).parameters.values()
+    """Names of the constructor's options; None if it accepts any, or is of a kind that Python cannot inspect."""
+    try:
+        found = inspect.signature(engine).parameters.values()
+    except ValueError:
+        return None
     if any(p.kind is p.VAR_KEYWORD for p in found):
         return None
     return [p.name for p in found if p.name not in ("target", "draft", "accept")]
