@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle2_ref.errors import BadInput
+from harness import tracebacks
 from harness.implementations import serve
 from harness.implementations.engine import AdapterError, Engine, NotApplicable
 from harness.implementations.importing import import_object, suggest
@@ -235,7 +236,8 @@ def _in_process(
     except NotImplementedError:
         raise
     except Exception as error:
-        raise AdapterError(f"it does not describe itself: {type(error).__name__}: {error}") from error
+        place = tracebacks.place(tracebacks.format_error(error))
+        raise AdapterError(f"it does not describe itself: {type(error).__name__}: {error} ({place})") from error
     found = _described(wanted.name, make, options, description)
     return replace(found, capabilities=capabilities) if capabilities else found
 
