@@ -18,7 +18,7 @@ from harness.distributions.noise import Noise, measure_noise
 from harness.distributions.scoring import TargetScorer, load_target
 from harness.files import write_atomic
 from harness.implementations import SHAPE, Implementation, connect, fit_vocabulary
-from harness.implementations.engine import AdapterError, Engine, Missing, NotApplicable
+from harness.implementations.engine import AdapterError, Engine, Missing, NotApplicable, TimeLimit
 from harness.pairs import FIXTURES, Pair, Prompt, find_pair, prompts, shipped
 from harness.record.model import Quantity, Result, Verdict
 from harness.settings import Settings
@@ -220,7 +220,8 @@ def run_check(check: Check, case: str, context: Context) -> Result:
     except NotApplicable as error:
         result = context.result("n/a", str(error))
     except AdapterError as error:
-        trace = error.traceback or tracebacks.format_error(error.__cause__)
+        hung = error.__context__ if isinstance(error.__context__, TimeLimit) else None
+        trace = error.traceback or tracebacks.format_error(error.__cause__ or hung)
         result = context.result("inconclusive", _with_place(context, str(error), trace), broken=True)
     except BadInput as error:
         result = context.result("inconclusive", str(error), broken=True)
