@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle2_ref.errors import BadInput, suggest
+from harness import tracebacks
 from harness.implementations import serve
 from harness.implementations.engine import AdapterError, Engine, NotApplicable, limited
 from harness.implementations.global_state import GlobalState
@@ -276,7 +277,8 @@ def _in_process(
     except NotImplementedError:
         raise
     except (Exception, SystemExit) as error:
-        raise AdapterError(f"it does not describe itself: {type(error).__name__}: {error}") from error
+        place = tracebacks.place(tracebacks.format_error(error))
+        raise AdapterError(f"it does not describe itself: {type(error).__name__}: {error} ({place})") from error
     found = _described(wanted.name, make, options, description)
     return replace(found, capabilities=capabilities) if capabilities else found
 

@@ -366,8 +366,8 @@ def limited(call: str, seconds: float) -> Iterator[None]:
     try:
         with activity.calling(call, seconds), _alarm(seconds):
             yield
-    except TimeLimit:
-        raise Hung(f"the implementation hung: {call} took more than {seconds:g} s") from None
+    except TimeLimit as place:
+        raise Hung(f"the implementation hung: {call} took more than {seconds:g} s") from place
     except (HarnessError, BadInput):
         raise
     except NotImplementedError as refusal:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from harness.implementations.protocol import REPLY, Request
 from harness.pairs import FIXTURES
+from harness.report.sentences import DECLARED
 from properties.meta.helpers.command import eagle2
 
 GUIDE = FIXTURES.parent / "docs" / "judge-your-engine.md"
@@ -91,3 +92,9 @@ def test_json_lines_of_the_guide_fit_the_protocol() -> None:
         ("open", "OpenReply"),
         ("generate", "GenerateReply"),
     ]
+
+
+def test_capabilities_of_the_guide_are_those_that_reports_suggest() -> None:
+    table = GUIDE.read_text(encoding="utf-8").partition("| capability | meaning |")[2].partition("\n\n")[0]
+    listed = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(listed) == sorted([*DECLARED, "temperature"])

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,26 @@ class Unready(Outsider):
         raise RuntimeError(f"{len(prompts)}, {len(params)}, {len(seeds)}")
 
 
+class Hanging(Unready):
+    """Waits for ever."""
+
+    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[list[int]]:
+        while prompts and params and seeds:
+            time.sleep(0.01)
+        return []
+
+
+@promise("an engine hangs in Python", "exit code 4; the message has the file and line where it hung")
+def test_place_where_an_engine_hung_is_named(tmp_path: Path) -> None:
+    hanging = replace(implementation(Hanging), time_limit=0.3)
+    result = run_check(answers, "", replace(context(hanging), out=tmp_path))
+    line = Hanging.generate.__code__.co_firstlineno + 2
+    assert result.broken and "hung" in result.summary
+    assert re.search(rf"\({Path(__file__).name}:({line - 1}|{line})\); traceback in tracebacks/SMOKE-1.txt$", result.summary), (
+        result.summary
+    )
+
+
 UNREADY = Unready.generate.__code__.co_firstlineno + 1
 
 
@@ -224,7 +245,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     ],
 )
 def test_untrained_drafter_is_noticed(check: Check, untrained: Pair) -> None:
-    engine = connect("ref:drafter=speculative")
+    engine = connect("ref:drafter=speculative,depth=1")
     setting = next(iter(check.cases), "")
     doubted = run_check(check, setting, context(engine, pair=untrained))
     assert doubted.verdict == "pass" and "is 'small' the checkpoint for this engine?" in doubted.note
