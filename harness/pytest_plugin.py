@@ -99,6 +99,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return supervisor.supervise(partial(_session, config))
     except KeyboardInterrupt:
         return pytest.ExitCode.INTERRUPTED
+    except BadInput as error:
+        raise pytest.UsageError(str(error)) from None
     except (supervisor.ProcessEnded, supervisor.InternalError) as error:
         with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print(f"eagle2: {error}; there is no verdict", file=sys.stderr)
@@ -107,7 +109,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def _session(config: pytest.Config) -> int:
     """The session itself. Its exit code is green only if its record was finished."""
-    status = int(config.hook.pytest_cmdline_main(config=config))
+    try:
+        status = int(config.hook.pytest_cmdline_main(config=config))
+    except pytest.UsageError as error:
+        raise BadInput(str(error)) from None
     recording = config.pluginmanager.get_plugin(RECORDING)
     return status or (0 if recording and recording.finished else int(pytest.ExitCode.INTERNAL_ERROR))
 

@@ -41,9 +41,9 @@ def redraw(path: Path, out: Path | None = None) -> list[Path]:
             return _engines(path, records, out or path)
         path = next((path / name for name in NAMES if (path / name).exists()), path / NAMES[0])
     first = _first_line(path)
-    if out or path.exists():
-        writable_folder(out or path.parent)
     out = out or path.parent
+    if path.exists():
+        writable_folder(out)
     command = str(first.get("command", "")).removeprefix("eagle2 ").partition(" ")[0]
     if first.get("kind") == "trial":
         return _trials(path, out)

@@ -112,6 +112,7 @@ def _child(run: Callable[[], int], folder: Path, parent: int) -> None:
     try:
         outcome = {"code": run()}
         sys.stdout.flush()
+        sys.stderr.flush()
     except BaseException as error:
         outcome = {"error": type(error).__name__, **_described(error)}
     partial = folder / "outcome.partial"

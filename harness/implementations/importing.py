@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from eagle2_ref.errors import BadInput, suggest
+from harness.implementations.engine import TimeLimit
 
 
 def import_object(place: str) -> Any:
@@ -37,10 +38,10 @@ def import_file(path: Path) -> ModuleType:
 
 
 def _run(load: Callable[[], Any], where: str, module: str, hint: str) -> Any:
-    """Run the code of a module. Raises BadInput for all that it raises, except Ctrl-C."""
+    """Run the code of a module. Raises BadInput for all that it raises, except Ctrl-C and the end of the time limit."""
     try:
         return load()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TimeLimit):
         raise
     except ModuleNotFoundError as error:
         if error.name and not (module == error.name or module.startswith(error.name + ".")):

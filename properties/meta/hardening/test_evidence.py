@@ -247,7 +247,7 @@ def test_full_disk_keeps_the_earlier_counts(tmp_path: Path) -> None:
             "n/a, with the probability that was left",
             Outsider,
             "n/a",
-            "executions leave a prob",
+            "executions cover a prob",
         ),
     ],
 )
