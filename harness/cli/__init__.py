@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -26,6 +28,7 @@ from harness.cli import (
     verify,
 )
 from harness.cli.command import Command, Group
+from harness.verdict import STOPPED
 
 app = typer.Typer(
     name="eagle2",
@@ -57,8 +60,17 @@ def options(
     """Options of `eagle2` itself."""
 
 
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    print("eagle2: stopped", file=sys.stderr)
+    raise SystemExit(STOPPED)
+
+
 def main() -> None:
-    """The console script. What a terminal's encoding lacks is written as an escape sequence, and is no error."""
+    """The console script. What a terminal's encoding lacks is written as an escape sequence, and is no error.
+
+    Ctrl-C ends it with exit code 130; click would end it with that of a fault.
+    """
+    signal.signal(signal.SIGINT, _stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

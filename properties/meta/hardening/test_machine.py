@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import signal
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+import harness.report
 from eagle2_ref.errors import BadInput
+from harness.cli import main
+from harness.pairs import FIXTURES
 from harness.record.jsonl import read_lines
 from harness.record.model import LINES, Footer, read_record
 from harness.redraw import redraw
-from properties.meta.hardening import case
-from properties.meta.helpers.command import eagle2
+from harness.verdict import STOPPED
+from properties.meta.hardening import case, promise
+from properties.meta.helpers.command import WIDE, eagle2, fork
 
-INTERRUPTED = {3, 130}
-"""Exit codes of a run after SIGINT. 3: pytest was interrupted. 130: the interruption came before or after pytest ran."""
+REFERENCE = str(FIXTURES.parent / "reports" / "reference" / "record.jsonl")
+
+INTERRUPTED = {STOPPED}
 
 KILLED = {-signal.SIGKILL}
 
@@ -84,6 +93,112 @@ def interrupt(sent: signal.Signals, moments: int, processes: int, folder: Path) 
 )
 def test_interrupted_run_loses_nothing(sent: signal.Signals, moments: int, tmp_path: Path) -> None:
     interrupt(sent, moments, 0, tmp_path)
+
+
+# --- errors that are no verdict -------------------------------------------------------------------------------------------
+
+
+ENGINE = """
+import resource
+class Engine:
+    def __init__(self, target, draft=None, limit=0):
+        self.limit = limit
+    def generate(self, prompts, params, seeds):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, resource.RLIM_INFINITY))
+        return [[0] * param["max_new_tokens"] for param in params]
+"""
+
+
+def on_a_disk_that_fills(words: list[str]) -> None:
+    """Run `eagle2 WORDS`; from the first call of its engine on, no file can grow beyond the engine's limit."""
+    Path("engines.py").write_text(ENGINE)
+    run_main(words)
+
+
+def with_a_fault_of_the_harness(words: list[str]) -> None:
+    """Run `eagle2 WORDS` with a harness that cannot draw a report."""
+
+    def draw(*_: object) -> None:
+        raise RuntimeError("no ink")
+
+    harness.report.render = draw
+    run_main(words)
+
+
+def into_a_closed_pipe(words: list[str]) -> None:
+    """Run `eagle2 WORDS` where the reader of its output has ended."""
+    reading, writing = os.pipe()
+    os.dup2(writing, 1)
+    os.close(reading)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    run_main(words)
+
+
+def into_a_full_device(words: list[str]) -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    run_main(words)
+
+
+def run_main(words: list[str]) -> None:
+    sys.argv = ["eagle2", *words]
+    main()
+
+
+SMOKE = ["verify", "ref:k=2,depth=2,m=4", "--pair", "coin4", "--only", "SMOKE", "-n", "0", "--out", "out"]
+
+
+def full(limit: int) -> list[str]:
+    return ["verify", f"py:engines:Engine,limit={limit}", *SMOKE[2:]]
+
+
+REPORT_WORDS = ["report", REFERENCE, "--out", "out"]
+NO_VERDICT = "exit code 70 and one message, no traceback; the record keeps what was found"
+
+
+@pytest.mark.parametrize(
+    ("run", "words", "code", "message"),
+    [
+        case("the disk becomes full in a run, in its record", NO_VERDICT, on_a_disk_that_fills, full(9000), 70, "record.jsonl"),
+        case("the disk becomes full in a run, in its report", NO_VERDICT, on_a_disk_that_fills, full(30000), 70, "index.html"),
+        case(
+            "an exception of the harness itself",
+            NO_VERDICT,
+            with_a_fault_of_the_harness,
+            SMOKE,
+            70,
+            "RuntimeError: no ink",
+        ),
+        case("output into a full device", NO_VERDICT, into_a_full_device, SMOKE, 70, "No space left on device"),
+        case("the reader of the output has ended", "exit code 141, no message", into_a_closed_pipe, SMOKE, 141, ""),
+        case(
+            "the reader of `report` has ended",
+            "exit code 141, no message",
+            into_a_closed_pipe,
+            REPORT_WORDS,
+            141,
+            "",
+        ),
+    ],
+)
+def test_errors_of_machine_and_harness_are_no_verdict(
+    run: Callable[[list[str]], None], words: list[str], code: int, message: str, tmp_path: Path
+) -> None:
+    done = fork(run, words, tmp_path, 120, WIDE)
+    assert done.returncode == code and message in done.stderr, done
+    assert "Traceback" not in done.stdout + done.stderr
+    assert (tmp_path / "out" / "index.html").exists() == (run in (into_a_full_device, into_a_closed_pipe))
+    if trace := re.search(r"the traceback is in (\S+);", done.stderr):
+        assert "no ink" in Path(trace[1]).read_text()
+        Path(trace[1]).unlink()
+
+
+@promise("Ctrl-C before anything runs", "exit code 130")
+def test_interrupted_start_has_exit_code_130(tmp_path: Path) -> None:
+    assert eagle2(SMOKE, tmp_path, timeout=0.2, at_end=signal.SIGINT).returncode == STOPPED
+
+
+# --- many moments ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.long
