@@ -427,6 +427,7 @@ LIES = [
         weights(lambda t: t.pop("lm_head.weight")),
         ["missing", "lm_head.weight"],
     ),
+    ("num_labels of 2^63", "target", config(num_labels=2**63), ["num_labels is 9223372036854775808"]),
     ("rms_norm_eps 10^400", "target", config(rms_norm_eps=10**400), ["rms_norm_eps is 1000"]),
     ("rms_norm_eps negative", "target", config(rms_norm_eps=-1.0), ["rms_norm_eps is -1.0"]),
     ("rms_norm_eps a string", "target", config(rms_norm_eps="small"), ["rms_norm_eps"]),
