@@ -94,6 +94,7 @@ def check_language_model(config: Config) -> None:
             config.whole(name)
     if "max_position_embeddings" in raw:
         config.whole("max_position_embeddings", most=LONGEST)
+    config.whole("num_labels", 2, least=0, most=1 << 16)  # transformers makes a name for each, though no language model has any
     for name in FLAGS:
         config.flag(name, False)
     _check_numbers(config)

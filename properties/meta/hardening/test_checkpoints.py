@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 import torch
 import transformers
 import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
@@ -427,6 +430,7 @@ LIES = [
         weights(lambda t: t.pop("lm_head.weight")),
         ["missing", "lm_head.weight"],
     ),
+    ("num_labels of 2^63", "target", config(num_labels=2**63), ["num_labels is 9223372036854775808"]),
     ("rms_norm_eps 10^400", "target", config(rms_norm_eps=10**400), ["rms_norm_eps is 1000"]),
     ("rms_norm_eps negative", "target", config(rms_norm_eps=-1.0), ["rms_norm_eps is -1.0"]),
     ("rms_norm_eps a string", "target", config(rms_norm_eps="small"), ["rms_norm_eps"]),
@@ -607,6 +611,30 @@ def test_extra_tensors_are_listed(pair: Path) -> None:
 def _decode(words: list[str]) -> None:
     transformers.utils.logging.disable_progress_bar()
     app(words)
+
+
+FIELDS = [*sorted(shipped("coin4").config), "rope_scaling", "layer_types", "num_labels"]
+JSON = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 1 << 70),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.dictionaries(st.sampled_from(["rope_type", "factor", "x"]), st.sampled_from(["linear", "yarn", 2, None]), max_size=2),
+)
+
+
+@promise("any value in any field of config.json", "the pair decodes, or exit code 2 with a message; never a traceback")
+@settings(max_examples=25)
+@given(part=st.sampled_from(["target", "draft", "small", "medusa"]), field=st.sampled_from(FIELDS), value=JSON)
+def test_no_value_of_a_field_ends_in_a_traceback(part: str, field: str, value: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        pair = Path(shutil.copytree(shipped("coin4").target.parent, Path(folder, "pair")))
+        config(**{field: value})(pair / part)
+        result = run(pair, part)
+        if result.exit_code:
+            refused(result, str(pair), lines=12)
 
 
 @promise("a damaged target in `verify`", "exit code 2 and the same message as from `generate`; nothing is written")
