@@ -129,9 +129,8 @@ def interrupted() -> bool:
 def crash_site(folder: Path, pid: int) -> str:
     """Where Python code was when its process crashed, such as "engine.py:16"; empty if it did not crash."""
     with contextlib.suppress(OSError):
-        if found := re.search(
-            r'Current thread .*\n +File "(.*)", line (\d+)', (folder / f"crash.{pid}").read_text(errors="replace")
-        ):
+        dump = (folder / f"crash.{pid}").read_text(errors="replace")
+        if found := re.search(r'Current thread .*\n +File "(.*)", line (\d+)', dump):
             return f"{Path(found[1]).name}:{found[2]}"
     return ""
 
@@ -145,6 +144,6 @@ def read(folder: Path) -> list[Activity]:
         if len(memory) < SIZE:
             continue
         deadline, check, call = HEAD.unpack_from(memory)
-        texts = memory[HEAD.size :].decode(errors="replace")
-        found.append(Activity(int(pid), worker, texts[:check], texts[check : check + call], deadline))
+        running, called = memory[HEAD.size :][:check], memory[HEAD.size + check :][:call]
+        found.append(Activity(int(pid), worker, running.decode(errors="replace"), called.decode(errors="replace"), deadline))
     return found
