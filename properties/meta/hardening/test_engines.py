@@ -37,6 +37,14 @@ def broken(statements, where="generate"):
     return Engine
 """
 
+LEAK = """
+import resource
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (256 << 20), resource.RLIM_INFINITY))
+leaked = []
+while True: leaked.append(bytearray(8 << 20))
+"""
+
 BROKEN_CALLS = [
     case("calls os._exit(0)", "exit code 4; the message names the call", "os._exit(0)", "with exit code 0, in generate()"),
     case(
@@ -55,7 +63,7 @@ BROKEN_CALLS = [
     ),
     case("closes the harness's descriptors", "exit code 4", "os.closerange(3, 256)", "closed files of the harness"),
     case("closes standard output", "exit code 4", "sys.stdout.close(); os.close(1)", "closed files of the harness"),
-    case("runs out of memory", "exit code 4", "bytearray(1 << 60)", "MemoryError"),
+    case("leaks memory up to a limit of the machine", "exit code 4", LEAK, "MemoryError"),
     case("recurses without end", "exit code 4", "f = lambda: f(); f()", "RecursionError"),
     case(
         "patches torch, so that the target's law changes",
