@@ -67,16 +67,18 @@ def bench(
 
         raise typer.Exit(_show(read_bench(draw), draw, against))
     else:
+        from harness.benchmark.record import read_bench
         from harness.benchmark.settings import PROMPTS
         from harness.pairs import find_pair
 
         file, folder, pair = prompts or PROMPTS, out or OUT, find_pair(settings.pair, target or None, draft or None)
         settings = settings.model_copy(update={"pair": pair.name, "prompts": file.name})
         # In a child process: an engine that ends it must not end this command as if it had succeeded.
-        raise typer.Exit(supervise(lambda: _show(_measure(settings, pair, file, folder, against), folder, against)))
+        supervise(lambda: _measure(settings, pair, file, folder, against))
+        raise typer.Exit(_show(read_bench(folder, whole=True), folder, against))
 
 
-def _measure(settings: BenchSettings, pair: Pair, file: Path, out: Path, against: Path | None) -> BenchRecord:
+def _measure(settings: BenchSettings, pair: Pair, file: Path, out: Path, against: Path | None) -> int:
     """Check everything that can be checked first, since a run takes minutes; then run it with a progress bar."""
     from harness.benchmark.batches import check_batch_sizes
     from harness.benchmark.bench import run_bench
@@ -91,7 +93,8 @@ def _measure(settings: BenchSettings, pair: Pair, file: Path, out: Path, against
     if against:
         check_comparable(settings, [PromptInfo.of(prompt) for prompt in prompts], read_bench(against, whole=True).header)
     with progress() as report:
-        return run_bench(settings, pair, prompts, out, command_line(settings, pair), report)
+        run_bench(settings, pair, prompts, out, command_line(settings, pair), report)
+    return 0
 
 
 def _show(record: BenchRecord, folder: Path, against: Path | None) -> int:

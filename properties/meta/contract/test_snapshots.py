@@ -225,7 +225,7 @@ ERRORS = {
     "connectable, class not given": "verify py:json",
     "connectable, no program": "verify cmd:",
     "connectable, program missing": "verify cmd:./no-such-program",
-    "connectable, no reply": "verify cmd:echo",
+    "connectable, no reply": "verify cmd:cat",
     "connectable, environment missing": "verify vllm:method=eagle",
     "connectable, trace missing": "verify trace:no.jsonl",
     "connectable, mutant unknown": "verify mutant:M4",

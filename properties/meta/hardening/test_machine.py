@@ -118,7 +118,7 @@ def on_a_disk_that_fills(words: list[str]) -> None:
 def with_a_fault_of_the_harness(words: list[str]) -> None:
     """Run `eagle2 WORDS` with a harness that cannot draw a report."""
 
-    def draw(*_: object) -> None:
+    def draw(*_: object) -> list[Path]:
         raise RuntimeError("no ink")
 
     harness.report.render = draw

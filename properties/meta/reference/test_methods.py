@@ -137,14 +137,18 @@ def test_options_out_of_range_are_refused(name: str, option: str, value: Any) ->
 
 
 @pytest.mark.parametrize("name", [name for name, spec in METHODS.items() if spec.checkpoint != "none" and name != "ouroboros"])
-def test_nan_weights_of_a_draft_model_are_refused(name: str, tmp_path: Path) -> None:
-    """One number of each tensor. (Ouroboros takes whatever token has the largest logit.)"""
+def test_nan_of_a_draft_model_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One number of each tensor, which loading refuses, and so does decoding. (Ouroboros takes the token of the largest logit.)"""
     pair, spec = shipped("dice8"), METHODS[name]
     draft = shutil.copytree(pair.drafter(spec.checkpoint) or "", tmp_path / "draft")
     tensors = load_file(draft / "model.safetensors")
     for tensor in tensors.values():
         tensor.view(-1)[0] = float("nan")
     save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match="has NaN"):
+        Decoder.load(pair.target, draft, spec.make(), walk)
+    for module in ("model.target", "drafters.checkpoint"):
+        monkeypatch.setattr(f"eagle2_ref.{module}.require_finite", lambda *_: None)
     decoder = Decoder.load(pair.target, draft, spec.make(), walk)
     with pytest.raises(BadInput, match=r"(head's confidences|drafter's logits) are not numbers"):
         decoder.generate([1, 2, 3], SamplingParams(max_new_tokens=8), SeededCoins(0))
