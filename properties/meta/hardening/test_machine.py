@@ -118,10 +118,10 @@ def on_a_disk_that_fills(words: list[str]) -> None:
 def with_a_fault_of_the_harness(words: list[str]) -> None:
     """Run `eagle2 WORDS` with a harness that cannot draw a report."""
 
-    def draw(*_: object) -> list[Path]:
+    def draw(*_: object) -> None:
         raise RuntimeError("no ink")
 
-    harness.report.render = draw
+    harness.report.render = draw  # type: ignore[assignment]
     run_main(words)
 
 
