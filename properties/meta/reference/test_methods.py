@@ -138,7 +138,7 @@ def test_options_out_of_range_are_refused(name: str, option: str, value: Any) ->
 
 @pytest.mark.parametrize("name", [name for name, spec in METHODS.items() if spec.checkpoint != "none" and name != "ouroboros"])
 def test_nan_of_a_draft_model_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One number of each tensor, which loading refuses, and so does decoding. (Ouroboros takes the token of the largest logit.)"""
+    """One number of each tensor: loading refuses it, and so does decoding. (Ouroboros takes the token of the largest logit.)"""
     pair, spec = shipped("dice8"), METHODS[name]
     draft = shutil.copytree(pair.drafter(spec.checkpoint) or "", tmp_path / "draft")
     tensors = load_file(draft / "model.safetensors")
