@@ -69,13 +69,18 @@ class Pair:
         return found
 
 
-def shipped(name: str) -> Pair:
-    """A pair of fixtures/pairs."""
+def shipped(name: str, report: Callable[[str], None] = lambda _: None) -> Pair:
+    """A pair of fixtures/pairs. The target of smollm2 is built at first use; `report` is told what is being done."""
     folder = FIXTURES / "pairs" / name
+    if name == "smollm2":
+        from fixtures import smollm2
+
+        return Pair(name, smollm2.target(report), folder / "draft")
     known = sorted(path.name for path in (FIXTURES / "pairs").iterdir() if (path / "target").is_dir())
     if name not in known:
         raise BadInput(
-            f"no pair {name!r} is shipped", f"shipped are {', '.join(known)}; to use another pair, give --target and --draft"
+            f"no pair {name!r} is shipped",
+            f"shipped are {', '.join(known)}; smollm2 is built from a package; to use another pair, give --target and --draft",
         )
     return Pair(name, folder / "target", folder / "draft")
 

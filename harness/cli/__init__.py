@@ -22,6 +22,7 @@ from harness.cli import (
     generate,
     gpu,
     mutants,
+    pair,
     record,
     report,
     unedited,
@@ -41,7 +42,22 @@ app = typer.Typer(
     "130 stopped by Ctrl-C.",
 )
 app.add_typer(train, name="train", cls=Group)
-for module in (generate, verify, record, report, doctor, convert, engines, mutants, calibrate, unedited, bench, compare, gpu):
+for module in (
+    generate,
+    verify,
+    record,
+    report,
+    doctor,
+    convert,
+    engines,
+    mutants,
+    calibrate,
+    unedited,
+    bench,
+    compare,
+    gpu,
+    pair,
+):
     app.registered_commands += module.app.registered_commands
 for command in (*app.registered_commands, *train.registered_commands):
     command.cls = Command
