@@ -13,10 +13,10 @@ import os
 import re
 import struct
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic  # bound now: an implementation may replace time.monotonic
 
 HEAD = struct.Struct("<dHH")  # deadline of the call, lengths of the two texts
 SIZE = 1024
@@ -59,7 +59,7 @@ class _Own:
                 os.fstat(number)
         except OSError:
             return False
-        return not (sys.stdout.closed or sys.stderr.closed)
+        return not any(getattr(stream, "closed", False) for stream in (sys.stdout, sys.stderr))
 
     def write(self, call: str = "", deadline: float = 0.0) -> None:
         check, name = (text.encode(errors="replace")[: SIZE // 2 - HEAD.size] for text in (self.check, call))
@@ -99,15 +99,23 @@ def checking(check: str) -> Iterator[None]:
 def calling(call: str, seconds: float) -> Iterator[None]:
     """State which call of the implementation this process makes, and its time limit.
 
-    A call that closes files of the process ends it: the harness could not write what it finds.
+    A call that closes files of the process ends it: the harness could not write what it finds. Where the implementation has
+    copied the process, the copy ends here: there is one judge.
     """
+    process = os.getpid()
     if folder() is None or _own is None:
-        yield
+        try:
+            yield
+        finally:
+            if os.getpid() != process:
+                os._exit(1)
         return
-    _own.write(call, time.monotonic() + seconds)
+    _own.write(call, monotonic() + seconds)
     try:
         yield
     finally:
+        if os.getpid() != process:
+            os._exit(1)
         if not _own.intact():
             end_process(f"the implementation closed files of the harness, in {call}")
         _own.write()
@@ -138,8 +146,10 @@ def crash_site(folder: Path, pid: int) -> str:
 def read(folder: Path) -> list[Activity]:
     """What the processes of a run do, or did when they ended."""
     found = []
-    for file in folder.glob("[0-9]*.*"):
+    for file in folder.iterdir():
         pid, _, worker = file.name.partition(".")
+        if not pid.isdecimal() or not file.is_file():
+            continue
         memory = file.read_bytes()
         if len(memory) < SIZE:
             continue

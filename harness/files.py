@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Mapping
 from io import FileIO
@@ -93,7 +94,7 @@ def writable_folder(folder: Path, option: str = "--out") -> Path:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(NEEDED))
     except OSError as error:
-        why = "it is a file" if folder.is_file() else error.strerror
+        why = "it is a file" if os.path.isfile(folder) else error.strerror  # noqa: PTH113  takes names of any length
         raise BadInput(f"{option} {folder} cannot be written: {why}", "give another folder") from None
     return folder
 
@@ -113,7 +114,19 @@ def lock(path: Path, seconds: float = 0.0) -> FileLock:
         held.acquire(timeout=seconds)
     except Timeout:
         raise BadInput(f"another run is writing {path}", "wait for its end, or give another folder") from None
+    except OSError as error:
+        raise BadInput(f"{lock_file(path)} cannot be locked: {error.strerror}", "remove it, or give another folder") from None
     return held
+
+
+def refuse_special_file(path: Path, what: str) -> None:
+    """Raise BadInput for a pipe or a device, which can be read or written without an end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BadInput(f"{what} {path} is not a file", "give a regular file")
 
 
 def lock_file(path: Path) -> Path:

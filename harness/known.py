@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from eagle2_ref.errors import BadInput
 from harness.catalogue import name, selects
+from harness.files import refuse_special_file
 from harness.record.model import Excuse, Property, Result, Value, Verdict
 
 KNOWN = Property(
@@ -49,6 +50,7 @@ def read(path: str) -> tuple[Entry, ...]:
     """The entries of a TOML file, in their order; none without a path."""
     if not path:
         return ()
+    refuse_special_file(Path(path), "the list of known failures")
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -101,7 +101,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return pytest.ExitCode.INTERRUPTED
     except BadInput as error:
         raise pytest.UsageError(str(error)) from None
-    except (supervisor.ProcessEnded, supervisor.InternalError) as error:
+    except Exception as error:
         with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print(f"eagle2: {error}; there is no verdict", file=sys.stderr)
         return pytest.ExitCode.INTERNAL_ERROR
@@ -114,7 +114,9 @@ def _session(config: pytest.Config) -> int:
     except pytest.UsageError as error:
         raise BadInput(str(error)) from None
     recording = config.pluginmanager.get_plugin(RECORDING)
-    return status or (0 if recording and recording.finished else int(pytest.ExitCode.INTERNAL_ERROR))
+    if not recording or not recording.finished:
+        return status or int(pytest.ExitCode.INTERNAL_ERROR)
+    return status or int(bool(recording.code) and pytest.ExitCode.TESTS_FAILED)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -182,7 +184,7 @@ class Recording:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self.finished = False
+        self.finished, self.code = False, 0
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -222,9 +224,11 @@ class Recording:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Close the record. pytest fails if the record does: if nothing was judged, or a known failure is out of date."""
-        code = self.recorder.finish()
+        if session.exitstatus == pytest.ExitCode.INTERRUPTED:
+            self.recorder.cut_off("the run was stopped")
+        self.code = self.recorder.finish()
         self.finished = True
-        if code and session.exitstatus == pytest.ExitCode.OK:
+        if self.code and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import harness.report
 from harness import known, tracebacks
-from harness.catalogue import catalogue
+from harness.catalogue import catalogue, is_selected, split_selectors
 from harness.diagnosis import diagnose
 from harness.environment import machine, versions
 from harness.equivalence import false_alarm, statement
@@ -40,6 +40,7 @@ class Recorder:
         self.out = Path(settings.out)
         self.path = self.out / "record.jsonl"
         self.left_out: set[str] = set()
+        self.unfinished = False
         self.results: list[Result] = []
         for result in resume or ():
             self._keep(result)
@@ -69,6 +70,20 @@ class Recorder:
         found.started -= (datetime.now(UTC) - datetime.fromisoformat(header.started)).total_seconds()
         return found
 
+    def cut_off(self, reason: str, check: str = "", broken: bool = False) -> None:
+        """State that the run has ended before its end: what was being checked, and what was not checked, is inconclusive.
+
+        Args:
+            reason: why it ended.
+            check: the check that was running, or empty.
+            broken: the implementation ended it.
+        """
+        name, _, case = check.partition("[")
+        if not check:  # which cases are missing is not known
+            name, case = (self.results[-1].property if self.results else "SMOKE-1"), "the rest of the run"
+        self.unfinished = True
+        self.add(Result(property=name, case=case.removesuffix("]"), verdict="inconclusive", summary=reason, broken=broken))
+
     def add(self, result: Result) -> None:
         """Store a result. Of two results for one case, such as a pass and a crash after it, the graver one counts."""
         self._writer.write(result)
@@ -87,10 +102,9 @@ class Recorder:
         Returns:
             The exit code.
         """
-        missing = sorted(set(self.properties) - {result.property for result in self.results}) if self.settings.whole else []
         lost = [
-            Result(property=name, case="", verdict="inconclusive", summary="not run: the process that was to run it has died")
-            for name in missing
+            Result(property=name, case="", verdict="inconclusive", summary="not run: the run ended before it")
+            for name in self._missing()
         ]
         found = sorted(settle([*self.results, *lost], self.properties), key=self._place)
         results = [*found, *known.judged(self.known, found, self.left_out, self.properties, known.today())]
@@ -111,6 +125,14 @@ class Recorder:
             if self.settings.draw:
                 harness.report.render(read_record(self.path), self.out)
         return code
+
+    def _missing(self) -> list[str]:
+        """Properties that were to be checked and have no result: of a whole run, and of one that was cut off."""
+        if not self.settings.whole and not self.unfinished:
+            return []
+        only = ",".join(part.partition("[")[0] for part in split_selectors(self.settings.only))
+        seen = {result.property for result in self.results}
+        return sorted(name for name in self.properties if name not in seen and is_selected(only, name))
 
     def _place(self, result: Result) -> tuple[int, str]:
         order = list(self.properties)

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from eagle2_ref.errors import BadInput
-from harness.files import writable_folder
+from harness.files import refuse_special_file, writable_folder
 from harness.record.jsonl import read_lines
 from harness.record.model import Trial, read_record
 from harness.report.layout import write
@@ -64,6 +64,7 @@ def redraw(path: Path, out: Path | None = None) -> list[Path]:
 
 def _first_line(path: Path) -> dict[str, object]:
     """The first line; empty if it is not a JSON object, so that the reader of the record reports what is wrong."""
+    refuse_special_file(path, "the record")
     try:
         with path.open(encoding="utf-8") as file:
             line = json.loads(file.readline())

@@ -110,7 +110,7 @@ class Settings:
         """The same settings with absolute paths."""
 
         def whole(path: str) -> str:
-            return str(Path(path).resolve()) if path else ""
+            return str(Path(path).absolute()) if path else ""
 
         return replace(
             self,

@@ -15,10 +15,10 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -73,10 +73,10 @@ def supervise(run: Callable[[], int]) -> int:
     if activity.folder() is not None or not supported():
         return run()
     folder, others = Path(tempfile.mkdtemp(prefix="eagle2-run-")), set(_descendants())
-    child = multiprocessing.get_context("fork").Process(target=_child, args=(run, folder, os.getpid()))
-    sys.stdout.flush()
-    sys.stderr.flush()
     try:
+        child = multiprocessing.get_context("fork").Process(target=_child, args=(run, folder, os.getpid()))
+        sys.stdout.flush()
+        sys.stderr.flush()
         with _adopting(), _Signals() as signals:
             child.start()
             signals.forward_to(child.pid, folder)
@@ -92,7 +92,7 @@ def death(folder: Path, pid: int, code: int | None) -> str:
     note = folder / f"killed.{pid}"
     if note.exists():
         return note.read_text()
-    found = next((one for one in activity.read(folder) if one.pid == pid), None)
+    found = next((one for one in _activities(folder) if one.pid == pid), None)
     how = _how(code) + (f" at {site}" if (site := activity.crash_site(folder, pid)) else "")
     if found and found.call:
         return f"the implementation ended the process{how}, in {found.call}"
@@ -102,28 +102,33 @@ def death(folder: Path, pid: int, code: int | None) -> str:
 def _child(run: Callable[[], int], folder: Path, parent: int) -> None:
     """Report the outcome of `run`, and end at once: threads of an implementation must not keep the process alive."""
     os.setpgid(0, 0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _Signals.NUMBERS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    activity.join(folder)
-    outcome: dict[str, Any]
+    process, outcome = os.getpid(), dict[str, Any]()
     try:
-        outcome = {"code": run()}
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException as error:
-        outcome = {"error": type(error).__name__, **_described(error)}
-    partial = folder / "outcome.partial"
-    partial.write_text(json.dumps(outcome), encoding="utf-8")
-    partial.replace(folder / "outcome")
-    os._exit(0)
+        try:
+            activity.join(folder)
+            outcome = {"code": run()}
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BaseException as error:
+            outcome = {"error": type(error).__name__, **_described(error)}
+        if os.getpid() == process:  # not a copy that the implementation made
+            partial = folder / "outcome.partial"
+            partial.write_text(json.dumps(outcome), encoding="utf-8")
+            partial.replace(folder / "outcome")
+    finally:
+        os._exit(0)
 
 
 def _described(error: BaseException) -> dict[str, Any]:
     if isinstance(error, BadInput):
         return {"what": error.what, "hint": error.hint}
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # as rich ends a process
+        error = error.__context__
     if isinstance(error, OSError) and error.errno:
         return {"error": OSError.__name__, "what": [error.errno, error.strerror, error.filename]}
     frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -133,13 +138,16 @@ def _described(error: BaseException) -> dict[str, Any]:
 
 
 def _result(child: Any, folder: Path, signalled: int) -> int:
+    killed = (folder / f"killed.{child.pid}").exists()
     try:
         outcome = json.loads((folder / "outcome").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        during = next((one for one in activity.read(folder) if one.pid == child.pid), None)
-        called = bool(during and during.call) or (folder / f"killed.{child.pid}").exists()
+        outcome = None
+    if killed or outcome is None:
+        during = next((one for one in _activities(folder) if one.pid == child.pid), None)
+        called = bool(during and during.call) or killed
         reason = death(folder, child.pid, child.exitcode)
-        raise ProcessEnded(reason, during.check if during else "", called, signalled) from None
+        raise ProcessEnded(reason, during.check if during else "", called, signalled)
     if "code" in outcome:
         return int(outcome["code"])
     if outcome["error"] == "KeyboardInterrupt":
@@ -160,8 +168,8 @@ def _wait(child: Any, folder: Path, signals: _Signals) -> None:
     ending = 0.0
     while child.exitcode is None:
         child.join(POLL)
-        now = time.monotonic()
-        for one in activity.read(folder):
+        now = monotonic()
+        for one in _activities(folder):
             note = folder / f"killed.{one.pid}"
             if one.deadline and now > one.deadline + GRACE and not note.exists():
                 note.write_text(f"the implementation hung: {one.call} did not return, and its process was killed")
@@ -172,6 +180,13 @@ def _wait(child: Any, folder: Path, signals: _Signals) -> None:
             ending = now
         if ending and now > ending + GRACE:
             child.kill()
+
+
+def _activities(folder: Path) -> list[activity.Activity]:
+    try:
+        return activity.read(folder)
+    except OSError:  # the implementation has removed the folder
+        return []
 
 
 def _end(child: Any, left: set[psutil.Process]) -> None:
@@ -200,7 +215,7 @@ def _how(code: int | None) -> str:
 class _Signals:
     """Forwards the signals that end a run to the child, which is not in the foreground group of the terminal."""
 
-    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
     def __init__(self) -> None:
         self.last = 0

@@ -33,7 +33,7 @@ from harness.report.sentences import (
 )
 from harness.report.tables import Cell, Column, Table, text_columns
 from harness.report.text import printable
-from harness.verdict import SIGNS
+from harness.verdict import BROKEN, SIGNS
 
 if TYPE_CHECKING:
     from eagle2_ref.decode import Block
@@ -222,7 +222,8 @@ def show_verdict(record: Record, console: Console) -> None:
     console.print()
     for likeness in leads(footer.likenesses):
         console.print(Text(likeness_sentence(likeness)))
-    name = f"  {printable(header.implementation, 200)} on {printable(header.pair, 80)}, {footer.seconds:g} s"
+    broken = " (broken adapter, exit code 4)" if footer.exit_code == BROKEN else ""
+    name = f"{broken}  {printable(header.implementation, 200)} on {printable(header.pair, 80)}, {footer.seconds:g} s"
     console.print(Text(footer.verdict, style=COLOURS[footer.verdict]) + Text(name))
     ran = {result.property for result in record.results}
     rows = tuple(

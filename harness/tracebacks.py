@@ -53,7 +53,8 @@ def store(text: str, name: str, out: Path) -> str:
 def clear(out: Path) -> None:
     """Remove the tracebacks of an earlier run from the folder of a record."""
     for file in (out / FOLDER).glob("*.txt"):
-        file.unlink()
+        with contextlib.suppress(OSError):
+            file.unlink()
     with contextlib.suppress(OSError):  # there is none, or it holds other files
         (out / FOLDER).rmdir()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from types import FrameType
@@ -29,7 +30,7 @@ from harness.cli import (
     verify,
 )
 from harness.cli.command import Command, Group
-from harness.verdict import STOPPED
+from harness.verdict import CLOSED_PIPE, STOPPED
 
 app = typer.Typer(
     name="eagle2",
@@ -76,6 +77,17 @@ def options(
     """Options of `eagle2` itself."""
 
 
+def _open_standard_streams() -> None:
+    """Open those that the caller has closed, so that no other file takes their number and nothing fails to print."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     print("eagle2: stopped", file=sys.stderr)
     raise SystemExit(STOPPED)
@@ -86,8 +98,15 @@ def main() -> None:
 
     Ctrl-C ends it with exit code 130; click would end it with that of a fault.
     """
+    _open_standard_streams()
     signal.signal(signal.SIGINT, _stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # click and rich end with exit code 1, that of a fault
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(CLOSED_PIPE) from None
+        raise

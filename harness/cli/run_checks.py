@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from harness import tracebacks
+from harness import activity, tracebacks
 from harness.cli.options import check_jobs
 from harness.settings import Settings
 from harness.supervisor import ProcessEnded, supervise
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from harness.record.model import Record
 
 First = Callable[["Implementation", "Pair"], None]
+Identity = tuple[int, int] | None
 
 
 def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool = False, first: First | None = None) -> int:
@@ -52,14 +53,16 @@ def run_checks(settings: Settings, jobs: str, report: bool = True, brief: bool =
     before = _identity(path)
     show = partial(_show, settings=settings, path=path, report=report, brief=brief, tape=tape)
     try:
-        return supervise(lambda: show(_judge(settings, jobs, first)))
+        return supervise(lambda: show(_judge(settings, jobs, first, before)))
     except ProcessEnded as end:
+        begun = _identity(path) != before
         if end.by_user:
-            typer.echo(f"eagle2: stopped by a signal; the results so far are in {path}", err=True)
+            kept = f"the results so far are in {path}" if begun and report else "no results are kept"
+            typer.echo(f"eagle2: stopped by a signal; {kept}", err=True)
             return 128 + end.by_user
         typer.echo(f"eagle2: {end}", err=True)
         code = BROKEN
-        if _identity(path) != before:  # a record was begun
+        if begun:
             complete = partial(_complete, settings, str(end), end.check, end.by_implementation)
             code = supervise(lambda: show(complete()))
         return code if end.by_implementation else HARNESS_ERROR
@@ -87,7 +90,7 @@ class InternalErrors:
         return True
 
 
-def _judge(settings: Settings, jobs: str, first: First | None) -> int:
+def _judge(settings: Settings, jobs: str, first: First | None, before: Identity) -> int:
     """Run the checks in this process and its workers; returns 0 if they ran and were recorded."""
     gc.disable()  # imports create a million objects that are never freed: see properties/conftest.py
     import pytest
@@ -95,7 +98,10 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
     from harness import known
     from harness.catalogue import check_selectors, folders
 
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"):
+        os.environ.pop(name, None)  # options of the user's own tests, such as --collect-only
     chapters = folders()  # before the implementation: its folder may hold packages of these names
+    from eagle2_ref.model.target import AUTO, torch_device
     from harness.implementations import connect
     from harness.implementations.trace import differences, write_head
     from harness.progress import Progress
@@ -103,6 +109,8 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
     gc.freeze()
     gc.enable()
     # Wrong options are reported before pytest starts.
+    if settings.device != AUTO:
+        torch_device(settings.device)
     implementation = connect(settings.impl, settings.time_limit)
     pair = implementation.find_pair(settings)
     if first:
@@ -116,8 +124,10 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
     if changed := differences(implementation.recorded, settings):
         typer.echo(f"eagle2: {changed}", err=True)
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
-    quiet += ["-o", "console_output_style=progress"]
+    quiet += ["-o", "console_output_style=progress", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     # The current folder may be another project, whose pytest settings and conftest must not be read.
+    if folder := activity.folder():
+        quiet.append(f"--basetemp={folder / 'pytest'}")  # it goes with the folder
     alone = ["-c", os.devnull, f"--rootdir={chapters[0].parent}", f"--confcutdir={chapters[0]}"]
     errors = InternalErrors()
     status = pytest.main([*map(str, chapters), *alone, *quiet, "-n", jobs, *settings.unparse()], plugins=[errors, Progress()])
@@ -125,19 +135,19 @@ def _judge(settings: Settings, jobs: str, first: First | None) -> int:
         raise KeyboardInterrupt
     if errors.first:
         raise errors.first
-    return USAGE if status == pytest.ExitCode.USAGE_ERROR else 0
+    if status == pytest.ExitCode.USAGE_ERROR:
+        return USAGE
+    if _identity(Path(settings.out) / "record.jsonl") == before:
+        raise RuntimeError("pytest ended without a record")
+    return 0
 
 
 def _complete(settings: Settings, reason: str, check: str, broken: bool) -> int:
     """Close the record of a run whose process has ended: the check that it was running is inconclusive."""
-    from harness.record.model import Result
     from harness.recorder import Recorder
 
     recorder = Recorder.reopen(settings)
-    if check:
-        name, _, case = check.partition("[")
-        case = case.removesuffix("]")
-        recorder.add(Result(property=name, case=case, verdict="inconclusive", summary=reason, broken=broken))
+    recorder.cut_off(reason, check, broken)
     recorder.finish()
     return 0
 
@@ -159,7 +169,7 @@ def _show(status: int, settings: Settings, path: Path, report: bool, brief: bool
     return record.footer.exit_code if report else (BROKEN if record.footer.exit_code else 0)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> Identity:
     """What changes when a file is written anew."""
     try:
         found = path.stat()

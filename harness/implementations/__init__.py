@@ -298,13 +298,17 @@ def _described(name: str, make: Callable[..., Any], options: dict[str, Any], des
             hint = suggest(capability, CAPABILITIES, f"known are {', '.join(CAPABILITIES)}")
             raise AdapterError(f"{name} declares {capability!r}, which is no capability\n  {hint}")
     fields = description.model_dump(exclude={"id", "numbered"})
+    for text in ("version", "lossy", "method"):
+        fields[text] = fields[text].encode("utf-8", "backslashreplace").decode()
     sets = {field: frozenset(fields[field]) for field in ("capabilities", "parameters") if fields[field] is not None}
     return Implementation(name, make, options, **{**fields, **sets})
 
 
 def _check_options(name: str, options: Collection[str], parameters: Collection[str] | None) -> None:
-    """Refuse options that the constructor does not have."""
+    """Refuse options that the constructor does not have, and those that are options of the command."""
     for option in options:
+        if option in ("dtype", "device"):
+            raise BadInput(f"{name}: {option} is no option of the implementation", f"give --{option}, which it receives")
         if parameters is not None and option not in parameters:
             known = f"options are {', '.join(parameters) or 'none'}"
             raise BadInput(f"{name}: there is no option {option!r}", suggest(option, parameters, known))

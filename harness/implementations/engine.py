@@ -11,14 +11,15 @@ import operator
 import reprlib
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from eagle2_ref.coins import Coins
 from eagle2_ref.errors import BadInput
-from harness import activity
+from harness import activity, tracebacks
 from harness.pairs import Pair
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class Engine:
         requests = [list(prompt) for prompt in prompts], [dict(param) for param in params], list(seeds)
         action = f"generate() of {len(prompts)} prompts"
         outputs = self._call(action, lambda: self._validate_all(prompts, params, raw.generate(*requests)))
+        if "blocks" in self.implementation.capabilities and self.speculate and not all(output.blocks for output in outputs):
+            raise AdapterError("an answer has no blocks, although the implementation declares the capability 'blocks'")
         if self.implementation.tape:
             self._record(prompts, params, seeds, outputs, before)
         return outputs
@@ -147,12 +150,7 @@ class Engine:
         if "counters" not in self.implementation.capabilities:
             return None
         raw = self.raw
-        reported = self._call("counters()", raw.counters)
-        try:
-            counters = Counters(*(operator.index(reported[name]) for name in COUNTERS))
-        except (KeyError, TypeError):
-            shown = str(reported)[:80]
-            raise AdapterError(f"counters() returned {shown!r}, not whole numbers passes, drafted, accepted") from None
+        counters = self._call("counters()", lambda: _read_counters(raw.counters()))
         if min(asdict(counters).values()) < 0:
             raise AdapterError(f"counters() returned a number below 0: {counters}")
         return counters
@@ -166,7 +164,7 @@ class Engine:
     @property
     def closable(self) -> bool:
         """Whether the implementation is open and has a `close` method."""
-        return self._raw is not None and hasattr(self._raw, "close")
+        return self._raw is not None and not self._hung and self._call("close", lambda: hasattr(self._raw, "close"))
 
     def _call(self, action: str, function: Callable[[], R]) -> R:
         """Run code of the implementation, and read what it returns, within the time limit and with errors that name the call."""
@@ -204,6 +202,8 @@ class Engine:
             raise AdapterError(f"an answer has {count} tokens; {context}at most {requested} were requested")
         eos = params.get("eos_token_id")
         ends = set(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
+        if not tokens and limit:
+            raise AdapterError(f"an answer has no token; {limit} were requested")
         # STOP-4 judges the length of a text that ends at the context's limit; only max_new_tokens is checked here.
         if len(tokens) < limit == requested and not ends & set(tokens):
             raise AdapterError(f"an answer has {len(tokens)} tokens, without an end-of-text token; {limit} were requested")
@@ -271,6 +271,13 @@ def _read_tokens(tokens: Any, most: int) -> tuple[int, ...]:
     )
 
 
+def _read_counters(reported: Any) -> Counters:
+    try:
+        return Counters(*(operator.index(reported[name]) for name in COUNTERS))
+    except (KeyError, TypeError):
+        raise AdapterError(f"counters() returned {_shown(reported)}, not whole numbers passes, drafted, accepted") from None
+
+
 def _read_blocks(blocks: Any) -> tuple[BlockTrace, ...] | None:
     return None if blocks is None else tuple(_read_block(block, i) for i, block in enumerate(_sized(blocks, "'blocks'")))
 
@@ -293,7 +300,10 @@ def _read_logprobs(logprobs: Any, n: int) -> tuple[float, ...] | None:
         return None
     if len(_sized(logprobs, "'logprobs'")) != n:
         raise AdapterError(f"'logprobs' has {len(logprobs)} numbers for {n} tokens")
-    return tuple(_logarithm(value, i) for i, value in enumerate(logprobs))
+    values = tuple(_logarithm(value, i) for i, value in enumerate(itertools.islice(logprobs, n + 1)))
+    if len(values) != n:
+        raise AdapterError(f"'logprobs' yields other than {n} numbers, its length")
+    return values
 
 
 def _is_ordered(values: Any) -> bool:
@@ -365,19 +375,34 @@ def limited(call: str, seconds: float) -> Iterator[None]:
     """
     try:
         with activity.calling(call, seconds), _alarm(seconds):
-            yield
+            try:
+                yield
+            except (TimeLimit, HarnessError, BadInput):
+                raise
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and (activity.folder() is None or activity.interrupted()):
+                    raise  # it is the user's
+                _raise_for(error, call)
     except TimeLimit as place:
-        raise Hung(f"the implementation hung: {call} took more than {seconds:g} s") from place
-    except (HarnessError, BadInput):
+        # The stack alone: an error before it is the implementation's, and its text may hang.
+        stack = "".join(traceback.format_tb(place.__traceback__))
+        raise Hung(f"the implementation hung: {call} took more than {seconds:g} s", stack) from None
+
+
+def _raise_for(error: BaseException, call: str) -> NoReturn:
+    """Raise an error of the harness for one of the implementation. Its text is code of the implementation too."""
+    try:
+        said = str(error)
+    except TimeLimit:
         raise
-    except NotImplementedError as refusal:
-        raise NotApplicable(f"the implementation refuses: {refusal}") from None
-    except KeyboardInterrupt as error:
-        if activity.folder() is None or activity.interrupted():  # it is the user's
-            raise
-        raise AdapterError(f"the implementation raised, {call}: KeyboardInterrupt") from error
-    except BaseException as error:
-        raise AdapterError(f"the implementation raised, {call}: {type(error).__name__}: {error}") from error
+    except BaseException:
+        said = "its message cannot be read"
+    said = said.encode("utf-8", "backslashreplace").decode()
+    if isinstance(error, NotImplementedError):
+        raise NotApplicable(f"the implementation refuses: {said}") from None
+    raise AdapterError(
+        f"the implementation raised, {call}: {type(error).__name__}: {said}", tracebacks.format_error(error)
+    ) from None
 
 
 @contextlib.contextmanager

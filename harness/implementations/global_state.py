@@ -15,6 +15,8 @@ class TorchSettings(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     gradients: bool
+    autocast: bool
+    autocast_dtype: torch.dtype
     deterministic: bool
     threads: int
 
@@ -24,6 +26,8 @@ class TorchSettings(NamedTuple):
             torch.get_default_dtype(),
             torch.get_default_device(),
             torch.is_grad_enabled(),
+            torch.is_autocast_enabled("cpu"),
+            torch.get_autocast_dtype("cpu"),
             torch.are_deterministic_algorithms_enabled(),
             torch.get_num_threads(),
         )
@@ -36,6 +40,9 @@ class TorchSettings(NamedTuple):
             torch.set_default_device(None if self.device.type == "cpu" else self.device)
         if now.gradients != self.gradients:
             torch.set_grad_enabled(self.gradients)
+        if (now.autocast, now.autocast_dtype) != (self.autocast, self.autocast_dtype):
+            torch.set_autocast_enabled("cpu", self.autocast)
+            torch.set_autocast_dtype("cpu", self.autocast_dtype)
         if now.deterministic != self.deterministic:
             torch.use_deterministic_algorithms(self.deterministic)
         if now.threads != self.threads:

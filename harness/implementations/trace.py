@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from eagle2_ref.errors import BadInput
+from harness.files import refuse_special_file
 from harness.implementations.engine import COUNTERS, Counters, Missing, Params, call_key, key_options, request_key
 from harness.pairs import name_of
 from harness.settings import Settings
@@ -95,6 +96,7 @@ class Trace:
     @classmethod
     def read(cls, path: Path) -> Trace:
         hint = "write a trace with `eagle2 record IMPL -o run.jsonl`"
+        refuse_special_file(path, "the trace")
         try:
             head, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         except OSError as error:
@@ -145,6 +147,7 @@ def write_head(path: Path, implementation: Implementation, settings: Settings | 
         **{name: getattr(implementation, name) for name in DESCRIBED},
         "recorded": _selected(settings) if settings else None,
     }
+    refuse_special_file(path, "the trace")
     try:
         path.write_text(json.dumps(head) + "\n")
     except OSError as error:

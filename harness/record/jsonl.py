@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from eagle2_ref.errors import BadInput
-from harness.files import append, lock, lock_file, remove_temporaries, writable_folder, write_atomic
+from harness.files import append, lock, lock_file, refuse_special_file, remove_temporaries, writable_folder, write_atomic
 
 H = TypeVar("H", bound=BaseModel)
 F = TypeVar("F", bound=BaseModel)
@@ -65,6 +65,7 @@ def read_parts(
 
 def read_lines(path: Path, lines: TypeAdapter[Any], *, command: str) -> list[Any]:
     """All lines of a file. An unfinished last line, as a run that was cut off leaves one, is dropped."""
+    refuse_special_file(path, "the record")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -100,6 +101,7 @@ class Writer:
 
     def __init__(self, path: Path, *, resume: bool = False, stale: Iterable[Path] = ()) -> None:
         self.path = path
+        refuse_special_file(path, "the record")
         self._lock = lock(writable_folder(path.parent) / path.name)
         try:
             self._file = _start(path, resume, stale)

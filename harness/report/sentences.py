@@ -44,7 +44,7 @@ MEANINGS: dict[Verdict, str] = {
 def verdict_sentence(record: Record) -> str:
     """The verdict of the footer in one sentence."""
     results, verdict = record.results, record.footer.verdict
-    total = plural(len(results), "check")
+    total = plural(sum(result.verdict != "n/a" for result in results) or len(results), "check")
     decisive = [result for result in results if result.verdict == verdict]
     chapters = {one.id: one.chapter for one in record.header.properties}
     some = number(len(decisive))

@@ -12,12 +12,12 @@ import pytest
 
 from harness import supervisor
 from harness.record.model import read_record
-from harness.verdict import BROKEN, USAGE
+from harness.verdict import BROKEN, HARNESS_ERROR, USAGE
 from properties.meta.hardening import case, promise
 from properties.meta.helpers.command import WIDE, eagle2, fork
 
 ENGINES = """
-import ctypes, os, random, signal, subprocess, sys, threading, time
+import ctypes, os, random, signal, subprocess, sys, threading, time, types
 import torch
 
 class Sound:
@@ -64,6 +64,27 @@ BROKEN_CALLS = [
     case("closes the harness's descriptors", "exit code 4", "os.closerange(3, 256)", "closed files of the harness"),
     case("closes standard output", "exit code 4", "sys.stdout.close(); os.close(1)", "closed files of the harness"),
     case("leaks memory up to a limit of the machine", "exit code 4", LEAK, "MemoryError"),
+    case(
+        "copies its process, and the copy returns after the original has died",
+        "exit code 4",
+        "if os.fork(): os.wait(); os._exit(0)",
+        "with exit code 0, in generate()",
+    ),
+    case(
+        "copies its process and ends the original", "exit code 4", "if os.fork(): os._exit(0)", "with exit code 0, in generate()"
+    ),
+    case(
+        "raises an error whose text is not UTF-8",
+        "exit code 4; the text is escaped",
+        "raise ValueError(os.fsdecode(b'caf\\xe9'))",
+        "ValueError: caf",
+    ),
+    case(
+        "raises an error whose text raises",
+        "exit code 4",
+        "raise type('E', (Exception,), {'__str__': lambda e: 1 / 0})",
+        "its message cannot be read",
+    ),
     case("recurses without end", "exit code 4", "f = lambda: f(); f()", "RecursionError"),
     case(
         "patches torch, so that the target's law changes",
@@ -74,6 +95,13 @@ BROKEN_CALLS = [
 ]
 
 HARMLESS_CALLS = [
+    case(
+        "replaces standard output by an object of its own",
+        "judged as if it had not",
+        "sys.stdout = types.SimpleNamespace(write=len, flush=int)",
+    ),
+    case("stops the clock", "judged as if it had not", "time.monotonic = lambda: 0.0"),
+    case("switches autocast on", "judged as if it had not", "torch.set_autocast_enabled('cpu', True)"),
     case(
         "sets torch's default device and dtype",
         "judged as if it had not",
@@ -89,6 +117,16 @@ HARMLESS_CALLS = [
 ]
 
 HANGS = [
+    case(
+        "copies its process, and the original hangs",
+        "exit code 4 after the time limit; its process is killed",
+        "if os.fork():\n while True:\n  try: time.sleep(9)\n  except BaseException: pass",
+    ),
+    case(
+        "raises an error whose text hangs",
+        "exit code 4 after the time limit",
+        "raise type('E', (Exception,), {'__str__': lambda e: time.sleep(600)})",
+    ),
     case("a loop", "exit code 4 after the time limit", "while True: pass"),
     case(
         "sleeps and swallows every exception",
@@ -184,6 +222,78 @@ def test_endless_answer_meets_the_time_limit(tmp_path: Path) -> None:
     text = "import itertools\nclass Engine:\n def __init__(self, target, draft=None): pass\n"
     (tmp_path / "engines.py").write_text(text + " def generate(self, prompts, *_): return [itertools.repeat(0)] * len(prompts)\n")
     assert smoke(tmp_path, "--time-limit", "1").returncode == BROKEN
+
+
+@pytest.mark.parametrize(
+    ("method", "selected"),
+    [
+        case("its attribute `close` hangs", "exit code 4 after the time limit", "__getattr__(self, name)", "SMOKE,STOP"),
+        case("its counters hang", "exit code 4 after the time limit", "counters(self)", "TOLD"),
+    ],
+)
+def test_other_code_of_an_engine_meets_the_time_limit(method: str, selected: str, tmp_path: Path) -> None:
+    text = f"import time\n{ENGINES}\nclass Engine(Sound):\n capabilities = {{'temperature', 'counters'}}\n"
+    body = "if name == 'close': time.sleep(600)\n  raise AttributeError(name)" if "name" in method else "time.sleep(600)"
+    (tmp_path / "engines.py").write_text(f"{text} def {method}:\n  {body}\n")
+    words = [
+        "verify",
+        "py:engines:Engine",
+        "--pair",
+        "dice8",
+        "--only",
+        selected,
+        "-n",
+        "0",
+        "--time-limit",
+        "0.5",
+        "--out",
+        "out",
+    ]
+    done = fork(impatient, words, tmp_path, 90, WIDE)
+    assert done.returncode == BROKEN and "hung: " in done.stdout, done
+
+
+@promise("an answer has no token", "exit code 4; no check passes on it")
+def test_empty_answers_are_no_pass(tmp_path: Path) -> None:
+    """Also where the context cuts the request."""
+    text = f"{ENGINES}\nclass Engine(Sound):\n def generate(self, prompts, params, seeds): return [[] for _ in prompts]\n"
+    (tmp_path / "engines.py").write_text(text)
+    words = ["verify", "py:engines:Engine", "--pair", "coin4", "--only", "GREEDY-1", "-n", "0", "--out", "out"]
+    assert eagle2(words, tmp_path).returncode == BROKEN
+
+
+@promise("declares `blocks` and returns none", "exit code 4; it is no measured fault")
+def test_missing_blocks_are_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "engines.py").write_text(f"{ENGINES}\nclass Engine(Sound):\n capabilities = {{'temperature', 'blocks'}}\n")
+    words = ["verify", "py:engines:Engine", "--pair", "dice8", "--only", "COUNT-1,TREE-1", "-n", "0", "--out", "out"]
+    done = eagle2(words, tmp_path)
+    assert done.returncode == BROKEN and "no blocks" in done.stdout, done
+
+
+@promise("ends the process between two checks", "exit code 70; the record is inconclusive and names what did not run")
+def test_process_that_ends_between_checks_leaves_no_pass(tmp_path: Path) -> None:
+    write_engine(tmp_path, "threading.Thread(target=lambda: (time.sleep(0.3), os._exit(0))).start()")
+    words = ["verify", "py:engines:Engine", "--pair", "dice8", "--only", "SMOKE,STOP,GREEDY", "-n", "0", "--out", "out"]
+    done = eagle2(words, tmp_path)
+    record = read_record(tmp_path / "out" / "record.jsonl")
+    assert done.returncode in (BROKEN, HARNESS_ERROR) and record.footer.verdict == "inconclusive"
+    assert any("not run" in result.summary or "ended" in result.summary for result in record.results)
+
+
+@promise("options of the user's own pytest are in the environment", "they are ignored; no earlier record is shown")
+def test_pytest_options_of_the_environment_are_ignored(tmp_path: Path) -> None:
+    write_engine(tmp_path, "")
+    words = ["verify", "py:engines:Engine", "--pair", "dice8", "--only", "SMOKE", "-n", "0", "--out", "out"]
+    assert eagle2(words, tmp_path).returncode == 0
+    write_engine(tmp_path, "os._exit(0)")
+    assert eagle2(words, tmp_path, terminal={**WIDE, "PYTEST_ADDOPTS": "--collect-only"}).returncode == BROKEN
+
+
+@promise("an option that the command has, such as dtype, is given to the implementation", "exit code 2")
+def test_dtype_is_no_option_of_an_implementation(tmp_path: Path) -> None:
+    write_engine(tmp_path, "")
+    done = eagle2(["smoke", "py:engines:Engine,dtype=float16"], tmp_path)
+    assert done.returncode == USAGE and "--dtype" in done.stderr
 
 
 @promise("leaves child processes running", "they have ended when the command ends")

@@ -22,7 +22,7 @@ from harness.pairs import FIXTURES
 from harness.record.jsonl import read_lines
 from harness.record.model import LINES, Footer, read_record
 from harness.redraw import redraw
-from harness.verdict import STOPPED
+from harness.verdict import STOPPED, USAGE
 from properties.meta.hardening import case, promise
 from properties.meta.helpers.command import WIDE, eagle2, fork
 
@@ -40,14 +40,18 @@ def words(processes: int) -> list[str]:
     return ["verify", "ref:k=2,depth=2,m=4", "--pair", "coin4", "--only", "GREEDY", "-n", str(processes), "--out", "out"]
 
 
-def assert_nothing_looks_whole(out: Path) -> None:
-    """What an interrupted run left is a record that can be read as far as it goes, and no report; or it had finished."""
+def assert_nothing_looks_whole(out: Path, stopped: bool) -> None:
+    """What an interrupted run left is a record that can be read as far as it goes, and no report; or it had finished.
+
+    A run that was `stopped` by its user may have closed its record: as inconclusive.
+    """
     if not (out / "record.jsonl").exists():
         assert not FILES & {path.name for path in out.glob("*")}
         return
     lines = read_lines(out / "record.jsonl", LINES, command="eagle2 verify")
     if lines and isinstance(lines[-1], Footer):
         assert read_record(out / "record.jsonl").footer == lines[-1]
+        assert not stopped or lines[-1].verdict == "inconclusive"
     else:
         assert not (out / "index.html").exists()
         with pytest.raises(BadInput, match=r"no footer|no header"):
@@ -80,7 +84,7 @@ def interrupt(sent: signal.Signals, moments: int, processes: int, folder: Path) 
     for _ in range(moments):
         done = eagle2(words(processes), folder, timeout=clock.uniform(0, seconds), at_end=sent)
         assert done.returncode in {0, *codes}, done
-        assert_nothing_looks_whole(folder / "out")
+        assert_nothing_looks_whole(folder / "out", stopped=done.returncode == STOPPED)
     assert_next_run_is_clean(folder, processes)
 
 
@@ -191,6 +195,39 @@ def test_errors_of_machine_and_harness_are_no_verdict(
     if trace := re.search(r"the traceback is in (\S+);", done.stderr):
         assert "no ink" in Path(trace[1]).read_text()
         Path(trace[1]).unlink()
+
+
+def without_streams(words: list[str]) -> None:
+    """Run `eagle2 WORDS` as a shell does after `<&- >&- 2>&-`."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.close(number)
+        setattr(sys, name, None)
+    run_main(words)
+
+
+@promise("all standard streams are closed", "the run ends with its verdict")
+def test_closed_streams_do_not_stop_a_run(tmp_path: Path) -> None:
+    assert fork(without_streams, SMOKE, tmp_path, 120, WIDE).returncode == 0
+    assert read_record(tmp_path / "out" / "record.jsonl").footer.verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        case(f"a pipe is given to `{words[0]}` as a file", "exit code 2 at once", words)
+        for words in (
+            ["report", "pipe"],
+            ["replay", "SMOKE-1.1", "--record", "pipe"],
+            ["judge", "pipe"],
+            ["verify", "ref", "--known", "pipe"],
+            ["record", "ref:k=2,depth=2,m=4", "--pair", "coin4", "--only", "SMOKE", "-n", "0", "-o", "pipe"],
+        )
+    ],
+)
+def test_pipe_is_no_file(words: list[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = eagle2(words, tmp_path)
+    assert done.returncode == USAGE and "is not a file" in done.stderr, done
 
 
 @promise("Ctrl-C before anything runs", "exit code 130")

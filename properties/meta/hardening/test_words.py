@@ -61,6 +61,7 @@ REQUIRED = {
     "train head": ["--target", "no", "--out", "out"],
     "train target": ["--out", "out", "--corpus", "no"],
     "train stdlib": ["--out", "out", "--corpus", "no"],
+    "train text": ["--target", "no", "--out", "out"],
     "train large": ["--out", "out", "--corpus", "no"],
     "train toys": ["--out", "out"],
     "train measure": ["--pair", "no"],
