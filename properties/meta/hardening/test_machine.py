@@ -40,10 +40,10 @@ def words(processes: int) -> list[str]:
     return ["verify", "ref:k=2,depth=2,m=4", "--pair", "coin4", "--only", "GREEDY", "-n", str(processes), "--out", "out"]
 
 
-def assert_nothing_looks_whole(out: Path, stopped: bool) -> None:
+def assert_nothing_looks_whole(out: Path, results: int) -> None:
     """What an interrupted run left is a record that can be read as far as it goes, and no report; or it had finished.
 
-    A run that was `stopped` by its user may have closed its record: as inconclusive.
+    A run that its user stopped may have closed its record: as inconclusive, unless it has all `results` of a whole run.
     """
     if not (out / "record.jsonl").exists():
         assert not FILES & {path.name for path in out.glob("*")}
@@ -51,7 +51,7 @@ def assert_nothing_looks_whole(out: Path, stopped: bool) -> None:
     lines = read_lines(out / "record.jsonl", LINES, command="eagle2 verify")
     if lines and isinstance(lines[-1], Footer):
         assert read_record(out / "record.jsonl").footer == lines[-1]
-        assert not stopped or lines[-1].verdict == "inconclusive"
+        assert lines[-1].verdict == "inconclusive" or lines[-1].results == results
     else:
         assert not (out / "index.html").exists()
         with pytest.raises(BadInput, match=r"no footer|no header"):
@@ -68,23 +68,23 @@ def assert_next_run_is_clean(folder: Path, processes: int) -> None:
 
 
 @cache
-def seconds_of_a_run(processes: int) -> float:
-    """Time of a whole run on this machine."""
+def whole_run(processes: int) -> tuple[float, int]:
+    """Seconds and results of a whole run on this machine."""
     with tempfile.TemporaryDirectory() as folder:
         eagle2(["--version"], Path(folder))  # starts the process that others are forked from
         start = time.monotonic()
         assert_next_run_is_clean(Path(folder), processes)
-        return time.monotonic() - start
+        return time.monotonic() - start, read_record(Path(folder, "out", "record.jsonl")).footer.results
 
 
 def interrupt(sent: signal.Signals, moments: int, processes: int, folder: Path) -> None:
     """Send a signal at random moments of runs on one folder."""
     codes, clock = KILLED if sent == signal.SIGKILL else INTERRUPTED, random.Random(int(sent))  # noqa: S311
-    seconds = seconds_of_a_run(processes)
+    seconds, results = whole_run(processes)
     for _ in range(moments):
         done = eagle2(words(processes), folder, timeout=clock.uniform(0, seconds), at_end=sent)
         assert done.returncode in {0, *codes}, done
-        assert_nothing_looks_whole(folder / "out", stopped=done.returncode == STOPPED)
+        assert_nothing_looks_whole(folder / "out", results)
     assert_next_run_is_clean(folder, processes)
 
 
