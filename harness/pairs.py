@@ -98,7 +98,7 @@ def find_pair(name: str, target: str | None, draft: str | None, checkpoint: str 
         checkpoint: what the method drafts with. One that drafts with none needs no --draft.
 
     Raises:
-        BadInput: an option is missing, names no directory, or the target is no language model.
+        BadInput: an option is missing, or names no directory.
     """
     if not target and not draft:
         return shipped(name)
@@ -112,9 +112,7 @@ def find_pair(name: str, target: str | None, draft: str | None, checkpoint: str 
             repository = re.fullmatch(r"[\w.-]+/[\w.-]+", folder)
             hint = f"if it is a repository: {download(flag, folder)}" if repository else "give the directory of a checkpoint"
             raise BadInput(f"{flag} {folder} is not a directory", hint)
-    pair = Pair(name_of(Path(target)), Path(target), Path(draft), own=True)
-    pair.config  # noqa: B018  raises BadInput for a folder without a model
-    return pair
+    return Pair(name_of(Path(target)), Path(target), Path(draft), own=True)
 
 
 def download(flag: str, repository: str) -> str:

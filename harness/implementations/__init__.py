@@ -82,8 +82,17 @@ class Implementation:
             raise NotApplicable(f"the implementation does not declare the capability {', '.join(map(repr, lacking))}")
 
     def find_pair(self, settings: Settings) -> Pair:
-        """The pair of the settings. Raises BadInput if there is none, or not what the implementation needs."""
-        return find_pair(settings.pair, settings.target or None, settings.draft or None, self.checkpoint)
+        """The pair of the settings.
+
+        Raises:
+            BadInput: there is none, its target is no language model, or an option contradicts one of the settings.
+        """
+        for option in ("dtype", "device"):
+            if self.options.get(option, getattr(settings, option)) != getattr(settings, option):
+                raise BadInput(f"{self.name} contradicts --{option} {getattr(settings, option)}", f"give --{option} alone")
+        pair = find_pair(settings.pair, settings.target or None, settings.draft or None, self.checkpoint)
+        pair.config  # noqa: B018  raises BadInput for a folder without a model
+        return pair
 
     def open(self, pair: Pair, *, speculate: bool = True, **options: Any) -> Engine:
         """An engine on a pair; with `speculate` False, the control. `options` override those of the connectable string."""
@@ -305,10 +314,8 @@ def _described(name: str, make: Callable[..., Any], options: dict[str, Any], des
 
 
 def _check_options(name: str, options: Collection[str], parameters: Collection[str] | None) -> None:
-    """Refuse options that the constructor does not have, and those that are options of the command."""
+    """Refuse options that the constructor does not have."""
     for option in options:
-        if option in ("dtype", "device"):
-            raise BadInput(f"{name}: {option} is no option of the implementation", f"give --{option}, which it receives")
         if parameters is not None and option not in parameters:
             known = f"options are {', '.join(parameters) or 'none'}"
             raise BadInput(f"{name}: there is no option {option!r}", suggest(option, parameters, known))

@@ -21,7 +21,7 @@ import ctypes, os, random, signal, subprocess, sys, threading, time, types
 import torch
 
 class Sound:
-    def __init__(self, target, draft=None):
+    def __init__(self, target, draft=None, dtype="float32"):
         pass
     def generate(self, prompts, params, seeds):
         return [[random.Random(seed).randrange(8) for _ in range(p["max_new_tokens"])] for p, seed in zip(params, seeds)]
@@ -289,11 +289,12 @@ def test_pytest_options_of_the_environment_are_ignored(tmp_path: Path) -> None:
     assert eagle2(words, tmp_path, terminal={**WIDE, "PYTEST_ADDOPTS": "--collect-only"}).returncode == BROKEN
 
 
-@promise("an option that the command has, such as dtype, is given to the implementation", "exit code 2")
-def test_dtype_is_no_option_of_an_implementation(tmp_path: Path) -> None:
+@promise("the implementation is given another dtype than the command", "exit code 2; both are named")
+def test_dtype_that_contradicts_the_command_is_refused(tmp_path: Path) -> None:
     write_engine(tmp_path, "")
     done = eagle2(["smoke", "py:engines:Engine,dtype=float16"], tmp_path)
-    assert done.returncode == USAGE and "--dtype" in done.stderr
+    assert done.returncode == USAGE and "dtype=float16 contradicts --dtype float32" in done.stderr
+    assert eagle2(["smoke", "py:engines:Engine,dtype=float16", "--dtype", "float16", "--pair", "dice8"], tmp_path).returncode == 0
 
 
 @promise("leaves child processes running", "they have ended when the command ends")
