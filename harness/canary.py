@@ -19,14 +19,14 @@ TOLERANCE = 1e-9
 
 
 @cache
-def take() -> NDArray[np.float64]:
+def baseline() -> NDArray[np.float64]:
     """The result of the computation when it was first made, before an implementation was imported."""
     return _compute()
 
 
-def sings() -> bool:
+def unchanged() -> bool:
     """Whether the computation still has that result."""
-    before = take()
+    before = baseline()
     try:
         now = _compute()
     except Exception:

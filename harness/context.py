@@ -91,7 +91,7 @@ class Context:
     def open_run(cls, settings: Settings, shared: Path | None = None) -> Context:
         """The context of a run: its implementation connected, its pair found."""
         if settings.impl.partition(":")[0] in SHARING:
-            canary.take()  # before the implementation is imported, which may change torch
+            canary.baseline()  # before the implementation is imported, which may change torch
         implementation = connect(settings.impl, settings.time_limit, Path(settings.tape) if settings.tape else None)
         found = cls.of(settings, implementation, implementation.find_pair(settings), shared)
         return replace(found, out=Path(settings.out).resolve())
@@ -219,7 +219,7 @@ def run_check(check: Check, case: str, context: Context) -> Result:
     context, start = context.on(check.id, case), time.perf_counter()
     with activity.checking(name(check.id, case)):
         result = _run(check, case, context)
-        if context.implementation.shares_process and not canary.sings():
+        if context.implementation.shares_process and not canary.unchanged():
             reason = "the implementation changed what torch computes in its process"
             activity.end_process(reason)
             return context.result("inconclusive", f"{reason}: connect it through cmd:, in a process of its own", broken=True)

@@ -70,7 +70,7 @@ class Pair:
 
 
 def shipped(name: str, report: Callable[[str], None] = lambda _: None) -> Pair:
-    """A pair of fixtures/pairs. The target of smollm2 is built at first use; `report` is told what is being done."""
+    """A pair of fixtures/pairs. The target of smollm2 is built at first use; `report` gets a line of text at each step."""
     folder = FIXTURES / "pairs" / name
     if name == "smollm2":
         from fixtures import smollm2

@@ -1,7 +1,7 @@
-"""Run code that may end, hang or damage its process in a child process, and take no exit code for an answer but its own report.
+"""Run code that may end, hang or damage its process in a child process. Only the report that the child writes at its end counts.
 
 The parent imports nothing of the implementation, and no torch. An outcome exists only if the child reported one at its very end:
-an implementation that ends the process, with whatever exit code, leaves none.
+an implementation that ends the process leaves none, whichever exit code it uses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The classes of all commands: they refuse values that no option takes, whatever the command."""
+"""The classes of all commands: they refuse values that no option of any command takes."""
 
 from __future__ import annotations
 

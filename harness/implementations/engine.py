@@ -363,7 +363,7 @@ class TimeLimit(BaseException):
 
 @contextlib.contextmanager
 def limited(call: str, seconds: float) -> Iterator[None]:
-    """Run code of an implementation: within a time limit, and with whatever it raises as an error that names the call.
+    """Run code of an implementation: within a time limit. What it raises becomes an error that names the call.
 
     Code that catches the exception of the time limit, or never returns to the interpreter, is ended by the supervisor of the
     run together with its process: see harness/supervisor.py.
@@ -371,7 +371,7 @@ def limited(call: str, seconds: float) -> Iterator[None]:
     Raises:
         Hung: it took longer.
         NotApplicable: it raised NotImplementedError.
-        AdapterError: it raised something else, be it SystemExit or KeyboardInterrupt.
+        AdapterError: it raised something else, including SystemExit and KeyboardInterrupt.
     """
     try:
         with activity.calling(call, seconds), _alarm(seconds):

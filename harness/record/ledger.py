@@ -216,10 +216,12 @@ def _neighbours(found: set[Path], places: set[Path], suffix: str) -> set[Path]:
     """Files with a suffix in these folders, and in the folders there whose names occur in any of the files."""
     places = {place for place in places if place.name not in INSTALLED}
     inside = [path for place in places for path in place.iterdir()]
-    beside = {path for path in inside if path.suffix == suffix and path.is_file()}
-    words = {word for file in found | beside if file.stat().st_size < LARGE for word in re.findall(rb"[\w-]+", file.read_bytes())}
+    neighbours = {path for path in inside if path.suffix == suffix and path.is_file()}
+    words = {
+        word for file in found | neighbours if file.stat().st_size < LARGE for word in re.findall(rb"[\w-]+", file.read_bytes())
+    }
     folders = [path for path in inside if path.is_dir() and path.name.encode() in words]
-    return beside | {file for folder in folders for file in folder.rglob(f"*{suffix}") if file.is_file()}
+    return neighbours | {file for folder in folders for file in folder.rglob(f"*{suffix}") if file.is_file()}
 
 
 def _file_digest(file: Path) -> str:
