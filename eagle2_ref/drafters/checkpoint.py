@@ -29,6 +29,9 @@ from eagle2_ref.model.weights import (
 HINT = 'fc.bias is expected unless config.json says "bias": false; layer 0 has no input_layernorm'
 HINT3 = "an EAGLE-3 head has fc, midlayer (or layers.0) with hidden_norm and input_layernorm, norm, lm_head, d2t and t2d"
 
+LATER = ("norm_output", "norm_before_fc", "fc_norm")
+"""Fields of EAGLE-3.1 (arXiv 2605.09992), which change what an EAGLE-3 head computes."""
+
 FIT = "give --draft a head trained for this target, or --target the model this head was trained for"
 
 LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
@@ -114,6 +117,9 @@ def _eagle3_shape(config: Config, n_layers: int, target_hidden: int, where_targe
     if raw["num_hidden_layers"] != 1:
         raise fields.wrong("num_hidden_layers", raw["num_hidden_layers"], "an EAGLE-3 head has one layer")
     head = HeadConfig.from_json({**raw, "bias": False}, config.path)
+    for name in LATER:
+        if fields.raw.get(name):
+            raise fields.wrong(name, fields.raw[name], "heads of EAGLE-3.1 are not supported")
     states = fields.whole("target_hidden_size", target_hidden)
     if states != target_hidden:
         raise fields.wrong("target_hidden_size", states, f"the hidden size of {where_target} is {target_hidden}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -61,6 +61,11 @@ class TreeBudget:
         if self.node:
             return math.log(self.node)
         return torch.finfo(torch.float32).min if self.layer else -math.inf
+
+    def within(self, n: int) -> Self:
+        """The budget for n draft tokens: no node has more children, and m is at most the candidates that are then left."""
+        cut = replace(self, k=min(self.k, n))
+        return replace(cut, m=min(cut.m, cut.pool))
 
     def check(self, vocab_size: int) -> None:
         """Raise BadInput for a value that is out of range, or that the vocabulary or the other values do not allow."""
@@ -122,9 +127,9 @@ class Eagle2(EagleBase):
         budget: the size of the trees.
         vocabulary: the target token of each of D draft tokens, [D]; None if they are all tokens of the target.
         """
-        budget.check(head.config.vocab_size if vocabulary is None else len(vocabulary))
+        budget.check(head.config.vocab_size)
         super().__init__(head, lm_head)
-        self.budget = budget
+        self.budget = budget if vocabulary is None else budget.within(len(vocabulary))
         self.vocabulary = None if vocabulary is None else vocabulary.to(self.head.fc.device)
 
     @torch.inference_mode()
