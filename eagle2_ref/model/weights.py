@@ -53,7 +53,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     Raises:
         BadInput: there are no weights, a file is damaged or holds more than tensors, or the index of shards is wrong.
     """
-    return _read_all(directory, _read_file)
+    return _read_all(directory, read_file)
 
 
 def read_shapes(directory: Path) -> dict[str, Stored]:
@@ -110,7 +110,8 @@ def _shards(index: Path) -> dict[Path, list[str]]:
     return shards
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file. Raises BadInput if it is damaged or holds more than tensors."""
     if path.suffix != ".safetensors":
         return _unpickle(path, "cpu")
     with _reading(path):
