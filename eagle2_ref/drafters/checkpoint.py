@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from os.path import lexists
 from pathlib import Path
@@ -81,7 +82,10 @@ def load_eagle3_head(directory: Path | str, n_layers: int, embedding: Tensor, wh
     """
     directory = Path(directory)
     config = _read_config(directory, eagle3=True)
-    tensors = {_eagle3_name(name): tensor for name, tensor in read_tensors(directory).items()}
+    stored = read_tensors(directory)
+    tensors = {_eagle3_name(name): tensor for name, tensor in stored.items()}
+    if twice := [name for name, n in Counter(map(_eagle3_name, stored)).items() if n > 1]:
+        raise BadInput(f"{directory} has tensor {twice[0]} under two names", HINT3)
     vocab, hidden = embedding.shape
     shape = _eagle3_shape(config, n_layers, hidden, where_target)
     _must_have(directory, "vocabulary", shape.vocab_size, vocab, where_target)
@@ -98,8 +102,8 @@ def load_eagle3_head(directory: Path | str, n_layers: int, embedding: Tensor, wh
     with torch.device("meta"):
         head = Eagle3Head(shape, torch.empty(len(vocabulary), dtype=torch.long))
     buffers = {"d2t": offsets(vocabulary), "t2d": marks(vocabulary, vocab)}
-    stored = buffers if shape.draft_vocab_size < shape.vocab_size else {}
-    fill(head, {**tensors, **stored}, config, HINT3, dtype="fc.weight")
+    reduced = shape.draft_vocab_size < shape.vocab_size
+    fill(head, {**tensors, **(buffers if reduced else {})}, config, HINT3, dtype="fc.weight")
     head.d2t, head.t2d = buffers.values()
     return head.eval()
 

@@ -1,4 +1,4 @@
-"""A random pair: a small LLaMA target and an EAGLE head for it, with weights large enough that every part shows in the logits."""
+"""A random pair: a small LLaMA target with EAGLE-2 and EAGLE-3 heads; weights are so large that all parts show in the logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from eagle2_ref.drafters.checkpoint import save_head
-from eagle2_ref.drafters.eagle_head import EagleHead, HeadConfig
+from eagle2_ref.drafters.eagle_head import Eagle3Config, Eagle3Head, EagleHead, HeadConfig
 from harness.pairs import Pair
 
 M = TypeVar("M", bound=nn.Module)
@@ -36,6 +36,7 @@ def random_pair(folder: Path, vocab_size: int = 256, **changes: Any) -> Pair:
     target = randomize(LlamaForCausalLM(LlamaConfig(**{**TARGET, "vocab_size": vocab_size, **changes})).double(), seed=5).eval()
     target.save_pretrained(folder / "target")
     save_head(random_head_for(target), folder / "draft")
+    save_head(random_eagle3_head_for(target), folder / "eagle3")
     return Pair("target", folder / "target", folder / "draft")
 
 
@@ -49,6 +50,20 @@ def random_head_for(model: PreTrainedModel, seed: int = 1, **changes: Any) -> Ea
     embedding = model.get_input_embeddings().weight
     vocab_size, width = embedding.shape
     head = random_head(vocab_size, width, seed, **changes).to(embedding.dtype)
+    with torch.no_grad():
+        head.embed_tokens.weight.copy_(embedding)
+    return head
+
+
+def random_eagle3_head_for(model: PreTrainedModel, seed: int = 1, **changes: Any) -> Eagle3Head:
+    """A random EAGLE-3 head with the embedding of a target. It proposes three tokens of four, and reads the embedding and the
+    outputs of the last two layers."""
+    embedding, n = model.get_input_embeddings().weight, model.config.num_hidden_layers
+    vocab_size, width = embedding.shape
+    vocabulary = torch.tensor([token for token in range(vocab_size) if token % 4 != 1])
+    shape = {"draft_vocab_size": len(vocabulary), "layers": (0, n - 1, n), "target_hidden_size": width}
+    head = Eagle3Head(Eagle3Config(vocab_size, width, **{**HEAD, **shape, **changes}), vocabulary).double()
+    head = randomize(head, seed).to(embedding.dtype).eval()
     with torch.no_grad():
         head.embed_tokens.weight.copy_(embedding)
     return head

@@ -12,17 +12,19 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.drafters.eagle3 import Eagle3Drafter
 from eagle2_ref.model.llama import Llama
 from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import Rule, walk
 from harness.kill_matrix.random_pair import TARGET as SHAPE
+from harness.kill_matrix.random_pair import random_eagle3_head_for as fitting_eagle3
 from harness.kill_matrix.random_pair import random_head as head
 from harness.kill_matrix.random_pair import random_head_for as fitting
 from harness.kill_matrix.random_pair import random_pair as pair
 from harness.kill_matrix.random_pair import randomize as scatter
 
-__all__ = ["SHAPE", "fitting", "head", "pair", "scatter"]
+__all__ = ["SHAPE", "fitting", "fitting_eagle3", "head", "pair", "scatter"]
 
 BUDGET = Budget(3, 4, 12)
 
@@ -91,6 +93,11 @@ def decoder(model: PreTrainedModel | None = None, budget: Budget = BUDGET, rule:
     model = model or target()
     verifier = running(model, lean)
     return Decoder(verifier, Eagle2(fitting(model), verifier.network.lm_head, budget), rule)
+
+
+def eagle3_decoder(model: PreTrainedModel, budget: Budget = BUDGET, rule: Rule = walk, lean: bool = True) -> Decoder:
+    """A decoder of a model with a random EAGLE-3 head."""
+    return Decoder(running(model, lean), Eagle3Drafter(fitting_eagle3(model), budget), rule)
 
 
 def prefilled(target: Target, text: Sequence[int]) -> ModelOutput:

@@ -15,12 +15,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eagle2_ref.drafters.checkpoint import load_head, save_head
-from eagle2_ref.drafters.eagle_head import EagleHead, HeadConfig
+from eagle2_ref.drafters.eagle_head import EagleHead, HeadConfig, Llama3Rope
 from eagle2_ref.errors import BadInput
 from properties.meta.helpers import tiny
 from properties.meta.helpers.families import write_shards
 
 Tensors = dict[str, Tensor]
+LLAMA31 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 Change = Callable[[Tensors, dict[str, Any]], object]
 
 
@@ -54,7 +61,17 @@ def test_every_layout_loads_the_same_head(tmp_path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("changes", [{}, {"bias": False}, {"qkv_bias": True}, {"num_hidden_layers": 2}, {"rope_factor": 4.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bias": False},
+        {"qkv_bias": True},
+        {"num_hidden_layers": 2},
+        {"rope_factor": 4.0},
+        {"rope_llama3": Llama3Rope(8.0, 1.0, 4.0, 64)},
+    ],
+)
 def test_a_saved_head_loads_bit_for_bit(tmp_path: Path, dtype: torch.dtype, changes: dict[str, Any]) -> None:
     """In its own dtype."""
     head = tiny.head(rms_norm_eps=1e-5, rope_theta=500000.0, **changes).to(dtype)
@@ -73,6 +90,8 @@ def test_defaults_are_those_of_the_published_code() -> None:
         HeadConfig(64, 16, 24, 4, 4, rope_theta=5.0, rope_factor=2.0)
     )
     assert HeadConfig.from_json({**shape, "rope_scaling": None, "num_key_value_heads": None}).rope_factor == 1.0
+    for name in ("rope_scaling", "rope_parameters"):
+        assert HeadConfig.from_json({**shape, name: LLAMA31}).rope_llama3 == Llama3Rope(8.0, 1.0, 4.0, 8192)
 
 
 def test_the_targets_embedding_replaces_a_missing_one(tmp_path: Path) -> None:
@@ -123,7 +142,7 @@ STRICT: dict[str, tuple[Change, list[str]]] = {
         lambda _, c: c.pop("num_key_value_heads"),
         ["tensor layers.0.self_attn.k_proj.weight is [8, 16], expected [16, 16]"],
     ),
-    "an EAGLE-3 head": (lambda _, c: c.update(draft_vocab_size=32), ["describes an EAGLE-3 head", "loads EAGLE-1 and EAGLE-2"]),
+    "an EAGLE-3 head": (lambda _, c: c.update(draft_vocab_size=32), ["describes an EAGLE-3 head", "--drafter eagle3"]),
     "an EAGLE-3 head of full vocabulary": (
         lambda _, c: c.update(architectures=["LlamaForCausalLMEagle3"]),
         ["describes an EAGLE-3 head"],
@@ -133,6 +152,14 @@ STRICT: dict[str, tuple[Change, list[str]]] = {
     "no hidden size": (lambda _, c: c.pop("hidden_size"), ["config.json lacks hidden_size"]),
     "another activation": (lambda _, c: c.update(hidden_act="gelu"), ["hidden_act 'gelu' is not supported"]),
     "a rope that is not known": (lambda _, c: c.update(rope_scaling={"type": "yarn"}), ["rope_scaling of type 'yarn'"]),
+    "a rope of Llama 3.1 without a field": (
+        lambda _, c: c.update(rope_scaling={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}),
+        ["config.json lacks rope_scaling.high_freq_factor"],
+    ),
+    "a rope of Llama 3.1 whose factors are exchanged": (
+        lambda _, c: c.update(rope_scaling=LLAMA31 | {"low_freq_factor": 4.0, "high_freq_factor": 1.0}),
+        ["rope_scaling.high_freq_factor is 1.0", "above low_freq_factor 4.0"],
+    ),
     "a rope without its factor": (lambda _, c: c.update(rope_scaling={"type": "linear"}), ["config.json", "factor"]),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
-from eagle2_ref.drafters.eagle_head import EagleHead
+from eagle2_ref.drafters.eagle_head import EagleHead, Llama3Rope
 from eagle2_ref.tree import DraftTree
 from properties.meta.helpers import tiny
 
@@ -19,6 +20,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "grouped queries, other base": {"num_key_value_heads": 1, "rope_theta": 500000.0, "rms_norm_eps": 1e-3},
     "no fc bias, biased projections": {"bias": False, "qkv_bias": True},
     "linear rope": {"rope_factor": 3.0},
+    "rope of Llama 3.1": {"rope_theta": 500000.0, "rope_llama3": Llama3Rope(8.0, 1.0, 4.0, 12)},
     "two layers": {"num_hidden_layers": 2},
     "wide heads": {"width": 192, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_theta": 500000.0},
 }
@@ -42,6 +44,8 @@ def by_transformers(head: EagleHead, tokens: Tensor, features: Tensor) -> Tensor
     rope = {"rope_type": "default", "rope_theta": shape.rope_theta}
     if shape.rope_factor != 1.0:
         rope = {"rope_type": "linear", "rope_theta": shape.rope_theta, "factor": shape.rope_factor}
+    if shape.rope_llama3:
+        rope = {"rope_type": "llama3", "rope_theta": shape.rope_theta, **asdict(shape.rope_llama3)}
     config = LlamaConfig(
         **{name: getattr(shape, name) for name in ("vocab_size", "hidden_size", "intermediate_size", "rms_norm_eps")},
         num_attention_heads=shape.num_attention_heads,
