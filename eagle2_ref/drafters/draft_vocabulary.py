@@ -67,6 +67,21 @@ def load_ranking(directory: Path | str, vocab_size: int, n: int) -> Tensor:
     return ranking[:n].long().sort().values
 
 
+def offsets(vocabulary: Tensor) -> Tensor:
+    """EAGLE-3's d2t [D] of a draft vocabulary: what must be added to a draft token."""
+    return vocabulary - torch.arange(len(vocabulary), device=vocabulary.device)
+
+
+def from_offsets(d2t: Tensor) -> Tensor:
+    """The draft vocabulary [D] of d2t."""
+    return d2t + torch.arange(len(d2t), device=d2t.device)
+
+
+def marks(vocabulary: Tensor, vocab_size: int) -> Tensor:
+    """EAGLE-3's t2d, boolean [V]: true for the tokens of a draft vocabulary."""
+    return torch.zeros(vocab_size, dtype=torch.bool, device=vocabulary.device).index_fill(0, vocabulary, True)
+
+
 def check_tokens(tokens: Tensor, vocab_size: int, what: str) -> None:
     """Raise BadInput unless tokens [n] are different tokens of a vocabulary."""
     outside = (tokens < 0) | (tokens >= vocab_size)
