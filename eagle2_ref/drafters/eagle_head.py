@@ -267,7 +267,7 @@ class Eagle3Head(EagleHead):
             [self.midlayer.fused(0)],
             self.midlayer.hidden_norm.weight,
             self.norm.weight,
-            self.lm_head.weight.t().contiguous(),
+            self.lm_head.weight.t(),
             from_offsets(self.d2t),
         )
 
