@@ -42,6 +42,7 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
+from fixtures.training.measure import repetition
 from harness.benchmark.acceptance_figures import acceptance_figures, passes_of
 from harness.benchmark.acceptance_record import (
     AcceptanceFooter,
@@ -69,7 +70,7 @@ GRIDS = {
 ROOTS = 32
 """Positions that are drafted at once."""
 
-TEXTS = 32
+TEXTS = 16
 """Texts that are generated at once."""
 
 Ints = NDArray[np.int64]
@@ -324,6 +325,7 @@ def measure_text(
         finish=text.finish,
         digest=hashlib.sha256(json.dumps([int(token) for token in text.tokens]).encode()).hexdigest()[:16],
         room=room,
+        repeated=repetition([text.tokens]),
         chain=tuple(accepted[chain]),
         tree=tuple(accepted[budget]),
         passes=tuple(passes_of(accepted[cell]) for cell in grid),

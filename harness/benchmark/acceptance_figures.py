@@ -151,19 +151,20 @@ def _depths(temperature: float, shape: Shape, texts: Sequence[TextAcceptance], d
 
 
 def _checks(header: AcceptanceHeader, texts: Sequence[TextAcceptance], decoded: Sequence[DecodedText]) -> Iterator[CheckFigures]:
+    """The estimate and decoding, on the texts that decoding repeated; on all if rounding changed each of them."""
     estimates = {(text.temperature, text.prompt): text for text in texts}
-    for (temperature, cell), found in group_by(decoded, lambda one: (one.temperature, one.cell)).items():
-        found = [one for one in found if one.passes]
-        mine = [estimates[temperature, one.prompt] for one in found]
-        place = header.grid.index(cell)
-        if found and all(text.passes[place] for text in mine):
+    for (temperature, cell), of_cell in group_by(decoded, lambda one: (one.temperature, one.cell)).items():
+        drafted = [one for one in of_cell if one.passes]
+        found = [one for one in drafted if one.same] or drafted
+        if found:
+            place, mine = header.grid.index(cell), [estimates[temperature, one.prompt] for one in found]
             now = _arrays((one.tokens - 1, one.passes) for one in found)
             before = _arrays((text.tokens - 1, text.passes[place]) for text in mine)
             yield CheckFigures(
                 temperature=temperature,
                 cell=cell,
-                texts=len(found),
-                same=sum(one.same for one in found),
+                texts=len(drafted),
+                same=sum(one.same for one in drafted),
                 estimated=float(before[0].sum() / before[1].sum()),
                 decoded=float(now[0].sum() / now[1].sum()),
                 difference=_difference(now, before),

@@ -17,9 +17,9 @@ from harness.benchmark import result_plots as plots
 from harness.benchmark import result_tables as tables
 from harness.benchmark.acceptance_figures import TauChange, below_floor, disagreements, judged_cells
 from harness.benchmark.acceptance_figures import figures_of as acceptance_figures_of
-from harness.benchmark.acceptance_record import AcceptanceRecord
+from harness.benchmark.acceptance_record import AcceptanceRecord, TextAcceptance
 from harness.benchmark.arms import SPECULATIVE, TUNED, VANILLA
-from harness.benchmark.figures import ALL, EXPECTED_ORDER, OrderCheck, figures_of, method_figures_of, order_checks
+from harness.benchmark.figures import ALL, EXPECTED_ORDER, OrderCheck, figures_of, group_by, method_figures_of, order_checks
 from harness.benchmark.record import (
     BenchRecord,
     BudgetPoint,
@@ -283,8 +283,13 @@ def acceptance_page(record: AcceptanceRecord) -> Page:
     figures, header = acceptance_figures_of(record), record.header
     judged, depths = tables.tau_table(judged_cells(record), caption=JUDGED), tables.depth_table(figures)
     every = _section("All trees", tables.tau_table(figures.cells))
+    repeated = group_by(record.of(TextAcceptance), lambda text: text.temperature).items()
+    shares = [f"{sum(text.repeated for text in texts) / len(texts):.0%} at temperature {t:g}" for t, texts in repeated]
+    repetition = (
+        f"Of the 12-grams of a text {join_names(shares, len(shares))} occurred earlier in it; repetition is easily drafted."
+    )
     sections = (
-        _section("The tree that is judged", judged, *plots.acceptance_plots(figures, header.budget)),
+        _section("The tree that is judged", judged, Paragraph(repetition), *plots.acceptance_plots(figures, header.budget)),
         _section("Estimate and decoding", tables.check_table(figures.checks)),
         _section("Acceptance by depth", *([plots.depth_plot(figures)] if figures.depths else []), depths),
         _section("Confidence of the head", *_reliability_plots(record)),
@@ -314,10 +319,8 @@ def acceptance_answer(record: AcceptanceRecord) -> str:
         for one in judged_cells(record)
     ]
     title = METHODS[record.header.head].title if record.header.head in METHODS else record.header.head
-    return (
-        f"With {title}'s tree of {record.header.budget} this head lets the target emit {join_names(parts, len(parts))} tokens per"
-        " pass."
-    )
+    tree = f"with {title}'s tree of {record.header.budget}"
+    return f"Tokens per target pass {tree}: {join_names(parts, len(parts))}." if parts else "No text has two tokens."
 
 
 def _acceptance_warnings(record: AcceptanceRecord) -> Iterator[str]:
