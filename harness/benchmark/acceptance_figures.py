@@ -220,8 +220,8 @@ def _change(
 ) -> TauChange:
     places = now.header.grid.index(cell), before.header.grid.index(cell)
     new, old = (_arrays((pair[i].tokens - 1, pair[i].passes[places[i]]) for pair in texts) for i in (0, 1))
-    taus = [float(tokens.sum() / passes.sum()) for tokens, passes in (old, new)]
-    return TauChange(temperature, cell, cell == now.header.budget, *taus, _difference(new, old))
+    then, today = (float(tokens.sum() / passes.sum()) for tokens, passes in (old, new))
+    return TauChange(temperature, cell, cell == now.header.budget, then, today, _difference(new, old))
 
 
 def check_comparable(now: AcceptanceHeader, before: AcceptanceHeader) -> None:

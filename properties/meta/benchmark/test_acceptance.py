@@ -102,7 +102,7 @@ def test_estimate_agrees_with_independent_decoding(target: Target) -> None:
     assert high - low < 1  # not because it is wide
 
 
-PLANTED = {
+PLANTED: dict[str, tuple[str, Any]] = {
     "an accepted token too many": ("Followed.accepted_tokens", lambda real: lambda *given: real(*given) + 1),
     "the feature of another position": (
         "positions",
@@ -298,9 +298,9 @@ def test_runs_with_other_texts_are_not_compared(record: AcceptanceRecord) -> Non
     ):
         with pytest.raises(BadInput, match=message):
             compare_with(record, other(**changes))
-    changes = compare_with(record, other(head="medusa"))
-    assert [one.judged for one in changes] == [False, False, True] * 2
-    assert all(one.before == one.now and not one.is_lower for one in changes)
+    same = compare_with(record, other(head="medusa"))
+    assert [one.judged for one in same] == [False, False, True] * 2
+    assert all(one.before == one.now and not one.is_lower for one in same)
 
 
 def test_questions_become_prompts_of_two_turns(tmp_path: Path) -> None:
