@@ -285,9 +285,7 @@ def acceptance_page(record: AcceptanceRecord) -> Page:
     every = _section("All trees", tables.tau_table(figures.cells))
     repeated = group_by(record.of(TextAcceptance), lambda text: text.temperature).items()
     shares = [f"{sum(text.repeated for text in texts) / len(texts):.0%} at temperature {t:g}" for t, texts in repeated]
-    repetition = (
-        f"Of the 12-grams of a text {join_names(shares, len(shares))} occurred earlier in it; repetition is easily drafted."
-    )
+    repetition = f"Of the 12-grams of a text, {join_names(shares, len(shares))} occurred earlier in it."
     sections = (
         _section("The tree that is judged", judged, Paragraph(repetition), *plots.acceptance_plots(figures, header.budget)),
         _section("Estimate and decoding", tables.check_table(figures.checks)),
