@@ -173,9 +173,10 @@ class AcceptanceSettings(RunSettings):
     tokens: int = Field(64, description="New tokens per text.")
     limit: int = Field(18, description="Use only this many prompts, spread over the file; 0 uses all.")
     repeats: int = 1
-    k: tuple[int, ...] = Field((), description="Values of k of the grid, separated by commas.")
-    depth: tuple[int, ...] = Field((), description="Values of depth of the grid.")
-    m: tuple[int, ...] = Field((), description="Values of m of the grid.")
+    threads: int = Field(2, description="Threads of torch.")
+    k: tuple[int, ...] = Field((), description="Values of k of the grid, by default 1,4,8; of Medusa 1,4,10.")
+    depth: tuple[int, ...] = Field((), description="Values of depth of the grid, by default 2,4,6; of Medusa 2,3,4.")
+    m: tuple[int, ...] = Field((), description="Values of m of the grid, by default 4,8,12,25,40,60; of Medusa 4,8,16,32,63.")
     budget: tuple[int, ...] = Field(
         (), description="k,depth,m of the tree that --floor and --against judge; by default the method's own."
     )
