@@ -6,7 +6,7 @@
 | `eagle2 engines` (a folder of ENGINE/METHOD/record.jsonl) | index.html, index.md, and index.html, summary.md of every record |
 | `eagle2 mutants` (trials.jsonl) | index.html, summary.md |
 | `eagle2 calibrate` (calibration.jsonl) | index.html, summary.md |
-| `eagle2 bench`, `eagle2 compare` (record.jsonl) | index.html, summary.md, an SVG file for each plot |
+| `eagle2 bench`, `eagle2 compare`, `eagle2 acceptance` (record.jsonl) | index.html, summary.md, an SVG file for each plot |
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ def redraw(path: Path, out: Path | None = None) -> list[Path]:
         is_bench = command == "bench"
         page = pages.bench_page(record.read_bench(path)) if is_bench else pages.compare_page(record.read_comparison(path))
         return write(page, out, files=True)
+    if command == "acceptance":
+        from harness.benchmark.acceptance_record import read_acceptance
+        from harness.benchmark.pages import acceptance_page
+
+        return write(acceptance_page(read_acceptance(path)), out, files=True)
     from harness.report import render
 
     return render(read_record(path), out)

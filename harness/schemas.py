@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from harness.benchmark.acceptance_record import ACCEPTANCE_LINES
 from harness.benchmark.record import BENCH_LINES, COMPARE_LINES
 from harness.calibration.figures import LINES as CALIBRATION_LINES
 from harness.files import write_atomic
@@ -28,6 +29,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "calibration": CALIBRATION_LINES.json_schema(),
         "bench": BENCH_LINES.json_schema(),
         "compare": COMPARE_LINES.json_schema(),
+        "acceptance": ACCEPTANCE_LINES.json_schema(),
         "protocol": {"requests": TypeAdapter(Request).json_schema(), "replies": REPLY.json_schema()},
     }
 

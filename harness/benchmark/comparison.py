@@ -21,15 +21,7 @@ from harness.benchmark.chat import PLAIN, Chat
 from harness.benchmark.figures import EAGLE, EAGLE2, method_figures
 from harness.benchmark.greedy_equality import divergences
 from harness.benchmark.methods import MethodArms
-from harness.benchmark.prompts import (
-    greedy_answers,
-    is_question_file,
-    load_prompts,
-    load_questions,
-    one_per_kind,
-    prompts_from_questions,
-    spread,
-)
+from harness.benchmark.prompts import is_question_file, one_per_kind, read_prompts
 from harness.benchmark.record import (
     BudgetPoint,
     Call,
@@ -156,10 +148,8 @@ def check_system_message(settings: CompareSettings, file: Path) -> None:
 
 def prompts_of(settings: CompareSettings, pair: Pair, target: Target, file: Path) -> tuple[list[Prompt], tuple[int, ...]]:
     """The prompts of a file, and the tokens that end an answer. Questions are put in the chat format of the model."""
-    if not is_question_file(file):
-        return load_prompts(file, pair, settings.limit, settings.tokens), ()
-    chat = settings.model.chat(pair, settings.system) if settings.model else Chat.of(pair, PLAIN, settings.system)
-    questions = load_questions(file)
-    answer = greedy_answers(target, chat.end_tokens, settings.tokens)
-    chosen = spread(questions, settings.limit or len(questions))
-    return prompts_from_questions(chosen, chat, answer, target.context), chat.end_tokens
+
+    def chat() -> Chat:
+        return settings.model.chat(pair, settings.system) if settings.model else Chat.of(pair, PLAIN, settings.system)
+
+    return read_prompts(file, pair, settings.limit, settings.tokens, lambda: target, chat)

@@ -6,15 +6,20 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from eagle2_ref.errors import BadInput
+from eagle2_ref.methods import METHODS
 from harness.benchmark import result_plots as plots
 from harness.benchmark import result_tables as tables
+from harness.benchmark.acceptance_figures import TauChange, below_floor, disagreements, judged_cells
+from harness.benchmark.acceptance_figures import figures_of as acceptance_figures_of
+from harness.benchmark.acceptance_record import AcceptanceRecord, TextAcceptance
 from harness.benchmark.arms import SPECULATIVE, TUNED, VANILLA
-from harness.benchmark.figures import ALL, EXPECTED_ORDER, OrderCheck, figures_of, method_figures_of, order_checks
+from harness.benchmark.figures import ALL, EXPECTED_ORDER, OrderCheck, figures_of, group_by, method_figures_of, order_checks
 from harness.benchmark.record import (
     BenchRecord,
     BudgetPoint,
@@ -24,6 +29,7 @@ from harness.benchmark.record import (
     HeadTemperature,
     MethodFigures,
     PassLatency,
+    Record,
     Reliability,
     StepBound,
     StepProfile,
@@ -35,7 +41,17 @@ from harness.files import write_atomic
 from harness.report import layout
 from harness.report.layout import Block, Command, Facts, Page, Paragraph, Section
 from harness.report.tables import Table
-from harness.report.text import date_and_time, escape_markdown, join_names, join_sentences, number, plural, printable, seconds
+from harness.report.text import (
+    date_and_time,
+    escape_markdown,
+    interval,
+    join_names,
+    join_sentences,
+    number,
+    plural,
+    printable,
+    seconds,
+)
 
 BENCH_MARK, COMPARE_MARK = "speed", "family"
 """Names of the sections of the documentation that the commands write with --readme."""
@@ -44,6 +60,7 @@ SECTION_FILE = Path("docs/benchmarks.md")
 """The file with these sections, relative to the root of the repository."""
 
 PUBLISHED = "Published figures"
+JUDGED = "τ: tokens per target pass, without the pass over the prompt; intervals by bootstrap over prompts."
 CUT_OFF = "This run was cut off: the figures are those of the texts that were decoded."
 CUDA_CLOCK = "On this device the clock waits for all launched work, at both ends of every timed text and of every profiled part."
 
@@ -258,6 +275,82 @@ def compare_section(record: CompareRecord) -> str:
     return _markdown_section(record, compare_settings(record), found, answers)
 
 
+# --- acceptance -----------------------------------------------------------------------------------------------------------
+
+
+def acceptance_page(record: AcceptanceRecord) -> Page:
+    """The page of `eagle2 acceptance`."""
+    figures, header = acceptance_figures_of(record), record.header
+    judged, depths = tables.tau_table(judged_cells(record), caption=JUDGED), tables.depth_table(figures)
+    every = _section("All trees", tables.tau_table(figures.cells))
+    repeated = group_by(record.of(TextAcceptance), lambda text: text.temperature).items()
+    shares = [f"{sum(text.repeated for text in texts) / len(texts):.0%} at temperature {t:g}" for t, texts in repeated]
+    repetition = f"Of the 12-grams of a text, {join_names(shares, len(shares))} occurred earlier in it."
+    sections = (
+        _section("The tree that is judged", judged, Paragraph(repetition), *plots.acceptance_plots(figures, header.budget)),
+        _section("Estimate and decoding", tables.check_table(figures.checks)),
+        _section("Acceptance by depth", *([plots.depth_plot(figures)] if figures.depths else []), depths),
+        _section("Confidence of the head", *_reliability_plots(record)),
+        _section(
+            "Kinds of prompts",
+            *([plots.group_plot("kinds", "τ by kind of prompt", figures.kinds)] if figures.kinds else []),
+            tables.group_table(figures.kinds, "kind"),
+        ),
+        _section(
+            "Length of the context",
+            *([plots.group_plot("contexts", "τ by tokens of context", figures.contexts)] if figures.contexts else []),
+            tables.group_table(figures.contexts, "context"),
+        ),
+        replace(every, markdown=False),
+    )
+    page = _page("Acceptance", acceptance_answer(record), acceptance_settings(record), record, sections, {})
+    warning = join_sentences(page.warning, *_acceptance_warnings(record))
+    if disagreements(record):
+        return replace(page, verdict="inconclusive", warning=warning)
+    return replace(page, verdict="fault", warning=warning) if below_floor(record) else page
+
+
+def acceptance_answer(record: AcceptanceRecord) -> str:
+    """The result in one sentence: τ of the tree that is judged."""
+    parts = [
+        f"{one.tau.value:.2f} ({interval(one.tau.low, one.tau.high)}) at temperature {one.temperature:g}"
+        for one in judged_cells(record)
+    ]
+    title = METHODS[record.header.head].title if record.header.head in METHODS else record.header.head
+    tree = f"with {title}'s tree of {record.header.budget}"
+    return f"Tokens per target pass {tree}: {join_names(parts, len(parts))}." if parts else "No text has two tokens."
+
+
+def _acceptance_warnings(record: AcceptanceRecord) -> Iterator[str]:
+    for one in disagreements(record):
+        yield (
+            f"At temperature {one.temperature:g} decoding with {one.cell} has τ = {one.decoded:.3f}, the estimate is"
+            f" {one.estimated:.3f}: the figures cannot be relied on."
+        )
+    for cell, floor in below_floor(record):
+        yield f"At temperature {cell.temperature:g} τ is below the floor of {floor:g}."
+
+
+def acceptance_settings(record: AcceptanceRecord) -> str:
+    """The settings in one line."""
+    settings, prompts = record.header.settings, record.header.prompts
+    kinds = len({prompt.kind for prompt in prompts})
+    return (
+        f"Pair {settings.pair}, {plural(len(prompts), 'prompt')} of {plural(kinds, 'kind')} ({settings.prompts}), the target's"
+        f" own texts of up to {settings.tokens} tokens; seed {settings.seed}. Estimated along the texts, without decoding."
+    )
+
+
+def show_changes(changes: Sequence[TauChange], before: AcceptanceRecord, console: Console) -> None:
+    """The comparison with an earlier run on the terminal."""
+    header = before.header
+    console.print(Text(printable(f"\nCompared with commit {header.commit}, {header.started[:10]}, paired by prompt.")))
+    console.print(tables.change_table(changes).terminal())
+    lower = [one for one in changes if one.judged and one.is_lower]
+    what = "significantly lower" if lower else "not significantly lower"
+    console.print(Text(f"τ of the tree that is judged is {what}."), style="red" if lower else "")
+
+
 # --- shared ---------------------------------------------------------------------------------------------------------------
 
 
@@ -320,7 +413,7 @@ def _common_settings(record: BenchRecord | CompareRecord) -> str:
 
 
 def _page(
-    title: str, answer: str, settings: str, record: BenchRecord | CompareRecord, sections: Iterable[Section], arms: dict[str, str]
+    title: str, answer: str, settings: str, record: Record[Any, Any], sections: Iterable[Section], arms: dict[str, str]
 ) -> Page:
     header, footer = record.header, record.footer
     took = f" · {seconds(footer.seconds)}" if footer else ""
@@ -361,7 +454,7 @@ def _untitled(table: Table) -> Table:
     return replace(table, title="")
 
 
-def _reliability_plots(record: BenchRecord | CompareRecord) -> Iterator[Block]:
+def _reliability_plots(record: Record[Any, Any]) -> Iterator[Block]:
     for temperature in record.header.settings.temperatures:
         if found := [one for one in record.of(Reliability) if one.temperature == temperature]:
             yield plots.reliability_plot(found)

@@ -1,4 +1,5 @@
-"""Prompts of a run: files of prompts as shipped here, and files of questions as MT-bench and Spec-Bench have them."""
+"""Prompts of a run: files of prompts as shipped here, files of questions as MT-bench and Spec-Bench have them, and the questions
+of installed packages (prompt_packages.py)."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ from typing import Any, TypeVar
 
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Decoder
-from eagle2_ref.errors import BadInput
+from eagle2_ref.errors import BadInput, suggest
 from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
 from harness.benchmark.chat import Chat
+from harness.benchmark.prompt_packages import PACKAGES, package_of
 from harness.pairs import Pair, Prompt, encoder
 
 T = TypeVar("T")
@@ -71,10 +73,37 @@ def _prompt_lines(file: Path) -> list[dict[str, str]]:
     return rows
 
 
+def read_prompts(
+    file: Path, pair: Pair, limit: int, tokens: int, target: Callable[[], Target], chat: Callable[[], Chat]
+) -> tuple[list[Prompt], tuple[int, ...]]:
+    """The prompts of a file of prompts or of questions, and the tokens that end an answer: none for prompts of no chat.
+
+    Args:
+        file: prompts or questions, or the name of a package of questions.
+        pair: the pair that is run.
+        limit: number of prompts or questions, spread over the file; 0 for all.
+        tokens: number of new tokens of each answer.
+        target: gives the target; called for the answers before second turns only, since to load it can take long.
+        chat: gives the chat format of questions.
+    """
+    if not is_question_file(file):
+        return load_prompts(file, pair, limit, tokens), ()
+    questions, form = load_questions(file), chat()
+    chosen = spread(questions, limit or len(questions))
+
+    def answer(prompt: Sequence[int]) -> Sequence[int]:
+        return greedy_answers(target(), form.end_tokens, tokens)(prompt)
+
+    return prompts_from_questions(chosen, form, answer, pair.context), form.end_tokens
+
+
 def _lines(file: Path, what: str, hint: str) -> list[tuple[int, str]]:
     """Number and text of every line that is not blank."""
     try:
-        text = file.read_text(encoding="utf-8")
+        package = package_of(file)
+        text = package.read() if package else file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BadInput(f"no {what} at {file}: {error}", suggest(str(file), PACKAGES, hint)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"no {what} at {file}: {error}", hint) from None
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
@@ -99,6 +128,8 @@ class Question:
 
 def is_question_file(file: Path) -> bool:
     """Whether the first line of a file has turns. A file that cannot be read is none: `load_prompts` says what is wrong."""
+    if package_of(file):
+        return True
     try:
         first = json.loads(next(line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()))
     except (OSError, ValueError, StopIteration):

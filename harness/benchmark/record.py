@@ -444,7 +444,7 @@ class Record(Generic[H, F]):
     """A run as it was recorded. footer: None if the run was cut off."""
 
     header: H
-    lines: tuple[Measurement, ...]
+    lines: tuple[Value, ...]
     footer: F | None
 
     def of(self, kind: type[V]) -> list[V]:

@@ -1,4 +1,4 @@
-"""Tables of both commands, from the figures of a record. Terminal, page, summary and documentation show the same values."""
+"""Tables of all three commands, from the figures of a record. Terminal, page, summary and documentation show the same values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from harness.benchmark.acceptance_figures import TauChange
+from harness.benchmark.acceptance_record import AcceptanceFigures, CellFigures, CheckFigures, GroupFigures, Rate
 from harness.benchmark.arms import OFF, OURS, PAPER, STATIC, STATIC_VANILLA, TRANSFORMERS, TUNED, VANILLA
 from harness.benchmark.figures import ALL, EAGLE2, OrderCheck, drafting_share, figures_of, method_figures_of
 from harness.benchmark.published import Figure, published
@@ -33,6 +35,7 @@ WITHOUT_DRAFTS = "without drafts"
 
 WORDS = {"arm": 12, "method": 12, "compared with": 12, "decoder": 10, "pair": 0, "verdict": 7, "source": 0, "model": 0}
 WORDS |= {"reason": 0, "prompt": 0, "options": 0, "changed": 0, "other method": 12}
+WORDS |= {"tree": 12, "kind": 12, "context": 12, "shape": 6}
 """Headings of columns that hold words, with the width that a narrow terminal leaves them at least."""
 
 SPEEDS = (
@@ -320,6 +323,73 @@ def published_table() -> Table:
     """What others published about the methods of this project."""
     rows = [_published_row(figure) for figure in published() if figure.method]
     return _rows(("source", "model", "T", "method", "τ", "× vanilla"), rows, caption=PUBLISHED)
+
+
+# --- acceptance -----------------------------------------------------------------------------------------------------------
+
+
+def tau_table(cells: Sequence[CellFigures], title: str = "", caption: str = "") -> Table:
+    """τ of cells of the grid."""
+    tree: Field = ("tree", lambda one: str(one.cell))
+    columns = (T, tree, *_rate("τ", "tau"), _value("tokens", "tokens", ","), _value("passes", "passes", ","))
+    return _table(cells, columns, title, caption)
+
+
+def group_table(groups: Sequence[GroupFigures], what: str) -> Table:
+    """τ of parts of the prompts or of the passes. what: heading of their names."""
+    columns = (T, _value(what, "group"), *_rate("τ", "tau"), _value("texts", "texts", ","), _value("passes", "passes", ","))
+    return _table(groups, columns)
+
+
+def depth_table(figures: AcceptanceFigures) -> Table:
+    """Acceptance by depth."""
+    columns = (T, _value("shape", "shape"), _value("depth", "depth"), *_rate("accepted", "accepted"))
+    return _table(figures.depths, (*columns, _value("positions", "positions", ",")))
+
+
+def check_table(checks: Sequence[CheckFigures]) -> Table:
+    """The estimate next to decoding."""
+    columns: tuple[Field, ...] = (
+        T,
+        ("tree", lambda one: str(one.cell)),
+        _value("estimated τ", "estimated", ".3f"),
+        _value("decoded τ", "decoded", ".3f"),
+        *_rate("difference", "difference", "+.3f"),
+        ("same texts", lambda one: f"{one.same} of {one.texts}"),
+        ("agrees", lambda one: "yes" if one.agrees else "NO"),
+    )
+    caption = (
+        "Decoded: the same texts, decoded with these trees under the rule walk, with coins keyed by position. Texts that rounding"
+        " changed are left out. The two agree if the 95 % interval of the difference, over prompts, contains 0, or if it is"
+        " below 1 %."
+    )
+    return _table(checks, columns, caption=caption)
+
+
+def change_table(changes: Sequence[TauChange]) -> Table:
+    """τ of every cell in two runs."""
+    columns: tuple[Field, ...] = (
+        T,
+        ("tree", lambda one: str(one.cell)),
+        _value("τ before", "before", ".2f"),
+        _value("τ now", "now", ".2f"),
+        *_rate("difference", "difference", "+.2f"),
+    )
+    return _table(changes, columns, bold=lambda one: one.judged)
+
+
+def _rate(heading: str, name: str, spec: str = ".2f") -> tuple[Field, Field]:
+    """A figure, and its interval."""
+
+    def rate(row: Any) -> Rate:
+        found: Rate = getattr(row, name)
+        return found
+
+    digits = int(spec[-2])
+    return (heading, lambda row: f"{rate(row).value:{spec}}"), (
+        INTERVAL,
+        lambda row: interval(rate(row).low, rate(row).high, digits),
+    )
 
 
 # --- shared ---------------------------------------------------------------------------------------------------------------

@@ -14,11 +14,12 @@ import torch
 
 from eagle2_ref.errors import BadInput
 from harness.benchmark.arms import Arm
-from harness.benchmark.record import RECORD, Call, Footer, Header, Measurement, PromptInfo, Record
+from harness.benchmark.record import RECORD, Call, Footer, Header, PromptInfo, Record
 from harness.benchmark.settings import RunSettings, without_paths
 from harness.environment import commit, machine, peak_memory, versions
 from harness.pairs import Prompt
 from harness.record.jsonl import Writer
+from harness.record.model import Value
 
 H = TypeVar("H", bound=Header)
 F = TypeVar("F", bound=Footer)
@@ -89,9 +90,9 @@ def header_facts(settings: RunSettings, prompts: Sequence[Prompt], command: str)
 def record_run(
     out: Path,
     header: H,
-    measurements: Iterable[Measurement],
+    measurements: Iterable[Value],
     footer: Callable[..., F],
-    figures: Callable[[Sequence[Measurement]], Any],
+    figures: Callable[[Sequence[Value]], Any],
     started: float,
 ) -> Record[H, F]:
     """Write a record line by line, so that a run that is cut off loses only its footer.
@@ -104,7 +105,7 @@ def record_run(
         figures: computes the figures of the footer from all lines.
         started: time of `time.monotonic` at which the run began.
     """
-    lines = list[Measurement]()
+    lines = list[Value]()
     with Writer(out / RECORD) as writer:
         writer.write(header)
         for line in measurements:

@@ -1,4 +1,4 @@
-"""Settings of `eagle2 bench` and `eagle2 compare`. The commands build their options from the fields of these models.
+"""Settings of `eagle2 bench`, `eagle2 compare` and `eagle2 acceptance`, whose options are built from the fields of these models.
 
 Nothing here imports torch, so that `--help` is quick.
 """
@@ -31,7 +31,7 @@ Checkpoints = Mapping[str, Path | None]
 
 
 class RunSettings(Value):
-    """Settings that both commands have. `prompts` stores the name of the file of prompts."""
+    """Settings that all three commands have. `prompts` stores the name of the file of prompts."""
 
     command: ClassVar[str]
 
@@ -163,6 +163,43 @@ class CompareSettings(RunSettings):
             raise BadInput(f"--methods names {', '.join(self.methods)}", "name every method once")
         if self.m < 0:
             raise BadInput(f"m is {self.m}", "give a number of draft tokens, or 0 to compare only the methods' own options")
+
+
+class AcceptanceSettings(RunSettings):
+    """Settings of `eagle2 acceptance`. Empty grids and an empty budget are those of the kind of head."""
+
+    command: ClassVar[str] = "acceptance"
+
+    tokens: int = Field(64, description="New tokens per text.")
+    limit: int = Field(18, description="Use only this many prompts, spread over the file; 0 uses all.")
+    repeats: int = 1
+    threads: int = Field(2, description="Threads of torch.")
+    k: tuple[int, ...] = Field((), description="Values of k of the grid, by default 1,4,8; of Medusa 1,4,10.")
+    depth: tuple[int, ...] = Field((), description="Values of depth of the grid, by default 2,4,6; of Medusa 2,3,4.")
+    m: tuple[int, ...] = Field((), description="Values of m of the grid, by default 4,8,12,25,40,60; of Medusa 4,8,16,32,63.")
+    budget: tuple[int, ...] = Field(
+        (), description="k,depth,m of the tree that --floor and --against judge; by default the method's own."
+    )
+    checks: int = Field(6, description="Prompts that are also decoded, with three trees of the grid; 0 for none.")
+    floor: tuple[float, ...] = Field(
+        (), description="Exit code 1 if τ is significantly below this: one number, or one for each temperature."
+    )
+
+    def check(self, pair: Pair) -> None:
+        super().check(pair)
+        for name in ("k", "depth", "m"):
+            values = getattr(self, name)
+            if min(values, default=1) < 1 or _has_duplicates(values):
+                raise BadInput(f"--{name} has {', '.join(map(str, values))}", "give different numbers of 1 or more")
+        if self.budget and (len(self.budget) != 3 or min(self.budget) < 1):
+            raise BadInput(f"--budget has {', '.join(map(str, self.budget))}", "give k, depth and m, such as 8,6,25")
+        if self.checks < 0:
+            raise BadInput(f"checks is {self.checks}", "give a number of prompts, or 0 for none")
+        if len(self.floor) not in (0, 1, len(self.temperatures)):
+            raise BadInput(
+                f"--floor has {len(self.floor)} numbers, and there are {len(self.temperatures)} temperatures",
+                "give one number, or one for each temperature",
+            )
 
 
 def command_line(settings: RunSettings, pair: Pair, checkpoints: Checkpoints | None = None) -> str:

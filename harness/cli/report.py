@@ -21,7 +21,7 @@ def report(
     path: Annotated[Path, typer.Argument(help="A record: record.jsonl, trials.jsonl, calibration.jsonl, or its folder.")],
     out: Annotated[Path | None, typer.Option("--out", help="Directory to write; by default that of the record.")] = None,
 ) -> None:
-    """Draw the report of a record: of verify, engines, mutants, calibrate, bench or compare."""
+    """Draw the report of a record: of verify, engines, mutants, calibrate, bench, compare or acceptance."""
     from harness.redraw import redraw
 
     for written in redraw(path, out):

@@ -68,6 +68,7 @@ def gallery() -> dict[str, Any]:
 
 def read_any_record(path: Path) -> Any:
     """Read a committed record by the reader of its format; BadInput or ValidationError if it is not whole."""
+    from harness.benchmark.acceptance_record import read_acceptance
     from harness.benchmark.record import read_bench, read_comparison
     from harness.calibration.figures import Calibration
     from harness.record.model import Trial, read_record
@@ -77,6 +78,8 @@ def read_any_record(path: Path) -> Any:
     if path.name == "calibration.jsonl":
         return Calibration.read(path)
     kind = path.relative_to(REPORTS).parts[0]
+    if kind == "acceptance":
+        return read_acceptance(path, whole=True)
     if kind in ("bench", "compare"):
         return (read_bench if kind == "bench" else read_comparison)(path, whole=True)
     return read_record(path)

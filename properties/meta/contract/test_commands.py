@@ -73,6 +73,7 @@ IN_PROCESS = [
     ("convert published {pairs}/coin4/draft head", PASS),
     ("report {reports}/reference/record.jsonl --out page", PASS),
     ("report {reports}/planted/record.jsonl --out page", PASS),  # a record of a fault: drawing it is no fault
+    ("acceptance --draw acceptance", PASS),
     ("compare --draw compare", PASS),
     ("engines --draw --out nothing", PASS),
     ("", USAGE),
@@ -121,6 +122,9 @@ IN_PROCESS = [
     ("bench --draw none", USAGE),
     ("bench --rule none", USAGE),
     ("bench --temperature none", USAGE),
+    ("acceptance --draw none", USAGE),
+    ("acceptance --budget 1,2", USAGE),
+    ("acceptance --prompts mt-bnech", USAGE),
     ("compare --draw a --readme b", USAGE),
     ("compare --draw none", USAGE),
     ("compare --methods none", USAGE),
@@ -157,8 +161,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = (access.REPORTS / "planted" / "record.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (found / "cut.jsonl").write_text("".join(lines[:-1]), encoding="utf-8")
     (found / "damaged.jsonl").write_text("".join(lines[:2]) + lines[2][:50] + "\n" + "".join(lines[3:]), encoding="utf-8")
-    (found / "compare").mkdir()
-    shutil.copy(access.REPORTS / "compare" / "record.jsonl", found / "compare")
+    for kind in ("acceptance", "compare"):
+        (found / kind).mkdir()
+        shutil.copy(access.REPORTS / kind / "record.jsonl", found / kind)
     return found
 
 

@@ -123,7 +123,7 @@ def test_committed_record_can_be_read(path: str) -> None:
 
 def test_records_of_every_kind_are_committed() -> None:
     kinds = {Path(path).parts[0] for path in RECORDS}
-    assert {"bench", "calibration", "compare", "engines", "mutants", "planted", "reference"} <= kinds
+    assert {"acceptance", "bench", "calibration", "compare", "engines", "mutants", "planted", "reference"} <= kinds
     assert len([path for path in RECORDS if path.startswith("engines/")]) > 20
 
 

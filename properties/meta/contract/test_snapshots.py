@@ -110,7 +110,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str
     for kind in ("reference", "planted"):
         done = access.invoke(["report", str(access.REPORTS / kind / "record.jsonl"), "--out", str(folder / kind)])
         reports[kind] = folder / kind, _output(done, folder)
-    for kind in ("bench", "compare"):
+    for kind in ("acceptance", "bench", "compare"):
         (folder / kind).mkdir()
         shutil.copy(access.REPORTS / kind / "record.jsonl", folder / kind)
         reports[kind] = folder / kind, _output(access.invoke([kind, "--draw", str(folder / kind)]), folder)
@@ -128,7 +128,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str
     return reports
 
 
-KINDS = ("reference", "planted", "bench", "compare", "engines", "calibration", "mutants")
+KINDS = ("reference", "planted", "acceptance", "bench", "compare", "engines", "calibration", "mutants")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,7 +146,7 @@ def test_summary(kind: str, drawn: dict[str, tuple[Path, str]], text: SnapshotAs
     assert text == access.normalise(summary.read_text(encoding="utf-8"), folder.parent)
 
 
-@pytest.mark.parametrize("kind", ["reference", "bench", "compare", "engines"])
+@pytest.mark.parametrize("kind", ["reference", "acceptance", "bench", "compare", "engines"])
 def test_output_of_drawing(kind: str, drawn: dict[str, tuple[Path, str]], text: SnapshotAssertion) -> None:
     assert text == drawn[kind][1]
 

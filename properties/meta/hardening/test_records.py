@@ -111,6 +111,7 @@ def test_read_only_folder_is_refused(file_system: Path) -> None:
             ["unedited"],
             ["bench"],
             ["compare"],
+            ["acceptance"],
         )
     ],
 )

@@ -65,6 +65,7 @@ REQUIRED = {
     "train large": ["--out", "out", "--corpus", "no"],
     "train toys": ["--out", "out"],
     "train measure": ["--pair", "no"],
+    "acceptance": ["--out", "out"],
     "compare": ["--out", "out"],
     "bench": ["--out", "out"],
 }
@@ -72,7 +73,7 @@ REQUIRED = {
 
 PAIRS = FIXTURES / "pairs"
 
-LISTS = {"--temperature", "--batch", "--jobs"}
+LISTS = {"--temperature", "--batch", "--jobs", "--k", "--depth", "--m", "--budget", "--floor"}
 """Options of type text that hold numbers."""
 
 

@@ -34,7 +34,7 @@ def test_report_of_engines_has_a_page_for_each_record(tmp_path: Path) -> None:
     assert names == {"index.html", "index.md", f"{place}/index.html", f"{place}/summary.md"}
 
 
-@pytest.mark.parametrize("command", ["bench", "compare"])
+@pytest.mark.parametrize("command", ["acceptance", "bench", "compare"])
 def test_report_of_a_benchmark_has_a_file_for_each_plot(command: str, tmp_path: Path) -> None:
     names = {path.name for path in redraw(REPORTS / command, tmp_path)}
     plots = {name for name in names if name.endswith(".svg")}

@@ -1,0 +1,96 @@
+"""`eagle2 acceptance`: how much of the target's own texts a draft head proposes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.benchmark.settings import AcceptanceSettings
+from harness.cli.from_settings import options_from
+from harness.cli.options import DraftDir, PromptFile, TargetDir, examples, progress, report_user_errors
+from harness.verdict import FAULT, INCONCLUSIVE
+
+if TYPE_CHECKING:
+    from harness.benchmark.acceptance_record import AcceptanceRecord
+    from harness.pairs import Pair
+
+app = typer.Typer()
+
+OUT = Path("reports/latest/acceptance")
+OPTIONS = [name for name in AcceptanceSettings.model_fields if name not in ("repeats", "prompts")]
+
+
+@app.command(
+    epilog=examples(
+        "eagle2 acceptance --limit 6",
+        "eagle2 acceptance --target DIR --draft DIR --prompts mt-bench --limit 24 --tokens 128 --dtype bfloat16",
+        "eagle2 acceptance --k 1,8 --depth 6 --m 12,25,60 --budget 8,6,60",
+        "eagle2 acceptance --floor 5,2.5 --against reports/acceptance",
+        "eagle2 acceptance --draw reports/acceptance",
+        note="Exit codes: 0 measured; 1 τ of the judged tree is significantly below --floor, or below that of --against; 2 usage"
+        " error; 3 decoding does not have the estimated τ.",
+    )
+)
+@report_user_errors
+@options_from(AcceptanceSettings, only=OPTIONS)
+def acceptance(
+    settings: AcceptanceSettings,
+    target: TargetDir = "",
+    draft: DraftDir = "",
+    prompts: PromptFile = None,
+    against: Annotated[
+        Path | None, typer.Option(help="An earlier record: exit code 1 if τ of the judged tree is significantly lower now.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of record and page; by default reports/latest/acceptance.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this folder again.")] = None,
+) -> None:
+    """Measure a draft head along the target's own texts: acceptance by depth, τ for a grid of trees, and its confidence.
+
+    For EAGLE-1, EAGLE-2, EAGLE-3 and Medusa heads; the kind is read from the checkpoint.
+    """
+    from harness.benchmark.acceptance_record import read_acceptance
+
+    if draw:
+        raise typer.Exit(_show(read_acceptance(draw), draw, against))
+
+    from harness.benchmark.settings import PROMPTS
+    from harness.pairs import find_pair
+
+    file, folder, pair = prompts or PROMPTS, out or OUT, find_pair(settings.pair, target or None, draft or None)
+    settings = settings.model_copy(update={"pair": pair.name, "prompts": file.name})
+    settings.check(pair)
+    if against:
+        read_acceptance(against, whole=True)  # before a run of minutes
+    raise typer.Exit(_show(_measure(settings, pair, file, folder), folder, against))
+
+
+def _measure(settings: AcceptanceSettings, pair: Pair, file: Path, out: Path) -> AcceptanceRecord:
+    """Measure with a progress bar."""
+    from harness.benchmark.acceptance import run_acceptance
+    from harness.benchmark.settings import command_line
+
+    with progress() as report:
+        return run_acceptance(settings, pair, file, out, command_line(settings, pair), report)
+
+
+def _show(record: AcceptanceRecord, folder: Path, against: Path | None) -> int:
+    """Show a record on the terminal, write its page, compare it with an earlier one, and return the exit code."""
+    from rich.console import Console
+
+    from harness.benchmark.acceptance_figures import below_floor, compare_with, disagreements
+    from harness.benchmark.acceptance_record import read_acceptance
+    from harness.benchmark.pages import acceptance_page, publish, show_changes
+
+    console = Console(highlight=False)
+    publish(acceptance_page(record), folder, console)
+    lower = bool(below_floor(record))
+    if against:
+        before = read_acceptance(against, whole=True)
+        changes = compare_with(record, before)
+        show_changes(changes, before, console)
+        lower |= any(one.judged and one.is_lower for one in changes)
+    if disagreements(record):
+        return INCONCLUSIVE
+    return FAULT if lower else 0

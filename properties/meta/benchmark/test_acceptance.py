@@ -1,0 +1,407 @@
+"""`eagle2 acceptance`: its estimate is what decoding has, for every tree of the grid; its record decides comparisons."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from eagle2_ref.coins import SeededCoins
+from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.eagle2 import Budget, Pool, rerank
+from eagle2_ref.errors import BadInput
+from eagle2_ref.methods import METHODS
+from eagle2_ref.model.target import Target
+from eagle2_ref.rules import reject
+from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.tree import DraftTree
+from harness.benchmark import acceptance
+from harness.benchmark.acceptance import Followed, decode, grid_of, measure_text, method_of, params_of, sized, target_texts
+from harness.benchmark.acceptance_figures import (
+    acceptance_figures,
+    below_floor,
+    compare_with,
+    disagreements,
+    figures_of,
+    passes_of,
+    roots_of,
+)
+from harness.benchmark.acceptance_record import AcceptanceHeader, AcceptanceRecord, Cell, TextAcceptance, read_acceptance
+from harness.benchmark.figures import tau_interval
+from harness.benchmark.prompts import spread
+from harness.benchmark.record import PromptInfo, Record, Reliability
+from harness.benchmark.settings import AcceptanceSettings, command_line
+from harness.pairs import Pair, Prompt, prompts, shipped
+from properties.meta.contract import access
+from properties.meta.helpers import families
+
+STDLIB = shipped("stdlib")
+SETTINGS = AcceptanceSettings(tokens=20, dtype="float64", threads=1)
+HEADS = {"eagle2": STDLIB.draft, "medusa": STDLIB.draft.parent / "medusa"}
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    return Target.load(STDLIB.target, "float64")
+
+
+def of_each_kind(n: int) -> list[Prompt]:
+    return spread(prompts(STDLIB), n)
+
+
+def decoder_of(target: Target, head: str) -> Decoder:
+    return Decoder(target, METHODS[head].make().drafter(target, HEADS[head]))
+
+
+# --- the estimate -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", [(), (ord("\n"), ord(" "))], ids=["", "texts that end"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_cell_has_the_passes_of_decoding(head: str, ends: tuple[int, ...], target: Target, monkeypatch: Any) -> None:
+    """The same text decoded with the tree of a cell takes exactly the passes that were estimated without decoding it."""
+    monkeypatch.setattr(acceptance, "ROOTS", 7)  # several batches of positions
+    decoder = decoder_of(target, head)
+    assert decoder.drafter
+    settings = SETTINGS.model_copy(update={"k": (5,), "depth": (1, 3), "m": (3, 9), "budget": (3, 4, 7)})
+    grid, budget = grid_of(settings, METHODS[head], decoder.drafter, target.vocab_size)
+    assert budget in grid and len(grid) >= 5
+    chosen, lengths = of_each_kind(2), set()
+    for t, prompt, text in target_texts(target, chosen, settings, ends, lambda *_: None):
+        line = measure_text(decoder, grid, budget, prompt, t, text, settings.tokens).line
+        lengths.add(line.tokens)
+        for cell, passes in zip(grid, line.passes, strict=True):
+            decoded = decode(decoder, cell, prompt, params_of(t, settings, ends), chosen.index(prompt))
+            assert decoded.tokens == text.tokens
+            assert passes == len(decoded.blocks) - 1, f"{cell} at T = {t:g}"
+        assert passes_of(line.tree) == line.passes[grid.index(budget)]
+    assert (max(lengths) < settings.tokens) == bool(ends)
+
+
+def test_estimate_agrees_with_independent_decoding(target: Target) -> None:
+    """At temperature 1, with other coins and the published rule instead of `walk`, the texts differ, and τ is in the interval."""
+    decoder, chosen = decoder_of(target, "eagle2"), of_each_kind(12)
+    settings, cell = SETTINGS.model_copy(update={"temperatures": (1.0,), "tokens": 32}), Cell(k=4, depth=4, m=12)
+    passes = np.zeros((2, len(chosen)))
+    for number, (t, prompt, text) in enumerate(target_texts(target, chosen, settings, (), lambda *_: None)):
+        passes[0, number] = measure_text(decoder, [cell], cell, prompt, t, text, 32).line.passes[0]
+        assert decoder.drafter
+        other = Decoder(target, sized(decoder.drafter, cell), reject)
+        decoded = other.generate(prompt.tokens, SamplingParams(1.0, max_new_tokens=32), SeededCoins(1000 + number))
+        assert decoded.tokens != text.tokens
+        passes[1, number] = len(decoded.blocks) - 1
+    tokens = np.full(len(chosen), 31.0)
+    low, high = tau_interval(tokens, passes[0])
+    assert low < tokens.sum() / passes[1].sum() < high
+    assert high - low < 1  # not because it is wide
+
+
+PLANTED: dict[str, tuple[str, Any]] = {
+    "an accepted token too many": ("Followed.accepted_tokens", lambda real: lambda *given: real(*given) + 1),
+    "the feature of another position": (
+        "positions",
+        lambda real: lambda decoder, trees, base, features, roots: real(decoder, trees, base, features.roll(1, 0), roots),
+    ),
+    "a head that has read too little": ("fork", lambda real: lambda state, length: real(state, length // 2)),
+    "a node too few": (
+        "Followed.accepted_tokens",
+        lambda real: lambda one, depth, m: real(one, depth, max(1, m // 2)),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_planted_bias_is_noticed(what: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Decoding does not have the estimated τ then, and the exit code is 3."""
+    name, plant = PLANTED[what]
+    holder, _, attribute = name.rpartition(".")
+    place = getattr(acceptance, holder) if holder else acceptance
+    monkeypatch.setattr(place, attribute, plant(getattr(place, attribute)))
+    words = [
+        "--k",
+        "1",
+        "--depth",
+        "2",
+        "--m",
+        "4",
+        "--budget",
+        "3,3,6",
+        "--tokens",
+        "24",
+        "--threads",
+        "1",
+        "--temperature",
+        "0",
+    ]
+    done = access.invoke(["acceptance", *words, "--limit", "6", "--checks", "6", "--out", str(tmp_path)])
+    assert done.exit_code == 3, done.output
+    assert disagreements(read_acceptance(tmp_path)) and "the figures cannot be relied on" in " ".join(done.output.split())
+
+
+def test_ranks_are_those_of_the_reranking() -> None:
+    """For every depth and m the text follows the reranked tree as far as `accepted_tokens` says, with equal values too."""
+    random, k, depth = torch.Generator().manual_seed(0), 3, 4
+    compared = set()
+    for _ in range(40):
+        layers, values, parents = [list(range(k))], [0.0] * 0, [-1] * k
+        values = [-int(x) / 2 for x in torch.randint(3, (k,), generator=random)]
+        for _ in range(1, depth):
+            chosen = [layers[-1][int(i)] for i in torch.randperm(len(layers[-1]), generator=random)[:k].sort().values]
+            first = len(values)
+            for parent in chosen:
+                parents += [parent] * k
+                values += [values[parent] - int(x) / 2 for x in torch.randint(3, (k,), generator=random)]
+            layers.append(list(range(first, len(values))))
+        tokens = [i % k for i in range(len(values))]
+        text = torch.randint(k, (depth + 1,), generator=random).tolist()
+        pool = Pool(*(torch.tensor(field) for field in (tokens, parents, values)))
+        followed = Followed.of(rerank(9, pool, len(values)), text, by_value=True)
+        for d in range(1, depth + 1):
+            upper = (
+                pool.row(0, Budget(k, d).pool)
+                if pool.tokens.ndim > 1
+                else Pool(*(f[: Budget(k, d).pool] for f in vars(pool).values()))
+            )
+            for m in range(1, len(upper.values) + 1):
+                accepted = follow(rerank(9, upper, m), text)
+                assert followed.accepted_tokens(d, m) == accepted
+                compared.add(accepted)
+    assert compared >= {0, 1, 2, 3}
+
+
+def follow(tree: DraftTree, text: list[int]) -> int:
+    node, accepted = 0, 0
+    for token in text:
+        child = tree.child(node, token)
+        if child is None:
+            break
+        node, accepted = child, accepted + 1
+    return accepted
+
+
+def test_walk_visits_the_roots_of_decoding() -> None:
+    assert roots_of([2, 9, 9, 0, 1, 9, 0]) == [0, 3, 4, 6] and passes_of([2, 9, 9, 0, 1, 9, 0]) == 4
+    assert roots_of([]) == [] and roots_of([5]) == [0]
+
+
+# --- heads and grids --------------------------------------------------------------------------------------------------------
+
+
+def test_kind_of_head_is_read_from_the_checkpoint(tmp_path: Path) -> None:
+    assert {name: method_of(folder).name for name, folder in HEADS.items()} == {"eagle2": "eagle2", "medusa": "medusa"}
+    eagle3 = STDLIB.draft.parent / "eagle3"
+    if "eagle3" in METHODS:
+        assert method_of(eagle3).name == "eagle3"
+    else:
+        with pytest.raises(BadInput, match="EAGLE-3 head"):
+            method_of(eagle3)
+    with pytest.raises(BadInput, match=r"config.json is missing\n.*--draft"):
+        method_of(tmp_path)
+
+
+def test_grid_has_no_tree_that_is_larger_than_its_pool(target: Target) -> None:
+    for head in HEADS:
+        drafter = decoder_of(target, head).drafter
+        assert drafter
+        grid, budget = grid_of(AcceptanceSettings(), METHODS[head], drafter, target.vocab_size)
+        assert budget in grid and len(set(grid)) == len(grid)
+        for cell in grid:
+            assert cell.m <= (Budget(cell.k, cell.depth).pool if head == "eagle2" else 63)
+            assert head == "eagle2" or cell.depth <= 3  # the pair has three heads
+    assert budget == Cell(k=10, depth=3, m=61)
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------------
+
+SMALL = ["--k", "1,3", "--depth", "2", "--m", "4", "--budget", "3,3,6", "--tokens", "12", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run."""
+    out = tmp_path_factory.mktemp("acceptance")
+    done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "2", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    return out
+
+
+@pytest.fixture
+def record(folder: Path) -> AcceptanceRecord:
+    return read_acceptance(folder, whole=True)
+
+
+def test_run_writes_record_and_page(folder: Path, record: AcceptanceRecord) -> None:
+    assert record.header.grid == (
+        Cell(k=1, depth=2, m=2), Cell(k=3, depth=2, m=4), Cell(k=3, depth=3, m=6),
+    ) and record.header.budget == Cell(k=3, depth=3, m=6)  # fmt: skip
+    assert len(record.of(TextAcceptance)) == 12 and len(record.of(Reliability)) == 2
+    assert figures_of(record) == acceptance_figures(record.header, record.lines)
+    page, summary = ((folder / name).read_text(encoding="utf-8") for name in ("index.html", "summary.md"))
+    for text in (page, summary):
+        assert "EAGLE-2" in text and "Length of the context" in text and "Confidence" in text
+    assert {path.name for path in folder.glob("*.svg")} >= {
+        "grid-0.svg",
+        "depths-1.svg",
+        "acceptance.svg",
+        "kinds.svg",
+        "contexts.svg",
+    }
+    assert record.header.command == f"eagle2 acceptance --tokens 12 --limit 6 --threads 1 {' '.join(SMALL[:8])} --checks 2"
+
+
+def test_same_seed_gives_the_same_lines(folder: Path, tmp_path: Path) -> None:
+    done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "2", "--out", str(tmp_path)])
+    assert done.exit_code == 0 and read_acceptance(tmp_path).lines == read_acceptance(folder).lines
+    done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "0", "--seed", "7", "--out", str(tmp_path)])
+    before, now = (
+        {text.digest for text in read_acceptance(one).of(TextAcceptance) if text.temperature == 1} for one in (folder, tmp_path)
+    )
+    assert done.exit_code == 0 and not before & now
+
+
+def test_floor_and_earlier_record_decide_the_exit_code(folder: Path, tmp_path: Path) -> None:
+    """1 if τ of the judged tree is significantly below; a better earlier record is one whose texts took fewer passes."""
+    draw = ["acceptance", "--draw", str(shutil.copytree(folder, tmp_path / "now"))]
+    done = access.invoke([*draw, "--against", str(folder)])
+    assert done.exit_code == 0 and "is not significantly lower" in done.output
+    lines = [json.loads(line) for line in (folder / "record.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "text":
+            line["passes"] = [*line["passes"][:2], (line["passes"][2] + 1) // 2]
+    better = tmp_path / "better.jsonl"
+    better.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = access.invoke([*draw, "--against", str(better)])
+    assert done.exit_code == 1 and "is significantly lower" in done.output
+    for floor, code in (("1", 0), ("99", 1), ("1,99", 1)):
+        done = access.invoke(
+            ["acceptance", *SMALL, "--limit", "2", "--checks", "0", "--floor", floor, "--out", str(tmp_path / "floor")]
+        )
+        assert done.exit_code == code, done.output
+        assert ("below the floor of 99" in done.output) == (code == 1)
+        assert len(below_floor(read_acceptance(tmp_path / "floor"))) == floor.count("99") * (2 if floor == "99" else 1)
+
+
+def test_runs_with_other_texts_are_not_compared(record: AcceptanceRecord) -> None:
+    def other(**changes: Any) -> AcceptanceRecord:
+        return replace(record, header=record.header.model_copy(update=changes))
+
+    for changes, message in (
+        ({"settings": record.header.settings.model_copy(update={"tokens": 13})}, "tokens 13"),
+        ({"prompts": record.header.prompts[1:]}, "same prompts"),
+        ({"grid": record.header.grid[:2]}, "no tree of k = 3, depth = 3, m = 6"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            compare_with(record, other(**changes))
+    same = compare_with(record, other(head="medusa"))
+    assert [one.judged for one in same] == [False, False, True] * 2
+    assert all(one.before == one.now and not one.is_lower for one in same)
+
+
+def test_questions_become_prompts_of_two_turns(tmp_path: Path) -> None:
+    """On a checkpoint of another form, whose texts end with its end token at times."""
+    pair, _ = families.FAMILIES["llama3"](tmp_path / "pair")
+    file, out = tmp_path / "question.jsonl", tmp_path / "out"
+    file.write_text(json.dumps({"question_id": 81, "category": "writing", "turns": ["Hi", "Bye"]}) + "\n")
+    words = ["--target", str(pair.target), "--draft", str(pair.draft), "--prompts", str(file), "--out", str(out)]
+    done = access.invoke(["acceptance", *SMALL, *words])
+    assert done.exit_code == 0, done.output
+    found = read_acceptance(out, whole=True)
+    assert [(one.id, one.kind) for one in found.header.prompts] == [("81/1", "writing"), ("81/2", "writing")]
+    assert all(check.same == check.texts for check in figures_of(found).checks)
+
+
+REFUSED = [
+    ("--budget 8,6", "--budget has 8, 6", "8,6,25"),
+    ("--k 0", "--k has 0", "1 or more"),
+    ("--k 300", "k is 300", "256 tokens"),
+    ("--m 4,4", "--m has 4, 4", "different"),
+    ("--checks -1", "checks is -1", "0 for none"),
+    ("--floor 1,2,3", "--floor has 3 numbers", "one for each"),
+    ("--prompts nothing.jsonl", "nothing.jsonl", "id, kind, text"),
+    ("--against nothing", "no record in nothing", "eagle2 acceptance"),
+    ("--draw nothing", "no record in nothing", "eagle2 acceptance"),
+    ("--target fixtures", "--draft", "both"),
+    ("--pair none", "'none'", "stdlib"),
+]
+
+
+@pytest.mark.parametrize(("words", "what", "hint"), REFUSED, ids=[words for words, _, _ in REFUSED])
+def test_wrong_input_is_refused(words: str, what: str, hint: str, tmp_path: Path) -> None:
+    done = access.invoke(["acceptance", *words.split(), "--out", str(tmp_path)])
+    assert done.exit_code == 2 and what in done.output and hint in done.output, done.output
+
+
+def test_damaged_record_is_refused(folder: Path, tmp_path: Path) -> None:
+    lines = (folder / "record.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "record.jsonl").write_text("".join(line.replace('"tree":[', '"tree":[1,', 1) for line in lines))
+    with pytest.raises(BadInput, match="contradicts itself"):
+        read_acceptance(tmp_path)
+    (tmp_path / "record.jsonl").write_text("".join(lines[:4]))
+    cut = read_acceptance(tmp_path)
+    assert len(cut.of(TextAcceptance)) == 3 and len(figures_of(cut).cells) == 3
+    with pytest.raises(BadInput, match="no footer"):
+        read_acceptance(tmp_path, whole=True)
+    (tmp_path / "record.jsonl").write_text(lines[0])
+    with pytest.raises(BadInput, match="has no text"):
+        read_acceptance(tmp_path)
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------------
+
+BUDGET = Cell(k=2, depth=2, m=4)
+HEADER = AcceptanceHeader(
+    started="2026-01-02T03:04:05+00:00",
+    command="eagle2 acceptance",
+    commit="0123456789ab",
+    settings=AcceptanceSettings(temperatures=(0.0,), floor=(2.0,)),
+    machine={},
+    versions={},
+    prompts=tuple(PromptInfo(id=name, kind=kind, length=n, digest="00") for name, kind, n in (("a", "x", 61), ("b", "y", 4))),
+    head="eagle2",
+    grid=(Cell(k=1, depth=2, m=2), BUDGET),
+    budget=BUDGET,
+)
+
+
+def text(prompt: str, tree: tuple[int, ...], tokens: int, chain_passes: int) -> TextAcceptance:
+    return TextAcceptance(
+        temperature=0.0, prompt=prompt, tokens=tokens, finish="length", digest="", room=tokens, repeated=0.0,
+        chain=(0,) * len(tree), tree=tree, passes=(chain_passes, passes_of(tree)),
+    )  # fmt: skip
+
+
+def test_figures_of_known_texts() -> None:
+    """Text a: roots 0, 3, 4 of a context of 62, 65 and 66 tokens; text b: two roots."""
+    lines = [text("a", (2, 0, 1, 0, 1, 0), 7, 6), text("b", (1, 0, 0), 4, 3)]
+    figures = acceptance_figures(HEADER, lines)
+    assert [(one.cell, one.tokens, one.passes, one.tau.value) for one in figures.cells] == [
+        (HEADER.grid[0], 9, 9, 1.0), (BUDGET, 9, 5, 1.8),
+    ]  # fmt: skip
+    assert (figures.cells[1].tau.low, figures.cells[1].tau.high) == (1.5, 2.0)  # the two texts alone
+    assert [(one.group, one.passes, one.tau.value) for one in figures.kinds] == [("x", 3, 2.0), ("y", 2, 1.5)]
+    assert [(one.group, one.passes, one.tau.value) for one in figures.contexts] == [("below 64", 3, 2.0), ("64 to 127", 2, 1.5)]
+    depths = {one.depth: (one.positions, round(one.accepted.value, 3)) for one in figures.depths if one.shape == "tree"}
+    # Depth 1 is drafted up to the last position but one: a has 2, 0, 1, 0, 1, b has 1, 0. Depth 2 of a: 2, -, 1 can be seen.
+    assert depths == {1: (7, round(4 / 7, 3)), 2: (3, round(1 / 3, 3))}
+
+
+def test_floor_is_missed_where_the_whole_interval_is_below() -> None:
+    record: AcceptanceRecord = Record(HEADER, tuple(text(one, (1, 0, 0, 0), 5, 4) for one in "ab"), None)
+    ((cell, floor),) = below_floor(record)
+    assert cell.tau.high == 4 / 3 and floor == 2
+    above = replace(record, header=HEADER.model_copy(update={"settings": AcceptanceSettings(temperatures=(0.0,), floor=(1.3,))}))
+    assert below_floor(above) == []
+
+
+def test_command_repeats_a_run() -> None:
+    settings = AcceptanceSettings(pair="x", k=(1, 8), budget=(8, 6, 25), floor=(3.0, 2.5), limit=24, prompts="mt-bench")
+    own = Pair("x", STDLIB.target, STDLIB.draft, own=True)
+    assert command_line(settings, own) == (
+        "eagle2 acceptance --target target --draft draft --prompts mt-bench --limit 24 --k 1,8 --budget 8,6,25 --floor 3,2.5"
+    )
