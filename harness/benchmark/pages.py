@@ -139,8 +139,14 @@ def compare_page(record: CompareRecord) -> Page:
             "Methods with their own options",
             plots.method_plot(record, "methods", "All methods with their own options", own),
             _untitled(tables.own_options_table(record)),
+            tables.tuning_table(record.of(TuningResult)),
         ),
-        _section("Greedy texts", Paragraph(greedy_answer(record)), tables.divergence_table(record.of(Divergence))),
+        _section(
+            "Greedy texts",
+            Paragraph(greedy_answer(record)),
+            tables.divergence_table(record.of(Divergence)),
+            tables.repetition_table(record),
+        ),
         _section(
             "Equal budget",
             *([plots.method_plot(record, "equal", title, equal)] if equal else []),
@@ -215,7 +221,7 @@ def greedy_answer(record: CompareRecord) -> str:
     """Whether every method emitted the text of ordinary decoding at temperature 0."""
     if 0 not in record.header.settings.temperatures:
         return "Temperature 0, at which every method must emit the text of ordinary decoding, was not measured."
-    texts = len(record.header.prompts) * len(record.header.entered)
+    texts = len(record.header.prompts) * sum(not one.peer for one in record.header.entered)
     differing = record.of(Divergence)
     faults = [one for one in differing if not one.is_tie]
     if not differing:
