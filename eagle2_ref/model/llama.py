@@ -213,7 +213,7 @@ class Llama:
             for index in range(len(body.layers)):
                 self.layers.append(Layer.of(body.layers[index], index, self.heads, self.kv_heads, self.eps))
                 body.layers[index] = torch.nn.Identity()
-            self.norm, self.unembedding = body.norm.weight, model.lm_head.weight.t().contiguous()
+            self.norm, self.unembedding = body.norm.weight, transposed(model.lm_head.weight)
         self.dim = self.layers[0].out.shape[0] // self.heads
 
     @staticmethod
@@ -249,6 +249,16 @@ class Llama:
         features = rms_norm(x, self.norm, self.eps)
         features = features.view(batch, n, -1)
         return ModelOutput(self.lm_head(features[:, -1:] if last_only else features), features)
+
+
+def transposed(weight: Tensor) -> Tensor:
+    """The matrix [width, V] of an LM head's weight [V, width].
+
+    In bfloat16 on a CPU a view of it is multiplied twice as fast as a copy (V = 49,152), with the same result to the last bit, and a
+    tied embedding is in memory once. In float32 few rows are faster with the copy.
+    """
+    view = weight.t()
+    return view if weight.dtype == torch.bfloat16 and not weight.is_cuda else view.contiguous()
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
