@@ -254,7 +254,7 @@ class Llama:
 def transposed(weight: Tensor) -> Tensor:
     """The matrix [width, V] of an LM head's weight [V, width].
 
-    In bfloat16 on a CPU a view of it is multiplied twice as fast as a copy (V = 49,152), with the same result to the last bit, and a
+    In bfloat16 on a CPU a view is multiplied twice as fast as a copy (V = 49,152), with the same result to the last bit, and a
     tied embedding is in memory once. In float32 few rows are faster with the copy.
     """
     view = weight.t()
