@@ -40,16 +40,30 @@ OPEN_ENGINES = 4
 log = logging.getLogger(__name__)
 
 
+SLOW = 128 << 20
+"""Bytes of weights from which on passes of a target on a CPU are slow: they take tens of milliseconds."""
+
+
 @dataclass(frozen=True)
 class Reduction:
     """Divisors of sample sizes: the kill matrix and the tests of checks look for large faults, which few samples show.
 
-    samples: of LAW-4. tokens: of LAW-7. instances: random trees and laws of LAW-2.
+    samples: of LAW-4. tokens: of LAW-7. instances: random trees and laws of LAW-2. texts: texts, and tokens of a text, that are
+    decoded with the run's own pair; results state how many there were, and what so many detect.
     """
 
     samples: int = 1
     tokens: int = 1
     instances: int = 1
+    texts: int = 1
+
+    @classmethod
+    def for_pair(cls, pair: Pair, device: str) -> Reduction:
+        """Fewer texts for a large target on a CPU, where the time of a pass is that of reading the weights.
+
+        It depends on the size of the checkpoint and not on a clock, so that a run can be repeated.
+        """
+        return cls(texts=min(8, max(1, pair.weight_bytes // SLOW)) if device == "cpu" else 1)
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ class Context:
     def of(cls, settings: Settings, implementation: Implementation, pair: Pair, shared: Path | None = None) -> Context:
         """A context with the prompts of a pair."""
         texts = [replace(prompt, tokens=prompt.tokens[: pair.context // 2]) for prompt in prompts(pair)]
-        return cls(settings, implementation, pair, texts, shared)
+        return cls(settings, implementation, pair, texts, shared, Reduction.for_pair(pair, settings.device))
 
     @classmethod
     def open_run(cls, settings: Settings, shared: Path | None = None) -> Context:
@@ -150,7 +164,7 @@ class Context:
 
     def batched(self, pair: Pair, **options: Any) -> dict[str, Any]:
         """Options for an engine that emits much text: many texts in a pass, where the implementation offers that."""
-        size = 32 if pair == self.pair else 128
+        size = self.scaled(32) if pair == self.pair else 128
         return options | ({"batch": size} if "batch" in self.implementation.capabilities else {})
 
     @property
@@ -173,8 +187,13 @@ class Context:
 
     # --- what its output is compared with --------------------------------------------------------------------------
 
-    def some_prompts(self, n: int) -> list[Prompt]:
-        """n prompts, evenly spread; all of them in the full tier."""
+    def scaled(self, n: int, least: int = 1) -> int:
+        """A number of texts or tokens of the run's own pair: n, or fewer if its target is large, but at least `least`."""
+        return max(min(n, least), -(-n // self.reduction.texts))
+
+    def some_prompts(self, n: int, least: int = 2) -> list[Prompt]:
+        """n prompts, evenly spread, or fewer, as `scaled` has it; all of them in the full tier."""
+        n = self.scaled(n, least)
         return self.prompts if self.settings.tier == "full" else self.prompts[:: max(1, len(self.prompts) // n)][:n]
 
     def scorer(self, pair: Pair) -> TargetScorer:
@@ -262,7 +281,9 @@ def _scorer(pair: Pair, device: str) -> TargetScorer:
 
 @cache
 def _noise(pair: Pair, dtype: str, device: str, texts: tuple[tuple[int, ...], ...]) -> Noise:
-    return measure_noise(_target_model(pair, dtype, device), _target_model(pair, "float64", device), texts)
+    high = _target_model(pair, "float64", device)
+    # The model in the dtype under test is needed here alone, and not kept in memory.
+    return measure_noise(high if dtype == "float64" else load_target(pair, dtype, device), high, texts)
 
 
 @cache

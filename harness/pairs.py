@@ -45,6 +45,11 @@ class Pair:
         return Config(self.config, self.target / "config.json").whole("vocab_size")
 
     @property
+    def weight_bytes(self) -> int:
+        """Size of the target's weights on disk."""
+        return sum(path.stat().st_size for suffix in ("safetensors", "bin") for path in self.target.glob(f"*.{suffix}"))
+
+    @property
     def context(self) -> int:
         return int(self.config.get("max_position_embeddings", 1 << 30))
 

@@ -82,9 +82,12 @@ def _engines(context: Context) -> tuple[Engine, Engine]:
 
 
 def _call(context: Context, lengths: Sequence[int]) -> Call:
-    """14 texts: prompts from one token to whole ones, all temperatures, every third text with a penalty."""
+    """14 texts: prompts from one token to whole ones, all temperatures, every third text with a penalty.
+
+    With a large target they are fewer, but more than share a pass.
+    """
     prompts, params = [], []
-    for row, prompt in enumerate(context.prompts[:14]):
+    for row, prompt in enumerate(context.prompts[: context.scaled(14, least=SIZE + 2)]):
         prompts.append(prompt.tokens[: (1, 3, 1000, 7)[row % 4]])
         params.append({"temperature": TEMPERATURES[row % 7], "max_new_tokens": lengths[row % len(lengths)]})
         if row % 3 == 1 and "repetition_penalty" in context.implementation.capabilities:

@@ -28,7 +28,7 @@ def target_cache_equals_fresh_prefill(context: Context) -> Result:
     decoder = context.open(context.pair, dtype="float64").raw.decoder
     model = context.target_model(context.pair, "float64")
     worst, blocks = 0.0, 0
-    for i, prompt in enumerate(context.prompts[:3]):
+    for i, prompt in enumerate(context.prompts[: context.scaled(3)]):
         found = [
             (step.text, [layer[:, 0].clone() for layer in step.sequence.cache.entries()])
             for step in steps(decoder, prompt.tokens, PARAMS, context.seed(i))
@@ -48,7 +48,7 @@ def head_cache_equals_fresh_pass(context: Context) -> Result:
     decoder = context.open(context.pair, dtype="float64").raw.decoder
     model = context.target_model(context.pair, "float64")
     worst, blocks = 0.0, 0
-    for i, prompt in enumerate(context.prompts[:3]):
+    for i, prompt in enumerate(context.prompts[: context.scaled(3)]):
         for cached, expected in _head_caches(decoder, model, prompt.tokens, context.seed(i)):
             worst = max(worst, largest_difference(cached, expected))
             blocks += 1

@@ -37,9 +37,10 @@ def blocks_add_up(context: Context) -> Result:
     """
     implementation = context.implementation
     implementation.require("blocks")
-    engine, prompts = context.open(context.pair), [prompt.tokens for prompt in context.prompts[:8]]
-    params: list[dict[str, Any]] = [{"temperature": t, "max_new_tokens": 64} for t in (0.0, 1.0) for _ in range(4)]
-    outputs = engine.generate(prompts, params, range(8))
+    new, each = context.scaled(64, least=32), context.scaled(4)
+    params: list[dict[str, Any]] = [{"temperature": t, "max_new_tokens": new} for t in (0.0, 1.0) for _ in range(each)]
+    engine, prompts = context.open(context.pair), [prompt.tokens for prompt in context.prompts[: len(params)]]
+    outputs = engine.generate(prompts, params, range(len(params)))
     if "eos" in implementation.capabilities:
         # The same texts again, ended by tokens that occur late in them, at any offset of a block. They share passes where the
         # implementation offers it, so that blocks are checked both ways.
@@ -133,7 +134,8 @@ def _compare_with_reference(context: Context, pair: Pair) -> Result:
         [prompt.tokens for prompt in context.some_prompts(6)],
         (context.open(pair, **options), _reference(context, pair)),
     )
-    rows = list(zip(*(_costs(arm, prompts) for arm in arms), strict=True))
+    new = context.scaled(128, least=64)
+    rows = list(zip(*(_costs(arm, prompts, new) for arm in arms), strict=True))
     same = [row for row in rows if row[0].tokens == row[1].tokens]
     if not same:
         return context.result("inconclusive", f"none of {len(rows)} texts is the reference's: there is no tau to compare")
@@ -141,7 +143,7 @@ def _compare_with_reference(context: Context, pair: Pair) -> Result:
     reason = f"tau {tau:.3f}, the reference's {expected:.3f} with the same head and budget, on {len(same)} texts that both emit"
     difference = abs(tau / expected - 1)
     if difference > TOLERANCE_REFERENCE and pair != context.pair:
-        without_bias = _tau(_costs(_reference(context, context.pair), prompts))
+        without_bias = _tau(_costs(_reference(context, context.pair), prompts, new))
         reason += f"; without the bias the reference's is {without_bias:.3f}"
     return context.result(
         "pass" if difference <= TOLERANCE_REFERENCE else "fault",
@@ -171,7 +173,7 @@ def _require_known_head(implementation: Implementation) -> None:
 def _reference(context: Context, pair: Pair) -> Engine:
     """The reference's decoder in float32 with the same budget; its texts share passes, which does not change their counts."""
     budget = fit_vocabulary(context.implementation.shape, pair.vocab_size)
-    return connect("ref").open(pair, device=context.settings.device, batch=32, **budget)
+    return connect("ref").open(pair, device=context.settings.device, batch=context.scaled(32), **budget)
 
 
 def _with_bias(context: Context, folder: Path) -> Pair:
@@ -180,8 +182,8 @@ def _with_bias(context: Context, folder: Path) -> Pair:
     The head becomes worse, equally for every engine. As with published heads that have a bias, its config has no key `bias`. The
     target's files are linked, in a folder whose name a trace recognises.
     """
-    pair, embedding = context.pair, context.target_model(context.pair, "float32").get_input_embeddings().weight.detach().cpu()
-    head = load_head(pair.draft, embedding)
+    pair, embedding = context.pair, context.target_model(context.pair, "float64").get_input_embeddings().weight.detach()
+    head = load_head(pair.draft, embedding.float().cpu())
     if head.config.bias:
         raise NotApplicable("the pair's head has a bias of its own")
     name = f"{pair.name} with a bias"
@@ -207,9 +209,9 @@ class Cost:
     accepted: int
 
 
-def _costs(engine: Engine, prompts: Sequence[list[int]]) -> list[Cost]:
-    """By the blocks of the texts where they are reported, else by counters, text by text."""
-    params: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": 128}
+def _costs(engine: Engine, prompts: Sequence[list[int]], new: int) -> list[Cost]:
+    """By the blocks of the texts of `new` tokens where they are reported, else by counters, text by text."""
+    params: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": new}
     if "blocks" in engine.implementation.capabilities:
         outputs = engine.generate(prompts, [params] * len(prompts), [0] * len(prompts))
         return [_by_blocks(output) for output in outputs]

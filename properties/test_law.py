@@ -177,7 +177,7 @@ def coupled_with_ordinary_sampling(context: Context, case: Case) -> Result:
     options = context.batched(context.pair, rule="walk", dtype="float64", **case.budget)
     engine, scorer = context.open(context.pair, **options), context.scorer(context.pair)
     prompts = [prompt.tokens for prompt in context.some_prompts(6)]
-    params = {**case.params, "max_new_tokens": 48}
+    params = {**case.params, "max_new_tokens": context.scaled(48, least=24)}
     seeds = [context.seed(i) for i in range(len(prompts))]
     texts = [output.tokens for output in engine.decode_all(prompts, params, [KeyedCoins(seed) for seed in seeds])]
     divergences = scorer.coupled_divergences(prompts, texts, SamplingParams.of(params), seeds)

@@ -11,7 +11,7 @@ from eagle2_ref.sampling import SamplingParams
 from harness.case import Case, by_id, capabilities_for
 from harness.catalogue import check
 from harness.context import Context
-from harness.distributions.campaign import Plan, SequentialTest, short_prompts
+from harness.distributions.campaign import MAX_PROMPT, TEXTS_PER_CALL, TEXTS_PER_LOOK, Plan, SequentialTest, short_prompts
 from harness.distributions.exact import Law, target_law
 from harness.distributions.scoring import TargetScorer
 from harness.equivalence import DKW_BOUND, LOG10_E, PIT_BOUND
@@ -133,7 +133,7 @@ def speculation_against_control(context: Context, window: int) -> Result:
     No probabilities of a target are needed, and its arithmetic cancels; but the test detects less than LAW-7 does with as many
     tokens.
     """
-    many = 400 if context.settings.tier == "full" else 40
+    many = context.scaled(400 if context.settings.tier == "full" else 40, least=20)
     prompts = [prompt.tokens[:24] for prompt in context.some_prompts(4)[:4]]
     params = {"temperature": 1.0, "max_new_tokens": window}
     options = context.batched(context.pair)
@@ -191,7 +191,8 @@ def streams_of_tokens(context: Context, case: StreamCase) -> Result:
     if reason := _cannot_load(engine):
         return context.result("inconclusive", reason)
     scorer = TargetScorer(context.target_model(pair, settings.oracle), context.noise(pair, settings.dtype).tolerance / 2)
-    budget = case.tokens // context.reduction.tokens * (10 if settings.tier == "full" else 1)
+    tokens = case.tokens if case.pair else context.scaled(case.tokens)
+    budget = tokens // context.reduction.tokens * (10 if settings.tier == "full" else 1)
     test = SequentialTest(scorer, plan, context.seed(), budget)
     with _ledger(context, pair, case) as ledger:
         found = test.run(engine, ledger.read())
@@ -274,8 +275,10 @@ def _stream_evidence(test: SequentialTest, found: Evidence) -> dict[str, Any]:
 
 def _plan(context: Context, pair: Pair, case: StreamCase) -> Plan:
     """The prompts of the run, or every short prompt of a toy."""
-    prompts = short_prompts(pair.vocab_size) if case.pair else [prompt.tokens for prompt in context.prompts]
-    return Plan.of(prompts, case.params)
+    if case.pair:
+        return Plan.of(short_prompts(pair.vocab_size), case.params)
+    sizes = (context.scaled(size) for size in (MAX_PROMPT, TEXTS_PER_CALL, TEXTS_PER_LOOK))
+    return Plan.of([prompt.tokens for prompt in context.prompts], case.params, *sizes)
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,11 @@ from harness.catalogue import check
 from harness.context import Context
 from harness.distributions.logprobs import KINDS, LogprobComparison, compare_logprobs
 from harness.implementations.engine import AdapterError, Counters, Engine, Output
+from harness.pairs import Pair
 from harness.record.model import Result
+
+LONGEST = 4096
+"""Longest context in tokens that is filled: a pass over more takes a minute on a CPU."""
 
 COARSE = 0.05
 """Nats by which an engine's own arithmetic (a cache in half precision, fast exponentials) may be off, in both of its arms."""
@@ -36,14 +40,20 @@ class LogprobCase:
         needed = capabilities_for(name for params in self.params for name in params)
         return needed | ({"context"} if self.fills_context else set())
 
+    def pair(self, context: Context) -> Pair:
+        """The pair of the run, or a toy pair where a text that fills its context is long: the limit is the implementation's."""
+        return context.toy() if self.fills_context and context.pair.context > LONGEST else context.pair
+
     def call(self, context: Context) -> tuple[list[list[int]], list[dict[str, Any]]]:
         """Prompts and parameters: 6 texts of 48 tokens, or 2 texts that begin 12 tokens before the end of the context."""
         if self.fills_context:
-            text = [token for prompt in context.prompts for token in prompt.tokens]
-            length = context.pair.context - 12
+            pair = self.pair(context)
+            text = [token % pair.vocab_size for prompt in context.prompts for token in prompt.tokens]
+            length = pair.context - 12
             prompts, new = [list(islice(cycle(text[start:]), length)) for start in (0, 1)], 99
         else:
-            prompts, new = [prompt.tokens for prompt in context.some_prompts(6)], 48
+            texts = context.some_prompts(6, least=len(self.params))
+            prompts, new = [prompt.tokens for prompt in texts], context.scaled(48, least=24)
         return prompts, [{**params, "max_new_tokens": new} for params in islice(cycle(self.params), len(prompts))]
 
 
@@ -75,7 +85,10 @@ def reported_logprobs(context: Context, case: LogprobCase) -> Result:
     }
     if not off and not arm.point_masses:
         sensitivity = f"a log-probability off by {arm.tolerance:.1g} nats"
-        return context.result("pass", f"{arm.tokens} log-probabilities are those of {kind}", sensitivity=sensitivity, **evidence)
+        pair = case.pair(context)
+        where = "" if pair == context.pair else f", on {pair.name}, as the context of {context.pair.name} is long"
+        reason = f"{arm.tokens} log-probabilities are those of {kind}{where}"
+        return context.result("pass", reason, sensitivity=sensitivity, **evidence)
     control = _reported(case, context, speculate=False)
     if not off and control.point_masses:
         reason = "at temperature 0 it reports the point mass of greedy decoding: there is nothing to compare"
@@ -90,13 +103,13 @@ def reported_logprobs(context: Context, case: LogprobCase) -> Result:
 
 def _reported(case: LogprobCase, context: Context, speculate: bool = True) -> LogprobComparison:
     """The log-probabilities that one arm of the implementation reports in a call."""
-    prompts, params = case.call(context)
-    outputs = context.open(context.pair, speculate).generate(prompts, params, range(len(prompts)))
+    (prompts, params), pair = case.call(context), case.pair(context)
+    outputs = context.open(pair, speculate).generate(prompts, params, range(len(prompts)))
     if silent := [row for row, output in enumerate(outputs) if output.logprobs is None]:
         raise AdapterError(f"the capability 'logprobs' is declared, but text {silent[0]} came without log-probabilities")
     dtype, kind = context.settings.dtype, context.implementation.logprobs
-    logits = context.scorer(context.pair).logits(prompts, [output.tokens for output in outputs])
-    noise, rows = context.noise(context.pair, dtype), zip(prompts, outputs, params, logits, strict=True)
+    logits = context.scorer(pair).logits(prompts, [output.tokens for output in outputs])
+    noise, rows = context.noise(pair, dtype), zip(prompts, outputs, params, logits, strict=True)
     return LogprobComparison(
         [compare_logprobs(noise, prompt, output, SamplingParams.of(p), kind, along) for prompt, output, p, along in rows]
     )
@@ -116,10 +129,11 @@ def reported_counters(context: Context, temperature: float) -> Result:
     implementation = context.implementation
     implementation.require("counters")
     engine, budget = context.open(context.pair), implementation.shape
-    params = {"temperature": temperature, "max_new_tokens": 64}
-    prompts = [prompt.tokens for prompt in context.prompts[:8]]
+    params = {"temperature": temperature, "max_new_tokens": context.scaled(64, least=32)}
+    each = context.scaled(4)
+    prompts = [prompt.tokens for prompt in context.prompts[: 2 * each]]
     start, outputs = _counters(engine), list[Output]()
-    for half in (prompts[:4], prompts[4:]):
+    for half in (prompts[:each], prompts[each:]):
         before = _counters(engine)
         new = engine.generate(half, [params] * len(half), range(len(half)))
         counted = _counters(engine) - before

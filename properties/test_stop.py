@@ -21,8 +21,8 @@ def stops_at_length(context: Context) -> Result:
     For a mode that is lossy by design only the length is checked: its tokens may depend on where its blocks end.
     """
     engine, prompt = context.open(context.pair), context.prompts[1].tokens
-    (whole,) = engine.generate([prompt], [{**GREEDY, "max_new_tokens": NEW_TOKENS}], [0])
-    lengths = range(1, 19)
+    lengths = range(1, 1 + context.scaled(18, least=9))  # at least every offset of a block of a usual depth, and one more block
+    (whole,) = engine.generate([prompt], [{**GREEDY, "max_new_tokens": context.scaled(NEW_TOKENS, least=lengths[-1])}], [0])
     outputs = engine.generate([prompt] * len(lengths), [{**GREEDY, "max_new_tokens": n} for n in lengths], [0] * len(lengths))
     for n, output in zip(lengths, outputs, strict=True):
         expected = whole.tokens[:n]
@@ -41,10 +41,11 @@ def stops_at_end_token(context: Context) -> Result:
     """The first end-of-text token ends the text, at every offset in a block; no token follows it."""
     context.implementation.require("eos")
     engine, checked, offsets = context.open(context.pair), 0, set()
-    for prompt in context.some_prompts(3):
-        (whole,) = engine.generate([prompt.tokens], [{**GREEDY, "max_new_tokens": NEW_TOKENS}], [0])
+    most = context.scaled(NEW_TOKENS, least=16)
+    for prompt in context.some_prompts(3, least=1):
+        (whole,) = engine.generate([prompt.tokens], [{**GREEDY, "max_new_tokens": most}], [0])
         ends = {token: whole.tokens.index(token) for token in whole.tokens}
-        params: list[dict[str, Any]] = [{**GREEDY, "max_new_tokens": NEW_TOKENS, "eos_token_id": token} for token in ends]
+        params: list[dict[str, Any]] = [{**GREEDY, "max_new_tokens": most, "eos_token_id": token} for token in ends]
         outputs = engine.generate([prompt.tokens] * len(ends), params, [0] * len(ends))
         for (token, at), output in zip(ends.items(), outputs, strict=True):
             expected = whole.tokens[: at + 1]
@@ -67,8 +68,8 @@ def stops_at_first_of_several_end_tokens(context: Context) -> Result:
     """Of a list of end-of-text tokens, the first that occurs ends the text; in sampled text too."""
     context.implementation.require("eos")
     engine, ended, checked = context.open(context.pair), 0, 0
-    for seed, prompt in enumerate(context.prompts[:4]):
-        params: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": NEW_TOKENS}
+    for seed, prompt in enumerate(context.prompts[: context.scaled(4)]):
+        params: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": context.scaled(NEW_TOKENS, least=24)}
         seeds = range(10 * seed, 10 * seed + 4)
         # Tokens that do occur: from the middle of a text that was sampled with the first seed.
         (sampled,) = engine.generate([prompt.tokens], [params], [seeds[0]])

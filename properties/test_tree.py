@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import torch
@@ -43,9 +44,10 @@ def trees_are_well_formed(context: Context) -> Result:
     path is a path of the tree."""
     context.implementation.require("blocks")
     budget = context.implementation.shape
-    prompts = [prompt.tokens for prompt in context.prompts[:6]]
-    params = [{"temperature": t, "max_new_tokens": 48} for t in (0.0, 1.0) for _ in range(3)]
-    outputs = context.open(context.pair).generate(prompts, params, range(6))
+    new, each = context.scaled(48, least=24), context.scaled(3)
+    params = [{"temperature": t, "max_new_tokens": new} for t in (0.0, 1.0) for _ in range(each)]
+    prompts = [prompt.tokens for prompt in context.prompts[: len(params)]]
+    outputs = context.open(context.pair).generate(prompts, params, range(len(params)))
     trees = 0
     for prompt, output in zip(prompts, outputs, strict=True):
         trees += sum(bool(block.parents) for block in output.blocks or ())
@@ -149,7 +151,8 @@ def mask_and_positions(context: Context) -> Result:
     nothing else."""
     context.implementation.require("decoder")
     decoder, passes = context.open(context.pair).raw.decoder, 0
-    for step in list(steps(decoder, context.prompts[0].tokens, {"temperature": 1.0, "max_new_tokens": 40}, context.seed()))[1:]:
+    params = {"temperature": 1.0, "max_new_tokens": context.scaled(40, least=16)}
+    for step in list(steps(decoder, context.prompts[0].tokens, params, context.seed()))[1:]:
         assert step.verification is not None
         tree, start = step.verification.tree, len(step.verification.text) - 1
         for node in range(len(tree)):
@@ -173,9 +176,9 @@ def mask_and_positions(context: Context) -> Result:
 
 
 def _some_steps(context: Context, decoder: Decoder) -> Iterator[Step]:
-    """Four steps with a tree of each of three texts, with a temperature of 1."""
-    for seed, prompt in enumerate(context.prompts[:3]):
-        yield from list(steps(decoder, prompt.tokens[:60], {"temperature": 1.0, "max_new_tokens": 20}, seed))[1:5]
+    """Four steps with a tree of each of three texts, with a temperature of 1; of two texts with a large target."""
+    for seed, prompt in enumerate(context.prompts[: context.scaled(3, least=2)]):
+        yield from islice(steps(decoder, prompt.tokens[:60], {"temperature": 1.0, "max_new_tokens": 20}, seed), 1, 5)
 
 
 def _logits_along_paths(model: PreTrainedModel, step: Step) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:

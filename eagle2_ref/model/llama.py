@@ -216,7 +216,7 @@ class Llama:
             for index in range(self.n_layers):
                 self.layers.append(Layer.of(body.layers[index], index, self.heads, self.kv_heads, self.eps))
                 body.layers[index] = torch.nn.Identity()
-            self.norm, self.unembedding = body.norm.weight, model.lm_head.weight.t().contiguous()
+            self.norm, self.unembedding = body.norm.weight, transposed(model.lm_head.weight)
         self.dim = self.layers[0].out.shape[0] // self.heads
 
     @staticmethod
@@ -266,6 +266,16 @@ class Llama:
         logits = self.lm_head(normed[:, -1:] if last_only else normed)
         features = torch.cat([states[layer] for layer in self.reads], dim=-1).view(batch, n, -1) if self.reads else normed
         return ModelOutput(logits, features)
+
+
+def transposed(weight: Tensor) -> Tensor:
+    """The matrix [width, V] of an LM head's weight [V, width].
+
+    In bfloat16 on a CPU a view is multiplied twice as fast as a copy (V = 49,152), with the same result to the last bit, and a
+    tied embedding is in memory once. In float32 few rows are faster with the copy.
+    """
+    view = weight.t()
+    return view if weight.dtype == torch.bfloat16 and not weight.is_cuda else view.contiguous()
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

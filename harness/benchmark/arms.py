@@ -22,7 +22,7 @@ from eagle2_ref.rules import Rule, walk
 from eagle2_ref.sampling import SamplingParams
 from harness.benchmark.record import Counts
 from harness.benchmark.timing import Clock
-from harness.implementations.engine import Engine
+from harness.implementations.engine import Engine, Output
 from harness.pairs import Prompt
 
 # Names of arms, as they appear in records.
@@ -30,6 +30,9 @@ SPECULATIVE, PAPER, TUNED, VANILLA, TRANSFORMERS = "speculative", "tuned as publ
 STATIC, STATIC_VANILLA = "static", "static vanilla"
 OURS = (SPECULATIVE, PAPER, TUNED, STATIC)
 """Arms of the reference decoder with a drafter."""
+
+MOST_PREFILL = 0.9
+"""Largest share of a text's time that a separately timed call of one token, which stands for the prompt's pass, can have."""
 
 OFF = ", speculation off"
 """Appended to the name of an implementation for its control: the same implementation without speculation."""
@@ -110,7 +113,7 @@ def reference_decoder(arm: Arm, temperature: float) -> Decoder | None:
 class RecordingArm:
     """An arm that stores its greedy texts, by the tokens of their prompts."""
 
-    arm: ReferenceArm
+    arm: Arm
     greedy: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
 
     def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> TimedText:
@@ -122,23 +125,31 @@ class RecordingArm:
 
 @dataclass
 class TransformersArm:
-    """transformers' `generate`: its own loop and default cache, with the same sampling parameters."""
+    """transformers' `generate`: its own loop and default cache, with the same sampling parameters.
+
+    ends: tokens that end a text. counted: count its passes, one for each token.
+    """
 
     model: PreTrainedModel
     clock: Clock
+    ends: tuple[int, ...] = ()
+    counted: bool = False
 
     def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> TimedText:
         torch.manual_seed(seed)
-        self.model.generation_config = GenerationConfig(pad_token_id=0)  # no default of the checkpoint, no end token
+        # No default of the checkpoint.
+        self.model.generation_config = GenerationConfig(pad_token_id=0, eos_token_id=list(self.ends) or None)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         streamer = FirstTokenTime(self.clock)
         started = self.clock()
         text = torch.tensor([list(prompt)], device=self.model.device)
         model: Any = self.model
         out = model.generate(text, attention_mask=torch.ones_like(text), max_new_tokens=tokens, streamer=streamer, **sampling)
-        emitted = out[0, len(prompt) :].tolist()
+        emitted = tuple(out[0, len(prompt) :].tolist())
         ended = self.clock()
-        return TimedText(ended - started, streamer.at - started, len(emitted), 1, None)
+        counts = Counts.of([(1, 0)] * (len(emitted) - 1), len(emitted), 0) if self.counted else None
+        stopped = emitted[-1] in self.ends
+        return TimedText(ended - started, streamer.at - started, len(emitted), 1, counts, emitted, stopped)
 
 
 class FirstTokenTime(BaseStreamer):  # type: ignore[misc]
@@ -158,21 +169,38 @@ class FirstTokenTime(BaseStreamer):  # type: ignore[misc]
 
 @dataclass
 class EngineArm:
-    """Any implementation, possibly in another process. Only whole calls can be timed, the pass over the prompt included."""
+    """Any implementation, possibly in another process. Only whole calls can be timed, the pass over the prompt included.
+
+    ends: tokens that end a text. separate: time a call of one token before each text. Its time is taken for that of the pass
+    over the prompt, so that decoding alone can be compared with that of other arms.
+    """
 
     engine: Engine
     clock: Clock
+    ends: tuple[int, ...] = ()
+    separate: bool = False
 
     def run(self, prompt: Sequence[int], temperature: float, tokens: int, seed: int) -> TimedText:
-        params = {"temperature": temperature, "max_new_tokens": tokens}
+        params: dict[str, Any] = {"temperature": temperature, "max_new_tokens": tokens}
+        if self.ends:
+            params["eos_token_id"] = list(self.ends)
+        prefill = self._call(prompt, {**params, "max_new_tokens": 1}, seed)[0] if self.separate else None
+        seconds, output = self._call(prompt, params, seed)
+        blocks, counts, first = output.blocks, None, 1
+        if blocks is not None:
+            if self.separate and blocks[0].tokens:  # drafts that were verified together with the prompt
+                first, blocks = min(blocks[0].accepted + 1, len(output.tokens)), blocks[1:]
+            passes = [(len(block.tokens), block.accepted) for block in blocks if block.tokens]
+            counts = Counts.of(passes, len(output.blocks or ()), None)
+        if prefill is not None:
+            prefill = min(prefill, MOST_PREFILL * seconds)
+        stopped = bool(output.tokens) and output.tokens[-1] in self.ends
+        return TimedText(seconds, prefill, len(output.tokens), first, counts, tuple(output.tokens), stopped)
+
+    def _call(self, prompt: Sequence[int], params: dict[str, Any], seed: int) -> tuple[float, Output]:
         started = self.clock()
         (output,) = self.engine.generate([prompt], [params], [seed])
-        ended = self.clock()
-        counts = None
-        if output.blocks is not None:
-            passes = [(len(block.tokens), block.accepted) for block in output.blocks if block.tokens]
-            counts = Counts.of(passes, len(output.blocks), None)
-        return TimedText(ended - started, None, len(output.tokens), 1, counts)
+        return self.clock() - started, output
 
 
 def keyed_texts(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, tokens: int) -> list[Generation]:

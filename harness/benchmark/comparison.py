@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,33 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS
 from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
-from harness.benchmark.arms import VANILLA, RecordingArm, ReferenceArm, with_budget
+from harness.benchmark.arms import VANILLA, Arm, RecordingArm, ReferenceArm, TunedArm, reference_decoder, with_budget
 from harness.benchmark.budgets import NODES, budget_point
 from harness.benchmark.chat import PLAIN, Chat
 from harness.benchmark.figures import EAGLE, EAGLE2, method_figures
 from harness.benchmark.greedy_equality import divergences
+from harness.benchmark.kinds import subset, with_kinds
 from harness.benchmark.methods import MethodArms
-from harness.benchmark.prompts import is_question_file, one_per_kind, read_prompts
+from harness.benchmark.peers import NO_PEERS, Peers, open_peers
+from harness.benchmark.prompts import (
+    greedy_answers,
+    is_question_file,
+    load_prompts,
+    load_questions,
+    one_per_kind,
+    prompts_from_questions,
+)
 from harness.benchmark.record import (
     BudgetPoint,
     Call,
     CompareFooter,
     CompareHeader,
     CompareRecord,
+    Entrant,
     Measurement,
     Reliability,
     TreeShape,
+    TuningResult,
     select,
 )
 from harness.benchmark.reliability import reliability
@@ -38,7 +51,23 @@ from harness.benchmark.runner import Progress, header_facts, interleaved, record
 from harness.benchmark.settings import Checkpoints, CompareSettings
 from harness.benchmark.step_profile import step_profile
 from harness.benchmark.timing import Clock, clock
+from harness.benchmark.tune import PROMPTS, tune
 from harness.pairs import Pair, Prompt
+
+TUNED_ARM = ", tuned"
+"""Appended to the name of an arm for the same arm with the budget that was chosen on this machine."""
+
+TUNING_TOKENS, HEAD_TEMPERATURES = 32, (1.0, 0.7, 0.5)
+"""New tokens of a text while a budget is chosen, and the temperatures of the head to choose from."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The prompts that are timed, others for tuning, and the tokens that end an answer."""
+
+    prompts: list[Prompt]
+    tuning: list[Prompt]
+    end_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,12 +79,19 @@ class ComparisonRun:
     methods: MethodArms
     end_tokens: tuple[int, ...]
     clock: Clock
+    peers: Peers = NO_PEERS
 
     @property
     def decoders(self) -> dict[str, Decoder]:
         """All decoders by the names of their arms, ordinary decoding first. Each has its own cache on the shared network."""
         plain = Decoder(Target(self.target.network, self.target.name))
         return {VANILLA: plain} | {one.entrant.arm: one.decoder for one in self.methods.arms}
+
+    def tuned_entrant(self, arm: str) -> Entrant:
+        """The entrant of a tuned arm. Its options differ between temperatures: they are those of the tuning results."""
+        (entrant,) = (one.entrant for one in self.methods.arms if one.entrant.arm == arm)
+        names = {"arm": f"{arm}{TUNED_ARM}", "title": f"{entrant.title}, tuned"}
+        return entrant.model_copy(update={**names, "options": {}, "own": True, "equal": False})
 
 
 def run_comparison(
@@ -74,34 +110,65 @@ def run_comparison(
     """
     check_system_message(settings, file)
     started = time.monotonic()
-    with threads(settings.threads):
+    with threads(settings.threads), ExitStack() as stack:
         target = Target.load(pair.target, settings.dtype, settings.device)
-        prompts, end_tokens = prompts_of(settings, pair, target, file)
-        methods = MethodArms(settings, target, checkpoints, pair.name)
-        run = ComparisonRun(target, checkpoints, methods, end_tokens, clock(target.device))
-        entrants = tuple(one.entrant for one in methods.arms)
-        header = CompareHeader(**header_facts(settings, prompts, command), entered=entrants, left_out=methods.left_out)
-        kinds = {prompt.id: prompt.kind for prompt in prompts}
-        lines = measurements(settings, run, prompts, progress)
+        progress("answers before second turns", 0, 0)
+        texts = texts_of(settings, pair, target, file)
+        methods, ticks = MethodArms(settings, target, checkpoints, pair.name), clock(target.device)
+        peers = open_peers(settings, pair, checkpoints, texts.end_tokens, ticks, stack)
+        run = ComparisonRun(target, checkpoints, methods, texts.end_tokens, ticks, peers)
+        tuned = {arm: TunedArm({}) for arm in settings.tune}
+        lines = chain(
+            tune_arms(settings, run, texts.tuning, tuned, progress), measurements(settings, run, texts.prompts, tuned, progress)
+        )
+        header = CompareHeader(
+            **header_facts(settings, texts.prompts, command),
+            entered=(*(one.entrant for one in methods.arms), *map(run.tuned_entrant, tuned), *peers.entrants),
+            left_out=methods.left_out | peers.left_out,
+        )
+        kinds = {prompt.id: prompt.kind for prompt in texts.prompts}
         return record_run(out, header, lines, CompareFooter, lambda lines: method_figures(select(lines, Call), kinds), started)
 
 
+def tune_arms(
+    settings: CompareSettings, run: ComparisonRun, prompts: Sequence[Prompt], arms: Mapping[str, TunedArm], progress: Progress
+) -> Iterator[TuningResult]:
+    """Choose a budget for each of the arms at each temperature, and fill the arms with its decoders."""
+    for name, arm in arms.items():
+        decoder = run.decoders[name]
+        for temperature in settings.temperatures:
+            result = tune(
+                decoder, prompts, temperature, HEAD_TEMPERATURES, run.clock, lambda what: progress(what, 0, 0), TUNING_TOKENS, 1
+            )
+            chosen = with_budget(decoder, result.chosen.budget if result.chosen else None, decoder.rule)
+            arm.by_temperature[temperature] = ReferenceArm(chosen, run.clock, run.end_tokens)
+            yield result.model_copy(update={"arm": name})
+
+
 def measurements(
-    settings: CompareSettings, run: ComparisonRun, prompts: Sequence[Prompt], progress: Progress
+    settings: CompareSettings,
+    run: ComparisonRun,
+    prompts: Sequence[Prompt],
+    tuned: Mapping[str, TunedArm],
+    progress: Progress,
 ) -> Iterator[Measurement]:
     """All measurements in their order."""
     decoders = run.decoders
-    arms = {name: RecordingArm(ReferenceArm(one, run.clock, run.end_tokens)) for name, one in decoders.items()}
-    warm_up(settings, prompts, arms, progress)
-    yield from interleaved(settings, prompts, arms, progress)
+    own: dict[str, Arm] = {name: ReferenceArm(one, run.clock, run.end_tokens) for name, one in decoders.items()}
+    own |= {f"{name}{TUNED_ARM}": arm for name, arm in tuned.items()}
+    arms = {name: RecordingArm(arm) for name, arm in own.items()}
+    timed = {**arms, **run.peers.arms}
+    warm_up(settings, prompts, timed, progress)
+    yield from interleaved(settings, prompts, timed, progress)
     if 0 in settings.temperatures:
         progress("greedy texts", 0, 0)
         yield from divergences({name: arm.greedy for name, arm in arms.items()}, prompts, run.target)
-    for name, decoder in decoders.items():
+    for name, arm in own.items():
         for temperature in settings.temperatures:
             progress(f"steps: {name}", 0, 0)
             params = SamplingParams(temperature, max_new_tokens=settings.tokens, eos_token_id=run.end_tokens or None)
-            yield step_profile(decoder, name, one_per_kind(prompts), params, settings.seed, run.clock, whole=True)
+            if decoder := reference_decoder(arm, temperature):
+                yield step_profile(decoder, name, one_per_kind(prompts), params, settings.seed, run.clock, whole=True)
     for temperature in settings.temperatures:
         progress(f"budgets and confidence at temperature {temperature:g}", 0, 0)
         yield from head_measurements(run, prompts, temperature)
@@ -109,7 +176,7 @@ def measurements(
 
 def head_measurements(run: ComparisonRun, prompts: Sequence[Prompt], temperature: float) -> Iterator[BudgetPoint | Reliability]:
     """Measurements of the EAGLE-2 head: tokens per pass by draft tokens for every shape of tree, and its reliability."""
-    own = {one.entrant.method: one.decoder for one in run.methods.arms if one.entrant.own}
+    own = {one.entrant.arm: one.decoder for one in run.methods.arms if one.entrant.own}
     decoder = own.get(EAGLE2)
     if not decoder or not isinstance(decoder.drafter, Eagle2):
         return
@@ -146,10 +213,19 @@ def check_system_message(settings: CompareSettings, file: Path) -> None:
         )
 
 
-def prompts_of(settings: CompareSettings, pair: Pair, target: Target, file: Path) -> tuple[list[Prompt], tuple[int, ...]]:
+def texts_of(settings: CompareSettings, pair: Pair, target: Target, file: Path) -> Texts:
     """The prompts of a file, and the tokens that end an answer. Questions are put in the chat format of the model."""
-
-    def chat() -> Chat:
-        return settings.model.chat(pair, settings.system) if settings.model else Chat.of(pair, PLAIN, settings.system)
-
-    return read_prompts(file, pair, settings.limit, settings.tokens, lambda: target, chat)
+    if not is_question_file(file):
+        tuning = load_prompts(PROMPTS, pair, 0, settings.tokens) if settings.tune else []
+        return Texts(load_prompts(file, pair, settings.limit, settings.tokens), tuning)
+    chat = settings.model.chat(pair, settings.system) if settings.model else Chat.of(pair, PLAIN, settings.system)
+    questions = with_kinds(load_questions(file))
+    answer = greedy_answers(target, chat.end_tokens, settings.tokens)
+    chosen = subset(questions, settings.limit, settings.seed)
+    others = [replace(one, turns=one.turns[:1]) for one in questions if one not in chosen] if settings.tune else []
+    kinds = len({question.category for question in others})
+    tuning = subset(others, kinds, settings.seed)
+    found, spare = (prompts_from_questions(some, chat, answer, target.context) for some in (chosen, tuning))
+    if settings.tune and not spare:
+        raise BadInput("all questions are timed, none is left to tune on", f"give a --limit below {len(questions)}")
+    return Texts(found, spare, chat.end_tokens)

@@ -18,6 +18,7 @@ from eagle2_ref.model.target import Target
 from harness.benchmark.presets import Preset
 from harness.benchmark.record import Entrant
 from harness.benchmark.settings import Checkpoints, CompareSettings
+from harness.implementations import Connectable
 from harness.pairs import Pair
 
 
@@ -55,13 +56,16 @@ class MethodArms:
             raise BadInput("no method can be run", "; ".join(f"{arm}: {reason}" for arm, reason in self.left_out.items()))
 
     def _open(self, settings: CompareSettings, target: Target, checkpoints: Checkpoints, pair: str) -> Iterator[MethodArm]:
-        for family in (METHODS[name] for name in settings.names):
+        named = dict.fromkeys((*settings.names, *(arm.partition(":")[0] for arm in settings.arm)))
+        for family in (METHODS[name] for name in named):
             draft = checkpoints[family.checkpoint]
             if draft is None:
                 self.left_out[family.name] = f"{pair} has no checkpoint {family.checkpoint!r}, which this method drafts with"
                 continue
             own, equal = family.make(**own_options(family, settings)), at_equal_budget(family, settings)
             yield _method_arm(family, own, target.network, draft, own=True, equal=own == equal)
+            for arm in (arm for arm in settings.arm if arm.partition(":")[0] == family.name):
+                yield _method_arm(family, _with_options(family, arm), target.network, draft, own=True, equal=False, name=arm)
             if equal is not None and equal != own:
                 try:
                     yield _method_arm(family, equal, target.network, draft, own=False, equal=True)
@@ -94,13 +98,21 @@ def at_equal_budget(family: MethodSpec, settings: CompareSettings) -> Method | N
     return family.make(depth=m) if "depth" in own else None
 
 
-def _method_arm(family: MethodSpec, method: Method, network: Network, draft: Path, own: bool, equal: bool) -> MethodArm:
+def _with_options(family: MethodSpec, arm: str) -> Method:
+    """The method of an arm METHOD:OPTIONS. Raises BadInput for an option that it does not have."""
+    name, _, rest = arm.partition(":")
+    return family.options(**Connectable(arm, name, rest, 0.0).options)
+
+
+def _method_arm(
+    family: MethodSpec, method: Method, network: Network, draft: Path, own: bool, equal: bool, name: str = ""
+) -> MethodArm:
     target = Target(network)
     options: Any = method
     entrant = Entrant(
-        arm=family.name if own else f"{family.name}, equal",
+        arm=name or (family.name if own else f"{family.name}, equal"),
         method=family.name,
-        title=family.title,
+        title=f"{family.title}, {name.partition(':')[2].replace(',', ' ')}" if name else family.title,
         paper=family.paper,
         rule=family.rule,
         options=asdict(options),

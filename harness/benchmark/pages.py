@@ -53,8 +53,8 @@ from harness.report.text import (
     seconds,
 )
 
-BENCH_MARK, COMPARE_MARK = "speed", "family"
-"""Names of the sections of the documentation that the commands write with --readme."""
+BENCH_MARK, COMPARE_MARK, REAL_MARK = "speed", "family", "smollm2"
+"""Names of the sections of the documentation that the commands write with --readme; the last one for the pair smollm2."""
 
 SECTION_FILE = Path("docs/benchmarks.md")
 """The file with these sections, relative to the root of the repository."""
@@ -156,8 +156,14 @@ def compare_page(record: CompareRecord) -> Page:
             "Methods with their own options",
             plots.method_plot(record, "methods", "All methods with their own options", own),
             _untitled(tables.own_options_table(record)),
+            tables.tuning_table(record.of(TuningResult)),
         ),
-        _section("Greedy texts", Paragraph(greedy_answer(record)), tables.divergence_table(record.of(Divergence))),
+        _section(
+            "Greedy texts",
+            Paragraph(greedy_answer(record)),
+            tables.divergence_table(record.of(Divergence)),
+            tables.repetition_table(record),
+        ),
         _section(
             "Equal budget",
             *([plots.method_plot(record, "equal", title, equal)] if equal else []),
@@ -232,7 +238,7 @@ def greedy_answer(record: CompareRecord) -> str:
     """Whether every method emitted the text of ordinary decoding at temperature 0."""
     if 0 not in record.header.settings.temperatures:
         return "Temperature 0, at which every method must emit the text of ordinary decoding, was not measured."
-    texts = len(record.header.prompts) * len(record.header.entered)
+    texts = len(record.header.prompts) * sum(not one.peer for one in record.header.entered)
     differing = record.of(Divergence)
     faults = [one for one in differing if not one.is_tie]
     if not differing:
@@ -268,9 +274,17 @@ def compare_settings(record: CompareRecord) -> str:
     )
 
 
+def compare_mark(record: CompareRecord) -> str:
+    """The name of the section of the documentation that shows a record."""
+    return REAL_MARK if record.header.settings.pair == REAL_MARK else COMPARE_MARK
+
+
 def compare_section(record: CompareRecord) -> str:
-    """The section of the documentation, in Markdown."""
-    found = [table for table in (tables.own_options_table(record), tables.equal_budget_table(record)) if table.rows]
+    """The section of the documentation, in Markdown. Kinds of prompts are shown where they are those of question files."""
+    found = [tables.own_options_table(record), tables.equal_budget_table(record)]
+    if compare_mark(record) == REAL_MARK:
+        found += [tables.kind_table(record, "tau", "τ by kind of prompt"), tables.repetition_table(record)]
+    found = [table for table in found if table.rows]
     answers = (left_out_answer(record), order_answer(record), greedy_answer(record))
     return _markdown_section(record, compare_settings(record), found, answers)
 
@@ -467,5 +481,5 @@ def _markdown_section(
     machine = f"{machine_line(record.header)}; {record.header.started[:10]}."
     blocks = [f"{escape_markdown(settings, 600)}\n{escape_markdown(machine, 600)}"]
     for table in found:
-        blocks += ["\n".join(table.markdown()), escape_markdown(table.caption, 1200)]
+        blocks += ["\n".join(table.markdown()), *([escape_markdown(table.caption, 1200)] if table.caption else [])]
     return "\n\n".join([*blocks, *(escape_markdown(answer, 2400) for answer in answers if answer)])

@@ -15,6 +15,7 @@ from eagle2_ref.errors import BadInput, suggest
 from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
 from harness.benchmark.chat import Chat
+from harness.benchmark.kinds import with_kinds
 from harness.benchmark.prompt_packages import PACKAGES, package_of
 from harness.pairs import Pair, Prompt, encoder
 
@@ -88,7 +89,7 @@ def read_prompts(
     """
     if not is_question_file(file):
         return load_prompts(file, pair, limit, tokens), ()
-    questions, form = load_questions(file), chat()
+    questions, form = with_kinds(load_questions(file)), chat()
     chosen = spread(questions, limit or len(questions))
 
     def answer(prompt: Sequence[int]) -> Sequence[int]:

@@ -71,8 +71,9 @@ class Entrant(Value):
     paper: str
     rule: str
     options: dict[str, bool | int | float | str]
-    own: bool = Field(description="the options are the method's defaults, or those of a preset")
+    own: bool = Field(description="listed with its own options: the method's defaults, those of a preset, or given ones")
     equal: bool = Field(description="with these options it drafts as many tokens per pass as all others")
+    peer: bool = Field(False, description="another implementation, which is timed next to the methods")
 
 
 class CompareHeader(Header):
@@ -134,6 +135,7 @@ class Call(Value):
     tokens: int
     first: int = Field(description="number of tokens that the pass over the prompt emitted")
     counts: Counts | None
+    repeated: float | None = Field(None, description="share of the text's 4-grams that occurred in it before")
 
 
 class BatchCall(Value):
@@ -211,6 +213,12 @@ class BudgetTrial(Value):
     layers: float = Field(description="head passes per target pass")
     timed: float | None = Field(None, description="speed-up over ordinary decoding, for the budgets that were timed")
 
+    @classmethod
+    def of(cls, budget: Budget, **measured: float) -> BudgetTrial:
+        """The trial of a budget: the size of its trees, and what was measured with them."""
+        names = ("k", "depth", "m", "head_temperature", "node", "layer")
+        return cls(**{name: getattr(budget, name) for name in names}, **measured)
+
     @property
     def budget(self) -> Budget:
         return Budget(self.k, self.depth, self.m, self.head_temperature, self.node, self.layer)
@@ -225,6 +233,7 @@ class TuningResult(Value):
     """The budget that tuning chose at a temperature; None if ordinary decoding is faster."""
 
     kind: Literal["tuned"] = "tuned"
+    arm: str = Field("", description="the arm whose budget was tuned, if there are several")
     temperature: float
     chosen: BudgetTrial | None
     paper: BudgetTrial | None = Field(None, description="the best budget with the options of the paper only")

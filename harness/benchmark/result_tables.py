@@ -9,12 +9,13 @@ from typing import Any
 from harness.benchmark.acceptance_figures import TauChange
 from harness.benchmark.acceptance_record import AcceptanceFigures, CellFigures, CheckFigures, GroupFigures, Rate
 from harness.benchmark.arms import OFF, OURS, PAPER, STATIC, STATIC_VANILLA, TRANSFORMERS, TUNED, VANILLA
-from harness.benchmark.figures import ALL, EAGLE2, OrderCheck, drafting_share, figures_of, method_figures_of
+from harness.benchmark.figures import ALL, EAGLE2, OrderCheck, drafting_share, figures_of, group_by, method_figures_of
 from harness.benchmark.published import Figure, published
 from harness.benchmark.record import (
     ArmFigures,
     BatchFigures,
     BenchRecord,
+    Call,
     CompareRecord,
     Divergence,
     Entrant,
@@ -52,6 +53,10 @@ METHODS = (
 EQUAL_BUDGET = (
     "At most m = {m} draft tokens per pass: a tree of m nodes, a chain of m tokens, or as many guesses of one length as fit."
     " Methods whose own options have this size appear with the same figures as above."
+)
+REPEATED = (
+    "Share of the 4-grams of a text that occurred in it before, mean over texts. A text that loops is easy to draft, above all by"
+    " looking up its own past: read τ next to this."
 )
 PUBLISHED = "Measured by others on other models and machines, quoted with the source. Means over all data of a source."
 ROOFLINE = (
@@ -169,7 +174,8 @@ def tuning_table(results: Sequence[TuningResult]) -> Table:
             budget = [f"{getattr(trial, name):g}" if trial else "–" for name in names]
             expected = f"{(trial.rate if trial else result.vanilla) / result.vanilla:.2f}"
             measured = f"{trial.timed:.2f}" if trial and trial.timed else "–"
-            rows.append((f"{result.temperature:g}", arm, *budget, expected, measured))
+            name = f"{result.arm}, {arm}" if result.arm else arm
+            rows.append((f"{result.temperature:g}", name, *budget, expected, measured))
     headings = ("T", "arm", "k", "depth", "m", "head temperature", "node", "layer", "computed speed-up", "measured")
     return _rows(headings, rows, title="Tuned budgets", caption="A row of dashes: ordinary decoding was faster than any budget.")
 
@@ -289,17 +295,36 @@ def cost_table(record: CompareRecord) -> Table:
 
 
 def kind_table(record: CompareRecord, field: str, title: str) -> Table:
-    """One column per kind of prompt. field: the figure that is shown."""
+    """One column per kind of prompt, and the mean over kinds. field: the figure that is shown."""
     kinds = tuple(dict.fromkeys(prompt.kind for prompt in record.header.prompts))
     entrants = [one for one in record.header.entered if one.own]
     values = {(row.arm, row.temperature, row.prompts): getattr(row, field) for row in method_figures_of(record)}
     rows = [
-        (f"{t:g}", one.title, *(f"{value:.2f}" if (value := values.get((one.arm, t, kind))) else "" for kind in kinds))
+        (f"{t:g}", one.title, *_with_mean([values.get((one.arm, t, kind)) for kind in kinds], ".2f"))
         for t in record.header.settings.temperatures
         for one in entrants
     ]
     methods = [one.method for _ in record.header.settings.temperatures for one in entrants]
-    return _rows(("T", "method", *kinds), rows, frozenset(i for i, name in enumerate(methods) if name == EAGLE2), title)
+    return _rows(("T", "method", *kinds, "mean"), rows, frozenset(i for i, name in enumerate(methods) if name == EAGLE2), title)
+
+
+def repetition_table(record: CompareRecord) -> Table:
+    """How repetitive the texts of ordinary decoding are, by kind of prompt; no rows for records without these figures."""
+    kinds, kind_of = dict.fromkeys(one.kind for one in record.header.prompts), {one.id: one.kind for one in record.header.prompts}
+    plain = [call for call in record.of(Call) if call.arm == VANILLA and call.repeated is not None]
+    rows = []
+    for temperature, calls in group_by(plain, lambda call: call.temperature).items():
+        by_kind = group_by(calls, lambda call: kind_of[call.prompt])
+        means = [sum(call.repeated for call in by_kind[kind]) / len(by_kind[kind]) if kind in by_kind else None for kind in kinds]
+        rows.append((f"{temperature:g}", *_with_mean(means, ".0%")))
+    return _rows(("T", *kinds, "mean"), rows, title="Repeated 4-grams of the texts of ordinary decoding", caption=REPEATED)
+
+
+def _with_mean(values: Sequence[float | None], spec: str) -> list[str]:
+    """Cells for values, and for their mean if there is one of each kind."""
+    known = [value for value in values if value is not None]
+    mean = [sum(known) / len(known)] if len(known) == len(values) else [None]
+    return [f"{value:{spec}}" if value is not None else "" for value in (*values, *mean)]
 
 
 def left_out_table(record: CompareRecord) -> Table:

@@ -15,6 +15,7 @@ import torch
 from eagle2_ref.errors import BadInput
 from harness.benchmark.arms import Arm
 from harness.benchmark.record import RECORD, Call, Footer, Header, PromptInfo, Record
+from harness.benchmark.repetition import repeated_ngrams
 from harness.benchmark.settings import RunSettings, without_paths
 from harness.environment import commit, machine, peak_memory, versions
 from harness.pairs import Prompt
@@ -70,6 +71,7 @@ def _timed(arm: Arm, name: str, prompt: Prompt, temperature: float, repeat: int,
         tokens=timed.tokens,
         first=timed.first,
         counts=timed.counts,
+        repeated=repeated_ngrams(timed.text),
     )
 
 

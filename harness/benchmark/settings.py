@@ -139,6 +139,24 @@ class CompareSettings(RunSettings):
     m: int = Field(25, description="Draft tokens per pass of the comparison at equal budget; 0 leaves it out.")
     preset: str = Field("", description="A model of the paper; --target and --draft are your copies of its checkpoints.")
     system: str = Field("", description="System message for a file of questions; by default the model's own, if it has one.")
+    arm: tuple[str, ...] = Field(
+        (),
+        description="A further arm, METHOD:OPTIONS, such as eagle2:k=4,m=12; can be given several times.",
+        json_schema_extra={"repeated": True},
+    )
+    tune: tuple[str, ...] = Field(
+        (),
+        description="An arm to time with a budget chosen on this machine for each temperature too; can be given several times.",
+        json_schema_extra={"repeated": True},
+    )
+    beside: tuple[str, ...] = Field(
+        (),
+        description="A connectable to time next to the methods; can be given several times.",
+        json_schema_extra={"repeated": True},
+    )
+    transformers: bool = Field(
+        False, description="Time transformers' own generate next to the methods.", json_schema_extra={"option": "--transformers"}
+    )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -163,6 +181,15 @@ class CompareSettings(RunSettings):
             raise BadInput(f"--methods names {', '.join(self.methods)}", "name every method once")
         if self.m < 0:
             raise BadInput(f"m is {self.m}", "give a number of draft tokens, or 0 to compare only the methods' own options")
+        for name, given in (("arm", self.arm), ("tune", self.tune), ("beside", tuple(map(portable_name, self.beside)))):
+            if _has_duplicates(given):
+                raise BadInput(f"--{name} names {', '.join(given)}", "name each once")
+        for arm in self.arm:
+            if not arm.partition(":")[2]:
+                raise BadInput(f"--arm {arm} has no options", "write METHOD:OPTIONS, such as eagle2:k=4,m=12")
+            method(arm.partition(":")[0])
+        if unknown := [arm for arm in self.tune if arm not in (*self.names, *self.arm)]:
+            raise BadInput(f"--tune names {unknown[0]}", f"arms of this run are {', '.join((*self.names, *self.arm))}")
 
 
 class AcceptanceSettings(RunSettings):
@@ -221,7 +248,7 @@ def command_line(settings: RunSettings, pair: Pair, checkpoints: Checkpoints | N
 
 def without_paths(settings: S) -> S:
     """The settings with connectables as they may be published."""
-    if not isinstance(settings, BenchSettings):
+    if not isinstance(settings, BenchSettings | CompareSettings):
         return settings
     return settings.model_copy(update={"beside": tuple(map(portable_name, settings.beside))})
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -98,6 +98,8 @@ def tune(
     head_temperatures: Sequence[float],
     clock: Clock,
     progress: Callable[[str], None],
+    tokens: int = TOKENS,
+    rounds: int = ROUNDS,
 ) -> TuningResult:
     """Search for the best budget.
 
@@ -108,10 +110,12 @@ def tune(
         head_temperatures: temperatures of the head to choose from.
         clock: the clock.
         progress: receives what is done now.
+        tokens: new tokens of each text.
+        rounds: how often the thresholds are chosen anew.
     """
     spare = copy_decoder(decoder)
     assert isinstance(spare.drafter, Eagle2)
-    params = SamplingParams(temperature=temperature, max_new_tokens=TOKENS)
+    params = SamplingParams(temperature=temperature, max_new_tokens=tokens)
     profile = step_profile(spare, "tuning", prompts, params, 0, clock)
     latencies = list(pass_latencies(decoder, prompts[0].tokens, clock, times=20))
     costs = StepCosts.of(latencies, profile, spare.drafter.budget)
@@ -126,7 +130,7 @@ def tune(
         return trials[budget].rate
 
     best = max((Budget(*shape) for shape in SHAPES), key=rate)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         price = max(rate(best), vanilla)
         best = max([best, *(with_thresholds(price, costs, k, best.head_temperature) for k in WIDTHS)], key=rate)
         best = max([best, *(with_thresholds(price, costs, best.k, t) for t in head_temperatures)], key=rate)
@@ -204,8 +208,8 @@ def try_budget(
             milliseconds += costs.target_pass(len(block.tree)) + costs.step
         layers += text.draft_passes
     milliseconds += layers * costs.tree_layer(budget.k)
-    return BudgetTrial(
-        **asdict(budget),
+    return BudgetTrial.of(
+        budget,
         rate=tokens / milliseconds,
         tau=tokens / passes,
         rows=rows / passes,

@@ -11,6 +11,7 @@ from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import CompareSettings
 from harness.cli.from_settings import options_from
 from harness.cli.options import DraftDir, PromptFile, TargetDir, examples, progress, report_user_errors
+from harness.supervisor import supervise
 from harness.verdict import FAULT
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ OUT = Path("reports/latest/compare")
 @app.command(
     epilog=examples(
         "eagle2 compare --methods eagle2,eagle,lookup --limit 6",
+        "eagle2 compare --pair smollm2 --prompts question.jsonl --limit 24 --dtype bfloat16 --tune eagle2 --transformers",
         "eagle2 compare --draw reports/compare",
         "eagle2 compare --preset vicuna-7b --target DIR --draft DIR --prompts question.jsonl --device cuda",
         note="Exit codes: 0 compared, 1 a greedy text differs from ordinary decoding's, 2 usage error.",
@@ -54,9 +56,10 @@ def compare(
     if draw and readme:
         raise BadInput("--draw and --readme were given together", "give one of them")
     if readme:
-        from harness.benchmark.pages import COMPARE_MARK, compare_section, write_section
+        from harness.benchmark.pages import compare_mark, compare_section, write_section
 
-        typer.echo(write_section(compare_section(read_comparison(readme, whole=True)), COMPARE_MARK))
+        record = read_comparison(readme, whole=True)
+        typer.echo(write_section(compare_section(record), compare_mark(record)))
         return
     if draw:
         raise typer.Exit(_show(read_comparison(draw), draw))
@@ -71,17 +74,20 @@ def compare(
     checkpoints, file, folder = find_checkpoints(pair, small, medusa, eagle3, model), prompts or PROMPTS, out or OUT
     chosen = dtype or (model.dtype if model else "float32")
     settings = settings.model_copy(update={"pair": pair.name, "prompts": file.name, "dtype": chosen})
-    raise typer.Exit(_show(_measure(settings, pair, checkpoints, file, folder), folder))
+    # In a child process: an engine that ends it must not end this command as if it had succeeded.
+    supervise(lambda: _measure(settings, pair, checkpoints, file, folder))
+    raise typer.Exit(_show(read_comparison(folder, whole=True), folder))
 
 
-def _measure(settings: CompareSettings, pair: Pair, checkpoints: Checkpoints, file: Path, out: Path) -> CompareRecord:
+def _measure(settings: CompareSettings, pair: Pair, checkpoints: Checkpoints, file: Path, out: Path) -> int:
     """Run the comparison with a progress bar."""
     from harness.benchmark.comparison import run_comparison
     from harness.benchmark.settings import command_line
 
     settings.check(pair)
     with progress() as report:
-        return run_comparison(settings, pair, checkpoints, file, out, command_line(settings, pair, checkpoints), report)
+        run_comparison(settings, pair, checkpoints, file, out, command_line(settings, pair, checkpoints), report)
+    return 0
 
 
 def _show(record: CompareRecord, folder: Path) -> int:

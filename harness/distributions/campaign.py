@@ -32,15 +32,27 @@ UNKNOWN: TokenPlace = (-1, -1, None)
 
 @dataclass(frozen=True)
 class Plan:
-    """The requests of a campaign. Texts take prompts and parameters in turn, so that every prompt meets every parameter."""
+    """The requests of a campaign. Texts take prompts and parameters in turn, so that every prompt meets every parameter.
+
+    per_call: texts of one call. per_look: texts between two looks at the evidence.
+    """
 
     prompts: Sequence[Sequence[int]]
     params: Sequence[dict[str, Any]]
+    per_call: int = TEXTS_PER_CALL
+    per_look: int = TEXTS_PER_LOOK
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]) -> Plan:
-        """A plan that cuts prompts to their first MAX_PROMPT tokens."""
-        return cls([prompt[:MAX_PROMPT] for prompt in prompts], params)
+    def of(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[dict[str, Any]],
+        most: int = MAX_PROMPT,
+        per_call: int = TEXTS_PER_CALL,
+        per_look: int = TEXTS_PER_LOOK,
+    ) -> Plan:
+        """A plan that cuts prompts to their first `most` tokens."""
+        return cls([prompt[:most] for prompt in prompts], params, per_call, per_look)
 
     def request(self, text: int) -> tuple[Sequence[int], dict[str, Any]]:
         """Prompt and parameters of text number `text`."""
@@ -75,7 +87,7 @@ class SequentialTest:
         limit, extended = int(self.counts.tokens) + self.budget, False
         while True:
             start = int(self.counts.sequences)
-            new = sample_shard(engine, self.scorer, self.plan, self.seed, range(start, start + TEXTS_PER_LOOK))
+            new = sample_shard(engine, self.scorer, self.plan, self.seed, range(start, start + self.plan.per_look))
             self.sequences += new
             self.counts += Counts.of(new)
             evidence = Evidence.of(self.counts)
@@ -90,12 +102,12 @@ def sample_shard(engine: Engine, scorer: TargetScorer, plan: Plan, seed: int, te
 
     Text i is sampled with seed + i, and randomised with a generator of (seed, i) that the engine does not know.
     """
-    starts = range(texts.start, texts.stop, TEXTS_PER_CALL)
+    starts = range(texts.start, texts.stop, plan.per_call)
     return [sequence for i in starts for sequence in _sample_call(engine, scorer, plan, seed, texts, i)]
 
 
 def _sample_call(engine: Engine, scorer: TargetScorer, plan: Plan, seed: int, texts: range, start: int) -> Iterator[PitSequence]:
-    numbers = range(start, min(start + TEXTS_PER_CALL, texts.stop))
+    numbers = range(start, min(start + plan.per_call, texts.stop))
     prompts, params = zip(*(plan.request(i) for i in numbers), strict=True)
     outputs = engine.generate(prompts, params, [seed + i for i in numbers])
     deterministic = "deterministic" in engine.implementation.capabilities

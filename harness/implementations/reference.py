@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import transformers
 from torch import Tensor
@@ -18,6 +20,7 @@ from eagle2_ref.drafters.eagle3 import Eagle3
 from eagle2_ref.errors import BadInput
 from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.methods import LOSSY, METHODS, MethodSpec, method
+from eagle2_ref.model.network import Network
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import RULES, Accepted, Rule
 from eagle2_ref.sampling import SamplingParams
@@ -57,7 +60,7 @@ class Reference:
         **own: Any,
     ) -> None:
         self.rule = _from_outside(accept) if accept else self.family.rule_of(rule)
-        loaded = Target.load(target, dtype, device)
+        loaded = load_target(target, dtype, device)
         drafter = None if draft is None else self.family.make(**self.fitted(own, loaded.vocab_size)).drafter(loaded, draft)
         self.decoder = self.make_decoder(loaded, drafter, self.rule)
         self.batch = checked_batch(batch)
@@ -184,6 +187,26 @@ class FixedShapes(Engine):
 
     def make_decoder(self, target: Target, drafter: Drafter | None, rule: Rule) -> Decoder:
         return FixedShapeDecoder(target, drafter, rule)
+
+
+_networks: WeakValueDictionary[tuple[object, ...], Network] = WeakValueDictionary()
+"""Networks of the engines of this process that are open."""
+
+
+def load_target(directory: str, dtype: str, device: str) -> Target:
+    """The target of a checkpoint. Engines of one dtype share its network, which has no state: a model may be large.
+
+    The same files are the same checkpoint, also where a directory links to them.
+    """
+    files = sorted(path.resolve() for path in Path(directory).glob("*"))
+    stamps = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    key = (dtype, device, *stamps)
+    network = _networks.get(key)
+    if network is not None:
+        return Target(network, directory)
+    loaded = Target.load(directory, dtype, device)
+    _networks[key] = loaded.network
+    return loaded
 
 
 def checked_batch(size: int) -> int:

@@ -107,7 +107,10 @@ def _load_tensors(folder: Path) -> dict[str, Any]:
 
 
 def _patch_for_transformers_5(package: Any, config: dict[str, Any]) -> None:
-    """Restore config attributes that transformers 5 removed, and load weights without overwriting RoPE's cosines and sines."""
+    """Restore config attributes that transformers 5 removed, and load weights without overwriting RoPE's cosines and sines.
+
+    A tied LM head is loaded as a copy: transformers 5 cannot read which weights the package ties.
+    """
     import torch
     from transformers import LlamaConfig
 
@@ -117,8 +120,11 @@ def _patch_for_transformers_5(package: Any, config: dict[str, Any]) -> None:
     def from_pretrained(folder: str, torch_dtype: torch.dtype) -> Any:
         plain = LlamaConfig.from_pretrained(folder)
         plain.rope_scaling, plain.rope_theta = config["rope_scaling"], config["rope_theta"]
-        model = package.KVLlamaForCausalLM(plain).to(torch_dtype)
-        missing, unexpected = model.load_state_dict(_load_tensors(Path(folder)), strict=False)
+        tied, plain.tie_word_embeddings = plain.tie_word_embeddings, False
+        model, tensors = package.KVLlamaForCausalLM(plain).to(torch_dtype), _load_tensors(Path(folder))
+        if tied:
+            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
         if unexpected or any(not name.endswith("inv_freq") for name in missing):
             raise ValueError(f"the published code and {folder} disagree on tensors: {[*missing, *unexpected]}")
         return model

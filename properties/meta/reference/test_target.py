@@ -101,6 +101,17 @@ def test_every_kind_loads_from_disk(tmp_path: Path, kind: str) -> None:
     assert (tiny.prefilled(target, TEXT).logits[0] - plain(model, TEXT)[0][-1]).abs().max() <= ROUNDING[kind]
 
 
+@pytest.mark.parametrize("rows", [1, 2, 8, 26])
+def test_lm_head_in_bfloat16_is_that_of_a_copied_matrix(rows: int) -> None:
+    """To the last bit, and without the copy: a tied embedding is in memory once."""
+    target = tiny.running(tiny.target("llama, tied embedding", vocab_size=1000, hidden_size=64, num_attention_heads=4).bfloat16())
+    network: Any = target.network
+    features = torch.randn(1, rows, 64, generator=torch.Generator().manual_seed(rows)).bfloat16()
+    with torch.inference_mode():
+        assert torch.equal(network.lm_head(features), features @ network.embedding.t().contiguous())
+    assert network.unembedding.data_ptr() == network.embedding.data_ptr()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_runs(tmp_path: Path, dtype: str) -> None:
     """Logits of a tree are close to those in float64."""
