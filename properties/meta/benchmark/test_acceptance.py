@@ -62,17 +62,23 @@ def decoder_of(target: Target, head: str) -> Decoder:
 # --- the estimate -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ends", [(), (ord("\n"), ord(" "))], ids=["", "texts that end"])
+@pytest.mark.parametrize(
+    ("ends", "tokens", "depths", "number"),
+    [((), 20, (1, 3), 2), ((ord("\n"), ord(" ")), 20, (1, 3), 2), ((), 6, (3, 5), 8)],
+    ids=["", "texts that end", "trees as deep as the text is long"],
+)
 @pytest.mark.parametrize("head", HEADS)
-def test_every_cell_has_the_passes_of_decoding(head: str, ends: tuple[int, ...], target: Target, monkeypatch: Any) -> None:
+def test_every_cell_has_the_passes_of_decoding(
+    head: str, ends: tuple[int, ...], tokens: int, depths: tuple[int, ...], number: int, target: Target, monkeypatch: Any
+) -> None:
     """The same text decoded with the tree of a cell takes exactly the passes that were estimated without decoding it."""
     monkeypatch.setattr(acceptance, "ROOTS", 7)  # several batches of positions
     decoder = decoder_of(target, head)
     assert decoder.drafter
-    settings = SETTINGS.model_copy(update={"k": (5,), "depth": (1, 3), "m": (3, 9), "budget": (3, 4, 7)})
+    settings = SETTINGS.model_copy(update={"tokens": tokens, "k": (5,), "depth": depths, "m": (3, 9), "budget": (3, 4, 7)})
     grid, budget = grid_of(settings, METHODS[head], decoder.drafter, target.vocab_size)
-    assert budget in grid and len(grid) >= 5
-    chosen, lengths = of_each_kind(2), set()
+    assert budget in grid and len(grid) >= 3
+    chosen, lengths = of_each_kind(number), set()
     for t, prompt, text in target_texts(target, chosen, settings, ends, lambda *_: None):
         line = measure_text(decoder, grid, budget, prompt, t, text, settings.tokens).line
         lengths.add(line.tokens)
@@ -111,7 +117,7 @@ PLANTED: dict[str, tuple[str, Any]] = {
     "a head that has read too little": ("fork", lambda real: lambda state, length: real(state, length // 2)),
     "a node too few": (
         "Followed.accepted_tokens",
-        lambda real: lambda one, depth, m: real(one, depth, max(1, m // 2)),
+        lambda real: lambda one, depth, m, room: real(one, depth, max(1, m // 2), room),
     ),
 }
 
@@ -161,7 +167,7 @@ def test_ranks_are_those_of_the_reranking() -> None:
         tokens = [i % k for i in range(len(values))]
         text = torch.randint(k, (depth + 1,), generator=random).tolist()
         pool = Pool(*(torch.tensor(field) for field in (tokens, parents, values)))
-        followed = Followed.of(rerank(9, pool, len(values)), text, by_value=True)
+        followed = Followed.of(rerank(9, pool, len(values)), text, dynamic=True)
         for d in range(1, depth + 1):
             upper = (
                 pool.row(0, Budget(k, d).pool)
@@ -170,7 +176,7 @@ def test_ranks_are_those_of_the_reranking() -> None:
             )
             for m in range(1, len(upper.values) + 1):
                 accepted = follow(rerank(9, upper, m), text)
-                assert followed.accepted_tokens(d, m) == accepted
+                assert followed.accepted_tokens(d, m, depth) == accepted
                 compared.add(accepted)
     assert compared >= {0, 1, 2, 3}
 
@@ -378,7 +384,7 @@ def text(prompt: str, tree: tuple[int, ...], tokens: int, chain_passes: int) -> 
 
 def test_figures_of_known_texts() -> None:
     """Text a: roots 0, 3, 4 of a context of 62, 65 and 66 tokens; text b: two roots."""
-    lines = [text("a", (2, 0, 1, 0, 1, 0), 7, 6), text("b", (1, 0, 0), 4, 3)]
+    lines = [text("a", (2, 0, 1, 0, 1, 0), 7, 6), text("b", (1, 0, 1), 4, 3)]
     figures = acceptance_figures(HEADER, lines)
     assert [(one.cell, one.tokens, one.passes, one.tau.value) for one in figures.cells] == [
         (HEADER.grid[0], 9, 9, 1.0), (BUDGET, 9, 5, 1.8),
