@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import abc
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from os.path import lexists
 from pathlib import Path
 from typing import ClassVar
@@ -29,6 +31,15 @@ PUBLISHED = choices(
 )
 """The 63 nodes of `mc_sim_7b_63` in FasterDecoding/Medusa, medusa/model/medusa_choices.py, in its order, the most often
 accepted first: the first m nodes are a tree of m nodes (section 2.3.3)."""
+
+
+SHARED = "lm_head.weight"
+"""The LM head of all heads, in checkpoints with `original_lm_head`."""
+
+HINT = (
+    "expected are blocks.I.layers.J.weight and lm_heads.I.weight, as vLLM has them; with original_lm_head only the blocks, or"
+    f" one {SHARED} too"
+)
 
 
 @dataclass(frozen=True)
@@ -63,24 +74,42 @@ class Block(nn.Module):
 
 
 class MedusaHeads(nn.Module):
-    """Head i, from 0, guesses the token i + 1 positions after the root: residual layers, then an LM head of its own.
+    """Head i, from 0, guesses the token i + 1 positions after the root: residual layers, then an LM head.
 
-    Tensors have the names of vLLM's layout.
+    Tensors have the names of vLLM's layout. Medusa's heads have an LM head each; with `original_lm_head` vLLM has one for all.
+
+    Args:
+        heads: number of heads.
+        vocab_size, width: V and H.
+        layers, bias: residual layers of each head, and whether they have a bias.
+        own: number of LM heads of the checkpoint: one for each head, or 1 for all; 0 where they use the target's.
+        lm_head: the target's LM head, from features [..., H] to logits [..., V]; needed if `own` is 0.
     """
 
-    def __init__(self, heads: int, vocab_size: int, width: int, layers: int = 1, bias: bool = False) -> None:
+    def __init__(
+        self,
+        heads: int,
+        vocab_size: int,
+        width: int,
+        layers: int = 1,
+        bias: bool = False,
+        own: int | None = None,
+        lm_head: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
-        self.vocab_size, self.width = vocab_size, width
+        self.vocab_size, self.width, self.lm_head = vocab_size, width, lm_head
         self.blocks = nn.ModuleList(Block(width, layers, bias) for _ in range(heads))
-        self.lm_heads = nn.ModuleList(nn.Linear(width, vocab_size, bias=False) for _ in range(heads))
+        self.lm_heads = nn.ModuleList(nn.Linear(width, vocab_size, bias=False) for _ in range(heads if own is None else own))
 
     def __len__(self) -> int:
         return len(self.blocks)
 
     def forward(self, feature: Tensor, n: int) -> Tensor:
         """Logits [n, V] of the first n heads for one feature [H]."""
-        heads = zip(self.blocks[:n], self.lm_heads[:n], strict=True)
-        return torch.stack([lm_head(block(feature)) for block, lm_head in heads])
+        guesses = [block(feature) for block in self.blocks[:n]]
+        if self.lm_head is not None:
+            return self.lm_head(torch.stack(guesses))
+        return torch.stack([lm_head(guess) for lm_head, guess in zip(cycle(self.lm_heads), guesses, strict=False)])
 
 
 class MedusaState(DraftState):
@@ -130,25 +159,30 @@ def load_heads(target: Target, draft: Path | str) -> MedusaHeads:
     if not lexists(directory / "config.json"):
         raise BadInput(f"no heads at {directory}: config.json is missing", "give --draft a directory with Medusa heads")
     config, tensors = read_config(directory), read_tensors(directory)
-    heads = _create(config, len(tensors))
+    heads = _create(config, tensors, target)
     if (heads.vocab_size, heads.width) != tuple(embedding.shape):
         raise BadInput(
             f"heads do not fit the target: vocabulary {heads.vocab_size} and hidden size {heads.width} in {directory},"
             f" {embedding.shape[0]} and {embedding.shape[1]} in {target.name}",
             "give --draft heads trained for this target",
         )
-    fill(heads, tensors, config, "expected are blocks.I.layers.J.weight and lm_heads.I.weight, as vLLM has them")
+    fill(heads, tensors, config, HINT)
     return heads.to(embedding).eval()
 
 
-def _create(config: Config, tensors: int) -> MedusaHeads:
+def _create(config: Config, tensors: dict[str, Tensor], target: Target) -> MedusaHeads:
     """Heads with the shape of a configuration, on the meta device. Each of them has at least one of the tensors."""
     heads, vocab_size, width = (config.whole(name) for name in ("num_heads", "vocab_size", "hidden_size"))
     layers, bias = config.whole("num_hidden_layers", 1, least=0), config.flag("medusa_fc_bias", False)
-    vocab_part = config.whole("truncated_vocab_size", vocab_size)
-    if vocab_part != vocab_size or config.raw.get("original_lm_head"):
-        raise BadInput(f"{config.path}: heads over a part of the vocabulary, or with one LM head for all, are not supported")
-    if heads * (layers + 1) > 2 * tensors:
-        raise config.wrong("num_heads", heads, f"with {layers} layers each; the weights have {tensors} tensors")
+    if config.whole("truncated_vocab_size", vocab_size) != vocab_size:
+        raise BadInput(f"{config.path}: heads over a part of the vocabulary are not supported")
+    if heads * (layers + 1) > 2 * len(tensors):
+        raise config.wrong("num_heads", heads, f"with {layers} layers each; the weights have {len(tensors)} tensors")
+    own, lm_head = heads, None
+    if config.flag("original_lm_head", False):
+        if SHARED in tensors:
+            tensors["lm_heads.0.weight"] = tensors.pop(SHARED)  # vLLM reads either name
+        own = int("lm_heads.0.weight" in tensors)
+        lm_head = None if own else target.network.lm_head
     with torch.device("meta"):
-        return MedusaHeads(heads, vocab_size, width, layers, bias)
+        return MedusaHeads(heads, vocab_size, width, layers, bias, own, lm_head)

@@ -135,7 +135,8 @@ def tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None
         (lambda at: configure(at, num_heads=4), r"missing tensor blocks\.3\.layers\.0\.weight, expected \[64, 64\]"),
         (lambda at: configure(at, medusa_fc_bias=True), r"missing tensor blocks\.0\.layers\.0\.bias, expected \[64\]"),
         (lambda at: configure(at, truncated_vocab_size=7), "a part of the vocabulary"),
-        (lambda at: configure(at, original_lm_head=True), "one LM head for all"),
+        (lambda at: configure(at, original_lm_head=True), r"unexpected tensor lm_heads\.1\.weight(.|\n)*with original_lm_head"),
+        (lambda at: configure(at, original_lm_head="yes"), "original_lm_head is 'yes'"),
         (lambda at: configure(at, vocab_size=9, truncated_vocab_size=9), "vocabulary 9 and hidden size 64 in .*, 8 and 64 in"),
         (lambda at: configure(at, hidden_size=32), "vocabulary 8 and hidden size 32"),
         (lambda at: (at / "model.safetensors").unlink(), "no weights in"),
@@ -165,3 +166,30 @@ def test_deeper_blocks_and_biases_load(folder: Path) -> None:
         due = due + F.silu(state[f"blocks.1.layers.{layer}.weight"] @ due + state[f"blocks.1.layers.{layer}.bias"])
     with torch.inference_mode():
         assert torch.allclose(heads(x, 2)[1], state["lm_heads.1.weight"] @ due, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["", "lm_head.weight", "lm_heads.0.weight"])
+def test_heads_may_share_the_targets_lm_head(name: str, folder: Path) -> None:
+    """`original_lm_head` of vLLM: no LM head in the checkpoint, or one for all heads under either of two names."""
+    stored = load_file(folder / "model.safetensors")
+    kept = {tensor: weight for tensor, weight in stored.items() if tensor.startswith("blocks.")}
+    save_file(kept | ({name: stored["lm_heads.2.weight"]} if name else {}), folder / "model.safetensors")
+    configure(folder, original_lm_head=True)
+    target, feature = Target.load(PAIR.target), torch.randn(64, generator=torch.Generator().manual_seed(0))
+    heads = load_heads(target, folder)
+    assert [tensor for tensor in heads.state_dict() if "lm_head" in tensor] == (["lm_heads.0.weight"] if name else [])
+    lm_head = stored["lm_heads.2.weight"].float() if name else load_target(PAIR, "float32").get_output_embeddings().weight
+    with torch.inference_mode():
+        guesses = torch.stack([feature + F.silu(kept[f"blocks.{i}.layers.0.weight"].float() @ feature) for i in range(3)])
+        assert torch.allclose(heads(feature, 3), guesses @ lm_head.t(), atol=1e-5)
+        assert torch.equal(heads(feature, 3)[:2], heads(feature, 2))
+
+
+def test_decoding_with_the_targets_lm_head_is_greedy_decoding(folder: Path) -> None:
+    """Its text is the target's, and guesses are accepted: the shared LM head reads heads that were trained with their own."""
+    tensors(folder, lambda held: [held.pop(f"lm_heads.{i}.weight") for i in range(3)])
+    configure(folder, original_lm_head=True)
+    params = SamplingParams(temperature=0.0, max_new_tokens=40)
+    plain, ours = (Decoder.load(PAIR.target, draft, Medusa(8, 3, 20), walk) for draft in (None, folder))
+    text = ours.generate(PROMPT, params, SeededCoins(0))
+    assert text.tokens == plain.generate(PROMPT, params, SeededCoins(0)).tokens and text.tau > 1
