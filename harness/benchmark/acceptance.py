@@ -31,7 +31,7 @@ from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.decode import Sequence as Text
 from eagle2_ref.drafters.base import Drafter, DraftState
-from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.drafters.medusa import PUBLISHED, MedusaDrafter
 from eagle2_ref.drafters.tree_choices import prune
 from eagle2_ref.errors import BadInput
@@ -114,8 +114,8 @@ def sized(drafter: Drafter, cell: Cell) -> Drafter:
     if isinstance(other, MedusaDrafter):
         other.choices = prune(PUBLISHED, cell.k, cell.depth, cell.m)
     else:
-        budget: Budget = other.budget  # type: ignore[attr-defined]
-        other.budget = replace(budget, k=cell.k, depth=cell.depth, m=cell.m)  # type: ignore[attr-defined]
+        assert isinstance(other, Eagle2)  # EAGLE-3's drafter is one too
+        other.budget = replace(other.budget, k=cell.k, depth=cell.depth, m=cell.m)
     return other
 
 
@@ -125,8 +125,10 @@ def grid_of(settings: AcceptanceSettings, method: MethodSpec, drafter: Drafter, 
     own = settings.budget or tuple(getattr(default, name) for name in ("k", "depth", "m"))
     values = (settings.k, settings.depth, settings.m)
     ks, depths, ms = (given or usual for given, usual in zip(values, GRIDS[method.name], strict=True))
-    if (widest := max(*ks, own[0])) > vocab_size:
-        raise BadInput(f"k is {widest}, but the vocabulary has {vocab_size} tokens", f"give --k of at most {vocab_size}")
+    vocabulary = getattr(drafter, "vocabulary", None)
+    most = vocab_size if vocabulary is None else len(vocabulary)  # of a head with a draft vocabulary
+    if (widest := max(*ks, own[0])) > most:
+        raise BadInput(f"k is {widest}, but the head can propose {most} tokens", f"give --k of at most {most}")
     wanted = [own, *((k, depth, m) for k in sorted(ks) for depth in sorted(depths) for m in sorted(ms))]
     whole = [(largest(drafter, k, depth), m) for k, depth, m in wanted]
     cells = [cell.model_copy(update={"m": min(m, cell.m)}) for cell, m in whole]

@@ -43,7 +43,7 @@ from properties.meta.helpers import families
 
 STDLIB = shipped("stdlib")
 SETTINGS = AcceptanceSettings(tokens=20, dtype="float64", threads=1)
-HEADS = {"eagle2": STDLIB.draft, "medusa": STDLIB.draft.parent / "medusa"}
+HEADS = {"eagle2": STDLIB.draft, "eagle3": STDLIB.draft.parent / "eagle3", "medusa": STDLIB.draft.parent / "medusa"}
 
 
 @pytest.fixture(scope="module")
@@ -200,13 +200,7 @@ def test_walk_visits_the_roots_of_decoding() -> None:
 
 
 def test_kind_of_head_is_read_from_the_checkpoint(tmp_path: Path) -> None:
-    assert {name: method_of(folder).name for name, folder in HEADS.items()} == {"eagle2": "eagle2", "medusa": "medusa"}
-    eagle3 = STDLIB.draft.parent / "eagle3"
-    if "eagle3" in METHODS:
-        assert method_of(eagle3).name == "eagle3"
-    else:
-        with pytest.raises(BadInput, match="EAGLE-3 head"):
-            method_of(eagle3)
+    assert {name: method_of(folder).name for name, folder in HEADS.items()} == {name: name for name in HEADS}
     with pytest.raises(BadInput, match=r"config.json is missing\n.*--draft"):
         method_of(tmp_path)
 
@@ -218,8 +212,8 @@ def test_grid_has_no_tree_that_is_larger_than_its_pool(target: Target) -> None:
         grid, budget = grid_of(AcceptanceSettings(), METHODS[head], drafter, target.vocab_size)
         assert budget in grid and len(set(grid)) == len(grid)
         for cell in grid:
-            assert cell.m <= (Budget(cell.k, cell.depth).pool if head == "eagle2" else 63)
-            assert head == "eagle2" or cell.depth <= 3  # the pair has three heads
+            assert cell.m <= (63 if head == "medusa" else Budget(cell.k, cell.depth).pool)
+            assert head != "medusa" or cell.depth <= 3  # the pair has three heads
     assert budget == Cell(k=10, depth=3, m=61)
 
 
@@ -325,7 +319,7 @@ def test_questions_become_prompts_of_two_turns(tmp_path: Path) -> None:
 REFUSED = [
     ("--budget 8,6", "--budget has 8, 6", "8,6,25"),
     ("--k 0", "--k has 0", "1 or more"),
-    ("--k 300", "k is 300", "256 tokens"),
+    ("--k 300", "k is 300", "at most 256"),
     ("--m 4,4", "--m has 4, 4", "different"),
     ("--checks -1", "checks is -1", "0 for none"),
     ("--floor 1,2,3", "--floor has 3 numbers", "one for each"),
