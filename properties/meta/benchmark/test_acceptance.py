@@ -322,6 +322,7 @@ REFUSED = [
     ("--k 300", "k is 300", "at most 256"),
     ("--m 4,4", "--m has 4, 4", "different"),
     ("--checks -1", "checks is -1", "0 for none"),
+    ("--floor -1", "--floor has -1", "1 or more"),
     ("--floor 1,2,3", "--floor has 3 numbers", "one for each"),
     ("--prompts nothing.jsonl", "nothing.jsonl", "id, kind, text"),
     ("--against nothing", "no record in nothing", "eagle2 acceptance"),
