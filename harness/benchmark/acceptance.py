@@ -31,7 +31,7 @@ from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.decode import Sequence as Text
 from eagle2_ref.drafters.base import Drafter, DraftState
-from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.drafters.medusa import PUBLISHED, MedusaDrafter
 from eagle2_ref.drafters.tree_choices import prune
 from eagle2_ref.errors import BadInput
@@ -114,8 +114,8 @@ def sized(drafter: Drafter, cell: Cell) -> Drafter:
     if isinstance(other, MedusaDrafter):
         other.choices = prune(PUBLISHED, cell.k, cell.depth, cell.m)
     else:
-        budget: Budget = other.budget  # type: ignore[attr-defined]
-        other.budget = replace(budget, k=cell.k, depth=cell.depth, m=cell.m)  # type: ignore[attr-defined]
+        assert isinstance(other, Eagle2)  # EAGLE-3's drafter is one too
+        other.budget = replace(other.budget, k=cell.k, depth=cell.depth, m=cell.m)
     return other
 
 
@@ -125,8 +125,10 @@ def grid_of(settings: AcceptanceSettings, method: MethodSpec, drafter: Drafter, 
     own = settings.budget or tuple(getattr(default, name) for name in ("k", "depth", "m"))
     values = (settings.k, settings.depth, settings.m)
     ks, depths, ms = (given or usual for given, usual in zip(values, GRIDS[method.name], strict=True))
-    if (widest := max(*ks, own[0])) > vocab_size:
-        raise BadInput(f"k is {widest}, but the vocabulary has {vocab_size} tokens", f"give --k of at most {vocab_size}")
+    vocabulary = getattr(drafter, "vocabulary", None)
+    most = vocab_size if vocabulary is None else len(vocabulary)  # of a head with a draft vocabulary
+    if (widest := max(*ks, own[0])) > most:
+        raise BadInput(f"k is {widest}, but the head can propose {most} tokens", f"give --k of at most {most}")
     wanted = [own, *((k, depth, m) for k in sorted(ks) for depth in sorted(depths) for m in sorted(ms))]
     whole = [(largest(drafter, k, depth), m) for k, depth, m in wanted]
     cells = [cell.model_copy(update={"m": min(m, cell.m)}) for cell, m in whole]
@@ -137,22 +139,25 @@ def grid_of(settings: AcceptanceSettings, method: MethodSpec, drafter: Drafter, 
 class Followed:
     """The candidates of one position that the text follows.
 
+    dynamic: trees are chosen by value, and near the end of a text from the upper layers alone (EAGLE-2); a static tree then only
+    loses its lower layers (Medusa).
     ranks: how many candidates a smaller tree keeps before each of them, by the depth of the tree, [n, depth + 1].
     confidences, accepted: of all candidates whose parent the text follows; accepted is 1 for those that it follows too.
     """
 
+    dynamic: bool
     ranks: Ints
     confidences: NDArray[np.float64]
     accepted: NDArray[np.float64]
 
     @classmethod
-    def of(cls, tree: DraftTree, text: Sequence[int], by_value: bool) -> Followed:
+    def of(cls, tree: DraftTree, text: Sequence[int], dynamic: bool) -> Followed:
         """From a tree of all candidates.
 
         Args:
-            tree: the candidates, layer by layer if they are ranked by value.
+            tree: the candidates; of a dynamic tree layer by layer.
             text: the tokens after the root.
-            by_value: candidates of higher value are kept first, of equal ones the earlier (EAGLE-2); otherwise in their order.
+            dynamic: candidates of higher value are kept first, of equal ones the earlier; otherwise they are kept in their order.
         """
         tokens, parents, values = (field.numpy() for field in (tree.tokens, tree.parents, tree.values))
         path, confidences, accepted, node = list[int](), list[NDArray[np.float64]](), list[NDArray[np.float64]](), 0
@@ -169,19 +174,20 @@ class Followed:
         depths = _depths(parents)
         nodes, chosen = np.arange(len(parents)), np.array(path, dtype=int)[:, None]
         before = nodes < chosen
-        if by_value:
+        if dynamic:
             before = (values > values[chosen]) | (values == values[chosen]) & before
         before[:, 0] = False  # the root is in every tree
         deepest = int(depths.max())
         ranks = np.stack([(before & (depths <= d)).sum(1) for d in range(deepest + 1)], axis=1)
-        return cls(ranks, np.concatenate([*confidences, []]), np.concatenate([*accepted, []]))
+        return cls(dynamic, ranks, np.concatenate([*confidences, []]), np.concatenate([*accepted, []]))
 
-    def accepted_tokens(self, depth: int, m: int) -> int:
-        """Tokens of the text that are accepted from the tree of m nodes in `depth` layers."""
-        if depth < 1:
+    def accepted_tokens(self, depth: int, m: int, room: int) -> int:
+        """Tokens of the text that are accepted from the tree of m nodes in `depth` layers, where `room` layers are useful."""
+        limit = min(depth, room)
+        if limit < 1:
             return 0
-        ranks = self.ranks[:depth, min(depth, self.ranks.shape[1] - 1)]
-        return int((ranks < m).sum())
+        column = min(limit if self.dynamic else depth, self.ranks.shape[1] - 1)
+        return int((self.ranks[:limit, column] < m).sum())
 
 
 def _depths(parents: Ints) -> Ints:
@@ -304,17 +310,16 @@ def measure_text(
     chain = largest(decoder.drafter, 1, depth)
     for k in sorted({1, *(cell.k for cell in grid)}):
         trees = sized(decoder.drafter, largest(decoder.drafter, k, depth))
-        by_value = not isinstance(trees, MedusaDrafter)
+        dynamic = not isinstance(trees, MedusaDrafter)
         followed = list[Followed]()
         for first in range(0, new - 1, ROOTS):
             roots = [len(prompt.tokens) + i for i in range(first, min(first + ROOTS, new - 1))]
             drafted = positions(decoder, trees, base, features, roots)
-            followed += [Followed.of(tree, tokens[root + 1 :], by_value) for tree, root in zip(drafted, roots, strict=True)]
+            followed += [Followed.of(tree, tokens[root + 1 :], dynamic) for tree, root in zip(drafted, roots, strict=True)]
         for cell in {*grid, budget, chain}:
             if cell.k == k:
-                # Near the end of a turn decoding drafts shallower trees: `Sequence.max_depth`.
-                limits = [min(cell.depth, room - i - 2) for i in range(new - 1)]
-                accepted[cell] = [one.accepted_tokens(d, cell.m) for one, d in zip(followed, limits, strict=True)]
+                # Near the end of a turn decoding drafts shallower trees: `Sequence.max_depth` is room - i - 2.
+                accepted[cell] = [one.accepted_tokens(cell.depth, cell.m, room - i - 2) for i, one in enumerate(followed)]
         if k == budget.k and followed:
             confidences = np.concatenate([one.confidences for one in followed])
             taken = np.concatenate([one.accepted for one in followed])
