@@ -117,11 +117,12 @@ class FixedShapeDecoder(Decoder):
         network = self.target.network
         if not isinstance(network, Llama):
             raise BadInput(f"{target.name} is no LLaMA", "fixed shapes are only known for our own forward pass")
-        if drafter is not None and (type(drafter) not in (Eagle2, Eagle3Drafter) or drafter.budget.node or drafter.budget.layer):
+        eagle = drafter if isinstance(drafter, Eagle2) and type(drafter) in (Eagle2, Eagle3Drafter) else None
+        if drafter is not None and (eagle is None or eagle.budget.node or eagle.budget.layer):
             raise BadInput("this drafter's trees have no fixed shape", "give a budget of k, depth and m alone")
         if rule is not walk:
             raise BadInput(f"fixed shapes do not implement the rule {getattr(rule, '__name__', rule)}", "use the rule walk")
-        self.network, self.eagle = network, drafter if isinstance(drafter, Eagle2) else None
+        self.network, self.eagle = network, eagle
         budget = self.eagle.budget if self.eagle else Budget(1, 1, 1)
         self.k, self.m = budget.k, budget.m if self.eagle else 0
         self.depth = budget.depth if self.eagle else 0

@@ -97,7 +97,7 @@ def load_eagle3_head(directory: Path | str, n_layers: int, embedding: Tensor, wh
         )
     if shape.hidden_size == hidden:
         tensors.setdefault("embed_tokens.weight", embedding)
-    maps = {name: tensors.pop(name) for name in ("d2t", "t2d") if name in tensors}
+    maps: dict[str, Tensor] = {name: tensors.pop(name) for name in ("d2t", "t2d") if name in tensors}
     vocabulary = _vocabulary(maps, shape, directory)
     with torch.device("meta"):
         head = Eagle3Head(shape, torch.empty(len(vocabulary), dtype=torch.long))

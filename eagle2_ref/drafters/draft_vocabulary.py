@@ -89,9 +89,9 @@ def check_tokens(tokens: Tensor, vocab_size: int, what: str) -> None:
         raise BadInput(
             f"{what} has token {int(tokens[outside][0])}", f"the target has tokens 0 to {vocab_size - 1}: is it of another one?"
         )
-    distinct, counts = tokens.unique(return_counts=True)
-    if len(distinct) < len(tokens):
-        raise BadInput(f"{what} has token {int(distinct[counts > 1][0])} twice", "each token can be there once")
+    counts = torch.bincount(tokens, minlength=vocab_size)
+    if counts.max() > 1:
+        raise BadInput(f"{what} has token {int(counts.argmax())} twice", "each token can be there once")
 
 
 def _file(directory: Path | str) -> Path:

@@ -36,6 +36,7 @@ class HFModel:
         self.vocab_size, self.context = int(text.vocab_size), int(getattr(text, "max_position_embeddings", 1 << 30))
         self.n_layers = int(text.num_hidden_layers)
         self.reads: tuple[int, ...] = ()  # layers before which the state is a feature
+        self._layers: Any = None  # all layers, if the states before some are read
         self.dtype, self.device = model.dtype, _device_of(model.get_output_embeddings())
         self._windows = _windows(text, name)
         takes = inspect.signature(model.forward).parameters
@@ -61,9 +62,9 @@ class HFModel:
 
     def lm_head_of(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
         head = self.model.get_output_embeddings()
-        weight, bias = (
-            None if t is None else t.detach()[tokens.to(t.device)] for t in (head.weight, getattr(head, "bias", None))
-        )
+        rows = tokens.to(head.weight.device)
+        weight, bias = head.weight.detach()[rows], getattr(head, "bias", None)
+        bias = None if bias is None else bias.detach()[rows]
         return lambda features: F.linear(features, weight, bias)
 
     def reading(self, layers: tuple[int, ...]) -> Self:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.drafters.eagle2 import Eagle2, TreeBudget
 from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS
 from eagle2_ref.model.target import Target
@@ -183,7 +183,11 @@ def head_measurements(run: ComparisonRun, prompts: Sequence[Prompt], temperature
     budget = decoder.drafter.budget
     for m in (m for m in NODES if m <= budget.pool):
         deep = replace(budget, m=m, depth=max(m, budget.depth))
-        budgets: dict[TreeShape, Budget] = {"dynamic": replace(budget, m=m), "deep": deep, "chain": replace(deep, k=1, depth=m)}
+        budgets: dict[TreeShape, TreeBudget] = {
+            "dynamic": replace(budget, m=m),
+            "deep": deep,
+            "chain": replace(deep, k=1, depth=m),
+        }
         for tree, sized in budgets.items():
             yield budget_point(with_budget(decoder, sized), prompts, temperature, m, tree)
     if EAGLE in own:

@@ -72,7 +72,12 @@ class Reference:
 
     @classmethod
     def fitted(cls, given: dict[str, Any], vocab_size: int) -> dict[str, Any]:
-        """Options of the drafter. Bounds of an EAGLE tree that are left to their defaults fit the vocabulary."""
+        """Options of the drafter. Bounds of an EAGLE tree that are left to their defaults fit the vocabulary.
+
+        A draft vocabulary that is larger than the whole one is cut, since checks open small pairs too.
+        """
+        if given.get("draft_vocab", 0) > vocab_size:
+            given = {**given, "draft_vocab": vocab_size - 1}
         if cls.family.checkpoint not in HEADS or "k" in given:
             return given
         defaults = {name: option.default for name, option in inspect.signature(cls.family.make).parameters.items()}

@@ -364,7 +364,7 @@ def test_preset_with_questions(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    ("--methods eagle3", "'eagle3'", "eagle"),
+    ("--methods eagle4", "'eagle4'", "eagle"),
     ("--methods lookup,lookup", "--methods names lookup, lookup", "once"),
     ("--m -1", "m is -1", "0"),
     ("--tokens 1", "tokens is 1", "2 or more"),

@@ -169,7 +169,7 @@ def test_presets_of_eagle3_bring_its_head_and_budget(tmp_path: Path) -> None:
     assert find_checkpoints(pair, model=preset("llama3-8b"))["eagle3"] is None
     settings = CompareSettings(preset="llama3.1-8b-eagle3")
     for method in ("eagle2", "eagle3"):
-        assert METHODS[method].make(**own_options(METHODS[method], settings)).pool == 10 + 7 * 100
+        assert {"k": 10, "depth": 8, "m": 59}.items() <= own_options(METHODS[method], settings).items()
 
 
 def test_missing_checkpoint_is_named_and_not_downloaded(tmp_path: Path) -> None:

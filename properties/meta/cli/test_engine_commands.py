@@ -30,7 +30,7 @@ class Engine:
     [
         ("ref:k=2,depth=2,m=4", PASS, ("SMOKE-2", "draft of coin4", "eagle2_ref")),
         ("py:engines:Engine", BROKEN, ("1.0", "0 answers for 3 prompts")),
-        ("py:engines:Engine,checkpoint=eagle3", USAGE, ("coin4 has no eagle3", "eagle2 train")),
+        ("py:engines:Engine,checkpoint=hydra", USAGE, ("coin4 has no hydra", "eagle2 train")),
     ],
 )
 def test_doctor_exit_code_says_whether_an_engine_is_ready(impl: str, code: int, facts: tuple[str, ...], tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ ERRORS = {
     "connectable, option unknown": "verify ref:ruel=walk",
     "connectable, option without value": "verify ref:walk",
     "connectable, rule unknown": "verify ref:rule=wlak",
-    "connectable, drafter unknown": "verify ref:drafter=eagle3",
+    "connectable, drafter unknown": "verify ref:drafter=eagle4",
     "connectable, budget": "verify ref:k=2,depth=2,m=7",
     "connectable, budget and vocabulary": "verify ref:k=257",
     "connectable, module missing": "verify py:no_such_module:Engine",

@@ -52,12 +52,12 @@ def decode(connectable: str, pair: Pair = COIN4, limit: float = 60.0) -> tuple[i
 
 
 def test_description_reaches_the_implementation(tmp_path: Path) -> None:
-    description = "{'checkpoint': 'eagle3', 'lossy': 'typical acceptance', 'budget': {'depth': 3}}"
+    description = "{'checkpoint': 'hydra', 'lossy': 'typical acceptance', 'budget': {'depth': 3}}"
     found = connect(write_engine(tmp_path, "return [[0] * 3]", description))
     assert found.version == "written 1.0" and sorted(found.capabilities) == ["temperature", "top_k"]
     assert found.takes("depth") and not found.takes("width")
-    assert (found.checkpoint, found.lossy, found.budget, found.remote) == ("eagle3", "typical acceptance", {"depth": 3}, True)
-    with pytest.raises(NotApplicable, match="coin4 has no checkpoint 'eagle3'"):
+    assert (found.checkpoint, found.lossy, found.budget, found.remote) == ("hydra", "typical acceptance", {"depth": 3}, True)
+    with pytest.raises(NotApplicable, match="coin4 has no checkpoint 'hydra'"):
         found.open(COIN4)
 
 

@@ -137,6 +137,13 @@ def test_head_without_a_ranking_is_refused(tmp_path: Path) -> None:
         Budget(draft_vocab=9).drafter(Target.load(pair.target), pair.draft)
 
 
+def test_checks_on_small_pairs_leave_one_token_out() -> None:
+    """`ref:draft_vocab=96` is meant for a pair of many tokens; checks open the coins too."""
+    engine = connect("ref:draft_vocab=96").open(shipped("coin4"), k=2, depth=1, m=2)
+    drafter = engine.raw.decoder.drafter
+    assert isinstance(drafter, Eagle2) and drafter.vocabulary is not None and drafter.vocabulary.tolist() == [0, 1, 3]
+
+
 def test_acceptance_length_of_fewer_tokens_is_compared_with_no_committed_one() -> None:
     """COUNT-2 and COUNT-3 know that of the whole vocabulary."""
     assert "tau" in connect("ref").capabilities and "tau" not in connect("ref:draft_vocab=3").capabilities
