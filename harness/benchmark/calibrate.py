@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder
@@ -29,6 +30,8 @@ BUDGET = Budget(4, 8, 12)
 ROUND_TEMPERATURES = (1.0, 0.7, 0.5, 0.35)
 BOUNDS = (0.1, 3.0)
 """Range in which the temperature is fitted."""
+ROWS = 256
+"""Rows of logits that are converted to float64 at once."""
 
 
 def fit_head_temperature(decoder: Decoder, prompts: Sequence[Prompt], temperature: float) -> tuple[float, tuple[float, ...]]:
@@ -68,7 +71,9 @@ def likeliest_temperature(logits: Tensor, tokens: Tensor) -> float:
     """The temperature with the largest likelihood of tokens [n] under logits [n, V], to two decimals."""
 
     def loss(temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits.double() / temperature, tokens))
+        # In parts: in float64 the logits of a large vocabulary take gigabytes.
+        parts = zip(logits.split(ROWS), tokens.split(ROWS), strict=True)
+        return sum(float(cross_entropy(rows.double() / temperature, part, reduction="sum")) for rows, part in parts)
 
     return round(float(minimize_scalar(loss, bounds=BOUNDS, method="bounded").x), 2)
 

@@ -171,22 +171,24 @@ def measurements(
                 yield step_profile(decoder, name, one_per_kind(prompts), params, settings.seed, run.clock, whole=True)
     for temperature in settings.temperatures:
         progress(f"budgets and confidence at temperature {temperature:g}", 0, 0)
-        yield from head_measurements(run, prompts, temperature)
+        yield from head_measurements(run, prompts, temperature, points=bool(settings.m))
 
 
-def head_measurements(run: ComparisonRun, prompts: Sequence[Prompt], temperature: float) -> Iterator[BudgetPoint | Reliability]:
-    """Measurements of the EAGLE-2 head: tokens per pass by draft tokens for every shape of tree, and its reliability."""
+def head_measurements(
+    run: ComparisonRun, prompts: Sequence[Prompt], temperature: float, points: bool = True
+) -> Iterator[BudgetPoint | Reliability]:
+    """Measurements of the EAGLE-2 head: tokens per pass by draft tokens for every shape of tree (points), and its reliability."""
     own = {one.entrant.arm: one.decoder for one in run.methods.arms if one.entrant.own}
     decoder = own.get(EAGLE2)
     if not decoder or not isinstance(decoder.drafter, Eagle2):
         return
     budget = decoder.drafter.budget
-    for m in (m for m in NODES if m <= budget.pool):
+    for m in (m for m in NODES if points and m <= budget.pool):
         deep = replace(budget, m=m, depth=max(m, budget.depth))
         budgets: dict[TreeShape, Budget] = {"dynamic": replace(budget, m=m), "deep": deep, "chain": replace(deep, k=1, depth=m)}
         for tree, sized in budgets.items():
             yield budget_point(with_budget(decoder, sized), prompts, temperature, m, tree)
-    if EAGLE in own:
+    if points and EAGLE in own:
         yield from _static_tree_points(own[EAGLE], run, prompts, temperature)
     yield from reliability(decoder, prompts, temperature, budget, ())
 

@@ -17,7 +17,7 @@ def with_kinds(questions: Sequence[Question]) -> list[Question]:
     """Questions whose category is their kind: MT-bench's categories become one kind where the file has others too."""
     if all(question.category in MT_BENCH for question in questions):
         return list(questions)
-    return [replace(one, category="mt_bench") if one.category in MT_BENCH else one for one in questions]
+    return [replace(one, category="mt-bench") if one.category in MT_BENCH else one for one in questions]
 
 
 def subset(questions: Sequence[Question], n: int, seed: int) -> list[Question]:

@@ -37,8 +37,8 @@ from harness.report.layout import Block, Command, Facts, Page, Paragraph, Sectio
 from harness.report.tables import Table
 from harness.report.text import date_and_time, escape_markdown, join_names, join_sentences, number, plural, printable, seconds
 
-BENCH_MARK, COMPARE_MARK = "speed", "family"
-"""Names of the sections of the documentation that the commands write with --readme."""
+BENCH_MARK, COMPARE_MARK, REAL_MARK = "speed", "family", "smollm2"
+"""Names of the sections of the documentation that the commands write with --readme; the last one for the pair smollm2."""
 
 SECTION_FILE = Path("docs/benchmarks.md")
 """The file with these sections, relative to the root of the repository."""
@@ -257,9 +257,17 @@ def compare_settings(record: CompareRecord) -> str:
     )
 
 
+def compare_mark(record: CompareRecord) -> str:
+    """The name of the section of the documentation that shows a record."""
+    return REAL_MARK if record.header.settings.pair == REAL_MARK else COMPARE_MARK
+
+
 def compare_section(record: CompareRecord) -> str:
-    """The section of the documentation, in Markdown."""
-    found = [table for table in (tables.own_options_table(record), tables.equal_budget_table(record)) if table.rows]
+    """The section of the documentation, in Markdown. Kinds of prompts are shown where they are those of question files."""
+    found = [tables.own_options_table(record), tables.equal_budget_table(record)]
+    if compare_mark(record) == REAL_MARK:
+        found += [tables.kind_table(record, "tau", "τ by kind of prompt"), tables.repetition_table(record)]
+    found = [table for table in found if table.rows]
     answers = (left_out_answer(record), order_answer(record), greedy_answer(record))
     return _markdown_section(record, compare_settings(record), found, answers)
 
@@ -380,5 +388,5 @@ def _markdown_section(
     machine = f"{machine_line(record.header)}; {record.header.started[:10]}."
     blocks = [f"{escape_markdown(settings, 600)}\n{escape_markdown(machine, 600)}"]
     for table in found:
-        blocks += ["\n".join(table.markdown()), escape_markdown(table.caption, 1200)]
+        blocks += ["\n".join(table.markdown()), *([escape_markdown(table.caption, 1200)] if table.caption else [])]
     return "\n\n".join([*blocks, *(escape_markdown(answer, 2400) for answer in answers if answer)])

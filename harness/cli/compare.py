@@ -55,9 +55,10 @@ def compare(
     if draw and readme:
         raise BadInput("--draw and --readme were given together", "give one of them")
     if readme:
-        from harness.benchmark.pages import COMPARE_MARK, compare_section, write_section
+        from harness.benchmark.pages import compare_mark, compare_section, write_section
 
-        typer.echo(write_section(compare_section(read_comparison(readme, whole=True)), COMPARE_MARK))
+        record = read_comparison(readme, whole=True)
+        typer.echo(write_section(compare_section(record), compare_mark(record)))
         return
     if draw:
         raise typer.Exit(_show(read_comparison(draw), draw))

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner, Result
 from eagle2_ref.errors import BadInput
 from harness.benchmark.figures import method_figures_of
 from harness.benchmark.kinds import MT_BENCH, subset, with_kinds
-from harness.benchmark.pages import is_broken
+from harness.benchmark.pages import compare_mark, compare_section, is_broken
 from harness.benchmark.prompts import Question
 from harness.benchmark.record import Call, CompareRecord, StepProfile, TuningResult, read_comparison
 from harness.benchmark.repetition import repeated_ngrams
@@ -37,7 +38,7 @@ ARMS = ["eagle2", "eagle2:k=2,depth=2,m=3", "lookup", "eagle2, tuned", "transfor
 
 
 def test_categories_of_mt_bench_are_one_kind_among_others() -> None:
-    assert Counter(one.category for one in with_kinds(QUESTIONS)) == {"mt_bench": 6, "qa": 3, "rag": 3}
+    assert Counter(one.category for one in with_kinds(QUESTIONS)) == {"mt-bench": 6, "qa": 3, "rag": 3}
     alone = [one for one in QUESTIONS if one.category in MT_BENCH]
     assert with_kinds(alone) == alone
 
@@ -152,7 +153,7 @@ def test_implementation_without_checkpoint_is_left_out_with_the_reason(record: C
 def test_tables_have_the_mean_over_kinds(record: CompareRecord) -> None:
     table = kind_table(record, "tau", "")
     figures = {(row.arm, row.prompts): row.tau for row in method_figures_of(record) if row.temperature == 0}
-    kinds = ("mt_bench", "qa", "rag")
+    kinds = ("mt-bench", "qa", "rag")
     assert [column.heading for column in table.columns][2:] == [*kinds, "mean"]
     row = next(row for row in table.rows if row[:2] == ("0", "EAGLE-2"))
     assert row[2:] == (
@@ -160,6 +161,13 @@ def test_tables_have_the_mean_over_kinds(record: CompareRecord) -> None:
         f"{sum(figures['eagle2', k] for k in kinds) / 3:.2f}",
     )
     assert [row[0] for row in repetition_table(record).rows] == ["0", "1"] and repetition_table(record).rows[0][-1].endswith("%")
+
+
+def test_section_of_the_real_model_is_another_one_and_has_the_kinds(record: CompareRecord) -> None:
+    settings = record.header.settings
+    real = replace(record, header=record.header.model_copy(update={"settings": settings.model_copy(update={"pair": "smollm2"})}))
+    assert (compare_mark(record), compare_mark(real)) == ("family", "smollm2")
+    assert "| mt-bench | qa | rag | mean |" in compare_section(real) and "mt-bench |" not in compare_section(record)
 
 
 def test_no_text_of_a_question_is_stored(folder: Path) -> None:
