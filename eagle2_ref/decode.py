@@ -35,7 +35,7 @@ class Decoder:
     """The class of sequences, which decides where they end."""
 
     def __init__(self, target: Target, drafter: Drafter | None = None, rule: Rule = reject) -> None:
-        self.target, self.drafter, self.rule = target, drafter, rule
+        self.target, self.drafter, self.rule = target.reading(drafter.layers) if drafter else target, drafter, rule
 
     @classmethod
     def load(

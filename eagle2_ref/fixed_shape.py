@@ -20,6 +20,7 @@ from eagle2_ref.cuda_graph import capture
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.base import Drafter
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2, Pool, best
+from eagle2_ref.drafters.eagle3 import Eagle3Drafter
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.cache import KVCache, StackedKVCache
 from eagle2_ref.model.llama import Llama, additive
@@ -105,7 +106,7 @@ class FixedShapeDecoder(Decoder):
     def __init__(self, target: Target, drafter: Drafter | None = None, rule: Rule = walk, graph: bool | None = None) -> None:
         """Args:
         target: a LLaMA that runs in our own forward pass.
-        drafter: EAGLE-2 with a budget of k, depth and m, or none.
+        drafter: EAGLE-2 or EAGLE-3 with a budget of k, depth and m, or none.
         rule: `walk`, the only rule that is implemented here.
         graph: capture steps as CUDA graphs; by default on CUDA.
 
@@ -113,10 +114,10 @@ class FixedShapeDecoder(Decoder):
             BadInput: a part has no fixed shape, or is not implemented.
         """
         super().__init__(target, drafter, rule)
-        network = target.network
+        network = self.target.network
         if not isinstance(network, Llama):
             raise BadInput(f"{target.name} is no LLaMA", "fixed shapes are only known for our own forward pass")
-        if drafter is not None and (type(drafter) is not Eagle2 or drafter.budget.node or drafter.budget.layer):
+        if drafter is not None and (type(drafter) not in (Eagle2, Eagle3Drafter) or drafter.budget.node or drafter.budget.layer):
             raise BadInput("this drafter's trees have no fixed shape", "give a budget of k, depth and m alone")
         if rule is not walk:
             raise BadInput(f"fixed shapes do not implement the rule {getattr(rule, '__name__', rule)}", "use the rule walk")
@@ -196,11 +197,12 @@ class FixedShapeDecoder(Decoder):
     def new_state(self, capacity: int) -> State:
         """An empty state for sequences and trees of up to `capacity` tokens."""
         network, device, rows = self.network, self.network.device, self.depth + 1
+        width = self.eagle.head.config.hidden_size if self.eagle else 0
         return State(
             FixedCache(network.cache(), capacity),
             FixedCache(self.eagle.head.cache(1), capacity) if self.eagle else None,
             tokens=torch.zeros(rows, dtype=torch.long, device=device),
-            features=torch.zeros(rows, network.embedding.shape[1], dtype=network.dtype, device=device),
+            features=torch.zeros(rows, width, dtype=network.dtype, device=device),
             fresh=torch.ones((), dtype=torch.long, device=device),
             uniforms=torch.zeros(rows, dtype=torch.float64, device=device),
         )
@@ -231,7 +233,8 @@ class FixedShapeDecoder(Decoder):
         state.target.gather(path)
         state.target.filled += accepted
         state.tokens.copy_(emitted)
-        state.features.copy_(output.features[0, path])
+        if self.eagle:
+            state.features.copy_(self.eagle.read(output.features[0, path]))
         state.fresh.copy_(accepted)
         parts = (accepted[None], emitted, path, log_p[path, emitted], tokens, parents, values)
         return torch.cat([part.double() for part in parts])

@@ -14,6 +14,7 @@ from eagle2_ref.drafters.ablations import WithoutReranking, WithoutValue
 from eagle2_ref.drafters.base import Checkpoint, Method
 from eagle2_ref.drafters.eagle import Eagle
 from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.eagle3 import Eagle3
 from eagle2_ref.drafters.lookahead import Lookahead
 from eagle2_ref.drafters.lookup import Lookup
 from eagle2_ref.drafters.medusa import Medusa
@@ -87,6 +88,7 @@ METHODS = {
         MethodSpec("ouroboros", "Ouroboros", "arXiv 2402.13720", Ouroboros, CHOSEN),
         MethodSpec("eagle", "EAGLE", "arXiv 2401.15077", Eagle, DRAWN, deterministic=False),
         MethodSpec("eagle2", "EAGLE-2", "arXiv 2406.16858", Budget, CHOSEN),
+        MethodSpec("eagle3", "EAGLE-3", "arXiv 2503.01840", Eagle3, CHOSEN),
         MethodSpec("eagle2-confidence", "EAGLE-2 without value", "arXiv 2406.16858, section 5.3", WithoutValue, CHOSEN),
         MethodSpec("eagle2-expansion", "EAGLE-2 without reranking", "arXiv 2406.16858, section 5.3", WithoutReranking, CHOSEN),
     )

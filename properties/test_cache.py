@@ -9,10 +9,11 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.decode import Decoder
+from eagle2_ref.drafters.eagle_base import EagleBase
 from harness.catalogue import check
 from harness.context import Context
 from harness.record.model import Result
-from properties.trace_decoder import largest_difference, steps
+from properties.trace_decoder import head_inputs, largest_difference, steps
 
 ROUNDING = 1e-5
 """As for TREE-2."""
@@ -86,9 +87,10 @@ def _fresh_cache(model: PreTrainedModel, text: Sequence[int]) -> list[Tensor]:
 
 @torch.inference_mode()
 def _fresh_head_cache(decoder: Decoder, model: PreTrainedModel, text: Sequence[int]) -> Tensor:
-    head = decoder.drafter.head  # type: ignore[union-attr]
+    assert isinstance(decoder.drafter, EagleBase)
+    head = decoder.drafter.head
     tokens, cache, n = torch.tensor([list(text)], device=model.device), head.cache(), len(text) - 1
-    features = model.base_model(tokens[:, :n]).last_hidden_state
+    features = head_inputs(decoder.drafter, model, text[:n])
     head(tokens[:, 1:], features, torch.arange(n, device=model.device), None, cache)
     cache.keep(range(n))
     entries: Tensor = cache.entries()

@@ -160,6 +160,8 @@ def _require_known_head(implementation: Implementation) -> None:
     """Raise NotApplicable where the reference has nothing to compare with."""
     if implementation.checkpoint != "draft":
         raise NotApplicable(f"it drafts with {implementation.checkpoint!r}, not with the pair's EAGLE head")
+    if implementation.options.get("draft_vocab"):
+        raise NotApplicable("it proposes some tokens of the pair's EAGLE head only")
     if implementation.method not in ("", "eagle2"):
         raise NotApplicable("its trees are not EAGLE-2's")
     if not {"k", "depth", "m"} <= set(implementation.shape):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -22,7 +23,7 @@ from harness.equivalence import MEAN_DISTANCE
 from harness.implementations.engine import BlockTrace, Output
 from harness.pairs import shipped
 from harness.record.model import Result, TreePicture
-from properties.trace_decoder import Pass, Step, largest_difference, leaves, logits_after, steps
+from properties.trace_decoder import Pass, Step, head_inputs, largest_difference, leaves, logits_after, steps
 
 ROUNDING = 1e-5
 """Difference of logits between two orders of float64 arithmetic. The norms of transformers are float32 even in float64 models: a
@@ -203,17 +204,18 @@ def tree_is_best_first(context: Context, case: Case) -> Result:
     pair = shipped(case.pair)
     decoder = context.open(pair, dtype="float64", **case.budget).raw.decoder
     model = context.target_model(pair, "float64")
-    trees = 0
+    trees, m = 0, min(case.m, decoder.drafter.budget.k)  # the head may have fewer tokens to propose than case.k
+    decoder.drafter.budget = replace(decoder.drafter.budget, m=m)
     for start in range(decoder.target.vocab_size):
         for step in list(steps(decoder, [start, 2, 0], {"temperature": 1.0, "max_new_tokens": 12}, start))[1:]:
             assert step.verification is not None
             depth = min(case.depth, 3 + 12 - len(step.verification.text) - 1)
-            if depth > 0 and (wrong := _not_best(decoder, model, step.verification, depth, case.m)):
+            if depth > 0 and (wrong := _not_best(decoder, model, step.verification, depth, m)):
                 where = f"after {step.verification.text}, parents {step.verification.tree.parents.tolist()}"
                 return context.result("fault", f"{where}: {wrong}")
             trees += 1
-    measured = {"trees": trees, "m": case.m}
-    return context.result("pass", f"{trees} trees are the {case.m} best nodes", measured=measured, work=(trees, "trees"))
+    measured = {"trees": trees, "m": m}
+    return context.result("pass", f"{trees} trees are the {m} best nodes", measured=measured, work=(trees, "trees"))
 
 
 @torch.inference_mode()
@@ -222,11 +224,11 @@ def _not_best(decoder: Decoder, model: Any, verification: Pass, depth: int, m: i
     tree = verification.tree
     assert isinstance(decoder.drafter, Eagle2) and isinstance(tree, DraftTree)
     drafter, values = decoder.drafter, tree.values.tolist()
-    features = model.base_model(torch.tensor([list(verification.text[:-1])], device=model.device))
+    features = head_inputs(drafter, model, verification.text[:-1])[0]
 
     @cache
     def confidences(path: tuple[int, ...]) -> list[float]:
-        return _log_confidences(drafter, verification.text, features.last_hidden_state[0], path).tolist()
+        return _log_confidences(drafter, verification.text, features, path).tolist()
 
     best = _best_first(confidences, depth, m)
     least = min(best.values())
@@ -251,18 +253,23 @@ def _best_first(confidences: Callable[[tuple[int, ...]], list[float]], depth: in
         taken[path] = -cost
         if len(path) < depth:
             for x, confidence in enumerate(confidences(path)):
-                heapq.heappush(frontier, (cost - confidence, (*path, x)))
+                if confidence > -math.inf:
+                    heapq.heappush(frontier, (cost - confidence, (*path, x)))
     return {path: value for path, value in taken.items() if path}
 
 
 def _log_confidences(drafter: Eagle2, text: Sequence[int], features: torch.Tensor, path: tuple[int, ...]) -> torch.Tensor:
-    """log q [V] after a path: the head reads its own features, in one pass over the whole past for each new one."""
+    """log q [V] after a path, -inf for tokens that the head cannot propose: it reads its own features, in one pass over the whole
+    past for each new one."""
     tokens, known = [*text[1:], *path], features
     for _ in range(len(path) + 1):
         n = len(known)
         ids = torch.tensor([tokens[:n]], device=known.device)
         known = torch.cat([known, drafter.head(ids, known[None], torch.arange(n, device=known.device))[0, -1:]])
-    return drafter.lm_head(known[-1:]).log_softmax(-1)[0]
+    confidences = drafter.lm_head(known[-1:]).log_softmax(-1)[0]
+    if drafter.vocabulary is None:
+        return confidences
+    return confidences.new_full((drafter.head.config.vocab_size,), -math.inf).index_copy(0, drafter.vocabulary, confidences)
 
 
 def _picture(step: Step) -> TreePicture:

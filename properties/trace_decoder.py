@@ -12,6 +12,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.decode import Block, Decoder
+from eagle2_ref.drafters.eagle_base import EagleBase
+from eagle2_ref.drafters.eagle_head import Eagle3Config
 from eagle2_ref.model.cache import KVCache
 from eagle2_ref.model.network import ModelOutput, causal
 from eagle2_ref.sampling import SamplingParams
@@ -81,6 +83,25 @@ def largest_difference(a: Tensor, b: Tensor) -> float:
     """The largest absolute difference; infinite if shapes differ or a value is NaN."""
     distance = float((a - b).abs().max()) if a.shape == b.shape else float("nan")
     return distance if distance == distance else float("inf")
+
+
+@torch.inference_mode()
+def head_inputs(drafter: EagleBase, model: PreTrainedModel, text: Sequence[int]) -> Tensor:
+    """What an EAGLE head must read at each position of a text, [1, n, H], of the target in transformers.
+
+    An EAGLE-1/2 head reads the output of the last norm. An EAGLE-3 head reads the states before the layers of its config.json,
+    the state before the last norm counting as one more layer, through its `fc`.
+    """
+    tokens = torch.tensor([list(text)], device=model.device)
+    config = drafter.head.config
+    if not isinstance(config, Eagle3Config):
+        features: Tensor = model.base_model(tokens).last_hidden_state
+        return features
+    last: list[Tensor] = []
+    hook = model.base_model.norm.register_forward_pre_hook(lambda _module, inputs: last.append(inputs[0]))
+    states = model.base_model(tokens, output_hidden_states=True).hidden_states[:-1]
+    hook.remove()
+    return torch.cat([(*states, *last)[layer] for layer in config.layers], dim=-1) @ drafter.head.fc
 
 
 @torch.inference_mode()

@@ -15,8 +15,9 @@ from eagle2_ref.tree import DraftTree, SampledTree, Tree
 if TYPE_CHECKING:
     from eagle2_ref.sequence import Sequence
 
-Checkpoint = Literal["draft", "small", "medusa", "none"]
-"""What a method needs besides the target: an EAGLE head, a small language model, Medusa heads, or nothing that is trained."""
+Checkpoint = Literal["draft", "eagle3", "small", "medusa", "none"]
+"""What a method needs besides the target: an EAGLE-1/2 head, an EAGLE-3 head, a small language model, Medusa heads, or nothing
+that is trained."""
 
 
 class DraftState:
@@ -36,6 +37,9 @@ class Drafter:
     tree_type: ClassVar[type[DraftTree] | type[SampledTree]] = DraftTree
     """Whether the nodes of its trees are chosen or sampled; some rules accept only one kind."""
 
+    layers: tuple[int, ...] = ()
+    """Target layers before which it reads the state. Without any, its features are the inputs of the target's LM head."""
+
     def start(self, sequence: Sequence) -> Any:
         """The state for a new sequence, which has its prompt, parameters and coins.
 
@@ -50,7 +54,7 @@ class Drafter:
         Args:
             sequence: the sequence, which already ends with the new tokens.
             tokens: n tokens. The last is the newest of the sequence, the root of the next tree.
-            features: the target's features [n, H]: row i is at the position *before* token i.
+            features: the target's features [n, H], or [n, layers H]: row i is at the position *before* token i.
         """
 
     def learn(self, sequence: Sequence, tree: Tree, logits: Tensor, path: abc.Sequence[int]) -> None:

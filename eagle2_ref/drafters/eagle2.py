@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eagle2_ref.drafters.base import Checkpoint
+from eagle2_ref.drafters.base import Checkpoint, require_whole
+from eagle2_ref.drafters.draft_vocabulary import load_ranking
 from eagle2_ref.drafters.eagle_base import EagleBase, load_head_for
 from eagle2_ref.drafters.eagle_head import EagleHead, FusedHead
 from eagle2_ref.errors import BadInput
@@ -27,8 +28,8 @@ from eagle2_ref.tree import DraftTree, Tree
 
 
 @dataclass(frozen=True)
-class Budget:
-    """The size of the draft tree. The paper has k, depth and m; the other options are ours, and off by default.
+class TreeBudget:
+    """The size of a dynamic draft tree. The paper has k, depth and m; the other options are ours, and off by default.
 
     If confidences are true probabilities, exp(value) is the probability that a node is accepted, the number of tokens that it
     is expected to add. None of the options changes the distribution of the text.
@@ -49,11 +50,6 @@ class Budget:
     node: float = 0.0
     layer: float = 0.0
 
-    checkpoint: ClassVar[Checkpoint] = "draft"
-
-    def drafter(self, target: Target, draft: Path | str) -> Eagle2:
-        return Eagle2(*load_head_for(target, draft), self)
-
     @property
     def pool(self) -> int:
         """Number of candidates for the reranking: k in the first layer, k squared in each further one."""
@@ -65,6 +61,11 @@ class Budget:
         if self.node:
             return math.log(self.node)
         return torch.finfo(torch.float32).min if self.layer else -math.inf
+
+    def within(self, n: int) -> Self:
+        """The budget for n draft tokens: no node has more children, and m is at most the candidates that are then left."""
+        cut = replace(self, k=min(self.k, n))
+        return replace(cut, m=min(cut.m, cut.pool))
 
     def check(self, vocab_size: int) -> None:
         """Raise BadInput for a value that is out of range, or that the vocabulary or the other values do not allow."""
@@ -88,13 +89,48 @@ class Budget:
             )
 
 
+@dataclass(frozen=True)
+class Budget(TreeBudget):
+    """Options of EAGLE-2: the budget of its trees, and how many tokens it can propose.
+
+    Attributes:
+        draft_vocab: propose only so many tokens, the most frequent of the ranking next to the head; 0 for all (FR-Spec, arXiv
+            2502.14856). The head's logits then cost less.
+    """
+
+    draft_vocab: int = 0
+
+    checkpoint: ClassVar[Checkpoint] = "draft"
+
+    def drafter(self, target: Target, draft: Path | str) -> Eagle2:
+        require_whole(self, draft_vocab=0)
+        head, lm_head = load_head_for(target, draft)
+        if not self.draft_vocab:
+            return Eagle2(head, lm_head, self)
+        vocabulary = load_ranking(draft, target.vocab_size, self.draft_vocab)
+        return Eagle2(head, target.network.lm_head_of(vocabulary), self, vocabulary)
+
+
 class Eagle2(EagleBase):
     """The drafter of EAGLE-2. The head runs once for each layer of the trees, for all sequences at once."""
 
-    def __init__(self, head: EagleHead | FusedHead, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
+    def __init__(
+        self,
+        head: EagleHead | FusedHead,
+        lm_head: Callable[[Tensor], Tensor],
+        budget: TreeBudget,
+        vocabulary: Tensor | None = None,
+    ) -> None:
+        """Args:
+        head: the draft head.
+        lm_head: maps features [..., H] to logits [..., V], or to [..., D] of a draft vocabulary.
+        budget: the size of the trees.
+        vocabulary: the target token of each of D draft tokens, [D]; None if they are all tokens of the target.
+        """
         budget.check(head.config.vocab_size)
         super().__init__(head, lm_head)
-        self.budget = budget
+        self.budget = budget if vocabulary is None else budget.within(len(vocabulary))
+        self.vocabulary = None if vocabulary is None else vocabulary.to(self.head.fc.device)
 
     @torch.inference_mode()
     def propose(self, sequences: abc.Sequence[Sequence]) -> list[Tree]:
@@ -169,6 +205,8 @@ class Eagle2(EagleBase):
         logits = widen(self.lm_head(features))
         confidences = (logits if self.budget.head_temperature == 1 else logits / self.budget.head_temperature).log_softmax(-1)
         top, tokens = confidences.topk(self.budget.k, dim=-1)
+        if self.vocabulary is not None:
+            tokens = self.vocabulary[tokens]  # from draft tokens to those of the target
         # The value of a node is the product of confidences on its path; here as a sum of logarithms.
         return Pool(tokens.flatten(1), parents[..., None].expand(tokens.shape).flatten(1), (values[..., None] + top).flatten(1))
 

@@ -49,7 +49,11 @@ class EagleBase(Drafter):
 
     def observe(self, sequence: Sequence, tokens: abc.Sequence[int], features: Tensor) -> None:
         sequence.draft.tokens += tokens
-        sequence.draft.features.append(features)
+        sequence.draft.features.append(self.read(features))
+
+    def read(self, features: Tensor) -> Tensor:
+        """What the head reads of the target's features [n, H]."""
+        return features
 
     @torch.inference_mode()
     def catch_up(self, sequences: abc.Sequence[Sequence]) -> Tensor:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from eagle2_ref.errors import BadInput
@@ -29,6 +34,8 @@ class HFModel:
         self.model, self.name = model.eval(), name
         text = model.config.get_text_config(decoder=True)
         self.vocab_size, self.context = int(text.vocab_size), int(getattr(text, "max_position_embeddings", 1 << 30))
+        self.n_layers = int(text.num_hidden_layers)
+        self.reads: tuple[int, ...] = ()  # layers before which the state is a feature
         self.dtype, self.device = model.dtype, _device_of(model.get_output_embeddings())
         self._windows = _windows(text, name)
         takes = inspect.signature(model.forward).parameters
@@ -52,6 +59,18 @@ class HFModel:
         out: Tensor = self.model.get_output_embeddings()(features)
         return out
 
+    def lm_head_of(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
+        head = self.model.get_output_embeddings()
+        weight, bias = (
+            None if t is None else t.detach()[tokens.to(t.device)] for t in (head.weight, getattr(head, "bias", None))
+        )
+        return lambda features: F.linear(features, weight, bias)
+
+    def reading(self, layers: tuple[int, ...]) -> Self:
+        network = copy(self)
+        network.reads, network._layers = layers, _layers_of(self.model, self.n_layers, self.name)
+        return network
+
     def __call__(
         self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: HFCache, last_only: bool = False
     ) -> ModelOutput:
@@ -61,14 +80,18 @@ class HFModel:
         self._features.clear()
         cache.begin_pass(tokens.shape[1])
         entries = InPlaceCache(cache)
-        logits = self.model(input_ids=tokens, position_ids=positions, past_key_values=entries, use_cache=True, **options).logits
+        with self._states() as states:
+            output = self.model(input_ids=tokens, position_ids=positions, past_key_values=entries, use_cache=True, **options)
+        logits = output.logits
         if not entries.used:
             raise BadInput(
                 f"{self.name} keeps a state that cannot be rolled back", "only attention caches can be verified against a tree"
             )
         if not self._features:
             raise BadInput(f"{self.name} does not show the features its LM head is given", "a head cannot draft for such a model")
-        return ModelOutput(logits[:, -1:] if last_only else logits, self._features[0].to(self.device))
+        parts = [states[layer].to(self.device) for layer in self.reads]
+        features = torch.cat(parts, dim=-1) if parts else self._features[0].to(self.device)
+        return ModelOutput(logits[:, -1:] if last_only else logits, features)
 
     def _masks(self, mask: Tensor, positions: Tensor, cache: HFCache) -> Tensor | dict[str, Tensor]:
         """Additive masks [B, 1, n, length + n], one for each kind of layer: some layers see a window of positions only."""
@@ -82,6 +105,21 @@ class HFModel:
             for kind, window in self._windows.items()
         }
         return masks if len(masks) > 1 else next(iter(masks.values()))
+
+    @contextmanager
+    def _states(self) -> Iterator[dict[int, Tensor]]:
+        """Collect the states that are read, during a pass: outputs of layers, and the input of layer 0."""
+        states = dict[int, Tensor]()
+
+        def store(index: int, _module: object, args: tuple[Tensor, ...], output: Any) -> None:
+            found = output if index else args
+            states[index] = found[0] if isinstance(found, tuple) else found
+
+        with ExitStack() as hooks:
+            for index in self.reads:
+                hook = self._layers[max(0, index - 1)].register_forward_hook(partial(store, index))
+                hooks.callback(hook.remove)
+            yield states
 
     def _store_features(self, _module: object, _args: object, output: Any) -> None:
         self._features[:] = [output[0] if isinstance(output, tuple) else output.last_hidden_state]
@@ -129,6 +167,14 @@ class InPlaceCache(DynamicCache):  # type: ignore[misc]
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:  # noqa: ARG002
         return self._cache.length + query_length, 0
+
+
+def _layers_of(model: PreTrainedModel, n: int, name: str) -> Any:
+    """The decoder layers of a model."""
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == n:
+            return module
+    raise BadInput(f"{name} does not show its {n} layers", "an EAGLE-3 head cannot draft for such a model")
 
 
 def _device_of(module: torch.nn.Module) -> torch.device:

@@ -6,9 +6,11 @@ keys and values are written in place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -208,9 +210,10 @@ class Llama:
         rope = LlamaRotaryEmbedding(config)
         frequencies = rope.inv_freq.to(self.device)
         self.rotary = RotaryTable(frequencies, self.heads, self.kv_heads, self.dtype, rope.attention_scaling)
-        self.layers = list[Layer]()
+        self.layers, self.n_layers = list[Layer](), len(body.layers)
+        self.reads: tuple[int, ...] = ()  # layers before which the state is a feature
         with torch.no_grad():
-            for index in range(len(body.layers)):
+            for index in range(self.n_layers):
                 self.layers.append(Layer.of(body.layers[index], index, self.heads, self.kv_heads, self.eps))
                 body.layers[index] = torch.nn.Identity()
             self.norm, self.unembedding = body.norm.weight, transposed(model.lm_head.weight)
@@ -234,6 +237,15 @@ class Llama:
         out: Tensor = features @ self.unembedding
         return out
 
+    def lm_head_of(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
+        columns = self.unembedding.index_select(1, tokens.to(self.device))
+        return lambda features: features @ columns
+
+    def reading(self, layers: tuple[int, ...]) -> Self:
+        network = copy(self)
+        network.reads = layers
+        return network
+
     def __call__(
         self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: StackedKVCache, last_only: bool = False
     ) -> ModelOutput:
@@ -244,11 +256,16 @@ class Llama:
             mask = additive(mask, self.dtype)
         ctx = ForwardContext.of(batch, n, rotary, mask, cache)
         x = F.embedding(tokens.flatten(), self.embedding)
-        for layer in self.layers:
+        states = dict[int, Tensor]()
+        for index, layer in enumerate(self.layers):
+            if index in self.reads:
+                states[index] = x
             x = layer(x, ctx)
-        features = rms_norm(x, self.norm, self.eps)
-        features = features.view(batch, n, -1)
-        return ModelOutput(self.lm_head(features[:, -1:] if last_only else features), features)
+        states[self.n_layers] = x
+        normed = rms_norm(x, self.norm, self.eps).view(batch, n, -1)
+        logits = self.lm_head(normed[:, -1:] if last_only else normed)
+        features = torch.cat([states[layer] for layer in self.reads], dim=-1).view(batch, n, -1) if self.reads else normed
+        return ModelOutput(logits, features)
 
 
 def transposed(weight: Tensor) -> Tensor:

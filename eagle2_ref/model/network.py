@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from eagle2_ref.model.cache import KVCache
 class ModelOutput:
     """The result of a pass: logits [n, V], and features [n, H], which are the inputs of the LM head.
 
-    A pass over a batch has one more dimension in front, [B, n, V] and [B, n, H].
+    A network that was made by `reading` has the states of several layers as features, [n, layers H]. A pass over a batch has one
+    more dimension in front, [B, n, V] and [B, n, H].
     """
 
     logits: Tensor
@@ -28,6 +29,7 @@ class Network(Protocol):
     """A causal language model."""
 
     vocab_size: int
+    n_layers: int
     context: int
     dtype: torch.dtype
     device: torch.device
@@ -54,7 +56,16 @@ class Network(Protocol):
         """
 
     def lm_head(self, features: Tensor) -> Tensor:
-        """Features [..., H] to logits [..., V]."""
+        """Inputs of the LM head [..., H] to logits [..., V]."""
+
+    def lm_head_of(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
+        """The LM head for some tokens [D] alone: [..., H] to logits [..., D]. Its rows are copied once, here."""
+
+    def reading(self, layers: tuple[int, ...]) -> Self:
+        """The same network, whose features are the states before these layers, next to each other.
+
+        The state before layer 0 is the embedding; the state before layer n, of n layers, is the output of the last, not normed.
+        """
 
 
 def causal(n: int, columns: int, device: torch.device) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from logging import getLogger
 from os.path import lexists
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -84,6 +85,14 @@ class Target:
     @property
     def device(self) -> torch.device:
         return self.network.device
+
+    def reading(self, layers: tuple[int, ...]) -> Self:
+        """The same target, whose features are the states before these layers; itself without layers."""
+        if not layers:
+            return self
+        target = copy(self)
+        target.network = self.network.reading(layers)
+        return target
 
     def cache(self) -> KVCache:
         """An empty cache for one sequence."""

@@ -32,7 +32,8 @@ PARTS = {
     r"[qo]_proj": ("num_attention_heads * head_dim", "hidden_size"),
     r"attn|attention": ("num_attention_heads * head_dim", "num_key_value_heads * head_dim", "hidden_size"),
     r"mlp": ("intermediate_size", "hidden_size"),
-    r"embed|lm_head": ("vocab_size", "hidden_size"),
+    r"embed": ("vocab_size", "hidden_size"),
+    r"lm_head": ("draft_vocab_size", "vocab_size", "hidden_size"),
 }
 """The fields that give the shapes of tensors, by a part of their names."""
 
@@ -53,7 +54,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     Raises:
         BadInput: there are no weights, a file is damaged or holds more than tensors, or the index of shards is wrong.
     """
-    return _read_all(directory, _read_file)
+    return _read_all(directory, read_file)
 
 
 def read_shapes(directory: Path) -> dict[str, Stored]:
@@ -110,7 +111,8 @@ def _shards(index: Path) -> dict[Path, list[str]]:
     return shards
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file. Raises BadInput if it is damaged or holds more than tensors."""
     if path.suffix != ".safetensors":
         return _unpickle(path, "cpu")
     with _reading(path):
@@ -218,7 +220,8 @@ def mismatches(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequen
 
 def _fields(name: str, found: Sequence[int], expected: Sequence[int], raw: Mapping[str, Any]) -> str:
     """The fields that have the expected size where it differs from the one found: ` (vocab_size is 5)`."""
-    sizes: dict[str, Any] = {field: raw.get(field) for field in ("vocab_size", "hidden_size", "intermediate_size")}
+    named = ("vocab_size", "draft_vocab_size", "hidden_size", "intermediate_size")
+    sizes: dict[str, Any] = {field: raw.get(field) for field in named}
     heads, width = raw.get("num_attention_heads"), raw.get("hidden_size")
     if isinstance(heads, int) and isinstance(width, int):
         dim, kv_heads = raw.get("head_dim") or width // heads, raw.get("num_key_value_heads") or heads

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from eagle2_ref.decode import Decoder
 from eagle2_ref.drafters.base import Checkpoint, Method
-from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.eagle2 import TreeBudget
 from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS, MethodSpec
 from eagle2_ref.model.network import Network
 from eagle2_ref.model.target import Target
+from harness.benchmark.presets import Preset
 from harness.benchmark.record import Entrant
 from harness.benchmark.settings import Checkpoints, CompareSettings
 from harness.implementations import Connectable
 from harness.pairs import Pair
 
 
-def find_checkpoints(pair: Pair, small: str = "", medusa: str = "") -> Checkpoints:
-    """The checkpoints of a pair by kind. A pair that is not a shipped one has only a head; the others are given by options."""
+def find_checkpoints(pair: Pair, small: str = "", medusa: str = "", eagle3: str = "", model: Preset | None = None) -> Checkpoints:
+    """The checkpoints of a pair by kind. A pair that is not a shipped one has only a head; the others are given by options.
+
+    The head is an EAGLE-1/2 head, or an EAGLE-3 head for presets of EAGLE-3.
+    """
     found: dict[str, Path | None] = {"draft": pair.draft, "none": pair.draft}
-    given: dict[Checkpoint, str] = {"small": small, "medusa": medusa}
+    if model and model.checkpoint == "eagle3":
+        found["draft"], eagle3 = None, eagle3 or str(pair.draft)
+    given: dict[Checkpoint, str] = {"small": small, "medusa": medusa, "eagle3": eagle3}
     for kind, folder in given.items():
         if folder and not Path(folder).is_dir():
             raise BadInput(f"--{kind} {folder} is not a directory", "give the directory of a checkpoint")
@@ -69,8 +75,9 @@ class MethodArms:
 
 def own_options(family: MethodSpec, settings: CompareSettings) -> dict[str, Any]:
     """Options that differ from the method's defaults: a preset has its own budget for EAGLE-2's dynamic trees."""
-    is_dynamic = isinstance(family.make, type) and issubclass(family.make, Budget)
-    return asdict(settings.model.budget) if settings.model and is_dynamic else {}
+    if not settings.model or not (isinstance(family.make, type) and issubclass(family.make, TreeBudget)):
+        return {}
+    return {field.name: getattr(settings.model.budget, field.name) for field in fields(TreeBudget)}
 
 
 def at_equal_budget(family: MethodSpec, settings: CompareSettings) -> Method | None:

@@ -69,7 +69,7 @@ def _head_passes(drafter: Eagle2, sequence: TextSequence, features: Tensor) -> d
     drafter.observe(sequence, [*text[1:], text[0]], features)
     with torch.inference_mode():
         drafter.catch_up([sequence])  # fills the head's cache with the text
-    n, device = len(text), features.device
+    n, device, features = len(text), features.device, drafter.read(features)
     tokens = torch.tensor([list(text)], device=device)
 
     def head_pass(rows: int) -> Tensor:

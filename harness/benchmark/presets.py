@@ -1,12 +1,14 @@
-"""The models of the EAGLE-2 paper by name: their checkpoints, chat formats and budgets."""
+"""The models of the EAGLE-2 paper, and those of EAGLE-3's authors, by name: their checkpoints, chat formats and budgets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.base import Checkpoint
+from eagle2_ref.drafters.eagle2 import Budget, TreeBudget
+from eagle2_ref.drafters.eagle3 import Eagle3
 from eagle2_ref.errors import BadInput
-from harness.benchmark.chat import LLAMA2, LLAMA3, VICUNA, Chat, ChatFormat
+from harness.benchmark.chat import LLAMA2, LLAMA3, PLAIN, VICUNA, Chat, ChatFormat
 from harness.pairs import Pair, download, find_pair
 
 
@@ -21,8 +23,13 @@ class Preset:
     target: str
     draft: str
     format: ChatFormat
-    budget: Budget
+    budget: TreeBudget
     dtype: str = "float16"
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The kind of its head."""
+        return "eagle3" if isinstance(self.budget, Eagle3) else "draft"
 
     def pair(self, target: str, draft: str) -> Pair:
         """The user's copies of the checkpoints."""
@@ -49,8 +56,24 @@ PRESETS = {
         ("llama3-70b", "LLaMA3-Instruct 70B", "meta-llama/Meta-Llama-3-70B-Instruct", "LLaMA3-Instruct-70B", LLAMA3, 48),
     )
 }
-"""Budgets are the paper's (EAGLE-2, appendix A); its 60, 50 and 48 tokens count the root, as its code does. The paper gives no
-budget for Vicuna 33B; Spec-Bench measures all sizes with 60."""
+PRESETS |= {
+    f"{name}-eagle3": Preset(model, target, f"yuhuili/EAGLE3-{head}", chat_format, Eagle3(k=10, depth=8, m=59))
+    for name, model, target, head, chat_format in (
+        ("vicuna-13b", "Vicuna 13B", "lmsys/vicuna-13b-v1.3", "Vicuna1.3-13B", VICUNA),
+        ("llama3.1-8b", "LLaMA3.1-Instruct 8B", "meta-llama/Llama-3.1-8B-Instruct", "LLaMA3.1-Instruct-8B", LLAMA3),
+        ("llama3.3-70b", "LLaMA3.3-Instruct 70B", "meta-llama/Llama-3.3-70B-Instruct", "LLaMA3.3-Instruct-70B", LLAMA3),
+        (
+            "deepseek-r1-8b",
+            "DeepSeek-R1-Distill-LLaMA 8B",
+            "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
+            "DeepSeek-R1-Distill-LLaMA-8B",
+            PLAIN,  # its tokenizer has a chat template
+        ),
+    )
+}
+"""Budgets of EAGLE-2 are the paper's (EAGLE-2, appendix A); its 60, 50 and 48 tokens count the root, as its code does. The paper
+gives no budget for Vicuna 33B; Spec-Bench measures all sizes with 60. Those of EAGLE-3 are the defaults of the published code,
+`EaModel.from_pretrained`: 60 tokens with the root, and 7 layers after the first."""
 
 
 def preset(name: str) -> Preset:

@@ -13,6 +13,7 @@ MEAN = "mean"
 """The mean over all data of a source: six data sets in the EAGLE-2 paper, six tasks in Spec-Bench."""
 
 IMPLEMENTED = {
+    "EAGLE-3": "eagle3",
     "EAGLE-2": "eagle2",
     "EAGLE": "eagle",
     "Medusa": "medusa",

@@ -204,7 +204,7 @@ def command_line(settings: RunSettings, pair: Pair, checkpoints: Checkpoints | N
     words = ["eagle2", settings.command]
     words += ["--target", pair.target.name, "--draft", pair.draft.name] if pair.own else []
     words += changed_options(without_paths(settings), default)
-    for kind in ("small", "medusa") if pair.own and checkpoints else ():
+    for kind in ("small", "medusa", "eagle3") if pair.own and checkpoints else ():
         words += [f"--{kind}", folder.name] if (folder := (checkpoints or {})[kind]) else []
     return shlex.join(words)
 

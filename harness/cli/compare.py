@@ -42,6 +42,7 @@ def compare(
     draft: DraftDir = "",
     small: Annotated[str, typer.Option(help="Folder of a small model with the target's vocabulary, with --draft.")] = "",
     medusa: Annotated[str, typer.Option(help="Folder of Medusa heads for the target, with --draft.")] = "",
+    eagle3: Annotated[str, typer.Option(help="Folder of an EAGLE-3 head for the target, with --draft.")] = "",
     dtype: Annotated[str, typer.Option(help="float64, float32, bfloat16 or float16; by default the preset's, or float32.")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder of record and page; by default reports/latest/compare.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this folder again.")] = None,
@@ -70,7 +71,7 @@ def compare(
 
     model = preset(settings.preset) if settings.preset else None
     pair = model.pair(target, draft) if model else find_pair(settings.pair, target or None, draft or None)
-    checkpoints, file, folder = find_checkpoints(pair, small, medusa), prompts or PROMPTS, out or OUT
+    checkpoints, file, folder = find_checkpoints(pair, small, medusa, eagle3, model), prompts or PROMPTS, out or OUT
     chosen = dtype or (model.dtype if model else "float32")
     settings = settings.model_copy(update={"pair": pair.name, "prompts": file.name, "dtype": chosen})
     # In a child process: an engine that ends it must not end this command as if it had succeeded.

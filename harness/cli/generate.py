@@ -33,11 +33,14 @@ def generate(
     top_p: Annotated[float | None, typer.Option(help="Keep the most likely tokens that add up to this probability.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Keep tokens of at least this fraction of the highest probability.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 makes tokens of the text less likely.")] = None,
-    drafter: Annotated[str, typer.Option(help="Drafting method: eagle2, eagle, medusa, lookup …")] = "eagle2",
+    drafter: Annotated[str, typer.Option(help="Drafting method: eagle2, eagle3, medusa, lookup …")] = "eagle2",
     rule: Annotated[str, typer.Option(help="Acceptance rule, such as reject or walk; by default the method's own.")] = "",
     k: Annotated[int | None, typer.Option(help="Nodes expanded per layer, if the method has this option.")] = None,
     depth: Annotated[int | None, typer.Option(help="Layers of the draft tree.")] = None,
     m: Annotated[int | None, typer.Option(help="Draft tokens verified per target pass.")] = None,
+    draft_vocab: Annotated[
+        int | None, typer.Option(help="Propose only so many tokens, the most frequent, if the method has this option (FR-Spec).")
+    ] = None,
     show_tree: Annotated[bool, typer.Option("--show-tree", help="Draw the draft tree of one step.")] = False,
     step: Annotated[int, typer.Option(help="The step that --show-tree draws.")] = 2,
 ) -> None:
@@ -53,7 +56,9 @@ def generate(
     family = method(drafter)
     pair = find_pair(settings.pair, settings.target or None, settings.draft or None, family.checkpoint)
     text = _read_input() if prompt == "-" else prompt
-    options = {name: value for name, value in (("k", k), ("depth", depth), ("m", m)) if value is not None}
+    options = {
+        name: value for name, value in (("k", k), ("depth", depth), ("m", m), ("draft_vocab", draft_vocab)) if value is not None
+    }
     drafting = Drafting(family, family.options(**options), family.rule_of(rule))
     device, dtype = settings.device, settings.dtype
     show_generation(pair, text, params, drafting, settings.seed, device, dtype, step if show_tree else None)

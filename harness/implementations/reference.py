@@ -16,6 +16,7 @@ import eagle2_ref
 from eagle2_ref.coins import Coins, SeededCoins
 from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.drafters.base import Drafter
+from eagle2_ref.drafters.eagle3 import Eagle3
 from eagle2_ref.errors import BadInput
 from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.methods import LOSSY, METHODS, MethodSpec, method
@@ -35,6 +36,8 @@ Accept = Callable[[list[int], list[int], Tensor, Coins], tuple[list[int], int]]
 LAW = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "eos"}
 REPORTED = {"blocks", "logprobs", "counters"}
 COMMON = frozenset({*LAW, *REPORTED, "context", "coins", "budget", "batch", "decoder"})
+HEADS = ("draft", "eagle3")
+"""Checkpoints that are EAGLE heads."""
 RULE_CAPABILITIES = COMMON | {"accept", "deterministic", "dynamic", "head"}
 
 
@@ -70,7 +73,7 @@ class Reference:
     @classmethod
     def fitted(cls, given: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         """Options of the drafter. Bounds of an EAGLE tree that are left to their defaults fit the vocabulary."""
-        if cls.family.checkpoint != "draft" or "k" in given:
+        if cls.family.checkpoint not in HEADS or "k" in given:
             return given
         defaults = {name: option.default for name, option in inspect.signature(cls.family.make).parameters.items()}
         return {**fit_vocabulary({name: defaults[name] for name in SHAPE}, vocab_size), **given}
@@ -82,6 +85,7 @@ class Reference:
         unable = {"rules", "accept"} if lossy else set()
         unable |= {"sampled"} if rule in RULES else set()
         unable |= {"deterministic", "batch", "tau"} if others.get("warm") else set()
+        unable |= {"tau"} if others.get("draft_vocab") else set()
         description = {"checkpoint": cls.family.checkpoint, "lossy": lossy, "method": cls.family.name}
         return {"capabilities": cls.capabilities - unable, "version": cls.version, **description}
 
@@ -128,13 +132,14 @@ class Engine(Reference):
         head_temperature: float = 1.0,
         node: float = 0.0,
         layer: float = 0.0,
+        draft_vocab: int = 0,
         dtype: str = "float32",
         device: str = "cpu",
         batch: int = 1,
         accept: Accept | None = None,
     ) -> None:
         bounds = {name: bound for name, bound in (("k", k), ("depth", depth), ("m", m)) if bound is not None}
-        others = {"head_temperature": head_temperature, "node": node, "layer": layer}
+        others = {"head_temperature": head_temperature, "node": node, "layer": layer, "draft_vocab": draft_vocab}
         super().__init__(target, draft, rule, dtype, device, batch, accept, **bounds, **others)
 
 
@@ -151,7 +156,8 @@ def engine(drafter: str) -> type[Reference]:
         "capabilities": COMMON
         | {"tau"}
         | ({"rules", "deterministic"} if family.deterministic else {"sampled"})
-        | ({"head"} if family.checkpoint == "draft" else set()),
+        | ({"head"} if family.checkpoint in HEADS else set())
+        | ({"dynamic"} if family.make is Eagle3 else set()),
         "__signature__": inspect.Signature([*common.values(), *own.values()]),
         "__doc__": f"{family.title}.",
     }

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2, Pool, rerank
+from eagle2_ref.drafters.eagle2 import Eagle2, Pool, TreeBudget, rerank
 from eagle2_ref.drafters.eagle_head import EagleHead, FusedHead
 from eagle2_ref.model.cache import StackedKVCache
 from eagle2_ref.model.llama import Layer
@@ -67,8 +67,8 @@ class RanksByConfidence(Fault):
 class SaturatedDrafter(Eagle2):
     """The head's logits are multiplied by 100, so that confidences of exactly 1 and equal values occur."""
 
-    def __init__(self, head: EagleHead | FusedHead, lm_head: LmHead, budget: Budget) -> None:
-        super().__init__(head, lambda features: 100 * lm_head(features), budget)
+    def __init__(self, head: EagleHead | FusedHead, lm_head: LmHead, budget: TreeBudget, vocabulary: Tensor | None) -> None:
+        super().__init__(head, lambda features: 100 * lm_head(features), budget, vocabulary)
 
 
 @mutant("M57", part="tree", source="SafeAILab/EAGLE, torch.topk in model/cnets.py", killers={"TREE-4": FOUR_BEST}, law=False)

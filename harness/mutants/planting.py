@@ -60,7 +60,7 @@ class Fault(Engine):
 
     def make_decoder(self, target: Target, drafter: Drafter | None, rule: Rule) -> Decoder:
         if isinstance(drafter, Eagle2):
-            drafter = self.FaultyDrafter(drafter.head, drafter.lm_head, drafter.budget)
+            drafter = self.FaultyDrafter(drafter.head, drafter.lm_head, drafter.budget, drafter.vocabulary)
         decoder = self.FaultyDecoder(self.FaultyTarget(target.network, target.name), drafter, rule)
         decoder.sequence_type = self.FaultySequence
         return decoder

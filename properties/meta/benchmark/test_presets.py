@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from eagle2_ref.drafters.eagle3 import Eagle3
 from eagle2_ref.errors import BadInput
+from eagle2_ref.methods import METHODS
 from fixtures.training.files import write_json
 from harness.benchmark.chat import LLAMA2, LLAMA3, PLAIN, VICUNA, Chat, ChatFormat
+from harness.benchmark.methods import find_checkpoints, own_options
 from harness.benchmark.presets import PRESETS, preset
 from harness.benchmark.published import all_figures
+from harness.benchmark.settings import CompareSettings
 from harness.pairs import Pair, shipped
 from properties.meta.helpers import families
 
@@ -142,14 +146,30 @@ def test_missing_sentencepiece_is_named_with_its_extra(tmp_path: Path, monkeypat
 def test_budgets_are_those_of_the_paper() -> None:
     """Appendix A: depth 6, k 10, and 60, 50 and 48 tokens for 7B or 8B, 13B and 70B; the root is counted."""
     totals = {"7B": 60, "8B": 60, "13B": 50, "33B": 60, "70B": 48}
-    for one in PRESETS.values():
+    for one in (one for one in PRESETS.values() if one.checkpoint == "draft"):
         assert (one.budget.k, one.budget.depth, one.budget.m + 1) == (10, 6, totals[one.model.split()[-1]])
         one.budget.check(32000)
 
 
 def test_presets_and_published_figures_name_the_same_models() -> None:
     assert {figure.model for figure in all_figures()} <= {one.model for one in PRESETS.values()}
-    assert len({path for one in PRESETS.values() for path in (one.target, one.draft)}) == 2 * len(PRESETS)
+    assert len({one.draft for one in PRESETS.values()}) == len({(one.target, one.checkpoint) for one in PRESETS.values()})
+    assert len(PRESETS) == len({one.draft for one in PRESETS.values()})
+
+
+def test_presets_of_eagle3_bring_its_head_and_budget(tmp_path: Path) -> None:
+    """Their --draft is an EAGLE-3 head: there is none for EAGLE and EAGLE-2. Budgets are the defaults of the published code."""
+    eagle3 = {name: one for name, one in PRESETS.items() if name.endswith("-eagle3")}
+    assert len(eagle3) == 4 and all(one.budget == Eagle3(k=10, depth=8, m=59) for one in eagle3.values())
+    assert all(one.draft.startswith("yuhuili/EAGLE3-") and one.checkpoint == "eagle3" for one in eagle3.values())
+    pair = Pair("mine", tmp_path / "target", tmp_path / "head", own=True)
+    pair.draft.mkdir()
+    found = find_checkpoints(pair, model=preset("llama3.1-8b-eagle3"))
+    assert (found["eagle3"], found["draft"]) == (tmp_path / "head", None)
+    assert find_checkpoints(pair, model=preset("llama3-8b"))["eagle3"] is None
+    settings = CompareSettings(preset="llama3.1-8b-eagle3")
+    for method in ("eagle2", "eagle3"):
+        assert METHODS[method].make(**own_options(METHODS[method], settings)).pool == 10 + 7 * 100
 
 
 def test_missing_checkpoint_is_named_and_not_downloaded(tmp_path: Path) -> None:

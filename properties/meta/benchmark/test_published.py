@@ -46,7 +46,7 @@ def test_published_selects_figures() -> None:
     assert [figure.tau for figure in published("eagle2", 1.0, "LLaMA2-Chat 7B", "HumanEval")] == [5.06]
     assert {figure.label for figure in published("", 0.0, "Vicuna 7B")} == {"Hydra", "SAMD with EAGLE-2", "Recycling", "REST"}
     named = {figure.method for figure in published()} - {""}
-    assert named == {"eagle2", "eagle", "medusa", "speculative", "lookup", "lookahead"}
+    assert named == {"eagle3", "eagle2", "eagle", "medusa", "speculative", "lookup", "lookahead"}
     assert published("ouroboros") == [] and len(published(data=None)) == len(all_figures())
 
 
