@@ -20,7 +20,7 @@ from eagle2_ref.drafters.draft_vocabulary import from_offsets, marks, offsets
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.cache import StackedKVCache
 from eagle2_ref.model.config import Config
-from eagle2_ref.model.llama import ForwardContext, Layer, RotaryTable, rms_norm
+from eagle2_ref.model.llama import ForwardContext, Layer, RotaryTable, rms_norm, transposed
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class Eagle3Head(EagleHead):
             [self.midlayer.fused(0)],
             self.midlayer.hidden_norm.weight,
             self.norm.weight,
-            self.lm_head.weight.t().contiguous(),
+            transposed(self.lm_head.weight),
             from_offsets(self.d2t),
         )
 

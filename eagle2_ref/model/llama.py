@@ -238,7 +238,7 @@ class Llama:
         return out
 
     def lm_head_of(self, tokens: Tensor) -> Callable[[Tensor], Tensor]:
-        columns = self.unembedding.index_select(1, tokens.to(self.device))
+        columns = transposed(self.unembedding.t().index_select(0, tokens.to(self.device)))
         return lambda features: features @ columns
 
     def reading(self, layers: tuple[int, ...]) -> Self:
