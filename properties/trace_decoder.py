@@ -81,7 +81,8 @@ def rounding(model: PreTrainedModel) -> float:
     float32, in about one pass of a thousand, becomes 1e-6 in a narrow model. A wide model has more of them, and they add up: 8e-6
     was measured at a width of 576.
     """
-    return 1e-5 * max(1.0, model.config.get_text_config(decoder=True).hidden_size / 128)
+    width: int = model.config.get_text_config(decoder=True).hidden_size
+    return 1e-5 * max(1.0, width / 128)
 
 
 def leaves(tree: Tree) -> list[int]:

@@ -16,7 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from eagle2_ref.coins import KeyedCoins, SeededCoins
 from eagle2_ref.decode import Decoder, Generation
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.drafters.eagle2 import Eagle2, TreeBudget
 from eagle2_ref.fixed_shape import FixedShapeDecoder
 from eagle2_ref.rules import Rule, walk
 from eagle2_ref.sampling import SamplingParams
@@ -214,7 +214,7 @@ def copy_decoder(decoder: Decoder) -> Decoder:
     return Decoder(copy(decoder.target), copy(decoder.drafter), decoder.rule)
 
 
-def with_budget(decoder: Decoder, budget: Budget | None, rule: Rule = walk) -> Decoder:
+def with_budget(decoder: Decoder, budget: TreeBudget | None, rule: Rule = walk) -> Decoder:
     """A copy with another budget and rule; without a budget, ordinary decoding."""
     other = copy_decoder(decoder)
     other.rule = rule

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.drafters.eagle2 import Eagle2, TreeBudget
 from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS
 from eagle2_ref.model.target import Target
@@ -185,7 +185,11 @@ def head_measurements(
     budget = decoder.drafter.budget
     for m in (m for m in NODES if points and m <= budget.pool):
         deep = replace(budget, m=m, depth=max(m, budget.depth))
-        budgets: dict[TreeShape, Budget] = {"dynamic": replace(budget, m=m), "deep": deep, "chain": replace(deep, k=1, depth=m)}
+        budgets: dict[TreeShape, TreeBudget] = {
+            "dynamic": replace(budget, m=m),
+            "deep": deep,
+            "chain": replace(deep, k=1, depth=m),
+        }
         for tree, sized in budgets.items():
             yield budget_point(with_budget(decoder, sized), prompts, temperature, m, tree)
     if points and EAGLE in own:
@@ -226,8 +230,8 @@ def texts_of(settings: CompareSettings, pair: Pair, target: Target, file: Path) 
     chosen = subset(questions, settings.limit, settings.seed)
     others = [replace(one, turns=one.turns[:1]) for one in questions if one not in chosen] if settings.tune else []
     kinds = len({question.category for question in others})
-    tuning = subset(others, kinds, settings.seed)
-    found, spare = (prompts_from_questions(some, chat, answer, target.context) for some in (chosen, tuning))
+    spare = prompts_from_questions(subset(others, kinds, settings.seed), chat, answer, target.context)
+    found = prompts_from_questions(chosen, chat, answer, target.context)
     if settings.tune and not spare:
         raise BadInput("all questions are timed, none is left to tune on", f"give a --limit below {len(questions)}")
     return Texts(found, spare, chat.end_tokens)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eagle2_ref.decode import Decoder, Generation
-from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.eagle2 import TreeBudget
 from eagle2_ref.tree import ROOT, DraftTree
 from harness.benchmark.arms import keyed_texts, with_budget
 from harness.benchmark.record import Reliability
@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 def reliability(
-    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, budget: Budget, head_temperatures: Sequence[float]
+    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, budget: TreeBudget, head_temperatures: Sequence[float]
 ) -> Iterator[Reliability]:
     """Reliability at head temperature 1, which is the paper's, and at further ones."""
     for head_temperature in dict.fromkeys((1.0, *head_temperatures)):

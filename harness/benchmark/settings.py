@@ -211,9 +211,8 @@ def command_line(settings: RunSettings, pair: Pair, checkpoints: Checkpoints | N
 
 def without_paths(settings: S) -> S:
     """The settings with connectables as they may be published."""
-    if not isinstance(settings, BenchSettings | CompareSettings):
-        return settings
-    return settings.model_copy(update={"beside": tuple(map(portable_name, settings.beside))})
+    beside: tuple[str, ...] = getattr(settings, "beside", ())
+    return settings.model_copy(update={"beside": tuple(map(portable_name, beside))}) if beside else settings
 
 
 def portable_name(connectable: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.drafters.eagle2 import Budget, Eagle2, TreeBudget
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from harness.benchmark.arms import ReferenceArm, copy_decoder, keyed_texts, with_budget
@@ -59,7 +59,7 @@ class StepCosts:
     layer: float
 
     @classmethod
-    def of(cls, latencies: Sequence[PassLatency], profile: StepProfile, budget: Budget) -> StepCosts:
+    def of(cls, latencies: Sequence[PassLatency], profile: StepProfile, budget: TreeBudget) -> StepCosts:
         """From measured pass latencies, and the profile of a step of a decoder with this budget.
 
         A pass that is repeated alone finds its weights and its text in the processor's caches; within a step it is slower.
