@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from harness.catalogue import catalogue
-from harness.context import Reduction, run_check
+from harness.context import Context, Reduction, run_check
 from harness.implementations import connect
 from harness.implementations.reference import load_target
 from harness.kill_matrix.stage import REDUCTION, Stage, is_dead
 from harness.mutants import GALLERY
 from harness.pairs import Pair, shipped
+from harness.settings import Settings
 from properties.meta.helpers.checks import context
 
 FEWER = replace(REDUCTION, texts=4)
@@ -69,3 +70,10 @@ def test_engines_of_one_dtype_share_the_network(tmp_path: Path) -> None:
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_bytes((target / "config.json").read_bytes())
     assert load_target(str(tmp_path), "float64", "cpu").network is not first.network
+
+
+def test_call_on_a_large_target_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(pair="coin4", time_limit=7.0)
+    assert Context.open_run(settings).implementation.time_limit == 7.0
+    monkeypatch.setattr("harness.context.SLOW", shipped("coin4").weight_bytes // 3)
+    assert Context.open_run(settings).implementation.time_limit == 21.0
