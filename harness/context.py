@@ -108,7 +108,8 @@ class Context:
             canary.baseline()  # before the implementation is imported, which may change torch
         implementation = connect(settings.impl, settings.time_limit, Path(settings.tape) if settings.tape else None)
         found = cls.of(settings, implementation, implementation.find_pair(settings), shared)
-        return replace(found, out=Path(settings.out).resolve())
+        slow = replace(implementation, time_limit=implementation.time_limit * found.reduction.texts)  # its passes are slow
+        return replace(found, implementation=slow, out=Path(settings.out).resolve())
 
     def on(self, check_id: str, case_id: str = "") -> Context:
         """The same context for one check and one of its cases; engines stay open."""

@@ -13,10 +13,7 @@ from eagle2_ref.drafters.eagle_base import EagleBase
 from harness.catalogue import check
 from harness.context import Context
 from harness.record.model import Result
-from properties.trace_decoder import head_inputs, largest_difference, steps
-
-ROUNDING = 1e-5
-"""As for TREE-2."""
+from properties.trace_decoder import head_inputs, largest_difference, rounding, steps
 
 PARAMS = {"temperature": 1.0, "max_new_tokens": 32}
 
@@ -38,7 +35,7 @@ def target_cache_equals_fresh_prefill(context: Context) -> Result:
             expected = [layer[:, :, : len(text) - 1] for layer in fresh]
             worst = max(worst, *(largest_difference(*layers) for layers in zip(cached, expected, strict=True)))
         blocks += len(found)
-    return _compared(context, worst, blocks)
+    return _compared(context, worst, blocks, rounding(model))
 
 
 @check("CACHE-2")
@@ -52,12 +49,12 @@ def head_cache_equals_fresh_pass(context: Context) -> Result:
         for cached, expected in _head_caches(decoder, model, prompt.tokens, context.seed(i)):
             worst = max(worst, largest_difference(cached, expected))
             blocks += 1
-    return _compared(context, worst, blocks)
+    return _compared(context, worst, blocks, rounding(model))
 
 
-def _compared(context: Context, worst: float, blocks: int) -> Result:
+def _compared(context: Context, worst: float, blocks: int, limit: float) -> Result:
     return context.result(
-        "pass" if worst <= ROUNDING else "fault",
+        "pass" if worst <= limit else "fault",
         f"{blocks} blocks, entries differ by at most {worst:.1e} from those of a fresh pass",
         measured={"blocks": blocks, "difference": worst},
         work=(blocks, "blocks"),

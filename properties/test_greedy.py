@@ -57,8 +57,10 @@ def greedy_with_exact_ties(context: Context, case: Case) -> Result:
 def greedy_on_short_and_long_prompts(context: Context, length: str) -> Result:
     """The same holds for prompts of one token, and for a long one."""
     long = [token for prompt in context.prompts for token in prompt.tokens][: min(1200, context.pair.context // 2)]
-    prompts = [[prompt.tokens[0]] for prompt in context.prompts[: context.scaled(3)]] if length == "one token" else [long]
-    params = {"temperature": 0.0, "max_new_tokens": context.scaled(48, least=24)}
+    prompts = (
+        [[prompt.tokens[0]] for prompt in context.prompts[: context.scaled(3, least=2)]] if length == "one token" else [long]
+    )
+    params = {"temperature": 0.0, "max_new_tokens": context.scaled(48, least=32)}
     return _compare_with_target(context, context.pair, prompts, params, context.settings.dtype)
 
 

@@ -23,11 +23,7 @@ from harness.equivalence import MEAN_DISTANCE
 from harness.implementations.engine import BlockTrace, Output
 from harness.pairs import shipped
 from harness.record.model import Result, TreePicture
-from properties.trace_decoder import Pass, Step, head_inputs, largest_difference, leaves, logits_after, steps
-
-ROUNDING = 1e-5
-"""Difference of logits between two orders of float64 arithmetic. The norms of transformers are float32 even in float64 models: a
-difference in the last bit that crosses a rounding boundary of float32, in about one pass of a thousand, becomes 1e-6."""
+from properties.trace_decoder import Pass, Step, head_inputs, largest_difference, leaves, logits_after, rounding, steps
 
 EQUAL_VALUES = 1e-6
 """Values that differ by less count as equal."""
@@ -100,19 +96,19 @@ def tree_logits_equal_sequential_logits(context: Context) -> Result:
     context.implementation.require("decoder")
     decoder = context.open(context.pair, dtype="float64").raw.decoder
     model = context.target_model(context.pair, "float64")
-    worst, nodes, shown = 0.0, 0, None
+    worst, nodes, shown, limit = 0.0, 0, None, rounding(model)
     for step in _some_steps(context, decoder):
         shown = shown or step
         for path, verified, sequential in _logits_along_paths(model, step):
             worst = max(worst, largest_difference(verified, sequential))
             nodes += len(path) + 1
     return context.result(
-        "pass" if worst <= ROUNDING else "fault",
+        "pass" if worst <= limit else "fault",
         f"{nodes} nodes, logits at most {worst:.1e} from sequential ones",
         measured={"nodes": nodes, "difference": worst},
         work=(nodes, "nodes"),
         effect=(worst, "logits"),
-        detectable=(ROUNDING, "logits"),
+        detectable=(limit, "logits"),
         pictures=(_picture(shown),) if shown else (),
     )
 

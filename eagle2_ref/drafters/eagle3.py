@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from eagle2_ref.drafters.base import Checkpoint
 from eagle2_ref.drafters.checkpoint import load_eagle3_head
 from eagle2_ref.drafters.eagle2 import Eagle2, TreeBudget
 from eagle2_ref.drafters.eagle_head import Eagle3Head
+from eagle2_ref.model.llama import transposed
 from eagle2_ref.model.target import Target
 
 
@@ -37,7 +38,7 @@ class Eagle3Drafter(Eagle2):
 
     def __init__(self, head: Eagle3Head, budget: TreeBudget) -> None:
         with torch.no_grad():
-            fused = head.fused()
+            fused = replace(head.fused(), unembedding=transposed(head.lm_head.weight))
         whole = len(fused.vocabulary) == head.config.vocab_size
         super().__init__(fused, fused.lm_head, budget, None if whole else fused.vocabulary)
         self.layers, self.fuse = head.config.layers, fused.fuse

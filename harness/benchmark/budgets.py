@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from eagle2_ref.decode import Decoder
-from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.eagle2 import TreeBudget
 from harness.benchmark.arms import keyed_texts, with_budget
 from harness.benchmark.prompts import one_per_kind
 from harness.benchmark.record import BudgetPoint, TreeShape
@@ -17,7 +17,7 @@ TOKENS = 48
 
 
 def points_by_m(
-    decoder: Decoder, prompts: Sequence[Prompt], temperatures: Sequence[float], budget: Budget
+    decoder: Decoder, prompts: Sequence[Prompt], temperatures: Sequence[float], budget: TreeBudget
 ) -> Iterator[BudgetPoint]:
     """Points for several m at the given k and depth."""
     for temperature in temperatures:

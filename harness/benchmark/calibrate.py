@@ -72,8 +72,9 @@ def likeliest_temperature(logits: Tensor, tokens: Tensor) -> float:
 
     def loss(temperature: float) -> float:
         # In parts: in float64 the logits of a large vocabulary take gigabytes.
-        parts = zip(logits.split(ROWS), tokens.split(ROWS), strict=True)
-        return sum(float(cross_entropy(rows.double() / temperature, part, reduction="sum")) for rows, part in parts)
+        parts = ((logits[i : i + ROWS], tokens[i : i + ROWS]) for i in range(0, len(tokens), ROWS))
+        total = sum(float(cross_entropy(rows.double() / temperature, part, reduction="sum")) for rows, part in parts)
+        return total / len(tokens)
 
     return round(float(minimize_scalar(loss, bounds=BOUNDS, method="bounded").x), 2)
 

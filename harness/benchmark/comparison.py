@@ -171,17 +171,19 @@ def measurements(
                 yield step_profile(decoder, name, one_per_kind(prompts), params, settings.seed, run.clock, whole=True)
     for temperature in settings.temperatures:
         progress(f"budgets and confidence at temperature {temperature:g}", 0, 0)
-        yield from head_measurements(run, prompts, temperature)
+        yield from head_measurements(run, prompts, temperature, points=bool(settings.m))
 
 
-def head_measurements(run: ComparisonRun, prompts: Sequence[Prompt], temperature: float) -> Iterator[BudgetPoint | Reliability]:
-    """Measurements of the EAGLE-2 head: tokens per pass by draft tokens for every shape of tree, and its reliability."""
+def head_measurements(
+    run: ComparisonRun, prompts: Sequence[Prompt], temperature: float, points: bool = True
+) -> Iterator[BudgetPoint | Reliability]:
+    """Measurements of the EAGLE-2 head: tokens per pass by draft tokens for every shape of tree (points), and its reliability."""
     own = {one.entrant.arm: one.decoder for one in run.methods.arms if one.entrant.own}
     decoder = own.get(EAGLE2)
     if not decoder or not isinstance(decoder.drafter, Eagle2):
         return
     budget = decoder.drafter.budget
-    for m in (m for m in NODES if m <= budget.pool):
+    for m in (m for m in NODES if points and m <= budget.pool):
         deep = replace(budget, m=m, depth=max(m, budget.depth))
         budgets: dict[TreeShape, TreeBudget] = {
             "dynamic": replace(budget, m=m),
@@ -190,7 +192,7 @@ def head_measurements(run: ComparisonRun, prompts: Sequence[Prompt], temperature
         }
         for tree, sized in budgets.items():
             yield budget_point(with_budget(decoder, sized), prompts, temperature, m, tree)
-    if EAGLE in own:
+    if points and EAGLE in own:
         yield from _static_tree_points(own[EAGLE], run, prompts, temperature)
     yield from reliability(decoder, prompts, temperature, budget, ())
 
@@ -228,8 +230,8 @@ def texts_of(settings: CompareSettings, pair: Pair, target: Target, file: Path) 
     chosen = subset(questions, settings.limit, settings.seed)
     others = [replace(one, turns=one.turns[:1]) for one in questions if one not in chosen] if settings.tune else []
     kinds = len({question.category for question in others})
-    tuning = subset(others, kinds, settings.seed)
-    found, spare = (prompts_from_questions(some, chat, answer, target.context) for some in (chosen, tuning))
+    spare = prompts_from_questions(subset(others, kinds, settings.seed), chat, answer, target.context)
+    found = prompts_from_questions(chosen, chat, answer, target.context)
     if settings.tune and not spare:
         raise BadInput("all questions are timed, none is left to tune on", f"give a --limit below {len(questions)}")
     return Texts(found, spare, chat.end_tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 from eagle2_ref.model.target import load_model, torch_device
 from harness.benchmark.arms import TRANSFORMERS, Arm, EngineArm, TransformersArm
@@ -66,11 +67,11 @@ def open_peers(
 
 def _open(connectable: str, settings: CompareSettings, pair: Pair, checkpoints: Checkpoints) -> Engine:
     implementation = connect(connectable, TIME_LIMIT)
-    draft = checkpoints.get(implementation.checkpoint)  # type: ignore[call-overload]
+    draft = checkpoints.get(implementation.checkpoint)
     if draft is None:
         raise NotApplicable(f"{pair.name} has no checkpoint {implementation.checkpoint!r}, which this method drafts with")
     common = {"dtype": settings.dtype, "device": settings.device}
-    options = {name: value for name, value in common.items() if implementation.takes(name)}
+    options: dict[str, Any] = {name: value for name, value in common.items() if implementation.takes(name)}
     engine = implementation.open(replace(pair, draft=draft, own=True), **options)
     engine.raw  # noqa: B018  opens it
     return engine

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import Field, TypeAdapter
 
 from eagle2_ref.decode import Generation
-from eagle2_ref.drafters.eagle2 import Budget
+from eagle2_ref.drafters.eagle2 import Budget, TreeBudget
 from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import BenchSettings, CompareSettings, RunSettings
 from harness.pairs import Prompt
@@ -214,7 +214,7 @@ class BudgetTrial(Value):
     timed: float | None = Field(None, description="speed-up over ordinary decoding, for the budgets that were timed")
 
     @classmethod
-    def of(cls, budget: Budget, **measured: float) -> BudgetTrial:
+    def of(cls, budget: TreeBudget, **measured: float) -> BudgetTrial:
         """The trial of a budget: the size of its trees, and what was measured with them."""
         names = ("k", "depth", "m", "head_temperature", "node", "layer")
         return cls(**{name: getattr(budget, name) for name in names}, **measured)

@@ -136,7 +136,7 @@ class CompareSettings(RunSettings):
     tokens: int = Field(64, description="New tokens per text.")
     limit: int = Field(18, description="Use only this many prompts, spread over the file; 0 uses all.")
     repeats: int = Field(2, description="Timed texts per prompt, temperature and arm.")
-    m: int = Field(25, description="Draft tokens per pass of the comparison at equal budget; 0 leaves it out.")
+    m: int = Field(25, description="Draft tokens per pass of the comparison at equal budget; 0 leaves it out, and τ by m.")
     preset: str = Field("", description="A model of the paper; --target and --draft are your copies of its checkpoints.")
     system: str = Field("", description="System message for a file of questions; by default the model's own, if it has one.")
     arm: tuple[str, ...] = Field(
@@ -250,9 +250,8 @@ def command_line(settings: RunSettings, pair: Pair, checkpoints: Checkpoints | N
 
 def without_paths(settings: S) -> S:
     """The settings with connectables as they may be published."""
-    if not isinstance(settings, BenchSettings | CompareSettings):
-        return settings
-    return settings.model_copy(update={"beside": tuple(map(portable_name, settings.beside))})
+    beside: tuple[str, ...] = getattr(settings, "beside", ())
+    return settings.model_copy(update={"beside": tuple(map(portable_name, beside))}) if beside else settings
 
 
 def portable_name(connectable: str) -> str:

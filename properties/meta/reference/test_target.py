@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from eagle2_ref.coins import SeededCoins
 from eagle2_ref.drafters.eagle2 import Budget
 from eagle2_ref.errors import BadInput
+from eagle2_ref.model.network import ModelOutput
 from eagle2_ref.model.target import DTYPES, Target, load_model
 from eagle2_ref.rules import reject
 from eagle2_ref.sampling import SamplingParams
@@ -110,6 +111,27 @@ def test_lm_head_in_bfloat16_is_that_of_a_copied_matrix(rows: int) -> None:
     with torch.inference_mode():
         assert torch.equal(network.lm_head(features), features @ network.embedding.t().contiguous())
     assert network.unembedding.data_ptr() == network.embedding.data_ptr()
+
+
+@pytest.mark.parametrize("rows", [1, 4, 9])
+def test_matrices_in_bfloat16_multiply_like_copies(rows: int) -> None:
+    """Logits and features of a pass are the same to the last bit with contiguous matrices."""
+    model = tiny.target(hidden_size=96, intermediate_size=160, num_attention_heads=3, num_key_value_heads=1).bfloat16()
+    target, tree = tiny.running(model), DraftTree.of(TREE.tokens.tolist()[:rows], TREE.parents.tolist()[:rows])
+    network: Any = target.network
+
+    def verified() -> ModelOutput:
+        cache = target.cache()
+        target.prefill([cache], [TEXT])
+        return target.verify([cache], [tree])[0]
+
+    views = verified()
+    for layer in network.layers:
+        assert not layer.down.is_contiguous()
+        for name in ("qkv", "out", "gate_up", "down"):
+            setattr(layer, name, getattr(layer, name).contiguous())
+    copies = verified()
+    assert torch.equal(views.logits, copies.logits) and torch.equal(views.features, copies.features)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
