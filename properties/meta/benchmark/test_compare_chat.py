@@ -170,13 +170,6 @@ def test_section_of_the_real_model_is_another_one_and_has_the_kinds(record: Comp
     assert "| mt-bench | qa | rag | mean |" in compare_section(real) and "mt-bench |" not in compare_section(record)
 
 
-def test_section_of_the_real_model_is_another_one_and_has_the_kinds(record: CompareRecord) -> None:
-    settings = record.header.settings
-    real = replace(record, header=record.header.model_copy(update={"settings": settings.model_copy(update={"pair": "smollm2"})}))
-    assert (compare_mark(record), compare_mark(real)) == ("family", "smollm2")
-    assert "| mt-bench | qa | rag | mean |" in compare_section(real) and "mt-bench |" not in compare_section(record)
-
-
 def test_no_text_of_a_question_is_stored(folder: Path) -> None:
     stored = "".join(path.read_text() for path in folder.iterdir() if path.is_file())
     assert "qa-" in stored and not re.search("secret|another\\?", stored, re.IGNORECASE)
