@@ -10,6 +10,7 @@ import typer
 from harness.benchmark.settings import AcceptanceSettings
 from harness.cli.from_settings import options_from
 from harness.cli.options import DraftDir, PromptFile, TargetDir, examples, progress, report_user_errors
+from harness.supervisor import supervise
 from harness.verdict import FAULT, INCONCLUSIVE
 
 if TYPE_CHECKING:
@@ -63,16 +64,19 @@ def acceptance(
     settings.check(pair)
     if against:
         read_acceptance(against, whole=True)  # before a run of minutes
-    raise typer.Exit(_show(_measure(settings, pair, file, folder), folder, against))
+    # In a child process, as the other measurements: torch's threads do not survive in a process that forks afterwards.
+    supervise(lambda: _measure(settings, pair, file, folder))
+    raise typer.Exit(_show(read_acceptance(folder, whole=True), folder, against))
 
 
-def _measure(settings: AcceptanceSettings, pair: Pair, file: Path, out: Path) -> AcceptanceRecord:
+def _measure(settings: AcceptanceSettings, pair: Pair, file: Path, out: Path) -> int:
     """Measure with a progress bar."""
     from harness.benchmark.acceptance import run_acceptance
     from harness.benchmark.settings import command_line
 
     with progress() as report:
-        return run_acceptance(settings, pair, file, out, command_line(settings, pair), report)
+        run_acceptance(settings, pair, file, out, command_line(settings, pair), report)
+    return 0
 
 
 def _show(record: AcceptanceRecord, folder: Path, against: Path | None) -> int:
