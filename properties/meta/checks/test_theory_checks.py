@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eagle2_ref.coins import Coins
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
+from eagle2_ref.drafters.eagle2 import Eagle2, TreeBudget
 from eagle2_ref.rules import Accepted, Rule, exclude, reject, sampled, walk
 from eagle2_ref.tree import ROOT, DraftTree, Tree
 from harness.case import Case
@@ -111,8 +111,10 @@ class Fewer(Fault):
     """With a larger budget the head proposes its least likely tokens: no tree is part of a larger one."""
 
     class FaultyDrafter(Eagle2):
-        def __init__(self, head: Any, lm_head: Callable[[Tensor], Tensor], budget: Budget) -> None:
-            super().__init__(head, (lambda features: -lm_head(features)) if budget.m > 5 else lm_head, budget)
+        def __init__(
+            self, head: Any, lm_head: Callable[[Tensor], Tensor], budget: TreeBudget, vocabulary: Tensor | None = None
+        ) -> None:
+            super().__init__(head, (lambda features: -lm_head(features)) if budget.m > 5 else lm_head, budget, vocabulary)
 
 
 @pytest.mark.parametrize("check", [trees_grow_with_m, chains_grow_with_depth], ids=lambda check: check.id)

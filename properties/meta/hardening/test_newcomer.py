@@ -200,7 +200,7 @@ def test_error_of_opening_names_the_checkpoint() -> None:
 
 @promise("an engine names a checkpoint that the pair lacks", "n/a; the message lists the checkpoints of the pair")
 def test_lacking_checkpoint_is_answered_with_the_others() -> None:
-    with pytest.raises(NotApplicable, match=r"has no checkpoint 'smal', .*; it has draft, small, medusa$"):
+    with pytest.raises(NotApplicable, match=r"has no checkpoint 'smal', .*; it has draft, small, eagle3, medusa$"):
         replace(implementation(Outsider), checkpoint="smal").open(shipped("coin4"))
 
 
