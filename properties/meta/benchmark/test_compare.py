@@ -267,7 +267,8 @@ def open_run(pair: Pair, settings: CompareSettings) -> ComparisonRun:
 def test_arms_share_the_network_but_no_cache(pair: Pair) -> None:
     coins = SeededCoins(0)
     decoders = [*open_run(pair, CompareSettings(m=4)).decoders.values()]
-    assert len({id(one.target.network.layers) for one in decoders}) == 1  # EAGLE-3 has a view of the network
+    networks: list[Any] = [one.target.network for one in decoders]
+    assert len({id(network.layers) for network in networks}) == 1  # EAGLE-3 has a view of the network
     sequences = [one.start([1], SamplingParams(), coins) for one in decoders]
     assert len({id(one.cache) for one in sequences}) == len(decoders)
 
