@@ -58,8 +58,8 @@ def redraw(path: Path, out: Path | None = None) -> list[Path]:
         page = pages.bench_page(record.read_bench(path)) if is_bench else pages.compare_page(record.read_comparison(path))
         return write(page, out, files=True)
     if command == "acceptance":
+        from harness.benchmark.acceptance_page import acceptance_page
         from harness.benchmark.acceptance_record import read_acceptance
-        from harness.benchmark.pages import acceptance_page
 
         return write(acceptance_page(read_acceptance(path)), out, files=True)
     from harness.report import render

@@ -42,7 +42,6 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
-from fixtures.training.measure import repetition
 from harness.benchmark.acceptance_figures import acceptance_figures, passes_of
 from harness.benchmark.acceptance_record import (
     AcceptanceFooter,
@@ -56,6 +55,7 @@ from harness.benchmark.chat import Chat
 from harness.benchmark.prompts import read_prompts, spread
 from harness.benchmark.record import Reliability
 from harness.benchmark.reliability import binned
+from harness.benchmark.repetition import repeated_ngrams
 from harness.benchmark.runner import Progress, header_facts, record_run, threads
 from harness.benchmark.settings import AcceptanceSettings
 from harness.pairs import Pair, Prompt
@@ -330,7 +330,7 @@ def measure_text(
         finish=text.finish,
         digest=hashlib.sha256(json.dumps([int(token) for token in text.tokens]).encode()).hexdigest()[:16],
         room=room,
-        repeated=repetition([text.tokens]),
+        repeated=repeated_ngrams(text.tokens),
         chain=tuple(accepted[chain]),
         tree=tuple(accepted[budget]),
         passes=tuple(passes_of(accepted[cell]) for cell in grid),
@@ -362,7 +362,7 @@ def run_acceptance(
         grid, budget = grid_of(settings, method, decoder.drafter, target.vocab_size)
         progress("prompts", 0, 0)
         chat = partial(Chat.of, pair)
-        prompts, ends = read_prompts(file, pair, settings.limit, settings.tokens, lambda: target, chat)
+        prompts, ends = read_prompts(file, pair, settings, lambda: target, chat)
         header = AcceptanceHeader(**header_facts(settings, prompts, command), head=method.name, grid=tuple(grid), budget=budget)
         lines = measurements(decoder, header, prompts, ends, progress)
         return record_run(out, header, lines, AcceptanceFooter, partial(acceptance_figures, header), started)

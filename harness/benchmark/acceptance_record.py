@@ -54,7 +54,7 @@ class TextAcceptance(Value):
     finish: str = Field(description="why the text ended: eos, length or context")
     digest: str = Field(description="of the new tokens")
     room: int = Field(description="number of new tokens that the text could have had")
-    repeated: float = Field(description="share of its 12-grams that occurred earlier in it; 0 for a text of fewer tokens")
+    repeated: float | None = Field(description="share of its 4-grams that occurred in it before; none for a text of fewer tokens")
     chain: tuple[int, ...] = Field(description="accepted tokens of a chain, by position")
     tree: tuple[int, ...] = Field(description="accepted tokens of the tree with the budget of the run, by position")
     passes: tuple[int, ...] = Field(description="target passes that decode the text, for each cell of the grid")

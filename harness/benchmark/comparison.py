@@ -22,16 +22,16 @@ from harness.benchmark.budgets import NODES, budget_point
 from harness.benchmark.chat import PLAIN, Chat
 from harness.benchmark.figures import EAGLE, EAGLE2, method_figures
 from harness.benchmark.greedy_equality import divergences
-from harness.benchmark.kinds import subset, with_kinds
 from harness.benchmark.methods import MethodArms
 from harness.benchmark.peers import NO_PEERS, Peers, open_peers
 from harness.benchmark.prompts import (
-    greedy_answers,
     is_question_file,
     load_prompts,
     load_questions,
     one_per_kind,
     prompts_from_questions,
+    read_prompts,
+    subset,
 )
 from harness.benchmark.record import (
     BudgetPoint,
@@ -220,18 +220,20 @@ def check_system_message(settings: CompareSettings, file: Path) -> None:
 
 
 def texts_of(settings: CompareSettings, pair: Pair, target: Target, file: Path) -> Texts:
-    """The prompts of a file, and the tokens that end an answer. Questions are put in the chat format of the model."""
+    """The prompts of a run. Questions are put in the chat format of the model; a budget is tuned on some that are not timed."""
+
+    def chat() -> Chat:
+        return settings.model.chat(pair, settings.system) if settings.model else Chat.of(pair, PLAIN, settings.system)
+
+    found, ends = read_prompts(file, pair, settings, lambda: target, chat)
+    if not settings.tune:
+        return Texts(found, [], ends)
     if not is_question_file(file):
-        tuning = load_prompts(PROMPTS, pair, 0, settings.tokens) if settings.tune else []
-        return Texts(load_prompts(file, pair, settings.limit, settings.tokens), tuning)
-    chat = settings.model.chat(pair, settings.system) if settings.model else Chat.of(pair, PLAIN, settings.system)
-    questions = with_kinds(load_questions(file))
-    answer = greedy_answers(target, chat.end_tokens, settings.tokens)
-    chosen = subset(questions, settings.limit, settings.seed)
-    others = [replace(one, turns=one.turns[:1]) for one in questions if one not in chosen] if settings.tune else []
-    kinds = len({question.category for question in others})
-    spare = prompts_from_questions(subset(others, kinds, settings.seed), chat, answer, target.context)
-    found = prompts_from_questions(chosen, chat, answer, target.context)
-    if settings.tune and not spare:
+        return Texts(found, load_prompts(PROMPTS, pair, 0, settings.tokens), ends)
+    questions = load_questions(file)
+    timed = subset(questions, settings.limit, settings.seed)
+    others = [replace(one, turns=one.turns[:1]) for one in questions if one not in timed]
+    if not others:
         raise BadInput("all questions are timed, none is left to tune on", f"give a --limit below {len(questions)}")
-    return Texts(found, spare, chat.end_tokens)
+    one_of_each = subset(others, len({question.category for question in others}), settings.seed)
+    return Texts(found, prompts_from_questions(one_of_each, chat(), lambda _: (), target.context), ends)

@@ -12,14 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from eagle2_ref.errors import BadInput
-from eagle2_ref.methods import METHODS
 from harness.benchmark import result_plots as plots
 from harness.benchmark import result_tables as tables
-from harness.benchmark.acceptance_figures import TauChange, below_floor, disagreements, judged_cells
-from harness.benchmark.acceptance_figures import figures_of as acceptance_figures_of
-from harness.benchmark.acceptance_record import AcceptanceRecord, TextAcceptance
 from harness.benchmark.arms import SPECULATIVE, TUNED, VANILLA
-from harness.benchmark.figures import ALL, EXPECTED_ORDER, OrderCheck, figures_of, group_by, method_figures_of, order_checks
+from harness.benchmark.figures import ALL, EXPECTED_ORDER, OrderCheck, figures_of, method_figures_of, order_checks
 from harness.benchmark.record import (
     BenchRecord,
     BudgetPoint,
@@ -44,7 +40,6 @@ from harness.report.tables import Table
 from harness.report.text import (
     date_and_time,
     escape_markdown,
-    interval,
     join_names,
     join_sentences,
     number,
@@ -60,7 +55,6 @@ SECTION_FILE = Path("docs/benchmarks.md")
 """The file with these sections, relative to the root of the repository."""
 
 PUBLISHED = "Published figures"
-JUDGED = "τ: tokens per target pass, without the pass over the prompt; intervals by bootstrap over prompts."
 CUT_OFF = "This run was cut off: the figures are those of the texts that were decoded."
 CUDA_CLOCK = "On this device the clock waits for all launched work, at both ends of every timed text and of every profiled part."
 
@@ -73,29 +67,29 @@ def bench_page(record: BenchRecord) -> Page:
     batches, profiles = figures_of(record).batches, record.of(StepProfile)
     latencies, points = record.of(PassLatency), record.of(BudgetPoint)
     sections = (
-        _section("Speed", tables.speed_table(record)),
-        _section("Batches", *plots.batch_plots(batches), tables.batch_table(batches)),
-        _section(
+        section_of("Speed", tables.speed_table(record)),
+        section_of("Batches", *plots.batch_plots(batches), tables.batch_table(batches)),
+        section_of(
             "Where the time goes",
             *([plots.step_plot(profiles)] if profiles else []),
             *([plots.latency_plot(latencies)] if latencies else []),
             tables.step_table(profiles),
             tables.roofline_table(record.of(StepBound)),
         ),
-        _section(
+        section_of(
             "Draft tokens",
             *([plots.budget_plot(points, record.header.settings.m)] if points else []),
             *plots.accepted_plots(record),
             tables.tuning_table(record.of(TuningResult)),
         ),
-        _section(
-            "Confidence of the head", *_reliability_plots(record), tables.head_temperature_table(record.of(HeadTemperature))
+        section_of(
+            "Confidence of the head", *reliability_plots(record), tables.head_temperature_table(record.of(HeadTemperature))
         ),
-        _section("Each prompt", *plots.prompt_plots(record)),
-        _section("All figures", tables.time_table(record), tables.count_table(record), tables.ratio_table(record)),
-        _section("Time until a verdict", _untitled(tables.verdict_table(record.of(VerdictLatency)))),
+        section_of("Each prompt", *plots.prompt_plots(record)),
+        section_of("All figures", tables.time_table(record), tables.count_table(record), tables.ratio_table(record)),
+        section_of("Time until a verdict", _untitled(tables.verdict_table(record.of(VerdictLatency)))),
     )
-    return _page("Decoding speed", bench_answer(record), bench_settings(record), record, sections, record.header.arms)
+    return result_page("Decoding speed", bench_answer(record), bench_settings(record), record, sections, record.header.arms)
 
 
 def bench_answer(record: BenchRecord) -> str:
@@ -152,41 +146,41 @@ def compare_page(record: CompareRecord) -> Page:
     points = record.of(BudgetPoint)
     trees = [plots.tree_plot(points, t) for t in dict.fromkeys(point.temperature for point in points)]
     sections = (
-        _section(
+        section_of(
             "Methods with their own options",
             plots.method_plot(record, "methods", "All methods with their own options", own),
             _untitled(tables.own_options_table(record)),
             tables.tuning_table(record.of(TuningResult)),
         ),
-        _section(
+        section_of(
             "Greedy texts",
             Paragraph(greedy_answer(record)),
             tables.divergence_table(record.of(Divergence)),
             tables.repetition_table(record),
         ),
-        _section(
+        section_of(
             "Equal budget",
             *([plots.method_plot(record, "equal", title, equal)] if equal else []),
             _untitled(tables.equal_budget_table(record)),
             *([Paragraph(order)] if (order := order_answer(record)) else []),
             tables.order_table(order_checks(record)),
         ),
-        _section("Cost of drafting", _untitled(tables.cost_table(record))),
-        _section(
+        section_of("Cost of drafting", _untitled(tables.cost_table(record))),
+        section_of(
             "Kinds of prompts",
             *kinds,
             tables.kind_table(record, "tau", "τ by kind of prompt"),
             tables.kind_table(record, "speed", "Speed as a multiple of ordinary decoding's, by kind of prompt"),
         ),
-        _section("Draft tokens and confidence, with one head", *trees, *_reliability_plots(record)),
-        _section("Methods that were not run", _untitled(tables.left_out_table(record))),
-        _section(PUBLISHED, *plots.published_plots(), tables.published_table()),
+        section_of("Draft tokens and confidence, with one head", *trees, *reliability_plots(record)),
+        section_of("Methods that were not run", _untitled(tables.left_out_table(record))),
+        section_of(PUBLISHED, *plots.published_plots(), tables.published_table()),
     )
     arms = {
         one.arm: f"{one.title} ({one.paper}), rule {one.rule}; {', '.join(f'{k}={v}' for k, v in one.options.items())}"
         for one in entrants
     }
-    page = _page("Methods compared", compare_answer(record), compare_settings(record), record, sections, arms)
+    page = result_page("Methods compared", compare_answer(record), compare_settings(record), record, sections, arms)
     if not is_broken(record):
         return page
     return replace(page, verdict="fault", warning=join_sentences(page.warning, greedy_answer(record)))
@@ -289,82 +283,6 @@ def compare_section(record: CompareRecord) -> str:
     return _markdown_section(record, compare_settings(record), found, answers)
 
 
-# --- acceptance -----------------------------------------------------------------------------------------------------------
-
-
-def acceptance_page(record: AcceptanceRecord) -> Page:
-    """The page of `eagle2 acceptance`."""
-    figures, header = acceptance_figures_of(record), record.header
-    judged, depths = tables.tau_table(judged_cells(record), caption=JUDGED), tables.depth_table(figures)
-    every = _section("All trees", tables.tau_table(figures.cells))
-    repeated = group_by(record.of(TextAcceptance), lambda text: text.temperature).items()
-    shares = [f"{sum(text.repeated for text in texts) / len(texts):.0%} at temperature {t:g}" for t, texts in repeated]
-    repetition = f"Of the 12-grams of a text, {join_names(shares, len(shares))} occurred earlier in it."
-    sections = (
-        _section("The tree that is judged", judged, Paragraph(repetition), *plots.acceptance_plots(figures, header.budget)),
-        _section("Estimate and decoding", tables.check_table(figures.checks)),
-        _section("Acceptance by depth", *([plots.depth_plot(figures)] if figures.depths else []), depths),
-        _section("Confidence of the head", *_reliability_plots(record)),
-        _section(
-            "Kinds of prompts",
-            *([plots.group_plot("kinds", "τ by kind of prompt", figures.kinds)] if figures.kinds else []),
-            tables.group_table(figures.kinds, "kind"),
-        ),
-        _section(
-            "Length of the context",
-            *([plots.group_plot("contexts", "τ by tokens of context", figures.contexts)] if figures.contexts else []),
-            tables.group_table(figures.contexts, "context"),
-        ),
-        replace(every, markdown=False),
-    )
-    page = _page("Acceptance", acceptance_answer(record), acceptance_settings(record), record, sections, {})
-    warning = join_sentences(page.warning, *_acceptance_warnings(record))
-    if disagreements(record):
-        return replace(page, verdict="inconclusive", warning=warning)
-    return replace(page, verdict="fault", warning=warning) if below_floor(record) else page
-
-
-def acceptance_answer(record: AcceptanceRecord) -> str:
-    """The result in one sentence: τ of the tree that is judged."""
-    parts = [
-        f"{one.tau.value:.2f} ({interval(one.tau.low, one.tau.high)}) at temperature {one.temperature:g}"
-        for one in judged_cells(record)
-    ]
-    title = METHODS[record.header.head].title if record.header.head in METHODS else record.header.head
-    tree = f"with {title}'s tree of {record.header.budget}"
-    return f"Tokens per target pass {tree}: {join_names(parts, len(parts))}." if parts else "No text has two tokens."
-
-
-def _acceptance_warnings(record: AcceptanceRecord) -> Iterator[str]:
-    for one in disagreements(record):
-        yield (
-            f"At temperature {one.temperature:g} decoding with {one.cell} has τ = {one.decoded:.3f}, the estimate is"
-            f" {one.estimated:.3f}: the figures cannot be relied on."
-        )
-    for cell, floor in below_floor(record):
-        yield f"At temperature {cell.temperature:g} τ is below the floor of {floor:g}."
-
-
-def acceptance_settings(record: AcceptanceRecord) -> str:
-    """The settings in one line."""
-    settings, prompts = record.header.settings, record.header.prompts
-    kinds = len({prompt.kind for prompt in prompts})
-    return (
-        f"Pair {settings.pair}, {plural(len(prompts), 'prompt')} of {plural(kinds, 'kind')} ({settings.prompts}), the target's"
-        f" own texts of up to {settings.tokens} tokens; seed {settings.seed}. Estimated along the texts, without decoding."
-    )
-
-
-def show_changes(changes: Sequence[TauChange], before: AcceptanceRecord, console: Console) -> None:
-    """The comparison with an earlier run on the terminal."""
-    header = before.header
-    console.print(Text(printable(f"\nCompared with commit {header.commit}, {header.started[:10]}, paired by prompt.")))
-    console.print(tables.change_table(changes).terminal())
-    lower = [one for one in changes if one.judged and one.is_lower]
-    what = "significantly lower" if lower else "not significantly lower"
-    console.print(Text(f"τ of the tree that is judged is {what}."), style="red" if lower else "")
-
-
 # --- shared ---------------------------------------------------------------------------------------------------------------
 
 
@@ -426,7 +344,7 @@ def _common_settings(record: BenchRecord | CompareRecord) -> str:
     )
 
 
-def _page(
+def result_page(
     title: str, answer: str, settings: str, record: Record[Any, Any], sections: Iterable[Section], arms: dict[str, str]
 ) -> Page:
     header, footer = record.header, record.footer
@@ -454,7 +372,7 @@ def _page(
     )
 
 
-def _section(heading: str, *blocks: Block) -> Section:
+def section_of(heading: str, *blocks: Block) -> Section:
     """A section without its empty tables."""
     return Section(heading, tuple(block for block in blocks if not isinstance(block, Table) or block.rows), id=_anchor(heading))
 
@@ -468,7 +386,7 @@ def _untitled(table: Table) -> Table:
     return replace(table, title="")
 
 
-def _reliability_plots(record: Record[Any, Any]) -> Iterator[Block]:
+def reliability_plots(record: Record[Any, Any]) -> Iterator[Block]:
     for temperature in record.header.settings.temperatures:
         if found := [one for one in record.of(Reliability) if one.temperature == temperature]:
             yield plots.reliability_plot(found)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 from eagle2_ref.coins import SeededCoins
@@ -15,8 +16,9 @@ from eagle2_ref.errors import BadInput, suggest
 from eagle2_ref.model.target import Target
 from eagle2_ref.sampling import SamplingParams
 from harness.benchmark.chat import Chat
-from harness.benchmark.kinds import with_kinds
+from harness.benchmark.figures import group_by
 from harness.benchmark.prompt_packages import PACKAGES, package_of
+from harness.benchmark.settings import RunSettings
 from harness.pairs import Pair, Prompt, encoder
 
 T = TypeVar("T")
@@ -25,6 +27,9 @@ Answer = Callable[[Sequence[int]], Sequence[int]]
 
 PROMPT_LINES = "give a file with one JSON object per line: id, kind, text"
 QUESTION_LINES = "one JSON object per line: question_id, category, turns (a list of texts)"
+
+MT_BENCH = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+"""The categories of MT-bench, which are one of the six kinds of Spec-Bench (hemingkx/Spec-Bench, evaluation/speed.py)."""
 
 
 def spread(items: Sequence[T], n: int) -> list[T]:
@@ -75,26 +80,25 @@ def _prompt_lines(file: Path) -> list[dict[str, str]]:
 
 
 def read_prompts(
-    file: Path, pair: Pair, limit: int, tokens: int, target: Callable[[], Target], chat: Callable[[], Chat]
+    file: Path, pair: Pair, settings: RunSettings, target: Callable[[], Target], chat: Callable[[], Chat]
 ) -> tuple[list[Prompt], tuple[int, ...]]:
     """The prompts of a file of prompts or of questions, and the tokens that end an answer: none for prompts of no chat.
 
     Args:
         file: prompts or questions, or the name of a package of questions.
         pair: the pair that is run.
-        limit: number of prompts or questions, spread over the file; 0 for all.
-        tokens: number of new tokens of each answer.
+        settings: how many prompts or questions are taken, by which seed, and the number of new tokens of each answer.
         target: gives the target; called for the answers before second turns only, since to load it can take long.
         chat: gives the chat format of questions.
     """
     if not is_question_file(file):
-        return load_prompts(file, pair, limit, tokens), ()
-    questions, form = with_kinds(load_questions(file)), chat()
-    chosen = spread(questions, limit or len(questions))
+        return load_prompts(file, pair, settings.limit, settings.tokens), ()
+    form = chat()
 
     def answer(prompt: Sequence[int]) -> Sequence[int]:
-        return greedy_answers(target(), form.end_tokens, tokens)(prompt)
+        return greedy_answers(target(), form.end_tokens, settings.tokens)(prompt)
 
+    chosen = subset(load_questions(file), settings.limit, settings.seed)
     return prompts_from_questions(chosen, form, answer, pair.context), form.end_tokens
 
 
@@ -139,10 +143,33 @@ def is_question_file(file: Path) -> bool:
 
 
 def load_questions(file: Path) -> list[Question]:
-    """All questions of a file. Other fields, such as reference answers, are ignored."""
+    """All questions of a file, with their kinds. Other fields, such as reference answers, are ignored."""
     questions = [_question(line, f"{file}, line {number}") for number, line in _lines(file, "questions", QUESTION_LINES)]
     _check_ids(file, "questions", [question.id for question in questions])
-    return questions
+    return with_kinds(questions)
+
+
+def with_kinds(questions: Sequence[Question]) -> list[Question]:
+    """Questions whose category is their kind: MT-bench's categories become one kind where the file has others too."""
+    if all(question.category in MT_BENCH for question in questions):
+        return list(questions)
+    return [replace(one, category="mt-bench") if one.category in MT_BENCH else one for one in questions]
+
+
+def subset(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
+    """n questions in the order of the file, the same number of each kind as far as possible; all of them if n is 0.
+
+    The choice depends on the seed and on the questions of a kind alone, so that a larger n of the same seed adds questions.
+    """
+    if not n:
+        return list(questions)
+    kinds = group_by(questions, lambda question: question.category)
+    orders = [Random(f"{seed} {kind}").sample(found, len(found)) for kind, found in kinds.items()]  # noqa: S311  no secret
+    turns = [
+        question for row in range(max(map(len, orders))) for order in orders if row < len(order) for question in [order[row]]
+    ]
+    chosen = {question.id for question in turns[:n]}
+    return [question for question in questions if question.id in chosen]
 
 
 def _question(line: str, where: str) -> Question:

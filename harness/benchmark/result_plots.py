@@ -1,10 +1,9 @@
-"""Plots of all three commands, from the figures of a record."""
+"""Plots of `eagle2 bench` and `eagle2 compare`, from the figures of a record."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.benchmark.acceptance_record import AcceptanceFigures, Cell, CellFigures, GroupFigures
 from harness.benchmark.arms import SPECULATIVE, VANILLA
 from harness.benchmark.figures import ALL, figures_of, group_by, method_figures_of, ms_per_token
 from harness.benchmark.published import published
@@ -218,58 +217,6 @@ def published_plots() -> Iterator[Drawing]:
             f"T = {t:g}": [Bar(one.label, (one.tau, one.speedup)) for one in ones] for t, ones in by_temperature.items()
         }
         yield bars(name, f"Published: {where}, {model}", groups, ("τ", "× vanilla"), caption=QUOTED, quoted=True)
-
-
-# --- acceptance -----------------------------------------------------------------------------------------------------------
-
-
-def acceptance_plots(figures: AcceptanceFigures, budget: Cell) -> Iterator[Drawing]:
-    """For each temperature τ by draft tokens for every k, and by depth at the k of the run."""
-    for t, found in group_by(figures.cells, lambda one: one.temperature).items():
-        deepest = max(one.cell.depth for one in found)
-        by_k = group_by((one for one in found if one.cell.depth == deepest), lambda one: one.cell.k)
-        series = [_cell_curve(f"k = {k}: {cells[-1].tau.value:.2f}", cells) for k, cells in by_k.items()]
-        caption = f"Trees of depth {deepest}; intervals are 95 %, over prompts. Dashed: the m of the tree that is judged."
-        title, x = f"τ by number of draft tokens, temperature {t:g}", Axis("draft tokens m", "log2")
-        yield lines(f"grid-{t:g}", title, series, x=x, y=Axis("τ"), caption=caption, at=budget.m)
-        by_depth = group_by((one for one in found if one.cell.k == budget.k), lambda one: one.cell.depth)
-        rows = {f"depth = {d}": {f"m = {one.cell.m}": one.tau.value for one in cells} for d, cells in by_depth.items()}
-        title = f"τ by depth and m at k = {budget.k}, temperature {t:g}"
-        yield heatmap(f"depths-{t:g}", title, rows, base=1.0, caption="Ordinary decoding has 1.")
-
-
-def _cell_curve(label: str, cells: Sequence[CellFigures]) -> Series:
-    taus = [one.tau for one in cells]
-    intervals = [one.low for one in taus], [one.high for one in taus]
-    return Series(label, [one.cell.m for one in cells], [one.value for one in taus], *intervals)
-
-
-def depth_plot(figures: AcceptanceFigures) -> Drawing:
-    """Acceptance by depth, of a chain and of the tree that is judged, at each temperature."""
-    series = []
-    for (t, shape), found in group_by(figures.depths, lambda one: (one.temperature, one.shape)).items():
-        rates = [one.accepted for one in found]
-        intervals = [one.low for one in rates], [one.high for one in rates]
-        series.append(Series(f"{shape}, T = {t:g}", [one.depth for one in found], [one.value for one in rates], *intervals))
-    deepest = max((one.depth for one in figures.depths), default=1)
-    caption = (
-        "Share of positions at which the token at a depth is accepted, of those at which its parent was; over all positions of"
-        " the texts, not only those that decoding visits. A chain has the head's first choice, a tree several."
-    )
-    depth = Axis("depth", ticks=range(1, deepest + 1), start=0.5, end=deepest + 0.5)
-    rate = Axis("acceptance rate", ticks=(0, 0.5, 1), start=0, end=1)
-    return lines("acceptance", "Acceptance by depth", series, x=depth, y=rate, caption=caption)
-
-
-def group_plot(name: str, title: str, groups: Sequence[GroupFigures]) -> Drawing:
-    """τ of parts of the prompts or of the passes, by temperature."""
-    found: Groups = {
-        f"T = {t:g}": [Bar(printable(one.group, 40), (one.tau.value,), ((one.tau.low, one.tau.high),)) for one in parts]
-        for t, parts in group_by(groups, lambda one: one.temperature).items()
-    }
-    return bars(
-        name, title, found, ("τ",), caption="Tokens per target pass of the tree that is judged; intervals are 95 %, over prompts."
-    )
 
 
 def _label(name: str, names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Tables of all three commands, from the figures of a record. Terminal, page, summary and documentation show the same values."""
+"""Tables of `eagle2 bench` and `eagle2 compare`. Terminal, page, summary and documentation show the same values."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from harness.benchmark.acceptance_figures import TauChange
-from harness.benchmark.acceptance_record import AcceptanceFigures, CellFigures, CheckFigures, GroupFigures, Rate
 from harness.benchmark.arms import OFF, OURS, PAPER, STATIC, STATIC_VANILLA, TRANSFORMERS, TUNED, VANILLA
 from harness.benchmark.figures import ALL, EAGLE2, OrderCheck, drafting_share, figures_of, group_by, method_figures_of
 from harness.benchmark.published import Figure, published
@@ -70,12 +68,12 @@ Field = tuple[str, Callable[[Any], str]]
 """A column: its heading, and the text of its cell for a row."""
 
 
-def _value(heading: str, name: str, spec: str = "", unit: str = "") -> Field:
+def column(heading: str, name: str, spec: str = "", unit: str = "") -> Field:
     """An attribute of the row in this format; empty if it is None."""
     return heading, lambda row: "" if (value := getattr(row, name)) is None else f"{value:{spec}}{unit}"
 
 
-T, ARM, TAU = _value("T", "temperature", "g"), _value("arm", "arm"), _value("τ", "tau", ".2f")
+T, ARM, TAU = column("T", "temperature", "g"), column("arm", "arm"), column("τ", "tau", ".2f")
 MS_PER_TOKEN: Field = ("ms per token", lambda row: f"{row.milliseconds:.2f}{_star(row.whole)}")
 BETWEEN: Field = (INTERVAL, lambda row: interval(row.low, row.high))
 
@@ -103,23 +101,23 @@ def speed_table(record: BenchRecord) -> Table:
 
 def time_table(record: BenchRecord) -> Table:
     """Milliseconds per token with their interval, and the time until the first token."""
-    columns = (T, ARM, MS_PER_TOKEN, BETWEEN, _value("first token", "prefill", ".1f", " ms"))
-    return _table(figures_of(record).arms, columns, "Time")
+    columns = (T, ARM, MS_PER_TOKEN, BETWEEN, column("first token", "prefill", ".1f", " ms"))
+    return table_of(figures_of(record).arms, columns, "Time")
 
 
 def count_table(record: BenchRecord) -> Table:
     """Passes and rows of the arms that report them."""
     arms = [arm for arm in figures_of(record).arms if arm.target_passes is not None]
-    counts = [_value(_count_name(name), name, ",") for name in ("target_passes", "head_passes", "rows")]
+    counts = [column(_count_name(name), name, ",") for name in ("target_passes", "head_passes", "rows")]
     caption = "Sums over all timed texts. Rows: nodes of all verified trees, roots included."
-    return _table(arms, (T, ARM, TAU, _value("mean τ of prompts", "tau_mean", ".2f"), *counts), "Counts", caption)
+    return table_of(arms, (T, ARM, TAU, column("mean τ of prompts", "tau_mean", ".2f"), *counts), "Counts", caption)
 
 
 def ratio_table(record: BenchRecord) -> Table:
     """Every ratio of speeds that was computed."""
     speedup: Field = ("speed-up", lambda one: f"{one.median:.2f}{_star(one.whole)}")
-    columns = (T, ARM, _value("compared with", "over"), speedup, BETWEEN, _value("of totals", "totals", ".2f"))
-    return _table(figures_of(record).ratios, columns, "Speed-ups")
+    columns = (T, ARM, column("compared with", "over"), speedup, BETWEEN, column("of totals", "totals", ".2f"))
+    return table_of(figures_of(record).ratios, columns, "Speed-ups")
 
 
 def batch_table(batches: Sequence[BatchFigures]) -> Table:
@@ -138,7 +136,7 @@ def batch_speedup_table(batches: Sequence[BatchFigures]) -> Table:
     ratios = {(one.texts, one.arm, one.temperature): one.ratio for one in batches if one.arm != VANILLA}
     columns = list(dict.fromkeys((arm, temperature) for _, arm, temperature in ratios))
     rows = [
-        (str(size), *(f"{ratio:.2f}" if (ratio := ratios.get((size, *column))) else "" for column in columns))
+        (str(size), *(f"{ratio:.2f}" if (ratio := ratios.get((size, *key))) else "" for key in columns))
         for size in dict.fromkeys(size for size, _, _ in ratios)
     ]
     headings = ("batch size", *(f"{arm}, T = {temperature:g}" for arm, temperature in columns))
@@ -148,7 +146,7 @@ def batch_speedup_table(batches: Sequence[BatchFigures]) -> Table:
 def step_table(profiles: Sequence[StepProfile]) -> Table:
     """Milliseconds of a step, and the share of each part."""
     shares = [(part, partial(_share, part)) for part in PARTS]
-    return _table(profiles, (T, ARM, _value("ms per step", "total", ".2f"), *shares), "Shares of a step")
+    return table_of(profiles, (T, ARM, column("ms per step", "total", ".2f"), *shares), "Shares of a step")
 
 
 def roofline_table(bounds: Sequence[StepBound]) -> Table:
@@ -156,13 +154,13 @@ def roofline_table(bounds: Sequence[StepBound]) -> Table:
     columns: list[Field] = [
         T,
         ARM,
-        _value("step", "milliseconds", ".3f", " ms"),
-        _value("lower bound", "lower_bound", ".3f", " ms"),
+        column("step", "milliseconds", ".3f", " ms"),
+        column("lower bound", "lower_bound", ".3f", " ms"),
         ("ratio", lambda one: f"{one.milliseconds / one.lower_bound:.2f}"),
         ("GB/s", lambda one: f"{one.bandwidth / 1e9:.0f}"),
         *((part, partial(_read, part)) for part in READS),
     ]
-    return _table(bounds, columns, "Step of the fixed-shape decoder and its lower bound", ROOFLINE)
+    return table_of(bounds, columns, "Step of the fixed-shape decoder and its lower bound", ROOFLINE)
 
 
 def tuning_table(results: Sequence[TuningResult]) -> Table:
@@ -184,32 +182,32 @@ def head_temperature_table(found: Sequence[HeadTemperature]) -> Table:
     """τ by temperature of the head. The row of the fitted temperature lists the fits of each layer."""
     columns: list[Field] = [
         T,
-        _value("head temperature", "head_temperature", "g"),
+        column("head temperature", "head_temperature", "g"),
         TAU,
-        _value("target passes", "passes", ","),
-        _value("calibration error", "error", ".3f"),
+        column("target passes", "passes", ","),
+        column("calibration error", "error", ".3f"),
         ("fitted to each layer", lambda one: " ".join(f"{layer:.2f}" for layer in one.layers)),
     ]
     caption = "Bold: the temperature fitted to other prompts."
-    return _table(found, columns, "Temperature of the head", caption, bold=lambda one: bool(one.layers))
+    return table_of(found, columns, "Temperature of the head", caption, bold=lambda one: bool(one.layers))
 
 
 def verdict_table(found: Sequence[VerdictLatency]) -> Table:
     """Seconds until a verdict, and how they are divided."""
     columns: list[Field] = [
-        *(_value(name, name) for name in ("decoder", "pair", "verdict")),
-        _value("seconds", "seconds", ".1f"),
-        _value("texts", "texts", ","),
+        *(column(name, name) for name in ("decoder", "pair", "verdict")),
+        column("seconds", "seconds", ".1f"),
+        column("texts", "texts", ","),
         ("texts/s", lambda one: f"{one.texts / one.seconds:.1f}"),
         ("decoding", lambda one: f"{one.decoding / one.seconds:.0%}"),
         ("scoring", lambda one: f"{one.scoring / one.seconds:.0%}"),
-        _value("harness", "harness_share", ".1%"),
+        column("harness", "harness_share", ".1%"),
     ]
     caption = (
         "A sampling campaign at temperature 1. The time is divided into the decoder's own, that of the target's passes over its"
         " texts, and the rest, which is the harness's."
     )
-    return _table(found, columns, "Time until a verdict", caption)
+    return table_of(found, columns, "Time until a verdict", caption)
 
 
 def regression_table(rows: Sequence[ArmChange]) -> Table:
@@ -274,7 +272,7 @@ def order_table(checks: Sequence[OrderCheck]) -> Table:
     ]
     title = "Expected order of τ at equal budget, by pairs of neighbours"
     caption = "The difference is taken on the same prompts. Undecided: its interval contains 0."
-    return _table(checks, columns, title, caption, bold=lambda one: one.holds is False)
+    return table_of(checks, columns, title, caption, bold=lambda one: one.holds is False)
 
 
 def cost_table(record: CompareRecord) -> Table:
@@ -350,77 +348,10 @@ def published_table() -> Table:
     return _rows(("source", "model", "T", "method", "τ", "× vanilla"), rows, caption=PUBLISHED)
 
 
-# --- acceptance -----------------------------------------------------------------------------------------------------------
-
-
-def tau_table(cells: Sequence[CellFigures], title: str = "", caption: str = "") -> Table:
-    """τ of cells of the grid."""
-    tree: Field = ("tree", lambda one: str(one.cell))
-    columns = (T, tree, *_rate("τ", "tau"), _value("tokens", "tokens", ","), _value("passes", "passes", ","))
-    return _table(cells, columns, title, caption)
-
-
-def group_table(groups: Sequence[GroupFigures], what: str) -> Table:
-    """τ of parts of the prompts or of the passes. what: heading of their names."""
-    columns = (T, _value(what, "group"), *_rate("τ", "tau"), _value("texts", "texts", ","), _value("passes", "passes", ","))
-    return _table(groups, columns)
-
-
-def depth_table(figures: AcceptanceFigures) -> Table:
-    """Acceptance by depth."""
-    columns = (T, _value("shape", "shape"), _value("depth", "depth"), *_rate("accepted", "accepted"))
-    return _table(figures.depths, (*columns, _value("positions", "positions", ",")))
-
-
-def check_table(checks: Sequence[CheckFigures]) -> Table:
-    """The estimate next to decoding."""
-    columns: tuple[Field, ...] = (
-        T,
-        ("tree", lambda one: str(one.cell)),
-        _value("estimated τ", "estimated", ".3f"),
-        _value("decoded τ", "decoded", ".3f"),
-        *_rate("difference", "difference", "+.3f"),
-        ("same texts", lambda one: f"{one.same} of {one.texts}"),
-        ("agrees", lambda one: "yes" if one.agrees else "NO"),
-    )
-    caption = (
-        "Decoded: the same texts, decoded with these trees under the rule walk, with coins keyed by position. Texts that rounding"
-        " changed are left out. The two agree if the 95 % interval of the difference, over prompts, contains 0, or if it is"
-        " below 1 %."
-    )
-    return _table(checks, columns, caption=caption)
-
-
-def change_table(changes: Sequence[TauChange]) -> Table:
-    """τ of every cell in two runs."""
-    columns: tuple[Field, ...] = (
-        T,
-        ("tree", lambda one: str(one.cell)),
-        _value("τ before", "before", ".2f"),
-        _value("τ now", "now", ".2f"),
-        *_rate("difference", "difference", "+.2f"),
-    )
-    return _table(changes, columns, bold=lambda one: one.judged)
-
-
-def _rate(heading: str, name: str, spec: str = ".2f") -> tuple[Field, Field]:
-    """A figure, and its interval."""
-
-    def rate(row: Any) -> Rate:
-        found: Rate = getattr(row, name)
-        return found
-
-    digits = int(spec[-2])
-    return (heading, lambda row: f"{rate(row).value:{spec}}"), (
-        INTERVAL,
-        lambda row: interval(rate(row).low, rate(row).high, digits),
-    )
-
-
 # --- shared ---------------------------------------------------------------------------------------------------------------
 
 
-def _table(
+def table_of(
     found: Sequence[Any],
     columns: Iterable[Field],
     title: str = "",

@@ -30,6 +30,9 @@ Checkpoints = Mapping[str, Path | None]
 """The checkpoint that methods draft with, by kind; None if the pair has none of that kind."""
 
 
+LIMIT = "Use only this many prompts, spread over the file, or questions, as many of each kind; 0 uses all."
+
+
 class RunSettings(Value):
     """Settings that all three commands have. `prompts` stores the name of the file of prompts."""
 
@@ -43,7 +46,7 @@ class RunSettings(Value):
     )
     tokens: int = Field(128, description="New tokens per text.")
     prompts: str = PROMPTS.name
-    limit: int = Field(0, description="Use only this many prompts, spread over the file; 0 uses all.")
+    limit: int = Field(0, description=LIMIT)
     repeats: int = Field(3, description="Timed texts per prompt, temperature and arm.")
     threads: int = Field(2, description="Threads of torch in every arm.")
     dtype: str = Field("float32", description="float64, float32, bfloat16 or float16.")
@@ -134,7 +137,7 @@ class CompareSettings(RunSettings):
 
     methods: tuple[str, ...] = Field((), description="Names of methods, separated by commas; all by default.")
     tokens: int = Field(64, description="New tokens per text.")
-    limit: int = Field(18, description="Use only this many prompts, spread over the file; 0 uses all.")
+    limit: int = Field(18, description=LIMIT)
     repeats: int = Field(2, description="Timed texts per prompt, temperature and arm.")
     m: int = Field(25, description="Draft tokens per pass of the comparison at equal budget; 0 leaves it out, and τ by m.")
     preset: str = Field("", description="A model of the paper; --target and --draft are your copies of its checkpoints.")
@@ -198,7 +201,7 @@ class AcceptanceSettings(RunSettings):
     command: ClassVar[str] = "acceptance"
 
     tokens: int = Field(64, description="New tokens per text.")
-    limit: int = Field(18, description="Use only this many prompts, spread over the file; 0 uses all.")
+    limit: int = Field(18, description=LIMIT)
     repeats: int = 1
     threads: int = Field(2, description="Threads of torch.")
     k: tuple[int, ...] = Field((), description="Values of k of the grid, by default 1,4,8; of Medusa 1,4,10.")

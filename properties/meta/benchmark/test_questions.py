@@ -31,7 +31,7 @@ def write_questions(folder: Path, rows: Sequence[object]) -> Path:
 def test_question_file_is_read(tmp_path: Path) -> None:
     file = write_questions(tmp_path, [ROWS[0], "", ROWS[1]])
     assert load_questions(file) == [
-        Question("81", "writing", ("Describe a lighthouse.", "Now in one line.")),
+        Question("81", "mt-bench", ("Describe a lighthouse.", "Now in one line.")),
         Question("rag-1", "rag", ("Which of these two towns is older?\n\nÅby, Zed",)),
     ]
 
@@ -83,8 +83,8 @@ def test_second_turn_follows_the_targets_own_answer(tmp_path: Path) -> None:
 
     first, second, single = prompts_from_questions(load_questions(write_questions(tmp_path, ROWS)), chat, noted, 2048)
     assert [(prompt.id, prompt.kind) for prompt in (first, second, single)] == [
-        ("81/1", "writing"),
-        ("81/2", "writing"),
+        ("81/1", "mt-bench"),
+        ("81/2", "mt-bench"),
         ("rag-1/1", "rag"),
     ]
     ((before, tokens),) = calls

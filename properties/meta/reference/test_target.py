@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
@@ -111,6 +112,28 @@ def test_lm_head_in_bfloat16_is_that_of_a_copied_matrix(rows: int) -> None:
     with torch.inference_mode():
         assert torch.equal(network.lm_head(features), features @ network.embedding.t().contiguous())
     assert network.unembedding.data_ptr() == network.embedding.data_ptr()
+
+
+def test_one_row_in_bfloat16_attends_as_with_heads_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, for one sequence and for several of different lengths, whose masks differ."""
+    model = tiny.target(hidden_size=96, intermediate_size=160, num_attention_heads=3, num_key_value_heads=1).bfloat16()
+    target, attention = tiny.running(model), F.scaled_dot_product_attention
+    grouped = list[int]()
+
+    def compared(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool, enable_gqa: bool) -> Tensor:
+        found: Tensor = attention(q, k, v, mask, is_causal=is_causal, enable_gqa=enable_gqa)
+        if not enable_gqa:
+            apart = attention(q.reshape(len(q), 3, 1, 32), k, v, mask, enable_gqa=True)
+            assert torch.equal(found.reshape(apart.shape), apart)
+            grouped.append(len(q))
+        return found
+
+    caches = [target.cache() for _ in range(3)]
+    target.prefill(caches, [TEXT[:n] for n in (2, 4, 6)])
+    monkeypatch.setattr(F, "scaled_dot_product_attention", compared)
+    target.prefill(caches, [[1], [2], [3]])
+    target.prefill(caches[:1], [[1]])
+    assert set(grouped) == {1, 3}
 
 
 @pytest.mark.parametrize("rows", [1, 4, 9])
