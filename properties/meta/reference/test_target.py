@@ -115,10 +115,10 @@ def test_lm_head_in_bfloat16_is_that_of_a_copied_matrix(rows: int) -> None:
 
 
 def test_one_row_in_bfloat16_attends_as_with_heads_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the last bit, for one sequence and for several of different lengths, whose masks differ."""
-    model = tiny.target(hidden_size=96, intermediate_size=160, num_attention_heads=3, num_key_value_heads=1).bfloat16()
-    target, attention = tiny.running(model), F.scaled_dot_product_attention
-    grouped = list[int]()
+    """To the last bit, for one sequence and for several of different lengths, whose masks differ. The logits are the model's."""
+    shape = {"hidden_size": 96, "intermediate_size": 160, "num_attention_heads": 3, "num_key_value_heads": 1}
+    lean, plain = (tiny.running(tiny.target(**shape).bfloat16(), lean) for lean in (True, False))
+    attention, grouped = F.scaled_dot_product_attention, list[int]()
 
     def compared(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool, enable_gqa: bool) -> Tensor:
         found: Tensor = attention(q, k, v, mask, is_causal=is_causal, enable_gqa=enable_gqa)
@@ -128,12 +128,18 @@ def test_one_row_in_bfloat16_attends_as_with_heads_apart(monkeypatch: pytest.Mon
             grouped.append(len(q))
         return found
 
-    caches = [target.cache() for _ in range(3)]
-    target.prefill(caches, [TEXT[:n] for n in (2, 4, 6)])
-    monkeypatch.setattr(F, "scaled_dot_product_attention", compared)
-    target.prefill(caches, [[1], [2], [3]])
-    target.prefill(caches[:1], [[1]])
+    def logits(target: Target) -> list[Tensor]:
+        caches = [target.cache() for _ in range(3)]
+        target.prefill(caches, [TEXT[:n] for n in (2, 4, 6)])
+        together = target.prefill(caches, [[1], [2], [3]])
+        return [output.logits.float() for output in (*together, *target.prefill(caches[:1], [[1]]))]
+
+    expected = logits(plain)
+    monkeypatch.setattr("eagle2_ref.model.llama.F.scaled_dot_product_attention", compared)
+    found = logits(lean)
     assert set(grouped) == {1, 3}
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=0.02 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize("rows", [1, 4, 9])
