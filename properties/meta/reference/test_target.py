@@ -116,7 +116,7 @@ def test_lm_head_in_bfloat16_is_that_of_a_copied_matrix(rows: int) -> None:
 
 def test_one_row_in_bfloat16_attends_as_with_heads_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit, for one sequence and for several of different lengths, whose masks differ. The logits are the model's."""
-    shape = {"hidden_size": 96, "intermediate_size": 160, "num_attention_heads": 3, "num_key_value_heads": 1}
+    shape: dict[str, Any] = {"hidden_size": 96, "intermediate_size": 160, "num_attention_heads": 3, "num_key_value_heads": 1}
     lean, plain = (tiny.running(tiny.target(**shape).bfloat16(), lean) for lean in (True, False))
     attention, grouped = F.scaled_dot_product_attention, list[int]()
 
