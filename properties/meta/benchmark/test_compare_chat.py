@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from eagle2_ref.errors import BadInput
+from harness.benchmark.arms import EngineArm
 from harness.benchmark.figures import method_figures_of
 from harness.benchmark.pages import compare_mark, compare_section, is_broken
 from harness.benchmark.prompts import MT_BENCH, Question, subset, with_kinds
@@ -21,6 +23,7 @@ from harness.benchmark.repetition import repeated_ngrams
 from harness.benchmark.result_tables import kind_table, own_options_table, repetition_table
 from harness.benchmark.settings import CompareSettings
 from harness.cli import app
+from harness.implementations.engine import Engine, Output
 from harness.pairs import Pair
 from properties.meta.helpers import families
 
@@ -160,6 +163,27 @@ def test_tables_have_the_mean_over_kinds(record: CompareRecord) -> None:
         f"{sum(figures['eagle2', k] for k in kinds) / 3:.2f}",
     )
     assert [row[0] for row in repetition_table(record).rows] == ["0", "1"] and "%" in str(repetition_table(record).rows[0][-1])
+
+
+def test_there_is_no_mean_where_a_kind_is_missing(record: CompareRecord) -> None:
+    """As in a record that was cut off: the mean over the other kinds would be another figure under the same name."""
+    kinds = {prompt.id: prompt.kind for prompt in record.header.prompts}
+    missing = [line for line in record.lines if isinstance(line, Call) and line.arm == "eagle2" and kinds[line.prompt] == "rag"]
+    cut = replace(record, lines=tuple(line for line in record.lines if line not in missing), footer=None)
+    row = next(row for row in kind_table(cut, "tau", "").rows if row[:2] == ("0", "EAGLE-2"))
+    assert row[2] and row[3] and row[4:] == ("", "")
+
+
+def test_time_of_the_prompt_leaves_some_for_the_text() -> None:
+    """The two are of separate calls, and noise can make a call of one token longer than that of all."""
+
+    class Busy:
+        def generate(self, prompts: list[list[int]], params: list[dict[str, Any]], seeds: list[int]) -> list[Output]:  # noqa: ARG002
+            return [Output(tuple(range(params[0]["max_new_tokens"])))]
+
+    ticks = iter([0.0, 5.0, 10.0, 12.0])
+    timed = EngineArm(cast("Engine", Busy()), lambda: next(ticks), separate=True).run([1], 0.0, 4, 0)
+    assert (timed.seconds, timed.prefill, timed.tokens) == (2.0, 1.8, 4)
 
 
 def test_section_of_the_real_model_is_another_one_and_has_the_kinds(record: CompareRecord) -> None:

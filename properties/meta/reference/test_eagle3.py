@@ -183,6 +183,15 @@ def test_head_of_the_whole_vocabulary_needs_no_map(tmp_path: Path) -> None:
     assert Eagle3Drafter(read, Budget(3, 2, 5)).vocabulary is None
 
 
+def test_map_of_the_whole_vocabulary_must_be_0(tmp_path: Path) -> None:
+    """Its logits are not gathered, so a permutation would give each to another token."""
+    target = tiny.target()
+    head = tiny.fitting_eagle3(target, draft_vocab_size=64)
+    folder = write(tmp_path, head, lambda t, _: t.update(d2t=torch.tensor([1, -1, *[0] * 62])))
+    with pytest.raises(BadInput, match="is not 0, though draft_vocab_size is the whole vocabulary of 64"):
+        load(folder)
+
+
 def test_layers_have_the_published_default(tmp_path: Path) -> None:
     """2, n / 2 and n - 3, for targets that are deep enough for three of them."""
     folder = write(tmp_path, tiny.fitting_eagle3(tiny.target()), lambda _, c: c.pop("eagle_config"))
