@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +23,7 @@ from harness.benchmark.acceptance_record import (
     TextAcceptance,
 )
 from harness.benchmark.figures import group_by
-from harness.benchmark.pages import reliability_plots, result_page, section_of
+from harness.benchmark.pages import markdown_section, reliability_plots, result_page, section_of
 from harness.benchmark.result_plots import Groups
 from harness.benchmark.result_tables import INTERVAL, Field, T, column, table_of
 from harness.report.canvas import Drawing
@@ -93,6 +94,22 @@ def _acceptance_warnings(record: AcceptanceRecord) -> Iterator[str]:
         )
     for cell, floor in below_floor(record):
         yield f"At temperature {cell.temperature:g} τ is below the floor of {floor:g}."
+
+
+def acceptance_section(record: AcceptanceRecord) -> str:
+    """The section of a model card, in Markdown: τ of the tree that is judged, on all prompts and by kind."""
+    judged = tau_table(judged_cells(record), caption=JUDGED)
+    return markdown_section(record, acceptance_settings(record), (judged, group_table(figures_of(record).kinds, "kind")))
+
+
+def acceptance_mark(record: AcceptanceRecord) -> str:
+    """The name of this section: a card has one for each kind of head."""
+    return f"acceptance-{record.header.head}"
+
+
+def model_card(record: AcceptanceRecord) -> Path:
+    """The page of the pair of a record, relative to the root of the repository."""
+    return Path("fixtures/pairs") / record.header.settings.pair / "README.md"
 
 
 def acceptance_settings(record: AcceptanceRecord) -> str:

@@ -121,7 +121,7 @@ def bench_settings(record: BenchRecord) -> str:
 def bench_section(record: BenchRecord) -> str:
     """The section of the documentation, in Markdown."""
     found = [tables.speed_table(record), tables.batch_speedup_table(figures_of(record).batches)]
-    return _markdown_section(record, bench_settings(record), [table for table in found if table.rows])
+    return markdown_section(record, bench_settings(record), [table for table in found if table.rows])
 
 
 def show_regression(rows: Sequence[ArmChange], before: BenchRecord, console: Console) -> None:
@@ -280,7 +280,7 @@ def compare_section(record: CompareRecord) -> str:
         found += [tables.kind_table(record, "tau", "τ by kind of prompt"), tables.repetition_table(record)]
     found = [table for table in found if table.rows]
     answers = (left_out_answer(record), order_answer(record), greedy_answer(record))
-    return _markdown_section(record, compare_settings(record), found, answers)
+    return markdown_section(record, compare_settings(record), found, answers)
 
 
 # --- shared ---------------------------------------------------------------------------------------------------------------
@@ -392,9 +392,7 @@ def reliability_plots(record: Record[Any, Any]) -> Iterator[Block]:
             yield plots.reliability_plot(found)
 
 
-def _markdown_section(
-    record: BenchRecord | CompareRecord, settings: str, found: Iterable[Table], answers: Iterable[str] = ()
-) -> str:
+def markdown_section(record: Record[Any, Any], settings: str, found: Iterable[Table], answers: Iterable[str] = ()) -> str:
     """Settings and machine, then each table with its caption, then sentences."""
     machine = f"{machine_line(record.header)}; {record.header.started[:10]}."
     blocks = [f"{escape_markdown(settings, 600)}\n{escape_markdown(machine, 600)}"]

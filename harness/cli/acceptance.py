@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eagle2_ref.errors import BadInput
 from harness.benchmark.settings import AcceptanceSettings
 from harness.cli.from_settings import options_from
 from harness.cli.options import DraftDir, PromptFile, TargetDir, examples, progress, report_user_errors
@@ -46,6 +47,9 @@ def acceptance(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of record and page; by default reports/latest/acceptance.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Measure nothing: draw the record of this folder again.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Measure nothing: write the section of the pair's model card from this record.")
+    ] = None,
 ) -> None:
     """Measure a draft head along the target's own texts: acceptance by depth, τ for a grid of trees, and its confidence.
 
@@ -53,6 +57,15 @@ def acceptance(
     """
     from harness.benchmark.acceptance_record import read_acceptance
 
+    if draw and readme:
+        raise BadInput("--draw and --readme were given together", "give one of them")
+    if readme:
+        from harness.benchmark.acceptance_page import acceptance_mark, acceptance_section, model_card
+        from harness.benchmark.pages import write_section
+
+        record = read_acceptance(readme, whole=True)
+        typer.echo(write_section(acceptance_section(record), acceptance_mark(record), model_card(record)))
+        return
     if draw:
         raise typer.Exit(_show(read_acceptance(draw), draw, against))
 

@@ -32,6 +32,7 @@ from harness.benchmark.acceptance_figures import (
     passes_of,
     roots_of,
 )
+from harness.benchmark.acceptance_page import model_card
 from harness.benchmark.acceptance_record import AcceptanceHeader, AcceptanceRecord, Cell, TextAcceptance, read_acceptance
 from harness.benchmark.figures import tau_interval
 from harness.benchmark.prompts import spread
@@ -253,6 +254,23 @@ def test_run_writes_record_and_page(folder: Path, record: AcceptanceRecord) -> N
         "contexts.svg",
     }
     assert record.header.command == f"eagle2 acceptance --tokens 12 --limit 6 --threads 1 {' '.join(SMALL[:8])} --checks 2"
+
+
+def test_section_of_a_model_card_has_the_judged_tree_by_kind(
+    folder: Path, record: AcceptanceRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = tmp_path / model_card(record)
+    card.parent.mkdir(parents=True)
+    card.write_text(f"before\n<!-- acceptance-{record.header.head} -->\nold\n<!-- /acceptance-{record.header.head} -->\n")
+    monkeypatch.chdir(tmp_path)
+    done = access.invoke(["acceptance", "--readme", str(folder)])
+    assert done.exit_code == 0 and "README.md" in done.output, done.output
+    text, figures = card.read_text(), record.footer.figures if record.footer else None
+    assert figures and text.startswith("before\n<!-- acceptance-") and "old" not in text
+    for one in figures.kinds:
+        assert f"| {one.temperature:g} | {one.group} | {one.tau.value:.2f} |" in text
+    both = access.invoke(["acceptance", "--readme", str(folder), "--draw", str(folder)])
+    assert both.exit_code == 2 and "give one of them" in both.stderr
 
 
 def test_same_seed_gives_the_same_lines(folder: Path, tmp_path: Path) -> None:
