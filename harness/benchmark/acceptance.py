@@ -42,7 +42,7 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
-from harness.benchmark.acceptance_figures import acceptance_figures, passes_of
+from harness.benchmark.acceptance_figures import acceptance_figures, check_comparable, passes_of
 from harness.benchmark.acceptance_record import (
     AcceptanceFooter,
     AcceptanceHeader,
@@ -342,7 +342,13 @@ def measure_text(
 
 
 def run_acceptance(
-    settings: AcceptanceSettings, pair: Pair, file: Path, out: Path, command: str, progress: Progress
+    settings: AcceptanceSettings,
+    pair: Pair,
+    file: Path,
+    out: Path,
+    command: str,
+    progress: Progress,
+    before: AcceptanceRecord | None = None,
 ) -> AcceptanceRecord:
     """Measure a head.
 
@@ -353,6 +359,10 @@ def run_acceptance(
         out: folder of the record.
         command: the command that repeats the run.
         progress: receives what is done now.
+        before: an earlier run, which must be comparable.
+
+    Raises:
+        BadInput: the head, an option or the prompts are wrong, or the earlier run has others.
     """
     started, method = time.monotonic(), method_of(pair.draft)
     with threads(settings.threads):
@@ -364,6 +374,8 @@ def run_acceptance(
         chat = partial(Chat.of, pair)
         prompts, ends = read_prompts(file, pair, settings, lambda: target, chat)
         header = AcceptanceHeader(**header_facts(settings, prompts, command), head=method.name, grid=tuple(grid), budget=budget)
+        if before:
+            check_comparable(header, before.header)  # before minutes of measuring
         lines = measurements(decoder, header, prompts, ends, progress)
         return record_run(out, header, lines, AcceptanceFooter, partial(acceptance_figures, header), started)
 

@@ -176,11 +176,12 @@ def _checks(header: AcceptanceHeader, texts: Sequence[TextAcceptance], decoded: 
 
 @dataclass(frozen=True)
 class TauChange:
-    """τ of one cell in two runs, on the prompts that both have."""
+    """τ of one cell in two runs, on the texts that both have."""
 
     temperature: float
     cell: Cell
     judged: bool
+    texts: int
     before: float
     now: float
     difference: Rate
@@ -192,23 +193,37 @@ class TauChange:
 
 
 def compare_with(now: AcceptanceRecord, before: AcceptanceRecord) -> list[TauChange]:
-    """τ of every cell that both runs have, with paired differences.
+    """τ of every cell that both runs have, with paired differences, on the texts that are the same in both.
 
     Raises:
-        BadInput: the runs have other prompts or settings, or the earlier one has not the cell that is judged.
+        BadInput: the runs have other prompts or settings, most of their texts differ, or the earlier run has not the cell that
+            is judged.
     """
     check_comparable(now.header, before.header)
+    changes = []
+    for temperature in now.header.settings.temperatures:
+        texts = _same_texts(now, before, temperature)
+        cells = [cell for cell in now.header.grid if cell in before.header.grid]
+        changes += [_change(temperature, cell, now, before, texts) for cell in cells if texts]
+    return changes
+
+
+def _same_texts(
+    now: AcceptanceRecord, before: AcceptanceRecord, temperature: float
+) -> list[tuple[TextAcceptance, TextAcceptance]]:
+    """Texts of a temperature that both runs have, token for token. Raises BadInput if most of them differ."""
     mine, theirs = (
-        {(text.temperature, text.prompt): text for text in record.of(TextAcceptance) if text.tree} for record in (now, before)
+        {text.prompt: text for text in record.of(TextAcceptance) if text.tree and text.temperature == temperature}
+        for record in (now, before)
     )
-    return [
-        _change(
-            temperature, cell, now, before, [(mine[key], theirs[key]) for key in mine if key[0] == temperature and key in theirs]
+    both = [(mine[prompt], theirs[prompt]) for prompt in mine if prompt in theirs]
+    same = [pair for pair in both if pair[0].digest == pair[1].digest]
+    if 2 * len(same) < len(both):
+        raise BadInput(
+            f"{len(both) - len(same)} of {len(both)} texts at temperature {temperature:g} differ between the two runs",
+            "compare runs with one target, dtype and device, whose texts are the same",
         )
-        for temperature in now.header.settings.temperatures
-        for cell in now.header.grid
-        if cell in before.header.grid
-    ]
+    return same
 
 
 def _change(
@@ -221,12 +236,12 @@ def _change(
     places = now.header.grid.index(cell), before.header.grid.index(cell)
     new, old = (_arrays((pair[i].tokens - 1, pair[i].passes[places[i]]) for pair in texts) for i in (0, 1))
     then, today = (float(tokens.sum() / passes.sum()) for tokens, passes in (old, new))
-    return TauChange(temperature, cell, cell == now.header.budget, then, today, _difference(new, old))
+    return TauChange(temperature, cell, cell == now.header.budget, len(texts), then, today, _difference(new, old))
 
 
 def check_comparable(now: AcceptanceHeader, before: AcceptanceHeader) -> None:
     """Raise BadInput if a run cannot be compared with an earlier one."""
-    for name in ("tokens", "temperatures", "seed"):
+    for name in ("tokens", "temperatures", "seed", "dtype"):
         mine, theirs = getattr(now.settings, name), getattr(before.settings, name)
         if mine != theirs:
             raise BadInput(f"the earlier run had {name} {theirs}, this one has {mine}", "give the settings that its header lists")
@@ -245,14 +260,23 @@ def judged_cells(record: AcceptanceRecord) -> list[CellFigures]:
 
 def below_floor(record: AcceptanceRecord) -> list[tuple[CellFigures, float]]:
     """The temperatures at which the whole interval of τ is below the floor, each with its floor."""
+    floors = _floors(record)
+    return [
+        (one, floors[one.temperature])
+        for one in judged_cells(record)
+        if one.temperature in floors and one.tau.high < floors[one.temperature]
+    ]
+
+
+def without_figures(record: AcceptanceRecord) -> list[float]:
+    """The temperatures that have a floor, but no τ that could be compared with it."""
+    return [t for t in _floors(record) if t not in {one.temperature for one in judged_cells(record)}]
+
+
+def _floors(record: AcceptanceRecord) -> dict[float, float]:
     settings = record.header.settings
     floors = settings.floor * (len(settings.temperatures) if len(settings.floor) == 1 else 1)
-    by_temperature = dict(zip(settings.temperatures, floors, strict=False))
-    return [
-        (one, floor)
-        for one in judged_cells(record)
-        if (floor := by_temperature.get(one.temperature)) is not None and one.tau.high < floor
-    ]
+    return dict(zip(settings.temperatures, floors, strict=False))
 
 
 def disagreements(record: AcceptanceRecord) -> list[CheckFigures]:

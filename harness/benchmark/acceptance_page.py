@@ -11,7 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from eagle2_ref.methods import METHODS
-from harness.benchmark.acceptance_figures import TauChange, below_floor, disagreements, figures_of, judged_cells
+from harness.benchmark.acceptance_figures import (
+    TauChange,
+    below_floor,
+    disagreements,
+    figures_of,
+    judged_cells,
+    without_figures,
+)
 from harness.benchmark.acceptance_record import (
     AcceptanceFigures,
     AcceptanceRecord,
@@ -70,7 +77,7 @@ def acceptance_page(record: AcceptanceRecord) -> Page:
     )
     page = result_page("Acceptance", acceptance_answer(record), acceptance_settings(record), record, sections, {})
     warning = join_sentences(page.warning, *_acceptance_warnings(record))
-    if disagreements(record):
+    if disagreements(record) or (without_figures(record) and not below_floor(record)):
         return replace(page, verdict="inconclusive", warning=warning)
     return replace(page, verdict="fault", warning=warning) if below_floor(record) else page
 
@@ -94,6 +101,8 @@ def _acceptance_warnings(record: AcceptanceRecord) -> Iterator[str]:
         )
     for cell, floor in below_floor(record):
         yield f"At temperature {cell.temperature:g} τ is below the floor of {floor:g}."
+    for t in without_figures(record):
+        yield f"At temperature {t:g} there is no τ to compare with the floor."
 
 
 def acceptance_section(record: AcceptanceRecord) -> str:
@@ -122,11 +131,16 @@ def acceptance_settings(record: AcceptanceRecord) -> str:
     )
 
 
-def show_changes(changes: Sequence[TauChange], before: AcceptanceRecord, console: Console) -> None:
+def show_changes(changes: Sequence[TauChange], record: AcceptanceRecord, before: AcceptanceRecord, console: Console) -> None:
     """The comparison with an earlier run on the terminal."""
-    header = before.header
+    header, prompts = before.header, len(record.header.prompts)
     console.print(Text(printable(f"\nCompared with commit {header.commit}, {header.started[:10]}, paired by prompt.")))
     console.print(change_table(changes).terminal())
+    for t, found in group_by((one for one in changes if one.judged), lambda one: one.temperature).items():
+        if (texts := found[0].texts) < prompts:
+            console.print(
+                Text(f"At temperature {t:g} {texts} of {prompts} texts are the same in both runs; others are left out.")
+            )
     lower = [one for one in changes if one.judged and one.is_lower]
     what = "significantly lower" if lower else "not significantly lower"
     console.print(Text(f"τ of the tree that is judged is {what}."), style="red" if lower else "")
@@ -167,8 +181,8 @@ def check_table(checks: Sequence[CheckFigures]) -> Table:
     )
     caption = (
         "Decoded: the same texts, decoded with these trees under the rule walk, with coins keyed by position. Texts that rounding"
-        " changed are left out. The two agree if the 95 % interval of the difference, over prompts, contains 0, or if it is"
-        " below 1 %."
+        " changed are left out, unless it changed all of them. The two agree if the 95 % interval of the difference, over prompts,"
+        " contains 0, or if it is below 1 %."
     )
     return table_of(checks, columns, caption=caption)
 

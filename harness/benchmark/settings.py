@@ -225,6 +225,10 @@ class AcceptanceSettings(RunSettings):
             raise BadInput(f"--budget has {', '.join(map(str, self.budget))}", "give k, depth and m, such as 8,6,25")
         if self.checks < 0:
             raise BadInput(f"checks is {self.checks}", "give a number of prompts, or 0 for none")
+        self.check_floor()
+
+    def check_floor(self) -> None:
+        """Raise BadInput for a wrong floor."""
         if min(self.floor, default=1) < 1:
             raise BadInput(f"--floor has {min(self.floor):g}", "give numbers of 1 or more: without drafts τ is 1")
         if len(self.floor) not in (0, 1, len(self.temperatures)):

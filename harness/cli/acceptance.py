@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +33,7 @@ OPTIONS = [name for name in AcceptanceSettings.model_fields if name not in ("rep
         "eagle2 acceptance --floor 5,2.5 --against reports/acceptance",
         "eagle2 acceptance --draw reports/acceptance",
         note="Exit codes: 0 measured; 1 τ of the judged tree is significantly below --floor, or below that of --against; 2 usage"
-        " error; 3 decoding does not have the estimated τ.",
+        " error; 3 decoding does not have the estimated τ, or there is no τ to compare with --floor or --against.",
     )
 )
 @report_user_errors
@@ -66,8 +67,9 @@ def acceptance(
         record = read_acceptance(readme, whole=True)
         typer.echo(write_section(acceptance_section(record), acceptance_mark(record), model_card(record)))
         return
+    before = read_acceptance(against, whole=True) if against else None  # now, since --out may be the same folder
     if draw:
-        raise typer.Exit(_show(read_acceptance(draw), draw, against))
+        raise typer.Exit(_show(with_floor(read_acceptance(draw), settings.floor), draw, before))
 
     from harness.benchmark.settings import PROMPTS
     from harness.pairs import find_pair
@@ -75,40 +77,47 @@ def acceptance(
     file, folder, pair = prompts or PROMPTS, out or OUT, find_pair(settings.pair, target or None, draft or None)
     settings = settings.model_copy(update={"pair": pair.name, "prompts": file.name})
     settings.check(pair)
-    if against:
-        read_acceptance(against, whole=True)  # before a run of minutes
     # In a child process, as the other measurements: torch's threads do not survive in a process that forks afterwards.
-    supervise(lambda: _measure(settings, pair, file, folder))
-    raise typer.Exit(_show(read_acceptance(folder, whole=True), folder, against))
+    supervise(lambda: _measure(settings, pair, file, folder, before))
+    raise typer.Exit(_show(read_acceptance(folder, whole=True), folder, before))
 
 
-def _measure(settings: AcceptanceSettings, pair: Pair, file: Path, out: Path) -> int:
+def with_floor(record: AcceptanceRecord, floor: tuple[float, ...]) -> AcceptanceRecord:
+    """A record that is judged by another floor, if one is given."""
+    if not floor:
+        return record
+    settings = record.header.settings.model_copy(update={"floor": floor})
+    settings.check_floor()
+    return replace(record, header=record.header.model_copy(update={"settings": settings}))
+
+
+def _measure(settings: AcceptanceSettings, pair: Pair, file: Path, out: Path, before: AcceptanceRecord | None) -> int:
     """Measure with a progress bar."""
     from harness.benchmark.acceptance import run_acceptance
     from harness.benchmark.settings import command_line
 
     with progress() as report:
-        run_acceptance(settings, pair, file, out, command_line(settings, pair), report)
+        run_acceptance(settings, pair, file, out, command_line(settings, pair), report, before)
     return 0
 
 
-def _show(record: AcceptanceRecord, folder: Path, against: Path | None) -> int:
+def _show(record: AcceptanceRecord, folder: Path, before: AcceptanceRecord | None) -> int:
     """Show a record on the terminal, write its page, compare it with an earlier one, and return the exit code."""
     from rich.console import Console
 
-    from harness.benchmark.acceptance_figures import below_floor, compare_with, disagreements
+    from harness.benchmark.acceptance_figures import below_floor, compare_with, disagreements, without_figures
     from harness.benchmark.acceptance_page import acceptance_page, show_changes
-    from harness.benchmark.acceptance_record import read_acceptance
     from harness.benchmark.pages import publish
 
     console = Console(highlight=False)
     publish(acceptance_page(record), folder, console)
-    lower = bool(below_floor(record))
-    if against:
-        before = read_acceptance(against, whole=True)
+    lower, missing = bool(below_floor(record)), bool(without_figures(record))
+    if before:
         changes = compare_with(record, before)
-        show_changes(changes, before, console)
-        lower |= any(one.judged and one.is_lower for one in changes)
-    if disagreements(record):
+        show_changes(changes, record, before, console)
+        judged = [one for one in changes if one.judged]
+        lower |= any(one.is_lower for one in judged)
+        missing |= len(judged) < len(record.header.settings.temperatures)
+    if disagreements(record) or (missing and not lower):
         return INCONCLUSIVE
     return FAULT if lower else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -313,12 +314,67 @@ def test_runs_with_other_texts_are_not_compared(record: AcceptanceRecord) -> Non
         ({"settings": record.header.settings.model_copy(update={"tokens": 13})}, "tokens 13"),
         ({"prompts": record.header.prompts[1:]}, "same prompts"),
         ({"grid": record.header.grid[:2]}, "no tree of k = 3, depth = 3, m = 6"),
+        ({"settings": record.header.settings.model_copy(update={"dtype": "bfloat16"})}, "dtype bfloat16"),
     ):
         with pytest.raises(BadInput, match=message):
             compare_with(record, other(**changes))
     same = compare_with(record, other(head="medusa"))
     assert [one.judged for one in same] == [False, False, True] * 2
     assert all(one.before == one.now and not one.is_lower for one in same)
+
+
+def with_texts(record: AcceptanceRecord, temperature: float, n: int) -> AcceptanceRecord:
+    """The record with another text for its first n prompts at a temperature."""
+    others = {one.prompt for one in [text for text in record.of(TextAcceptance) if text.temperature == temperature][:n]}
+
+    def changed(line: Any) -> Any:
+        of_other = isinstance(line, TextAcceptance) and line.temperature == temperature and line.prompt in others
+        return line.model_copy(update={"digest": "0" * 16}) if of_other else line
+
+    return replace(record, lines=tuple(map(changed, record.lines)))
+
+
+def test_only_equal_texts_are_compared(record: AcceptanceRecord) -> None:
+    """Another target, or rounding, gives other texts, whose τ says nothing about the head."""
+    some = compare_with(record, with_texts(record, 1.0, 2))
+    assert [one.texts for one in some] == [6] * 3 + [4] * 3
+    with pytest.raises(BadInput, match="4 of 6 texts at temperature 1 differ"):
+        compare_with(record, with_texts(record, 1.0, 4))
+
+
+def test_run_is_not_compared_with_itself(folder: Path, tmp_path: Path) -> None:
+    """--against is read before the run writes to the same folder."""
+    out = tmp_path / "out"
+    record = read_acceptance(folder, whole=True)
+    halved = [
+        line.model_copy(update={"passes": tuple((n + 1) // 2 for n in line.passes)}) if isinstance(line, TextAcceptance) else line
+        for line in record.lines
+    ]
+    shutil.copytree(folder, out)
+    parts = (record.header, *halved, record.footer)
+    (out / "record.jsonl").write_text("".join(f"{part.model_dump_json()}\n" for part in parts if part))
+    words = ["acceptance", *SMALL, "--limit", "6", "--checks", "0", "--against", str(out), "--out", str(out)]
+    done = access.invoke(words)
+    assert done.exit_code == 1 and "is significantly lower" in done.output, done.output
+    done = access.invoke([*words, "--tokens", "13"])
+    assert done.exit_code == 2 and "the earlier run had tokens 12" in done.stderr
+
+
+def test_missing_figures_are_no_pass(folder: Path, tmp_path: Path) -> None:
+    """A record that was cut off before temperature 1."""
+    lines = (folder / "record.jsonl").read_text().splitlines(keepends=True)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / "record.jsonl").write_text(lines[0] + "".join(line for line in lines if '"kind":"text","temperature":0.0' in line))
+    for words, what, code in (
+        (["--floor", "1"], "At temperature 1 there is no τ to compare with the floor", 3),
+        (["--floor", "99,1"], "τ is below the floor of 99", 1),
+        (["--against", str(folder)], "is not significantly lower", 3),
+        (["--floor", "0"], "--floor has 0", 2),
+        ([], "Tokens per target pass", 0),
+    ):
+        done = access.invoke(["acceptance", "--draw", str(cut), *words])
+        assert done.exit_code == code and what in re.sub(r"\s+", " ", done.output), (words, done.output)
 
 
 def test_questions_become_prompts_of_two_turns(tmp_path: Path) -> None:
