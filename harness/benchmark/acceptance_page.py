@@ -181,8 +181,8 @@ def check_table(checks: Sequence[CheckFigures]) -> Table:
     )
     caption = (
         "Decoded: the same texts, decoded with these trees under the rule walk, with coins keyed by position. Texts that rounding"
-        " changed are left out, unless it changed all of them. The two agree if the 95 % interval of the difference, over prompts,"
-        " contains 0, or if it is below 1 %."
+        " changed are left out, unless it changed all of them. The two agree if the 95 % interval of the difference,"
+        " over prompts, contains 0, or if it is below 1 %."
     )
     return table_of(checks, columns, caption=caption)
 

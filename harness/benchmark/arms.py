@@ -203,9 +203,14 @@ class EngineArm:
         return self.clock() - started, output
 
 
-def keyed_texts(decoder: Decoder, prompts: Sequence[Prompt], temperature: float, tokens: int) -> list[Generation]:
-    """Decode prompts with coins keyed by position, so that all budgets emit the same texts under the rule `walk`."""
-    params = SamplingParams(temperature=temperature, max_new_tokens=tokens)
+def keyed_texts(
+    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, tokens: int, ends: tuple[int, ...] = ()
+) -> list[Generation]:
+    """Decode prompts with coins keyed by position, so that all budgets emit the same texts under the rule `walk`.
+
+    ends: tokens that end a text.
+    """
+    params = SamplingParams(temperature=temperature, max_new_tokens=tokens, eos_token_id=ends or None)
     return [decoder.generate(prompt.tokens, params, KeyedCoins(seed)) for seed, prompt in enumerate(prompts)]
 
 

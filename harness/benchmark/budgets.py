@@ -26,10 +26,15 @@ def points_by_m(
 
 
 def budget_point(
-    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, m: int, tree: TreeShape = "dynamic"
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    temperature: float,
+    m: int,
+    tree: TreeShape = "dynamic",
+    ends: tuple[int, ...] = (),
 ) -> BudgetPoint:
-    """Decode the first prompt of each kind with a decoder whose trees have m draft tokens."""
-    texts = keyed_texts(decoder, one_per_kind(prompts), temperature, TOKENS)
+    """Decode the first prompt of each kind with a decoder whose trees have m draft tokens. ends: tokens that end a text."""
+    texts = keyed_texts(decoder, one_per_kind(prompts), temperature, TOKENS, ends)
     blocks = [block for text in texts for block in text.blocks[1:]]
     return BudgetPoint(
         tree=tree,

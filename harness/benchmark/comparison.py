@@ -191,10 +191,12 @@ def head_measurements(
             "chain": replace(deep, k=1, depth=m),
         }
         for tree, sized in budgets.items():
-            yield budget_point(with_budget(decoder, sized), prompts, temperature, m, tree)
+            point = budget_point(with_budget(decoder, sized), prompts, temperature, m, tree, run.end_tokens)
+            if point.passes:  # otherwise every text ended with its first token
+                yield point
     if points and EAGLE in own:
         yield from _static_tree_points(own[EAGLE], run, prompts, temperature)
-    yield from reliability(decoder, prompts, temperature, budget, ())
+    yield from reliability(decoder, prompts, temperature, budget, (), run.end_tokens)
 
 
 def _static_tree_points(
@@ -207,7 +209,8 @@ def _static_tree_points(
     for m in (m for m in NODES if m <= options.m):
         target = copy(decoder.target)
         cut = Decoder(target, family.make(m=m).drafter(target, draft), decoder.rule)
-        yield budget_point(cut, prompts, temperature, m, "static")
+        if (point := budget_point(cut, prompts, temperature, m, "static", run.end_tokens)).passes:
+            yield point
 
 
 def check_system_message(settings: CompareSettings, file: Path) -> None:

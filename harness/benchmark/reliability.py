@@ -26,13 +26,20 @@ Array = NDArray[np.float64]
 
 
 def reliability(
-    decoder: Decoder, prompts: Sequence[Prompt], temperature: float, budget: TreeBudget, head_temperatures: Sequence[float]
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    temperature: float,
+    budget: TreeBudget,
+    head_temperatures: Sequence[float],
+    ends: tuple[int, ...] = (),
 ) -> Iterator[Reliability]:
-    """Reliability at head temperature 1, which is the paper's, and at further ones."""
+    """Reliability at head temperature 1, which is the paper's, and at further ones. ends: tokens that end a text."""
     for head_temperature in dict.fromkeys((1.0, *head_temperatures)):
         tempered = with_budget(decoder, replace(budget, head_temperature=head_temperature, node=0.0, layer=0.0))
-        texts = keyed_texts(tempered, prompts, temperature, TOKENS)
-        yield binned(*examined_nodes(texts), temperature, head_temperature)
+        texts = keyed_texts(tempered, prompts, temperature, TOKENS, ends)
+        confidence, accepted = examined_nodes(texts)
+        if len(confidence):
+            yield binned(confidence, accepted, temperature, head_temperature)
 
 
 def binned(confidence: Array, accepted: Array, temperature: float, head_temperature: float) -> Reliability:
@@ -67,5 +74,5 @@ def examined_nodes(texts: Sequence[Generation]) -> tuple[Array, Array]:
         for node in range(1, len(block.tree)):
             if (parent := block.tree.parent(node)) in accepted:
                 found.append((np.exp(values[node] - values[parent]), float(node in block.path)))
-    confidence, taken = np.array(found).T
+    confidence, taken = np.array(found).reshape(-1, 2).T
     return confidence, taken

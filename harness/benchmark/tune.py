@@ -110,7 +110,7 @@ def tune(
         head_temperatures: temperatures of the head to choose from.
         clock: the clock.
         progress: receives what is done now.
-        tokens: new tokens of each text.
+        tokens: new tokens of each text, also after a token that would end it: budgets are timed on equally many.
         rounds: how often the thresholds are chosen anew.
     """
     spare = copy_decoder(decoder)

@@ -19,10 +19,12 @@ from eagle2_ref.model.target import load_model
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from harness.benchmark import pass_latency, roofline, verdict_latency
-from harness.benchmark.arms import FirstTokenTime, ReferenceArm, TimedText, TransformersArm
+from harness.benchmark.arms import FirstTokenTime, ReferenceArm, TimedText, TransformersArm, keyed_texts
 from harness.benchmark.batches import time_batches
+from harness.benchmark.budgets import budget_point
 from harness.benchmark.pass_latency import WARM_UP, pass_latencies
 from harness.benchmark.record import Call
+from harness.benchmark.reliability import reliability
 from harness.benchmark.runner import interleaved
 from harness.benchmark.settings import BenchSettings
 from harness.benchmark.step_profile import step_profile
@@ -32,7 +34,7 @@ from harness.distributions.campaign import MAX_PROMPT, TEXTS_PER_CALL, TEXTS_PER
 from harness.distributions.scoring import TargetScorer
 from harness.implementations import reference
 from harness.implementations.engine import Engine
-from harness.pairs import Pair, Prompt, shipped
+from harness.pairs import Pair, Prompt, prompts, shipped
 from properties.meta.helpers.fake_clock import ticking
 
 PARAMS = SamplingParams(temperature=0.0, max_new_tokens=8)
@@ -40,6 +42,23 @@ PARAMS = SamplingParams(temperature=0.0, max_new_tokens=8)
 
 def load(pair: Pair) -> Decoder:
     return Decoder.load(pair.target, pair.draft, Budget(2, 2, 3))
+
+
+# --- counts over texts that end -------------------------------------------------------------------------------------------
+
+
+def test_counts_stop_where_a_text_ends() -> None:
+    pair = shipped("dice8")
+    decoder, some = load(pair), prompts(pair)[:6]
+    whole = keyed_texts(decoder, some, 0.0, 48)
+    end = whole[0].tokens[5]
+    cut = [text.tokens[: (text.tokens.index(end) if end in text.tokens else 47) + 1] for text in whole]
+    assert [text.tokens for text in keyed_texts(decoder, some, 0.0, 48, (end,))] == cut
+    short, full = (budget_point(decoder, some, 0.0, 3, ends=ends) for ends in ((end,), ()))
+    assert 0 < short.tokens < full.tokens
+    everything = tuple(range(pair.vocab_size))  # each text is one token: no node is examined
+    assert not list(reliability(decoder, some, 0.0, Budget(2, 2, 3), (), everything))
+    assert budget_point(decoder, some, 0.0, 3, ends=everything).passes == 0
 
 
 # --- interleaved timed texts ----------------------------------------------------------------------------------------------
