@@ -40,8 +40,8 @@ OPEN_ENGINES = 4
 log = logging.getLogger(__name__)
 
 
-SLOW = 128 << 20
-"""Bytes of weights from which on passes of a target on a CPU are slow: they take tens of milliseconds."""
+BYTES_PER_TEXT_DIVISOR = 128 << 20
+"""A target on a CPU gets fewer texts, by one more divisor for so many bytes of weights, which a pass reads in about 10 ms."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Reduction:
     """Divisors of sample sizes: the kill matrix and the tests of checks look for large faults, which few samples show.
 
     samples: of LAW-4. tokens: of LAW-7. instances: random trees and laws of LAW-2. texts: texts, and tokens of a text, that are
-    decoded with the run's own pair; results state how many there were, and what so many detect.
+    decoded with the run's own pair; results state how many there were, and the fault size that this number detects.
     """
 
     samples: int = 1
@@ -63,7 +63,7 @@ class Reduction:
 
         It depends on the size of the checkpoint and not on a clock, so that a run can be repeated.
         """
-        return cls(texts=min(8, max(1, pair.weight_bytes // SLOW)) if device == "cpu" else 1)
+        return cls(texts=min(8, max(1, pair.weight_bytes // BYTES_PER_TEXT_DIVISOR)) if device == "cpu" else 1)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from os.path import lexists
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -68,7 +69,7 @@ def load_head(directory: Path | str, embedding: Tensor | None = None, where_targ
 def load_eagle3_head(directory: Path | str, n_layers: int, embedding: Tensor, where_target: str = "the target") -> Eagle3Head:
     """Load a published EAGLE-3 checkpoint: .bin or safetensors, single or sharded.
 
-    Read are the layouts of the authors (`midlayer.`), and of vLLM, SGLang and speculators (`layers.0.`, with or without
+    Reads the layouts of the authors (`midlayer.`), and of vLLM, SGLang and speculators (`layers.0.`, with or without
     `model.` in front, and in a configuration with the head's shape in `transformer_layer_config`).
 
     Args:
@@ -136,6 +137,11 @@ def _eagle3_shape(config: Config, n_layers: int, target_hidden: int, where_targe
     )
 
 
+def default_layers(n_layers: int) -> tuple[int, int, int]:
+    """The layers before which heads read the state if a checkpoint lists none (EAGLE, model/modeling_llama_kv.py)."""
+    return 2, n_layers // 2, n_layers - 3
+
+
 def _layer_ids(config: Config, n_layers: int, where_target: str) -> tuple[int, ...]:
     """The target layers before which the head reads the state, of the configuration or else those of the published code.
 
@@ -147,7 +153,7 @@ def _layer_ids(config: Config, n_layers: int, where_target: str) -> tuple[int, .
     holder = config if config.raw.get(LAYER_IDS) is not None else inner
     ids = holder.raw.get(LAYER_IDS)
     if ids is None:
-        ids = [2, n_layers // 2, n_layers - 3]  # EAGLE, model/modeling_llama_kv.py
+        ids = list(default_layers(n_layers))
         if not 2 < ids[1] < ids[2]:
             raise BadInput(
                 f"{config.path} has no {LAYER_IDS}, and the published default 2, n / 2 and n - 3 are not three layers of"
@@ -202,17 +208,21 @@ def save_head(head: EagleHead, directory: Path | str) -> None:
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
+def is_eagle3(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration describes an EAGLE-3 head."""
+    return "draft_vocab_size" in config or "eagle3" in str(config.get("architectures")).lower()
+
+
 def _read_config(directory: Path, eagle3: bool = False) -> Config:
     kind = "an EAGLE-3 head" if eagle3 else "an EAGLE-1/2 head"
     if not lexists(directory / "config.json"):
         raise BadInput(f"no head at {directory}: config.json is missing", f"give --draft the directory of {kind}")
     config = read_config(directory)
-    is_eagle3 = "draft_vocab_size" in config.raw or "eagle3" in str(config.raw.get("architectures")).lower()
-    if is_eagle3 and not eagle3:
+    if is_eagle3(config.raw) and not eagle3:
         raise BadInput(
             f"{config.path} describes an EAGLE-3 head", "--drafter eagle3 drafts with it; other methods with EAGLE-1/2 heads"
         )
-    if eagle3 and not is_eagle3:
+    if eagle3 and not is_eagle3(config.raw):
         raise BadInput(
             f"{config.path} describes no EAGLE-3 head: it has no draft_vocab_size",
             "--drafter eagle2 drafts with an EAGLE-1/2 head",

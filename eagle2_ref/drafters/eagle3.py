@@ -30,10 +30,10 @@ class Eagle3(TreeBudget):
 
 
 class Eagle3Drafter(Eagle2):
-    """Differs from EAGLE-2 in what the head reads of the target, and in whose logits rank the tokens.
+    """EAGLE-2's drafter with a head that reads three hidden states of the target, and whose own LM head ranks the tokens.
 
-    The features of the target are the states before three layers, which `fc` fuses. The head feeds its own output back without
-    a norm (EAGLE-3, section 3.1), and has an LM head of its own over the draft vocabulary.
+    The states are those before three layers, which `fc` fuses. The head feeds its own output back without a norm (EAGLE-3,
+    section 3.1). Its LM head has the draft vocabulary.
     """
 
     def __init__(self, head: Eagle3Head, budget: TreeBudget) -> None:

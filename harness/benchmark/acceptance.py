@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os.path import lexists
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.decode import Sequence as Text
 from eagle2_ref.drafters.base import Drafter, DraftState
+from eagle2_ref.drafters.checkpoint import is_eagle3
 from eagle2_ref.drafters.eagle2 import Budget, Eagle2
 from eagle2_ref.drafters.medusa import PUBLISHED, MedusaDrafter
 from eagle2_ref.drafters.tree_choices import prune
@@ -81,23 +83,11 @@ Ints = NDArray[np.int64]
 
 def method_of(draft: Path) -> MethodSpec:
     """The method that drafts with the head of a directory, by its configuration. EAGLE-1 heads have EAGLE-2's layout, and get
-    EAGLE-2's trees.
-
-    Raises:
-        BadInput: there is no head, or none that can be drafted with.
-    """
+    EAGLE-2's trees. Raises BadInput if there is no head."""
     if not lexists(draft / "config.json"):
         raise BadInput(f"no head at {draft}: config.json is missing", "give --draft the directory of a draft head")
-    raw = read_config(draft).raw
-    if "num_heads" in raw:
-        name, title = "medusa", "Medusa heads"
-    elif "draft_vocab_size" in raw or "eagle3" in str(raw.get("architectures")).lower():
-        name, title = "eagle3", "an EAGLE-3 head"
-    else:
-        name, title = "eagle2", "an EAGLE-1 or EAGLE-2 head"
-    if name not in METHODS:
-        raise BadInput(f"{draft} holds {title}, which this version cannot draft with", "give --draft another head")
-    return METHODS[name]
+    config = read_config(draft).raw
+    return METHODS["medusa" if "num_heads" in config else "eagle3" if is_eagle3(config) else "eagle2"]
 
 
 def largest(drafter: Drafter, k: int, depth: int) -> Cell:
@@ -121,14 +111,16 @@ def sized(drafter: Drafter, cell: Cell) -> Drafter:
 
 def grid_of(settings: AcceptanceSettings, method: MethodSpec, drafter: Drafter, vocab_size: int) -> tuple[list[Cell], Cell]:
     """All cells of the grid, and the one that is judged. Where there are fewer candidates than m, m is their number."""
-    default = method.make()
-    own = settings.budget or tuple(getattr(default, name) for name in ("k", "depth", "m"))
-    values = (settings.k, settings.depth, settings.m)
-    ks, depths, ms = (given or usual for given, usual in zip(values, GRIDS[method.name], strict=True))
+    default: Any = method.make()
     vocabulary = getattr(drafter, "vocabulary", None)
     most = vocab_size if vocabulary is None else len(vocabulary)  # of a head with a draft vocabulary
-    if (widest := max(*ks, own[0])) > most:
-        raise BadInput(f"k is {widest}, but the head can propose {most} tokens", f"give --k of at most {most}")
+    if (widest := max((*settings.k, *settings.budget[:1]), default=0)) > most:
+        raise BadInput(
+            f"k is {widest}, but the head can propose {most} tokens", f"give --k and --budget with k of at most {most}"
+        )
+    usual_k, usual_depth, usual_m = GRIDS[method.name]
+    ks, depths, ms = settings.k or [k for k in usual_k if k <= most], settings.depth or usual_depth, settings.m or usual_m
+    own = settings.budget or (min(default.k, most), default.depth, default.m)
     wanted = [own, *((k, depth, m) for k in sorted(ks) for depth in sorted(depths) for m in sorted(ms))]
     whole = [(largest(drafter, k, depth), m) for k, depth, m in wanted]
     cells = [cell.model_copy(update={"m": min(m, cell.m)}) for cell, m in whole]
@@ -367,7 +359,7 @@ def run_acceptance(
     started, method = time.monotonic(), method_of(pair.draft)
     with threads(settings.threads):
         target = Target.load(pair.target, settings.dtype, settings.device)
-        decoder = Decoder(target, method.make().drafter(target, pair.draft), walk)
+        decoder = Decoder(target, method.options(k=1, depth=1, m=1).drafter(target, pair.draft), walk)  # trees are sized later
         assert decoder.drafter
         grid, budget = grid_of(settings, method, decoder.drafter, target.vocab_size)
         progress("prompts", 0, 0)

@@ -32,7 +32,7 @@ OURS = (SPECULATIVE, PAPER, TUNED, STATIC)
 """Arms of the reference decoder with a drafter."""
 
 MOST_PREFILL = 0.9
-"""Largest share of a text's time that a separately timed call of one token, which stands for the prompt's pass, can have."""
+"""Largest share of a text's time that a separately timed call of one token, the estimate of the prompt's pass, can have."""
 
 OFF = ", speculation off"
 """Appended to the name of an implementation for its control: the same implementation without speculation."""

@@ -54,7 +54,7 @@ from harness.benchmark.timing import Clock, clock
 from harness.benchmark.tune import PROMPTS, tune
 from harness.pairs import Pair, Prompt
 
-TUNED_ARM = ", tuned"
+TUNED_SUFFIX = ", tuned"
 """Appended to the name of an arm for the same arm with the budget that was chosen on this machine."""
 
 TUNING_TOKENS, HEAD_TEMPERATURES = 32, (1.0, 0.7, 0.5)
@@ -89,8 +89,8 @@ class ComparisonRun:
 
     def tuned_entrant(self, arm: str) -> Entrant:
         """The entrant of a tuned arm. Its options differ between temperatures: they are those of the tuning results."""
-        (entrant,) = (one.entrant for one in self.methods.arms if one.entrant.arm == arm)
-        names = {"arm": f"{arm}{TUNED_ARM}", "title": f"{entrant.title}, tuned"}
+        entrant = next(one.entrant for one in self.methods.arms if one.entrant.arm == arm)
+        names = {"arm": f"{arm}{TUNED_SUFFIX}", "title": f"{entrant.title}, tuned"}
         return entrant.model_copy(update={**names, "options": {}, "own": True, "equal": False})
 
 
@@ -117,6 +117,9 @@ def run_comparison(
         methods, ticks = MethodArms(settings, target, checkpoints, pair.name), clock(target.device)
         peers = open_peers(settings, pair, checkpoints, texts.end_tokens, ticks, stack)
         run = ComparisonRun(target, checkpoints, methods, texts.end_tokens, ticks, peers)
+        if missing := [arm for arm in settings.tune if arm not in run.decoders]:
+            reason = methods.left_out[missing[0].partition(":")[0]]
+            raise BadInput(f"--tune names {missing[0]}, which cannot be run: {reason}", "leave it out")
         tuned = {arm: TunedArm({}) for arm in settings.tune}
         lines = chain(
             tune_arms(settings, run, texts.tuning, tuned, progress), measurements(settings, run, texts.prompts, tuned, progress)
@@ -155,7 +158,7 @@ def measurements(
     """All measurements in their order."""
     decoders = run.decoders
     own: dict[str, Arm] = {name: ReferenceArm(one, run.clock, run.end_tokens) for name, one in decoders.items()}
-    own |= {f"{name}{TUNED_ARM}": arm for name, arm in tuned.items()}
+    own |= {f"{name}{TUNED_SUFFIX}": arm for name, arm in tuned.items()}
     arms = {name: RecordingArm(arm) for name, arm in own.items()}
     timed = {**arms, **run.peers.arms}
     warm_up(settings, prompts, timed, progress)
@@ -203,12 +206,12 @@ def _static_tree_points(
     decoder: Decoder, run: ComparisonRun, prompts: Sequence[Prompt], temperature: float
 ) -> Iterator[BudgetPoint]:
     """EAGLE's static tree, cut to its first m nodes."""
-    family, draft = METHODS[EAGLE], run.checkpoints["draft"]
+    spec, draft = METHODS[EAGLE], run.checkpoints["draft"]
     assert draft is not None, "without this checkpoint the method would have been left out"
-    options: Any = family.make()
+    options: Any = spec.make()
     for m in (m for m in NODES if m <= options.m):
         target = copy(decoder.target)
-        cut = Decoder(target, family.make(m=m).drafter(target, draft), decoder.rule)
+        cut = Decoder(target, spec.make(m=m).drafter(target, draft), decoder.rule)
         if (point := budget_point(cut, prompts, temperature, m, "static", run.end_tokens)).passes:
             yield point
 

@@ -57,66 +57,66 @@ class MethodArms:
 
     def _open(self, settings: CompareSettings, target: Target, checkpoints: Checkpoints, pair: str) -> Iterator[MethodArm]:
         named = dict.fromkeys((*settings.names, *(arm.partition(":")[0] for arm in settings.arm)))
-        for family in (METHODS[name] for name in named):
-            draft = checkpoints[family.checkpoint]
+        for spec in (METHODS[name] for name in named):
+            draft = checkpoints[spec.checkpoint]
             if draft is None:
-                self.left_out[family.name] = f"{pair} has no checkpoint {family.checkpoint!r}, which this method drafts with"
+                self.left_out[spec.name] = f"{pair} has no checkpoint {spec.checkpoint!r}, which this method drafts with"
                 continue
-            own, equal = family.make(**own_options(family, settings)), at_equal_budget(family, settings)
-            yield _method_arm(family, own, target.network, draft, own=True, equal=own == equal)
-            for arm in (arm for arm in settings.arm if arm.partition(":")[0] == family.name):
-                yield _method_arm(family, _with_options(family, arm), target.network, draft, own=True, equal=False, name=arm)
+            own, equal = spec.make(**own_options(spec, settings)), at_equal_budget(spec, settings)
+            yield _method_arm(spec, own, target.network, draft, own=True, equal=own == equal)
+            for arm in (arm for arm in settings.arm if arm.partition(":")[0] == spec.name):
+                yield _method_arm(spec, _with_options(spec, arm), target.network, draft, own=True, equal=False, name=arm)
             if equal is not None and equal != own:
                 try:
-                    yield _method_arm(family, equal, target.network, draft, own=False, equal=True)
+                    yield _method_arm(spec, equal, target.network, draft, own=False, equal=True)
                 except BadInput as error:  # the method has no tree of this size
-                    self.left_out[f"{family.name}, m = {settings.m}"] = str(error).splitlines()[0]
+                    self.left_out[f"{spec.name}, m = {settings.m}"] = str(error).splitlines()[0]
 
 
-def own_options(family: MethodSpec, settings: CompareSettings) -> dict[str, Any]:
+def own_options(spec: MethodSpec, settings: CompareSettings) -> dict[str, Any]:
     """Options that differ from the method's defaults: a preset has its own budget for EAGLE-2's dynamic trees."""
-    if not settings.model or not (isinstance(family.make, type) and issubclass(family.make, TreeBudget)):
+    if not settings.model or not (isinstance(spec.make, type) and issubclass(spec.make, TreeBudget)):
         return {}
     return {field.name: getattr(settings.model.budget, field.name) for field in fields(TreeBudget)}
 
 
-def at_equal_budget(family: MethodSpec, settings: CompareSettings) -> Method | None:
+def at_equal_budget(spec: MethodSpec, settings: CompareSettings) -> Method | None:
     """The method with m draft tokens per pass: a tree of m nodes, a chain of m tokens, or at most m tokens in equal guesses.
 
     Returns:
         The method, or None if the number of draft tokens cannot be chosen, or if m is 0.
     """
-    defaults = {name: option.default for name, option in inspect.signature(family.make).parameters.items()}
-    own, m = {**defaults, **own_options(family, settings)}, settings.m
+    defaults = {name: option.default for name, option in inspect.signature(spec.make).parameters.items()}
+    own, m = {**defaults, **own_options(spec, settings)}, settings.m
     if not m:
         return None
     if "m" in own:
-        return family.make(**own_options(family, settings) | {"m": m})
+        return spec.make(**own_options(spec, settings) | {"m": m})
     if "k" in own:  # k guesses of one length, possibly after a chain
         guess = own.get("phrase", own["depth"])
-        return family.make(k=max(1, (m - (own["depth"] - guess)) // guess))
-    return family.make(depth=m) if "depth" in own else None
+        return spec.make(k=max(1, (m - (own["depth"] - guess)) // guess))
+    return spec.make(depth=m) if "depth" in own else None
 
 
-def _with_options(family: MethodSpec, arm: str) -> Method:
+def _with_options(spec: MethodSpec, arm: str) -> Method:
     """The method of an arm METHOD:OPTIONS. Raises BadInput for an option that it does not have."""
     name, _, rest = arm.partition(":")
-    return family.options(**Connectable(arm, name, rest, 0.0).options)
+    return spec.options(**Connectable(arm, name, rest, 0.0).options)
 
 
 def _method_arm(
-    family: MethodSpec, method: Method, network: Network, draft: Path, own: bool, equal: bool, name: str = ""
+    spec: MethodSpec, method: Method, network: Network, draft: Path, own: bool, equal: bool, name: str = ""
 ) -> MethodArm:
     target = Target(network)
     options: Any = method
     entrant = Entrant(
-        arm=name or (family.name if own else f"{family.name}, equal"),
-        method=family.name,
-        title=f"{family.title}, {name.partition(':')[2].replace(',', ' ')}" if name else family.title,
-        paper=family.paper,
-        rule=family.rule,
+        arm=name or (spec.name if own else f"{spec.name}, equal"),
+        method=spec.name,
+        title=f"{spec.title}, {name.partition(':')[2].replace(',', ' ')}" if name else spec.title,
+        paper=spec.paper,
+        rule=spec.rule,
         options=asdict(options),
         own=own,
         equal=equal,
     )
-    return MethodArm(entrant, Decoder(target, method.drafter(target, draft), family.rule_of("")))
+    return MethodArm(entrant, Decoder(target, method.drafter(target, draft), spec.rule_of("")))

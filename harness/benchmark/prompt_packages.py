@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
-from os.path import lexists
 from pathlib import Path
 
 from eagle2_ref.errors import BadInput
@@ -77,4 +76,4 @@ PACKAGES = {
 
 def package_of(file: Path) -> PromptPackage | None:
     """The package that a name stands for; None for any other name, and where a file of this name exists."""
-    return None if lexists(file) else PACKAGES.get(str(file))
+    return None if file.is_file() else PACKAGES.get(str(file))

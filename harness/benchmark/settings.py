@@ -175,6 +175,7 @@ class CompareSettings(RunSettings):
         return preset(self.preset) if self.preset else None
 
     def check(self, pair: Pair) -> None:
+        from eagle2_ref.drafters.eagle2 import TreeBudget
         from eagle2_ref.methods import method
 
         super().check(pair)
@@ -193,6 +194,9 @@ class CompareSettings(RunSettings):
             method(arm.partition(":")[0])
         if unknown := [arm for arm in self.tune if arm not in (*self.names, *self.arm)]:
             raise BadInput(f"--tune names {unknown[0]}", f"arms of this run are {', '.join((*self.names, *self.arm))}")
+        for spec in (method(arm.partition(":")[0]) for arm in self.tune):
+            if not (isinstance(spec.make, type) and issubclass(spec.make, TreeBudget)):
+                raise BadInput(f"--tune names {spec.name}, which has no budget to choose", "only EAGLE's dynamic trees are tuned")
 
 
 class AcceptanceSettings(RunSettings):
@@ -244,14 +248,16 @@ def command_line(settings: RunSettings, pair: Pair, checkpoints: Checkpoints | N
     Args:
         settings: settings of the run.
         pair: the pair that was decoded with.
-        checkpoints: checkpoints of further drafters, which are named for a pair that is not a shipped one.
+        checkpoints: checkpoints of further drafters, which are named unless they are the pair's own.
     """
     default = type(settings)(pair=pair.name if pair.own else "stdlib")
     words = ["eagle2", settings.command]
     words += ["--target", pair.target.name, "--draft", pair.draft.name] if pair.own else []
     words += changed_options(without_paths(settings), default)
-    for kind in ("small", "medusa", "eagle3") if pair.own and checkpoints else ():
-        words += [f"--{kind}", folder.name] if (folder := (checkpoints or {})[kind]) else []
+    for kind in ("small", "medusa", "eagle3") if checkpoints else ():
+        folder = (checkpoints or {})[kind]
+        if folder and (pair.own or folder != pair.drafter(kind)):
+            words += [f"--{kind}", folder.name]
     return shlex.join(words)
 
 

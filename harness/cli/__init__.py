@@ -31,6 +31,7 @@ from harness.cli import (
     verify,
 )
 from harness.cli.command import Command, Group
+from harness.cli.options import report_user_errors
 from harness.verdict import CLOSED_PIPE, STOPPED
 
 app = typer.Typer(
@@ -62,6 +63,9 @@ for module in (
     pair,
 ):
     app.registered_commands += module.app.registered_commands
+for command in train.registered_commands:
+    assert command.callback
+    command.callback = report_user_errors(command.callback)
 for command in (*app.registered_commands, *train.registered_commands):
     command.cls = Command
 

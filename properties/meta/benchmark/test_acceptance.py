@@ -219,6 +219,18 @@ def test_grid_has_no_tree_that_is_larger_than_its_pool(target: Target) -> None:
     assert budget == Cell(k=10, depth=3, m=61)
 
 
+def test_target_of_few_tokens_gets_narrow_trees() -> None:
+    """k is 8 by default, and coin4 has four tokens."""
+    coin = shipped("coin4")
+    method, network = METHODS["eagle2"], Target.load(coin.target)
+    drafter = method.options(k=1, depth=1, m=1).drafter(network, coin.draft)
+    grid, budget = grid_of(AcceptanceSettings(), method, drafter, 4)
+    assert budget == Cell(k=4, depth=6, m=25) and {cell.k for cell in grid} == {1, 4}
+    for given in ({"k": (5,)}, {"budget": (5, 2, 4)}):
+        with pytest.raises(BadInput, match="give --k and --budget with k of at most 4"):
+            grid_of(AcceptanceSettings(**given), method, drafter, 4)
+
+
 # --- a run ------------------------------------------------------------------------------------------------------------------
 
 SMALL = ["--k", "1,3", "--depth", "2", "--m", "4", "--budget", "3,3,6", "--tokens", "12", "--threads", "1"]

@@ -210,6 +210,8 @@ def test_command_of_the_record_names_every_arm(record: CompareRecord) -> None:
         (["--arm", "eagle2"], "--arm eagle2 has no options"),
         (["--arm", "eagle9:k=1"], "drafter 'eagle9' is not known"),
         (["--tune", "eagle"], "--tune names eagle"),
+        (["--methods", "eagle2,lookup", "--tune", "lookup"], "lookup, which has no budget to choose"),
+        (["--methods", "eagle2,eagle3", "--tune", "eagle3", "--limit", "4"], "--tune names eagle3, which cannot be run"),
         (["--beside", "nothing:x"], "'nothing:x' is not an implementation"),
         (["--tune", "eagle2", "--limit", "0"], "none is left to tune on"),
     ],
