@@ -61,30 +61,29 @@ def bench(
         from harness.benchmark.record import read_bench
 
         typer.echo(write_section(bench_section(read_bench(readme, whole=True)), BENCH_MARK))
-    elif draw:
-        from harness.benchmark.record import read_bench
-
-        raise typer.Exit(_show(read_bench(draw), draw, against))
     else:
         from harness.benchmark.record import read_bench
         from harness.benchmark.settings import PROMPTS
         from harness.pairs import find_pair
 
+        before = read_bench(against, whole=True) if against else None  # now, since --out may be the same folder
+        if draw:
+            raise typer.Exit(_show(read_bench(draw), draw, before))
         file, folder, pair = prompts or PROMPTS, out or OUT, find_pair(settings.pair, target or None, draft or None)
         settings = settings.model_copy(update={"pair": pair.name, "prompts": file.name})
         # In a child process: an engine that ends it must not end this command as if it had succeeded.
-        supervise(lambda: _measure(settings, pair, file, folder, against))
-        raise typer.Exit(_show(read_bench(folder, whole=True), folder, against))
+        supervise(lambda: _measure(settings, pair, file, folder, before))
+        raise typer.Exit(_show(read_bench(folder, whole=True), folder, before))
 
 
-def _measure(settings: BenchSettings, pair: Pair, file: Path, out: Path, against: Path | None) -> int:
+def _measure(settings: BenchSettings, pair: Pair, file: Path, out: Path, before: BenchRecord | None) -> int:
     """Check everything that can be checked first, since a run takes minutes; then run it with a progress bar."""
     from eagle2_ref.model.target import Target
     from harness.benchmark.batches import check_batch_sizes
     from harness.benchmark.bench import run_bench
     from harness.benchmark.chat import Chat
     from harness.benchmark.prompts import read_prompts
-    from harness.benchmark.record import PromptInfo, read_bench
+    from harness.benchmark.record import PromptInfo
     from harness.benchmark.regression import check_comparable
     from harness.benchmark.settings import command_line
 
@@ -92,26 +91,24 @@ def _measure(settings: BenchSettings, pair: Pair, file: Path, out: Path, against
     target = cache(lambda: Target.load(pair.target, settings.dtype, settings.device))
     prompts, _ = read_prompts(file, pair, settings, target, lambda: Chat.of(pair))
     check_batch_sizes(settings, prompts)
-    if against:
-        check_comparable(settings, [PromptInfo.of(prompt) for prompt in prompts], read_bench(against, whole=True).header)
+    if before:
+        check_comparable(settings, [PromptInfo.of(prompt) for prompt in prompts], before.header)
     with progress() as report:
         run_bench(settings, pair, prompts, out, command_line(settings, pair), report)
     return 0
 
 
-def _show(record: BenchRecord, folder: Path, against: Path | None) -> int:
+def _show(record: BenchRecord, folder: Path, before: BenchRecord | None) -> int:
     """Show a record on the terminal, write its page, compare it with an earlier one, and return the exit code."""
     from rich.console import Console
 
     from harness.benchmark.pages import bench_page, publish, show_regression
-    from harness.benchmark.record import read_bench
     from harness.benchmark.regression import compare_with
 
     console = Console(highlight=False)
     publish(bench_page(record), folder, console)
-    if against is None:
+    if before is None:
         return 0
-    before = read_bench(against, whole=True)
     rows = compare_with(record, before)
     show_regression(rows, before, console)
     return FAULT if any(row.changed_counts for row in rows) else 0

@@ -50,10 +50,15 @@ def bench(*words: str) -> Result:
 
 def run(pair: Pair, prompt_file: Path, out: Path, words: str) -> Result:
     """A run that must succeed."""
-    files = ["--target", str(pair.target), "--draft", str(pair.draft), "--prompts", str(prompt_file), "--out", str(out)]
-    done = bench(*SMALL.split(), *files, *words.split())
+    done = bench(*files_of(pair, prompt_file, out), *words.split())
     assert done.exit_code == 0, done.output
     return done
+
+
+def files_of(pair: Pair, prompt_file: Path, out: Path) -> list[str]:
+    """Words of a small run."""
+    files = ["--target", str(pair.target), "--draft", str(pair.draft), "--prompts", str(prompt_file), "--out", str(out)]
+    return [*SMALL.split(), *files]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -213,13 +218,16 @@ def test_run_that_was_cut_off_can_only_be_drawn(folder: Path, tmp_path: Path) ->
 # --- comparison with an earlier run ---------------------------------------------------------------------------------------
 
 
-def test_changed_count_ends_with_exit_code_1(folder: Path, tmp_path: Path) -> None:
+def test_changed_count_ends_with_exit_code_1(pair: Pair, prompt_file: Path, folder: Path, tmp_path: Path) -> None:
+    """Also where the run writes to the folder of the earlier record, which is read first."""
     assert bench("--draw", str(folder), "--against", str(folder)).exit_code == 0
     *lines, footer = (folder / "record.jsonl").read_text().splitlines()
     changed = json.loads(footer)
     changed["figures"]["arms"][0]["head_passes"] *= 2
     (tmp_path / "record.jsonl").write_text("\n".join([*lines, json.dumps(changed)]) + "\n")
     done = bench("--draw", str(folder), "--against", str(tmp_path))
+    assert done.exit_code == 1 and "A count changed" in done.stdout
+    done = bench(*files_of(pair, prompt_file, tmp_path), "--against", str(tmp_path), "--no-transformers")
     assert done.exit_code == 1 and "A count changed" in done.stdout
 
 
