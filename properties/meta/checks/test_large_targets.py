@@ -75,5 +75,5 @@ def test_engines_of_one_dtype_share_the_network(tmp_path: Path) -> None:
 def test_call_on_a_large_target_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(pair="coin4", time_limit=7.0)
     assert Context.open_run(settings).implementation.time_limit == 7.0
-    monkeypatch.setattr("harness.context.SLOW", shipped("coin4").weight_bytes // 3)
+    monkeypatch.setattr("harness.context.BYTES_PER_TEXT_DIVISOR", shipped("coin4").weight_bytes // 3)
     assert Context.open_run(settings).implementation.time_limit == 21.0
