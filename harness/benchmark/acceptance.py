@@ -18,11 +18,9 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from os.path import lexists
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,19 +30,14 @@ from eagle2_ref.coins import KeyedCoins
 from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.decode import Sequence as Text
 from eagle2_ref.drafters.base import Drafter, DraftState
-from eagle2_ref.drafters.checkpoint import is_eagle3
-from eagle2_ref.drafters.eagle2 import Budget, Eagle2
-from eagle2_ref.drafters.medusa import PUBLISHED, MedusaDrafter
-from eagle2_ref.drafters.tree_choices import prune
-from eagle2_ref.errors import BadInput
-from eagle2_ref.methods import METHODS, MethodSpec
+from eagle2_ref.drafters.medusa import MedusaDrafter
 from eagle2_ref.model.cache import KVCache
-from eagle2_ref.model.config import read_config
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
 from harness.benchmark.acceptance_figures import acceptance_figures, check_comparable, passes_of
+from harness.benchmark.acceptance_grid import grid_of, largest, method_of, sized
 from harness.benchmark.acceptance_record import (
     AcceptanceFooter,
     AcceptanceHeader,
@@ -62,13 +55,6 @@ from harness.benchmark.runner import Progress, header_facts, record_run, threads
 from harness.benchmark.settings import AcceptanceSettings
 from harness.pairs import Pair, Prompt
 
-GRIDS = {
-    "eagle2": ((1, 4, 8), (2, 4, 6), (4, 8, 12, 25, 40, 60)),
-    "eagle3": ((1, 4, 8), (2, 4, 6), (4, 8, 12, 25, 40, 60)),
-    "medusa": ((1, 4, 10), (2, 3, 4), (4, 8, 16, 32, 63)),
-}
-"""Values of k, depth and m of the grid by the method that drafts with a head."""
-
 ROOTS = 32
 """Positions that are drafted at once."""
 
@@ -78,53 +64,7 @@ TEXTS = 16
 Ints = NDArray[np.int64]
 
 
-# --- the head and its trees -----------------------------------------------------------------------------------------------
-
-
-def method_of(draft: Path) -> MethodSpec:
-    """The method that drafts with the head of a directory, by its configuration. EAGLE-1 heads have EAGLE-2's layout, and get
-    EAGLE-2's trees. Raises BadInput if there is no head."""
-    if not lexists(draft / "config.json"):
-        raise BadInput(f"no head at {draft}: config.json is missing", "give --draft the directory of a draft head")
-    config = read_config(draft).raw
-    return METHODS["medusa" if "num_heads" in config else "eagle3" if is_eagle3(config) else "eagle2"]
-
-
-def largest(drafter: Drafter, k: int, depth: int) -> Cell:
-    """The cell whose tree has all candidates of a k and a depth. Medusa has no more layers than heads."""
-    if not isinstance(drafter, MedusaDrafter):
-        return Cell(k=k, depth=depth, m=Budget(k, depth).pool)
-    depth = min(depth, len(drafter.heads))
-    return Cell(k=k, depth=depth, m=len(prune(PUBLISHED, k, depth, len(PUBLISHED))))
-
-
-def sized(drafter: Drafter, cell: Cell) -> Drafter:
-    """A drafter with the same head, and trees of another size."""
-    other = copy(drafter)
-    if isinstance(other, MedusaDrafter):
-        other.choices = prune(PUBLISHED, cell.k, cell.depth, cell.m)
-    else:
-        assert isinstance(other, Eagle2)  # EAGLE-3's drafter is one too
-        other.budget = replace(other.budget, k=cell.k, depth=cell.depth, m=cell.m)
-    return other
-
-
-def grid_of(settings: AcceptanceSettings, method: MethodSpec, drafter: Drafter, vocab_size: int) -> tuple[list[Cell], Cell]:
-    """All cells of the grid, and the one that is judged. Where there are fewer candidates than m, m is their number."""
-    default: Any = method.make()
-    vocabulary = getattr(drafter, "vocabulary", None)
-    most = vocab_size if vocabulary is None else len(vocabulary)  # of a head with a draft vocabulary
-    if (widest := max((*settings.k, *settings.budget[:1]), default=0)) > most:
-        raise BadInput(
-            f"k is {widest}, but the head can propose {most} tokens", f"give --k and --budget with k of at most {most}"
-        )
-    usual_k, usual_depth, usual_m = GRIDS[method.name]
-    ks, depths, ms = settings.k or [k for k in usual_k if k <= most], settings.depth or usual_depth, settings.m or usual_m
-    own = settings.budget or (min(default.k, most), default.depth, default.m)
-    wanted = [own, *((k, depth, m) for k in sorted(ks) for depth in sorted(depths) for m in sorted(ms))]
-    whole = [(largest(drafter, k, depth), m) for k, depth, m in wanted]
-    cells = [cell.model_copy(update={"m": min(m, cell.m)}) for cell, m in whole]
-    return sorted(dict.fromkeys(cells), key=lambda cell: (cell.k, cell.depth, cell.m)), cells[0]
+# --- what a text follows of a tree ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -208,6 +208,9 @@ class AcceptanceSettings(RunSettings):
     limit: int = Field(18, description=LIMIT)
     repeats: int = 1
     threads: int = Field(2, description="Threads of torch.")
+    drafter: str = Field(
+        "", description="Head of the pair: eagle2, eagle3 or medusa; by default eagle2, or the kind that --draft has."
+    )
     k: tuple[int, ...] = Field((), description="Values of k of the grid, by default 1,4,8; of Medusa 1,4,10.")
     depth: tuple[int, ...] = Field((), description="Values of depth of the grid, by default 2,4,6; of Medusa 2,3,4.")
     m: tuple[int, ...] = Field((), description="Values of m of the grid, by default 4,8,12,25,40,60; of Medusa 4,8,16,32,63.")

@@ -29,6 +29,7 @@ OPTIONS = [name for name in AcceptanceSettings.model_fields if name not in ("rep
     epilog=examples(
         "eagle2 acceptance --limit 6",
         "eagle2 acceptance --target DIR --draft DIR --prompts mt-bench --limit 24 --tokens 128 --dtype bfloat16",
+        "eagle2 acceptance --pair smollm2 --drafter eagle3 --prompts mt-bench --dtype bfloat16",
         "eagle2 acceptance --k 1,8 --depth 6 --m 12,25,60 --budget 8,6,60",
         "eagle2 acceptance --floor 5,2.5 --against reports/acceptance",
         "eagle2 acceptance --draw reports/acceptance",
@@ -71,10 +72,12 @@ def acceptance(
     if draw:
         raise typer.Exit(_show(with_floor(read_acceptance(draw), settings.floor), draw, before))
 
+    from harness.benchmark.acceptance_grid import with_head
     from harness.benchmark.settings import PROMPTS
     from harness.pairs import find_pair
 
     file, folder, pair = prompts or PROMPTS, out or OUT, find_pair(settings.pair, target or None, draft or None)
+    pair = with_head(pair, settings.drafter)
     settings = settings.model_copy(update={"pair": pair.name, "prompts": file.name})
     settings.check(pair)
     # In a child process, as the other measurements: torch's threads do not survive in a process that forks afterwards.
