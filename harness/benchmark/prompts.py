@@ -60,9 +60,10 @@ def load_prompts(file: Path, pair: Pair, limit: int, tokens: int) -> list[Prompt
         if not prompt.tokens:
             raise BadInput(f"prompt {prompt.id} of {file} is empty", "give at least one token")
         if len(prompt.tokens) + tokens > pair.context:
+            room = pair.context - len(prompt.tokens)
             raise BadInput(
                 f"prompt {prompt.id} has {len(prompt.tokens)} tokens; {tokens} more do not fit into a context of {pair.context}",
-                f"give --tokens {max(pair.context - len(prompt.tokens), 0)} or fewer, or shorter prompts",
+                f"give --tokens {room} or fewer, or shorter prompts" if room > 0 else "give shorter prompts",
             )
     return prompts
 

@@ -216,6 +216,8 @@ REFUSED = [
     ("--draw nothing", "no record in nothing", "eagle2 acceptance"),
     ("--target fixtures", "--draft", "both"),
     ("--pair none", "'none'", "stdlib"),
+    ("--pair coin4", "do not fit into a context of 24", "give shorter prompts"),
+    ("--tokens 99999", "do not fit into a context", "or fewer, or shorter prompts"),
     ("--drafter lookup", "lookup has no head", "eagle2, eagle3, medusa"),
 ]
 
