@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 from eagle2_ref.errors import BadInput
 from eagle2_ref.model.config import Config, check_language_model, read_config
+from fixtures.training.files import file_sha256
 
 FIXTURES = Path(str(files("fixtures")))
 
@@ -70,7 +70,7 @@ class Pair:
         others = [(kind, folder) for kind in DRAFTERS if (folder := self.drafter(kind)) and not self.own]
         for part, folder in (*parts, *others):
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                found[f"{self.name}/{part}/{path.relative_to(folder)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+                found[f"{self.name}/{part}/{path.relative_to(folder)}"] = file_sha256(path)
         return found
 
 
