@@ -31,14 +31,16 @@ from eagle2_ref.decode import Decoder, Generation
 from eagle2_ref.decode import Sequence as Text
 from eagle2_ref.drafters.base import Drafter, DraftState
 from eagle2_ref.drafters.medusa import MedusaDrafter
+from eagle2_ref.errors import BadInput
 from eagle2_ref.model.cache import KVCache
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
-from harness.benchmark.acceptance_figures import acceptance_figures, check_comparable, passes_of
+from harness.benchmark.acceptance_figures import acceptance_figures, check_comparable, checked_cells, passes_of
 from harness.benchmark.acceptance_grid import grid_of, largest, method_of, sized
 from harness.benchmark.acceptance_record import (
+    FEWEST_CHECKED,
     AcceptanceFooter,
     AcceptanceHeader,
     AcceptanceRecord,
@@ -305,6 +307,11 @@ def run_acceptance(
         progress("prompts", 0, 0)
         chat = partial(Chat.of, pair)
         prompts, ends = read_prompts(file, pair, settings, lambda: target, chat)
+        if 0 < min(settings.checks, len(prompts)) < FEWEST_CHECKED:
+            raise BadInput(
+                f"the estimate can be checked on {min(settings.checks, len(prompts))} prompts only, too few for an interval",
+                f"give --checks and --limit of {FEWEST_CHECKED} or more, or --checks 0",
+            )
         header = AcceptanceHeader(**header_facts(settings, prompts, command), head=method.name, grid=tuple(grid), budget=budget)
         if before:
             check_comparable(header, before.header)  # before minutes of measuring
@@ -331,7 +338,7 @@ def measurements(
             yield binned(confidences, taken, temperature, 1.0)
     own = {(t, prompt.id): text.tokens for t, prompt, text in texts}
     numbered = spread(list(enumerate(prompts)), settings.checks) if settings.checks else []
-    cells = list(dict.fromkeys([grid[0], budget, grid[-1]]))
+    cells = checked_cells(header)
     done, total = 0, len(settings.temperatures) * len(cells) * len(numbered)
     for temperature in settings.temperatures:
         for cell in cells:

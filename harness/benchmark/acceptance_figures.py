@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from eagle2_ref.errors import BadInput
 from harness.benchmark.acceptance_record import (
+    FEWEST_CHECKED,
     AcceptanceFigures,
     AcceptanceHeader,
     AcceptanceRecord,
@@ -30,7 +31,7 @@ from harness.benchmark.acceptance_record import (
 from harness.benchmark.figures import group_by, tau_interval
 from harness.benchmark.record import select
 from harness.record.model import Value
-from harness.statistics.intervals import bootstrap
+from harness.statistics.intervals import bootstrap, paired_ratio_difference
 
 SHORTEST = 64
 """Tokens of context of the first group; each further group is twice as long."""
@@ -151,12 +152,13 @@ def _depths(temperature: float, shape: Shape, texts: Sequence[TextAcceptance], d
 
 
 def _checks(header: AcceptanceHeader, texts: Sequence[TextAcceptance], decoded: Sequence[DecodedText]) -> Iterator[CheckFigures]:
-    """The estimate and decoding, on the texts that decoding repeated; on all if rounding changed each of them."""
+    """The estimate and decoding, on the texts that decoding repeated; on all if rounding left too few of them the same."""
     estimates = {(text.temperature, text.prompt): text for text in texts}
     for (temperature, cell), of_cell in group_by(decoded, lambda one: (one.temperature, one.cell)).items():
         drafted = [one for one in of_cell if one.passes]
-        found = [one for one in drafted if one.same] or drafted
-        if found:
+        same = [one for one in drafted if one.same]
+        found = same if len(same) >= FEWEST_CHECKED else drafted
+        if len(found) >= FEWEST_CHECKED:
             place, mine = header.grid.index(cell), [estimates[temperature, one.prompt] for one in found]
             now = _arrays((one.tokens - 1, one.passes) for one in found)
             before = _arrays((text.tokens - 1, text.passes[place]) for text in mine)
@@ -167,7 +169,7 @@ def _checks(header: AcceptanceHeader, texts: Sequence[TextAcceptance], decoded: 
                 same=sum(one.same for one in drafted),
                 estimated=float(before[0].sum() / before[1].sum()),
                 decoded=float(now[0].sum() / now[1].sum()),
-                difference=_difference(now, before),
+                difference=_difference(now, before, paired_ratio_difference(now, before)),
             )
 
 
@@ -236,7 +238,8 @@ def _change(
     places = now.header.grid.index(cell), before.header.grid.index(cell)
     new, old = (_arrays((pair[i].tokens - 1, pair[i].passes[places[i]]) for pair in texts) for i in (0, 1))
     then, today = (float(tokens.sum() / passes.sum()) for tokens, passes in (old, new))
-    return TauChange(temperature, cell, cell == now.header.budget, len(texts), then, today, _difference(new, old))
+    difference = _difference(new, old, bootstrap(_tau_difference, *new, *old))
+    return TauChange(temperature, cell, cell == now.header.budget, len(texts), then, today, difference)
 
 
 def check_comparable(now: AcceptanceHeader, before: AcceptanceHeader) -> None:
@@ -279,6 +282,20 @@ def _floors(record: AcceptanceRecord) -> dict[float, float]:
     return dict(zip(settings.temperatures, floors, strict=False))
 
 
+def unchecked(record: AcceptanceRecord) -> list[tuple[float, Cell]]:
+    """The trees that a whole run should have decoded on enough texts, and has not."""
+    if not record.footer or not record.header.settings.checks:
+        return []
+    found = {(one.temperature, one.cell) for one in figures_of(record).checks}
+    due = [(t, cell) for t in record.header.settings.temperatures for cell in checked_cells(record.header)]
+    return [one for one in due if one not in found]
+
+
+def checked_cells(header: AcceptanceHeader) -> list[Cell]:
+    """The trees that are also decoded: the smallest, the judged one, and the largest."""
+    return list(dict.fromkeys([header.grid[0], header.budget, header.grid[-1]]))
+
+
 def disagreements(record: AcceptanceRecord) -> list[CheckFigures]:
     """The checks in which decoding does not have the estimated τ."""
     return [one for one in figures_of(record).checks if not one.agrees]
@@ -297,9 +314,9 @@ def _tau(tokens: Array, passes: Array) -> Rate:
     return Rate(value=float(tokens.sum() / passes.sum()), low=low, high=high)
 
 
-def _difference(now: tuple[Array, Array], before: tuple[Array, Array]) -> Rate:
+def _difference(now: tuple[Array, Array], before: tuple[Array, Array], interval: tuple[float, float]) -> Rate:
     """τ now less τ before, paired by prompt."""
-    low, high = bootstrap(_tau_difference, *now, *before)
+    low, high = interval
     return Rate(value=float(_tau_difference(*now, *before)), low=low, high=high)
 
 

@@ -17,9 +17,11 @@ from harness.benchmark.acceptance_figures import (
     disagreements,
     figures_of,
     judged_cells,
+    unchecked,
     without_figures,
 )
 from harness.benchmark.acceptance_record import (
+    FEWEST_CHECKED,
     AcceptanceFigures,
     AcceptanceRecord,
     Cell,
@@ -77,7 +79,7 @@ def acceptance_page(record: AcceptanceRecord) -> Page:
     )
     page = result_page("Acceptance", acceptance_answer(record), acceptance_settings(record), record, sections, {})
     warning = join_sentences(page.warning, *_acceptance_warnings(record))
-    if disagreements(record) or (without_figures(record) and not below_floor(record)):
+    if disagreements(record) or unchecked(record) or (without_figures(record) and not below_floor(record)):
         return replace(page, verdict="inconclusive", warning=warning)
     return replace(page, verdict="fault", warning=warning) if below_floor(record) else page
 
@@ -99,6 +101,8 @@ def _acceptance_warnings(record: AcceptanceRecord) -> Iterator[str]:
             f"At temperature {one.temperature:g} decoding with {one.cell} has τ = {one.decoded:.3f}, the estimate is"
             f" {one.estimated:.3f}: the figures cannot be relied on."
         )
+    for t, missing in unchecked(record):
+        yield f"At temperature {t:g} too few texts were decoded with {missing}: the estimate is not checked."
     for cell, floor in below_floor(record):
         yield f"At temperature {cell.temperature:g} τ is below the floor of {floor:g}."
     for t in without_figures(record):
@@ -181,8 +185,8 @@ def check_table(checks: Sequence[CheckFigures]) -> Table:
     )
     caption = (
         "Decoded: the same texts, decoded with these trees under the rule walk, with coins keyed by position. Texts that rounding"
-        " changed are left out, unless it changed all of them. The two agree if the 95 % interval of the difference,"
-        " over prompts, contains 0, or if it is below 1 %."
+        f" changed are left out, unless fewer than {FEWEST_CHECKED} would remain. The two agree if the 95 % interval of the"
+        " difference, Student's t over texts, contains 0, or if it is below 1 %."
     )
     return table_of(checks, columns, caption=caption)
 

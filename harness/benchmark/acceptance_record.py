@@ -110,6 +110,9 @@ class DepthFigures(Value):
     accepted: Rate
 
 
+FEWEST_CHECKED = 3
+"""Fewest texts whose decoding is compared with the estimate: fewer have no interval worth the name."""
+
 NEGLIGIBLE = 0.01
 """Share of τ by which rounding may change it: in a batch of positions and in a tree alone, sums are added in another order."""
 
@@ -123,7 +126,7 @@ class CheckFigures(Value):
     same: int = Field(description="texts that decoding repeated token for token")
     estimated: float
     decoded: float
-    difference: Rate = Field(description="decoded τ less estimated τ")
+    difference: Rate = Field(description="decoded τ less estimated τ; a t interval over texts")
 
     @property
     def agrees(self) -> bool:

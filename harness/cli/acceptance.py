@@ -34,7 +34,7 @@ OPTIONS = [name for name in AcceptanceSettings.model_fields if name not in ("rep
         "eagle2 acceptance --floor 5,2.5 --against reports/acceptance",
         "eagle2 acceptance --draw reports/acceptance",
         note="Exit codes: 0 measured; 1 τ of the judged tree is significantly below --floor, or below that of --against; 2 usage"
-        " error; 3 decoding does not have the estimated τ, or there is no τ to compare with --floor or --against.",
+        " error; 3 decoding does not confirm the estimated τ, or there is no τ to compare with --floor or --against.",
     )
 )
 @report_user_errors
@@ -62,10 +62,15 @@ def acceptance(
     if draw and readme:
         raise BadInput("--draw and --readme were given together", "give one of them")
     if readme:
+        from harness.benchmark.acceptance_figures import disagreements, unchecked
         from harness.benchmark.acceptance_page import acceptance_mark, acceptance_section, model_card
         from harness.benchmark.pages import write_section
 
         record = read_acceptance(readme, whole=True)
+        if disagreements(record) or unchecked(record):
+            raise BadInput(
+                f"decoding does not confirm the figures of {readme}", "measure again, in float32 or with more --checks"
+            )
         typer.echo(write_section(acceptance_section(record), acceptance_mark(record), model_card(record)))
         return
     before = read_acceptance(against, whole=True) if against else None  # now, since --out may be the same folder
@@ -108,7 +113,7 @@ def _show(record: AcceptanceRecord, folder: Path, before: AcceptanceRecord | Non
     """Show a record on the terminal, write its page, compare it with an earlier one, and return the exit code."""
     from rich.console import Console
 
-    from harness.benchmark.acceptance_figures import below_floor, compare_with, disagreements, without_figures
+    from harness.benchmark.acceptance_figures import below_floor, compare_with, disagreements, unchecked, without_figures
     from harness.benchmark.acceptance_page import acceptance_page, show_changes
     from harness.benchmark.pages import publish
 
@@ -121,6 +126,6 @@ def _show(record: AcceptanceRecord, folder: Path, before: AcceptanceRecord | Non
         judged = [one for one in changes if one.judged]
         lower |= any(one.is_lower for one in judged)
         missing |= len(judged) < len(record.header.settings.temperatures)
-    if disagreements(record) or (missing and not lower):
+    if disagreements(record) or unchecked(record) or (missing and not lower):
         return INCONCLUSIVE
     return FAULT if lower else 0

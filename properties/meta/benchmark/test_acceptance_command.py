@@ -16,11 +16,21 @@ from harness.benchmark.acceptance_figures import (
     acceptance_figures,
     below_floor,
     compare_with,
+    disagreements,
     figures_of,
     passes_of,
+    unchecked,
 )
-from harness.benchmark.acceptance_page import model_card
-from harness.benchmark.acceptance_record import AcceptanceHeader, AcceptanceRecord, Cell, TextAcceptance, read_acceptance
+from harness.benchmark.acceptance_page import acceptance_page, model_card
+from harness.benchmark.acceptance_record import (
+    AcceptanceFooter,
+    AcceptanceHeader,
+    AcceptanceRecord,
+    Cell,
+    DecodedText,
+    TextAcceptance,
+    read_acceptance,
+)
 from harness.benchmark.record import PromptInfo, Record, Reliability
 from harness.benchmark.settings import AcceptanceSettings, command_line
 from harness.pairs import Pair, shipped
@@ -39,7 +49,7 @@ SMALL = ["--k", "1,3", "--depth", "2", "--m", "4", "--budget", "3,3,6", "--token
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole run."""
     out = tmp_path_factory.mktemp("acceptance")
-    done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "2", "--out", str(out)])
+    done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "3", "--out", str(out)])
     assert done.exit_code == 0, done.output
     return out
 
@@ -65,7 +75,7 @@ def test_run_writes_record_and_page(folder: Path, record: AcceptanceRecord) -> N
         "kinds.svg",
         "contexts.svg",
     }
-    assert record.header.command == f"eagle2 acceptance --tokens 12 --limit 6 --threads 1 {' '.join(SMALL[:8])} --checks 2"
+    assert record.header.command == f"eagle2 acceptance --tokens 12 --limit 6 --threads 1 {' '.join(SMALL[:8])} --checks 3"
 
 
 def test_section_of_a_model_card_has_the_judged_tree_by_kind(
@@ -86,7 +96,7 @@ def test_section_of_a_model_card_has_the_judged_tree_by_kind(
 
 
 def test_same_seed_gives_the_same_lines(folder: Path, tmp_path: Path) -> None:
-    done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "2", "--out", str(tmp_path)])
+    done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "3", "--out", str(tmp_path)])
     assert done.exit_code == 0 and read_acceptance(tmp_path).lines == read_acceptance(folder).lines
     done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "0", "--seed", "7", "--out", str(tmp_path)])
     before, now = (
@@ -194,12 +204,14 @@ def test_questions_become_prompts_of_two_turns(tmp_path: Path) -> None:
     """On a checkpoint of another form, whose texts end with its end token at times."""
     pair, _ = families.FAMILIES["llama3"](tmp_path / "pair")
     file, out = tmp_path / "question.jsonl", tmp_path / "out"
-    file.write_text(json.dumps({"question_id": 81, "category": "writing", "turns": ["Hi", "Bye"]}) + "\n")
+    questions = ({"question_id": i, "category": "writing", "turns": ["Hi", "Bye"]} for i in (81, 82))
+    file.write_text("".join(json.dumps(one) + "\n" for one in questions))
     words = ["--target", str(pair.target), "--draft", str(pair.draft), "--prompts", str(file), "--out", str(out)]
     done = access.invoke(["acceptance", *SMALL, *words])
     assert done.exit_code == 0, done.output
     found = read_acceptance(out, whole=True)
-    assert [(one.id, one.kind) for one in found.header.prompts] == [("81/1", "writing"), ("81/2", "writing")]
+    assert [one.id for one in found.header.prompts] == ["81/1", "81/2", "82/1", "82/2"]
+    assert {one.kind for one in found.header.prompts} == {"writing"}
     assert all(check.same == check.texts for check in figures_of(found).checks)
 
 
@@ -209,6 +221,8 @@ REFUSED = [
     ("--k 300", "k is 300", "at most 256"),
     ("--m 4,4", "--m has 4, 4", "different"),
     ("--checks -1", "checks is -1", "0 for none"),
+    ("--checks 2", "can be checked on 2 prompts only", "of 3 or more, or --checks 0"),
+    ("--limit 1", "can be checked on 1 prompts only", "of 3 or more, or --checks 0"),
     ("--floor -1", "--floor has -1", "1 or more"),
     ("--floor 1,2,3", "--floor has 3 numbers", "one for each"),
     ("--prompts nothing.jsonl", "nothing.jsonl", "id, kind, text"),
@@ -280,6 +294,41 @@ def test_figures_of_known_texts() -> None:
     depths = {one.depth: (one.positions, round(one.accepted.value, 3)) for one in figures.depths if one.shape == "tree"}
     # Depth 1 is drafted up to the last position but one: a has 2, 0, 1, 0, 1, b has 1, 0. Depth 2 of a: 2, -, 1 can be seen.
     assert depths == {1: (7, round(4 / 7, 3)), 2: (3, round(1 / 3, 3))}
+
+
+def checked(passes: tuple[int, ...]) -> AcceptanceRecord:
+    """A whole record of texts with three passes each, of which decoding took these."""
+    names = [f"p{i}" for i in range(len(passes))]
+    prompts = tuple(PromptInfo(id=name, kind="x", length=4, digest="00") for name in names)
+    settings = AcceptanceSettings(temperatures=(0.0,), checks=len(passes))
+    header = HEADER.model_copy(update={"prompts": prompts, "grid": (BUDGET,), "settings": settings})
+    texts = [text(name, (2, 0, 1, 0, 1, 0), 7, 6).model_copy(update={"passes": (3,)}) for name in names]
+    decoded = [
+        DecodedText(temperature=0.0, prompt=name, cell=BUDGET, tokens=7, passes=n, same=True)
+        for name, n in zip(names, passes, strict=True)
+    ]
+    figures = acceptance_figures(header, [*texts, *decoded])
+    footer = AcceptanceFooter(finished="2026-01-02T03:04:06+00:00", seconds=1.0, memory={}, figures=figures)
+    return Record(header, (*texts, *decoded), footer)
+
+
+def test_one_block_more_is_rounding_and_one_more_in_every_text_is_not() -> None:
+    assert not disagreements(checked((3, 3, 3, 3, 3, 4)))
+    assert not disagreements(checked((3, 3, 4))), "three texts show large differences only"
+    assert disagreements(checked((4, 4, 4, 4, 4, 3)))
+
+
+def test_too_few_decoded_texts_are_no_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = checked((3, 3))
+    assert unchecked(record) == [(0.0, BUDGET)] and not unchecked(checked((3, 3, 3)))
+    page = acceptance_page(record)
+    assert page.verdict == "inconclusive" and "the estimate is not checked" in page.warning
+    parts = (record.header, *record.lines, record.footer)
+    (tmp_path / "record.jsonl").write_text("".join(f"{part.model_dump_json()}\n" for part in parts if part))
+    monkeypatch.chdir(tmp_path)
+    done = access.invoke(["acceptance", "--readme", "."])
+    assert done.exit_code == 2 and "decoding does not confirm the figures" in done.stderr
+    assert access.invoke(["acceptance", "--draw", "."]).exit_code == 3
 
 
 def test_floor_is_missed_where_the_whole_interval_is_below() -> None:
