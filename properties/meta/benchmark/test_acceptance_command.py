@@ -21,7 +21,7 @@ from harness.benchmark.acceptance_figures import (
     passes_of,
     unchecked,
 )
-from harness.benchmark.acceptance_page import acceptance_page, model_card
+from harness.benchmark.acceptance_page import acceptance_mark, acceptance_page, acceptance_section, model_card
 from harness.benchmark.acceptance_record import (
     AcceptanceFooter,
     AcceptanceHeader,
@@ -31,6 +31,7 @@ from harness.benchmark.acceptance_record import (
     TextAcceptance,
     read_acceptance,
 )
+from harness.benchmark.pages import replace_section
 from harness.benchmark.record import PromptInfo, Record, Reliability
 from harness.benchmark.settings import AcceptanceSettings, command_line
 from harness.pairs import Pair, shipped
@@ -38,6 +39,7 @@ from properties.meta.contract import access
 from properties.meta.helpers import families
 
 STDLIB = shipped("stdlib")
+ROOT = Path(__file__).parents[3]
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------------
@@ -93,6 +95,17 @@ def test_section_of_a_model_card_has_the_judged_tree_by_kind(
         assert f"| {one.temperature:g} | {one.group} | {one.tau.value:.2f} |" in text
     both = access.invoke(["acceptance", "--readme", str(folder), "--draw", str(folder)])
     assert both.exit_code == 2 and "give one of them" in both.stderr
+
+
+@pytest.mark.parametrize("head", ["eagle2", "eagle3"])
+def test_model_card_of_smollm2_has_the_section_of_the_committed_record(head: str) -> None:
+    found = read_acceptance(ROOT / "reports" / "acceptance" / f"smollm2-{head}", whole=True)
+    assert found.header.head == head and not disagreements(found) and not unchecked(found)
+    card, section, mark = ROOT / model_card(found), acceptance_section(found), acceptance_mark(found)
+    text = card.read_text(encoding="utf-8")
+    assert replace_section(text, section, mark, card) == text, (
+        f"run `eagle2 acceptance --readme reports/acceptance/smollm2-{head}`"
+    )
 
 
 def test_same_seed_gives_the_same_lines(folder: Path, tmp_path: Path) -> None:
