@@ -37,6 +37,7 @@ from eagle2_ref.model.target import Target
 from eagle2_ref.rules import walk
 from eagle2_ref.sampling import SamplingParams
 from eagle2_ref.tree import DraftTree
+from harness.benchmark.acceptance_ceiling import ceiling
 from harness.benchmark.acceptance_figures import acceptance_figures, check_comparable, checked_cells, passes_of
 from harness.benchmark.acceptance_grid import grid_of, largest, method_of, sized
 from harness.benchmark.acceptance_record import (
@@ -44,6 +45,7 @@ from harness.benchmark.acceptance_record import (
     AcceptanceFooter,
     AcceptanceHeader,
     AcceptanceRecord,
+    CeilingText,
     Cell,
     DecodedText,
     TextAcceptance,
@@ -321,10 +323,11 @@ def run_acceptance(
 
 def measurements(
     decoder: Decoder, header: AcceptanceHeader, prompts: Sequence[Prompt], ends: tuple[int, ...], progress: Progress
-) -> Iterator[TextAcceptance | Reliability | DecodedText]:
+) -> Iterator[TextAcceptance | Reliability | DecodedText | CeilingText]:
     """All lines of a record in their order."""
     settings, grid, budget = header.settings, header.grid, header.budget
-    texts = list(target_texts(Target(decoder.target.network, decoder.target.name), prompts, settings, ends, progress))
+    target = Target(decoder.target.network, decoder.target.name)
+    texts = list(target_texts(target, prompts, settings, ends, progress))
     examined: dict[float, list[Measured]] = {t: [] for t in settings.temperatures}
     for number, (temperature, prompt, text) in enumerate(texts):
         progress(f"positions at temperature {temperature:g}", number, len(texts))
@@ -351,6 +354,12 @@ def measurements(
                     temperature=temperature, prompt=prompt.id, cell=cell, tokens=len(decoded.tokens), passes=passes, same=same
                 )
                 done += 1
+    for temperature in settings.temperatures if settings.ceiling else ():
+        params = params_of(temperature, settings, ends)
+        for first in range(0, len(prompts), TEXTS):
+            progress(f"a perfect head at temperature {temperature:g}", first, len(prompts))
+            part = prompts[first : first + TEXTS]
+            yield from ceiling(target, budget, part, params, [settings.seed + first + i for i in range(len(part))])
 
 
 def decode(decoder: Decoder, cell: Cell, prompt: Prompt, params: SamplingParams, seed: int) -> Generation:

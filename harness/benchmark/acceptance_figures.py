@@ -18,6 +18,7 @@ from harness.benchmark.acceptance_record import (
     AcceptanceFigures,
     AcceptanceHeader,
     AcceptanceRecord,
+    CeilingText,
     Cell,
     CellFigures,
     CheckFigures,
@@ -35,6 +36,9 @@ from harness.statistics.intervals import bootstrap, paired_ratio_difference
 
 SHORTEST = 64
 """Tokens of context of the first group; each further group is twice as long."""
+
+ALL = "all"
+"""Name of the group of all prompts."""
 
 Array = NDArray[np.float64]
 
@@ -82,6 +86,7 @@ def acceptance_figures(header: AcceptanceHeader, lines: Sequence[Value]) -> Acce
             for one in _depths(t, shape, found, depth)
         ),
         checks=tuple(_checks(header, texts, decoded)),
+        ceilings=tuple(_ceilings(select(lines, CeilingText), {name: prompt.kind for name, prompt in prompts.items()})),
     )
 
 
@@ -171,6 +176,13 @@ def _checks(header: AcceptanceHeader, texts: Sequence[TextAcceptance], decoded: 
                 decoded=float(now[0].sum() / now[1].sum()),
                 difference=_difference(now, before, paired_ratio_difference(now, before)),
             )
+
+
+def _ceilings(texts: Sequence[CeilingText], kinds: dict[str, str]) -> Iterator[GroupFigures]:
+    """τ of a perfect head on all prompts, and by kind."""
+    for t, found in group_by([text for text in texts if text.passes], lambda text: text.temperature).items():
+        for group, members in {ALL: found, **group_by(found, lambda text: kinds[text.prompt])}.items():
+            yield _group(t, group, [(text.tokens - 1, text.passes) for text in members])
 
 
 # --- what is judged -------------------------------------------------------------------------------------------------------

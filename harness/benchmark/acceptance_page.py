@@ -42,6 +42,10 @@ from harness.report.tables import Table
 from harness.report.text import interval, join_names, join_sentences, plural, printable
 
 JUDGED = "τ: tokens per target pass, without the pass over the prompt; intervals by bootstrap over prompts."
+CEILING = (
+    "The same texts, decoded with trees of the same size by a head that knows the target's distribution: what training can bring"
+    " at most. At temperature 0 it proposes the text itself, and only the depth limits τ."
+)
 
 
 def acceptance_page(record: AcceptanceRecord) -> Page:
@@ -63,6 +67,7 @@ def acceptance_page(record: AcceptanceRecord) -> Page:
             *acceptance_plots(figures, header.budget),
         ),
         section_of("Estimate and decoding", check_table(figures.checks)),
+        *(section_of("A perfect head", table) for table in ceiling_tables(figures)),
         section_of("Acceptance by depth", *([depth_plot(figures)] if figures.depths else []), depths),
         section_of("Confidence of the head", *reliability_plots(record)),
         section_of(
@@ -111,8 +116,9 @@ def _acceptance_warnings(record: AcceptanceRecord) -> Iterator[str]:
 
 def acceptance_section(record: AcceptanceRecord) -> str:
     """The section of a model card, in Markdown: τ of the tree that is judged, on all prompts and by kind."""
-    judged = tau_table(judged_cells(record), caption=JUDGED)
-    return markdown_section(record, acceptance_settings(record), (judged, group_table(figures_of(record).kinds, "kind")))
+    figures, judged = figures_of(record), tau_table(judged_cells(record), caption=JUDGED)
+    tables = judged, group_table(figures.kinds, "kind"), *ceiling_tables(figures)
+    return markdown_section(record, acceptance_settings(record), tables)
 
 
 def acceptance_mark(record: AcceptanceRecord) -> str:
@@ -160,16 +166,21 @@ def tau_table(cells: Sequence[CellFigures], title: str = "", caption: str = "") 
     return table_of(cells, columns, title, caption)
 
 
-def group_table(groups: Sequence[GroupFigures], what: str) -> Table:
+def group_table(groups: Sequence[GroupFigures], what: str, caption: str = "") -> Table:
     """τ of parts of the prompts or of the passes. what: heading of their names."""
     columns = (T, column(what, "group"), *_rate("τ", "tau"), column("texts", "texts", ","), column("passes", "passes", ","))
-    return table_of(groups, columns)
+    return table_of(groups, columns, caption=caption)
 
 
 def depth_table(figures: AcceptanceFigures) -> Table:
     """Acceptance by depth."""
     columns = (T, column("shape", "shape"), column("depth", "depth"), *_rate("accepted", "accepted"))
     return table_of(figures.depths, (*columns, column("positions", "positions", ",")))
+
+
+def ceiling_tables(figures: AcceptanceFigures) -> tuple[Table, ...]:
+    """τ of a perfect head, if it was measured."""
+    return (group_table(figures.ceilings, "kind", CEILING),) if figures.ceilings else ()
 
 
 def check_table(checks: Sequence[CheckFigures]) -> Table:

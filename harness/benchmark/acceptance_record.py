@@ -72,6 +72,16 @@ class DecodedText(Value):
     same: bool = Field(description="the text is that of the estimate")
 
 
+class CeilingText(Value):
+    """The same text, decoded with the trees of a perfect head, one that knows the target's distribution."""
+
+    kind: Literal["ceiling"] = "ceiling"
+    temperature: float
+    prompt: str
+    tokens: int
+    passes: int = Field(description="target passes that verify trees, without the one over the prompt")
+
+
 class Rate(Value):
     """A figure with its 95 % interval over prompts."""
 
@@ -142,6 +152,9 @@ class AcceptanceFigures(Value):
     contexts: tuple[GroupFigures, ...]
     depths: tuple[DepthFigures, ...]
     checks: tuple[CheckFigures, ...]
+    ceilings: tuple[GroupFigures, ...] = Field(
+        (), description="τ of a perfect head with the judged tree: on all prompts, then by kind"
+    )
 
 
 class AcceptanceFooter(Footer):
@@ -151,10 +164,10 @@ class AcceptanceFooter(Footer):
 
 
 AcceptanceLine = Annotated[
-    AcceptanceHeader | TextAcceptance | Reliability | DecodedText | AcceptanceFooter, Field(discriminator="kind")
+    AcceptanceHeader | TextAcceptance | Reliability | DecodedText | CeilingText | AcceptanceFooter, Field(discriminator="kind")
 ]
-ACCEPTANCE_LINES: TypeAdapter[AcceptanceHeader | TextAcceptance | Reliability | DecodedText | AcceptanceFooter] = TypeAdapter(
-    AcceptanceLine
+ACCEPTANCE_LINES: TypeAdapter[AcceptanceHeader | TextAcceptance | Reliability | DecodedText | CeilingText | AcceptanceFooter] = (
+    TypeAdapter(AcceptanceLine)
 )
 AcceptanceRecord = Record[AcceptanceHeader, AcceptanceFooter]
 

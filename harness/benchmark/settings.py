@@ -218,6 +218,11 @@ class AcceptanceSettings(RunSettings):
         (), description="k,depth,m of the tree that --floor and --against judge; by default the method's own."
     )
     checks: int = Field(6, description="Prompts that are also decoded, with three trees of the grid; 0 for none.")
+    ceiling: bool = Field(
+        False,
+        description="Also decode with a perfect head, one that knows the target's distribution: what is left to gain.",
+        json_schema_extra={"option": "--ceiling"},
+    )
     floor: tuple[float, ...] = Field(
         (), description="Exit code 1 if τ is significantly below this: one number, or one for each temperature."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS
 from eagle2_ref.model.target import Target
 from eagle2_ref.rules import reject
-from eagle2_ref.sampling import SamplingParams
+from eagle2_ref.sampling import SamplingParams, target_distribution
 from eagle2_ref.tree import DraftTree
 from harness.benchmark import acceptance
 from harness.benchmark.acceptance import Followed, decode, measure_text, params_of, target_texts
+from harness.benchmark.acceptance_ceiling import PerfectDrafter, ceiling
 from harness.benchmark.acceptance_figures import (
     disagreements,
     passes_of,
@@ -231,3 +233,40 @@ def test_target_of_few_tokens_gets_narrow_trees() -> None:
     for given in ({"k": (5,)}, {"budget": (5, 2, 4)}):
         with pytest.raises(BadInput, match="give --k and --budget with k of at most 4"):
             grid_of(AcceptanceSettings(**given), method, drafter, 4)
+
+
+# --- a perfect head ---------------------------------------------------------------------------------------------------------
+
+
+def test_ceiling_at_temperature_0_is_the_depth(target: Target) -> None:
+    """The perfect head proposes the text itself: every pass but the last has depth + 1 tokens."""
+    chosen, cell = of_each_kind(3), Cell(k=2, depth=4, m=8)
+    for text in ceiling(target, cell, chosen, SamplingParams(0.0, max_new_tokens=21), [0, 1, 2]):
+        assert (text.tokens, text.passes) == (21, 4)
+
+
+def test_values_of_a_perfect_head_are_probabilities(target: Target, monkeypatch: Any) -> None:
+    """The value of each node is the probability of its path, and its trees need fewer passes than those of a head."""
+    chosen, cell, params = of_each_kind(6), Cell(k=4, depth=3, m=9), SamplingParams(1.0, max_new_tokens=40)
+    propose, nodes = PerfectDrafter.propose, 0
+
+    def examined(self: PerfectDrafter, sequences: Any) -> list[DraftTree]:
+        nonlocal nodes
+        trees = propose(self, sequences)
+        for sequence, tree in zip(sequences, trees, strict=True):
+            (output,) = target.verify([copy(sequence.cache)], [tree])
+            p, parents = target_distribution(output.logits, tree, sequence.tokens, params), tree.parents[1:]
+            expected = tree.values[parents] + p[parents, tree.tokens[1:]].log()
+            torch.testing.assert_close(tree.values[1:], expected, check_dtype=False)
+            assert len(tree) == (1 + cell.m if sequence.max_depth > 1 else 1 + cell.k * sequence.max_depth)
+            nodes += len(tree) - 1
+        return trees
+
+    monkeypatch.setattr(PerfectDrafter, "propose", examined)
+    found = list(ceiling(target, cell, chosen, params, range(len(chosen))))
+    assert nodes > 500
+    head = decoder_of(target, "eagle2")
+    assert head.drafter
+    with_head = [decode(head, cell, prompt, params, number) for number, prompt in enumerate(chosen)]
+    assert [one.tokens for one in found] == [len(text.tokens) for text in with_head] == [40] * len(chosen)
+    assert sum(one.passes for one in found) < sum(len(text.blocks) - 1 for text in with_head)

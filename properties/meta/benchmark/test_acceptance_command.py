@@ -18,6 +18,7 @@ from harness.benchmark.acceptance_figures import (
     compare_with,
     disagreements,
     figures_of,
+    judged_cells,
     passes_of,
     unchecked,
 )
@@ -45,13 +46,14 @@ ROOT = Path(__file__).parents[3]
 # --- a run ------------------------------------------------------------------------------------------------------------------
 
 SMALL = ["--k", "1,3", "--depth", "2", "--m", "4", "--budget", "3,3,6", "--tokens", "12", "--threads", "1"]
+RUN = [*SMALL, "--limit", "6", "--checks", "3", "--ceiling"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole run."""
     out = tmp_path_factory.mktemp("acceptance")
-    done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "3", "--out", str(out)])
+    done = access.invoke(["acceptance", *RUN, "--out", str(out)])
     assert done.exit_code == 0, done.output
     return out
 
@@ -77,7 +79,21 @@ def test_run_writes_record_and_page(folder: Path, record: AcceptanceRecord) -> N
         "kinds.svg",
         "contexts.svg",
     }
-    assert record.header.command == f"eagle2 acceptance --tokens 12 --limit 6 --threads 1 {' '.join(SMALL[:8])} --checks 3"
+    assert (
+        record.header.command == f"eagle2 acceptance --tokens 12 --limit 6 --threads 1 {' '.join(SMALL[:8])} --checks 3 --ceiling"
+    )
+
+
+def test_ceiling_is_on_the_page_in_total_and_by_kind(folder: Path, record: AcceptanceRecord) -> None:
+    judged = {one.temperature: one.tau.value for one in judged_cells(record)}
+    ceilings = figures_of(record).ceilings
+    for t in (0.0, 1.0):
+        groups = {one.group: one for one in ceilings if one.temperature == t}
+        assert set(groups) == {"all"} | {prompt.kind for prompt in record.header.prompts}
+        assert sum(one.texts for group, one in groups.items() if group != "all") == groups["all"].texts == 6
+        assert groups["all"].tau.value > judged[t]
+        row = f"| {t:g} | all | {groups['all'].tau.value:.2f} |"
+        assert row in (folder / "summary.md").read_text(encoding="utf-8") and row in acceptance_section(record)
 
 
 def test_section_of_a_model_card_has_the_judged_tree_by_kind(
@@ -109,7 +125,7 @@ def test_model_card_of_smollm2_has_the_section_of_the_committed_record(head: str
 
 
 def test_same_seed_gives_the_same_lines(folder: Path, tmp_path: Path) -> None:
-    done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "3", "--out", str(tmp_path)])
+    done = access.invoke(["acceptance", *RUN, "--out", str(tmp_path)])
     assert done.exit_code == 0 and read_acceptance(tmp_path).lines == read_acceptance(folder).lines
     done = access.invoke(["acceptance", *SMALL, "--limit", "6", "--checks", "0", "--seed", "7", "--out", str(tmp_path)])
     before, now = (
