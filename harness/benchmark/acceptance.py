@@ -314,11 +314,26 @@ def run_acceptance(
                 f"the estimate can be checked on {min(settings.checks, len(prompts))} prompts only, too few for an interval",
                 f"give --checks and --limit of {FEWEST_CHECKED} or more, or --checks 0",
             )
-        header = AcceptanceHeader(**header_facts(settings, prompts, command), head=method.name, grid=tuple(grid), budget=budget)
+        header = AcceptanceHeader(
+            **header_facts(settings, prompts, command),
+            head=method.name,
+            grid=tuple(grid),
+            budget=budget,
+            trained_on=training_tokens(pair.draft),
+        )
         if before:
             check_comparable(header, before.header)  # before minutes of measuring
         lines = measurements(decoder, header, prompts, ends, progress)
         return record_run(out, header, lines, AcceptanceFooter, partial(acceptance_figures, header), started)
+
+
+def training_tokens(draft: Path) -> int | None:
+    """Tokens of text that a head was trained on, if the training.json of `eagle2 train` is next to it."""
+    try:
+        found = json.loads((draft / "training.json").read_text(encoding="utf-8"))["training_tokens"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def measurements(

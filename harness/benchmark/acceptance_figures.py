@@ -268,9 +268,9 @@ def check_comparable(now: AcceptanceHeader, before: AcceptanceHeader) -> None:
         raise BadInput(f"the earlier run has no tree of {now.budget}", "give --budget k,depth,m of one of its cells")
 
 
-def judged_cells(record: AcceptanceRecord) -> list[CellFigures]:
-    """τ of the tree that is judged, at every temperature."""
-    return [one for one in figures_of(record).cells if one.cell == record.header.budget]
+def judged_cells(record: AcceptanceRecord, budget: Cell | None = None) -> list[CellFigures]:
+    """τ of the tree that is judged, or of another one, at every temperature."""
+    return [one for one in figures_of(record).cells if one.cell == (budget or record.header.budget)]
 
 
 def below_floor(record: AcceptanceRecord) -> list[tuple[CellFigures, float]]:

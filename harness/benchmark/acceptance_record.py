@@ -38,6 +38,7 @@ class AcceptanceHeader(Header):
     head: str = Field(description="name of the method that drafts with the head")
     grid: tuple[Cell, ...]
     budget: Cell = Field(description="the tree that is judged; one of the grid")
+    trained_on: int | None = Field(None, description="tokens of text that the head was trained on; none if it does not say so")
 
 
 class TextAcceptance(Value):

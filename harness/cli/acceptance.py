@@ -33,6 +33,7 @@ OPTIONS = [name for name in AcceptanceSettings.model_fields if name not in ("rep
         "eagle2 acceptance --k 1,8 --depth 6 --m 12,25,60 --budget 8,6,60",
         "eagle2 acceptance --floor 5,2.5 --against reports/acceptance",
         "eagle2 acceptance --draw reports/acceptance",
+        "eagle2 acceptance --curve reports/acceptance/smollm2-quarter --curve reports/acceptance/smollm2-eagle2",
         note="Exit codes: 0 measured; 1 τ of the judged tree is significantly below --floor, or below that of --against; 2 usage"
         " error; 3 decoding does not confirm the estimated τ, or there is no τ to compare with --floor or --against.",
     )
@@ -52,6 +53,10 @@ def acceptance(
     readme: Annotated[
         Path | None, typer.Option(help="Measure nothing: write the section of the pair's model card from this record.")
     ] = None,
+    curve: Annotated[
+        list[Path] | None,
+        typer.Option(help="Measure nothing: write the learning curve of the pair's model card from these records."),
+    ] = None,
 ) -> None:
     """Measure a draft head along the target's own texts: acceptance by depth, τ for a grid of trees, and its confidence.
 
@@ -59,8 +64,13 @@ def acceptance(
     """
     from harness.benchmark.acceptance_record import read_acceptance
 
-    if draw and readme:
-        raise BadInput("--draw and --readme were given together", "give one of them")
+    if sum(map(bool, (draw, readme, curve))) > 1:
+        raise BadInput("two of --draw, --readme and --curve were given together", "give one of them")
+    if curve:
+        from harness.benchmark.acceptance_curve import read_curve, write_curve
+
+        typer.echo(write_curve(read_curve(curve)))
+        return
     if readme:
         from harness.benchmark.acceptance_figures import disagreements, unchecked
         from harness.benchmark.acceptance_page import acceptance_mark, acceptance_section, model_card
