@@ -61,6 +61,7 @@ class Reference:
     ) -> None:
         self.rule = _from_outside(accept) if accept else self.family.rule_of(rule)
         loaded = load_target(target, dtype, device)
+        self.network = loaded.network  # keeps it shared: a decoder may hold a copy that reads other layers
         drafter = None if draft is None else self.family.make(**self.fitted(own, loaded.vocab_size)).drafter(loaded, draft)
         self.decoder = self.make_decoder(loaded, drafter, self.rule)
         self.batch = checked_batch(batch)

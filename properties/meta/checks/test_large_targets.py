@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eagle2_ref.methods import METHODS
 from harness.catalogue import catalogue
 from harness.context import Context, Reduction, run_check
 from harness.implementations import connect
@@ -70,6 +71,15 @@ def test_engines_of_one_dtype_share_the_network(tmp_path: Path) -> None:
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_bytes((target / "config.json").read_bytes())
     assert load_target(str(tmp_path), "float64", "cpu").network is not first.network
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_open_engines_share_the_weights_whatever_they_draft_with(method: str) -> None:
+    """An EAGLE-3 drafter reads a copy of the network; the original must stay known while the engine is open."""
+    pair = shipped("coin4")
+    engines = [connect(f"ref:drafter={method}").open(pair, dtype="float64").raw for _ in range(2)]
+    first, second = (engine.decoder.target.network.embedding for engine in engines)
+    assert first is second
 
 
 def test_call_on_a_large_target_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
