@@ -207,8 +207,9 @@ def _how(code: int | None) -> str:
     if code is None:
         return ""
     if code < 0:
+        memory = " (as the system does when memory runs out)" if code == -signal.SIGKILL else ""
         with contextlib.suppress(ValueError):
-            return f" by signal {signal.Signals(-code).name}"
+            return f" by signal {signal.Signals(-code).name}{memory}"
     return f" with exit code {code}"
 
 

@@ -57,7 +57,12 @@ BROKEN_CALLS = [
         "raises KeyboardInterrupt", "exit code 4; it is not taken for the user's", "raise KeyboardInterrupt", "KeyboardInterrupt"
     ),
     case("raises pytest's own Exit", "exit code 4", "import pytest; pytest.exit('done', 0)", "Exit"),
-    case("kills its process", "exit code 4; the signal is named", "os.kill(os.getpid(), 9)", "by signal SIGKILL, in generate()"),
+    case(
+        "kills its process",
+        "exit code 4; the signal is named",
+        "os.kill(os.getpid(), 9)",
+        "by signal SIGKILL (as the system does when memory runs out), in generate()",
+    ),
     case(
         "a segmentation fault", "exit code 4; the signal and the line are named", "ctypes.string_at(0)", "SIGSEGV at __init__.py:"
     ),
