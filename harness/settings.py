@@ -35,7 +35,7 @@ class Settings:
         "published:FILE · mutant:M04 · trace:run.jsonl · vllm:method=eagle",
         argument=True,
     )
-    pair: str = option("stdlib", "A pair that is shipped: coin4, coin6, dice8 or stdlib.")
+    pair: str = option("stdlib", "coin4, coin6, dice8, stdlib, or smollm2 (see `eagle2 pair`).")
     target: str = option("", "Directory of a target checkpoint, with --draft, instead of --pair.")
     draft: str = option("", "Directory of its draft checkpoint, such as an EAGLE-2 head.")
     tier: str = option("quick", "quick, or full: more cases and more samples.")

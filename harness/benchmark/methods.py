@@ -15,6 +15,7 @@ from eagle2_ref.errors import BadInput
 from eagle2_ref.methods import METHODS, MethodSpec
 from eagle2_ref.model.network import Network
 from eagle2_ref.model.target import Target
+from harness.benchmark.acceptance_grid import method_of
 from harness.benchmark.presets import Preset
 from harness.benchmark.record import Entrant
 from harness.benchmark.settings import Checkpoints, CompareSettings
@@ -25,12 +26,13 @@ from harness.pairs import Pair
 def find_checkpoints(pair: Pair, small: str = "", medusa: str = "", eagle3: str = "", model: Preset | None = None) -> Checkpoints:
     """The checkpoints of a pair by kind. A pair that is not a shipped one has only a head; the others are given by options.
 
-    The head is an EAGLE-1/2 head, or an EAGLE-3 head for presets of EAGLE-3.
+    The kind of this head is that of the preset, or that of the checkpoint.
     """
     found: dict[str, Path | None] = {"draft": pair.draft, "none": pair.draft}
-    if model and model.checkpoint == "eagle3":
-        found["draft"], eagle3 = None, eagle3 or str(pair.draft)
     given: dict[Checkpoint, str] = {"small": small, "medusa": medusa, "eagle3": eagle3}
+    kind = model.checkpoint if model else method_of(pair.draft).checkpoint if pair.own else "draft"
+    if kind != "draft":
+        found["draft"], given[kind] = None, given[kind] or str(pair.draft)
     for kind, folder in given.items():
         if folder and not Path(folder).is_dir():
             raise BadInput(f"--{kind} {folder} is not a directory", "give the directory of a checkpoint")

@@ -38,7 +38,7 @@ class RunSettings(Value):
 
     command: ClassVar[str]
 
-    pair: str = Field("stdlib", description="A shipped pair.")
+    pair: str = Field("stdlib", description="coin4, coin6, dice8, stdlib, or smollm2 (see `eagle2 pair`).")
     temperatures: tuple[float, ...] = Field(
         (0.0, 1.0),
         description="One or more temperatures, separated by commas; 0 is greedy.",
@@ -135,11 +135,14 @@ class CompareSettings(RunSettings):
 
     command: ClassVar[str] = "compare"
 
-    methods: tuple[str, ...] = Field((), description="Names of methods, separated by commas; all by default.")
+    methods: tuple[str, ...] = Field(
+        (),
+        description="Methods, separated by commas, such as eagle2,eagle3,medusa,lookup; all by default.",
+    )
     tokens: int = Field(64, description="New tokens per text.")
     limit: int = Field(18, description=LIMIT)
     repeats: int = Field(2, description="Timed texts per prompt, temperature and arm.")
-    m: int = Field(25, description="Draft tokens per pass of the comparison at equal budget; 0 leaves it out, and τ by m.")
+    m: int = Field(25, description="Draft tokens per pass of the comparison at equal budget; 0 skips it, and the plot of τ by m.")
     preset: str = Field("", description="A model of the paper; --target and --draft are your copies of its checkpoints.")
     system: str = Field("", description="System message for a file of questions; by default the model's own, if it has one.")
     arm: tuple[str, ...] = Field(
@@ -149,7 +152,7 @@ class CompareSettings(RunSettings):
     )
     tune: tuple[str, ...] = Field(
         (),
-        description="An arm to time with a budget chosen on this machine for each temperature too; can be given several times.",
+        description="Also time this arm with a budget chosen here for each temperature (minutes); can be given several times.",
         json_schema_extra={"repeated": True},
     )
     beside: tuple[str, ...] = Field(
@@ -217,7 +220,7 @@ class AcceptanceSettings(RunSettings):
     budget: tuple[int, ...] = Field(
         (), description="k,depth,m of the tree that --floor and --against judge; by default the method's own."
     )
-    checks: int = Field(6, description="Prompts that are also decoded, with three trees of the grid; 0 for none.")
+    checks: int = Field(6, description="Prompts that are also decoded, with three trees of the grid: 3 or more, or 0 for none.")
     ceiling: bool = Field(
         False,
         description="Also decode with a perfect head, one that knows the target's distribution: what is left to gain.",

@@ -30,7 +30,8 @@ OUT = Path("reports/latest/compare")
         "eagle2 compare --pair smollm2 --prompts question.jsonl --limit 24 --dtype bfloat16 --tune eagle2 --transformers",
         "eagle2 compare --draw reports/compare",
         "eagle2 compare --preset vicuna-7b --target DIR --draft DIR --prompts question.jsonl --device cuda",
-        note="Exit codes: 0 compared, 1 a greedy text differs from ordinary decoding's, 2 usage error.",
+        note="Exit codes: 0 compared, 1 a greedy text differs from ordinary decoding's and rounding does not explain it,"
+        " 2 usage error.",
     )
 )
 @report_user_errors

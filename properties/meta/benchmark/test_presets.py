@@ -184,3 +184,12 @@ def test_missing_checkpoint_is_named_and_not_downloaded(tmp_path: Path) -> None:
     assert vicuna.pair(here, here).own
     with pytest.raises(BadInput, match=r"preset 'vicuna' is not known\n  known are vicuna-7b, "):
         preset("vicuna")
+
+
+@pytest.mark.parametrize(("kind", "folder"), [("draft", "draft"), ("eagle3", "eagle3"), ("medusa", "medusa")])
+def test_kind_of_a_head_is_read_from_its_checkpoint(kind: str, folder: str) -> None:
+    """`compare --target DIR --draft DIR` runs the methods of the head that it gets."""
+    stdlib = shipped("stdlib")
+    draft = stdlib.draft.parent / folder
+    found = find_checkpoints(Pair("x", stdlib.target, draft, own=True))
+    assert {name: path for name, path in found.items() if path and name != "none"} == {kind: draft}
