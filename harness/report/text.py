@@ -16,9 +16,12 @@ from collections.abc import Iterable
 
 
 def printable(text: str, limit: int = 2000) -> str:
-    """Escape unprintable characters, bidirectional overrides included, and cut long text; a cut is stated in the text."""
-    safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text[:limit])
-    return safe if len(text) <= limit else f"{safe} … ({len(text) - limit} more characters in the record)"
+    """Escape unprintable characters, bidirectional overrides included, and cut text that is much longer than `limit`; a cut is
+    stated in the text."""
+    note = f" … ({len(text) - limit} more characters in the record)"
+    shown = text[:limit] if len(text) > limit + len(note) else text  # the note would be longer than what it replaces
+    safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown)
+    return safe if shown == text else safe + note
 
 
 def token_label(text: str, limit: int = 12) -> str:
