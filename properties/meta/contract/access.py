@@ -77,11 +77,10 @@ def read_any_record(path: Path) -> Any:
         return [Trial.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if path.name == "calibration.jsonl":
         return Calibration.read(path)
-    kind = path.relative_to(REPORTS).parts[0]
-    if kind == "acceptance":
-        return read_acceptance(path, whole=True)
-    if kind in ("bench", "compare"):
-        return (read_bench if kind == "bench" else read_comparison)(path, whole=True)
+    readers: dict[str, Any] = {"acceptance": read_acceptance, "bench": read_bench, "compare": read_comparison}
+    for folder, read in readers.items():
+        if folder in path.relative_to(REPORTS).parts:
+            return read(path, whole=True)
     return read_record(path)
 
 
