@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from eagle2_ref.errors import BadInput
 from harness.benchmark.arms import EngineArm
-from harness.benchmark.figures import ALL, method_figures_of
+from harness.benchmark.figures import method_figures_of
 from harness.benchmark.pages import SECTION_FILE, compare_mark, compare_section, is_broken, replace_section
 from harness.benchmark.prompts import MT_BENCH, Question, subset, with_kinds
 from harness.benchmark.record import Call, CompareRecord, StepProfile, TuningResult, read_comparison
@@ -239,13 +239,3 @@ def test_section_of_the_documentation_is_that_of_the_committed_record(folder: st
     assert replace_section(text, compare_section(record), compare_mark(record), file) == text, (
         f"run `eagle2 compare --readme reports/{folder}`"
     )
-
-
-def test_readme_has_the_figures_of_the_chat_model() -> None:
-    record = read_comparison(ROOT / "reports" / "smollm2" / "compare", whole=True)
-    rows = {(row.arm, row.temperature): row for row in method_figures_of(record) if row.prompts == ALL}
-    tuned = "eagle2:draft_vocab=8192, tuned"
-    for t, start in ((0.0, "| `smollm2`, bfloat16, two threads | 0 |"), (1.0, "| | 1 |")):
-        plain, best = rows["eagle2", t], rows[tuned, t]
-        line = f"{start} {plain.tau:.2f} | {plain.speed:.2f} | {best.tau:.2f} | {best.speed:.2f} |"
-        assert line in (ROOT / "README.md").read_text(encoding="utf-8")

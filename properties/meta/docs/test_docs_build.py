@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 import eagle2_ref
+from harness.benchmark.arms import SPECULATIVE, TUNED, VANILLA
+from harness.benchmark.figures import ALL, figures_of, method_figures_of
+from harness.benchmark.record import read_bench, read_comparison
 from harness.catalogue import catalogue
 from harness.pairs import FIXTURES
 
@@ -74,25 +76,27 @@ def test_glossary_is_alphabetical_and_defines_each_term_once() -> None:
     assert len(terms) > 40 and terms == sorted(set(terms), key=str.casefold)
 
 
-def speed_rows(page: str) -> list[dict[str, str]]:
-    """The rows of the speed table of a page, by column."""
-    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("| T | arm |"))
-    table = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in takewhile(lambda line: line.startswith("|"), lines[start:])
-    ]
-    return [dict(zip(table[0], cells, strict=True)) for cells in table[2:]]
-
-
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
 
 
-def test_readme_shows_rows_of_the_benchmark() -> None:
-    """The speed table of README has columns and rows of docs/benchmarks.md, which is generated from the record."""
-    rows, benchmarks = speed_rows("README.md"), speed_rows("docs/benchmarks.md")
-    assert len(rows) == 3 and len(rows[0]) >= 6
-    assert all(any(row.items() <= other.items() for other in benchmarks) for row in rows)
+def test_readme_shows_figures_of_the_records() -> None:
+    """τ and speed of EAGLE-2 with its default budget and a tuned one, on both pairs, with those of the committed records."""
+    methods = method_figures_of(read_comparison(ROOT / "reports" / "smollm2" / "compare", whole=True))
+    speed = figures_of(read_bench(ROOT / "reports" / "bench", whole=True))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for t, pairs in (
+        (0.0, ("`smollm2`, bfloat16, two threads", "`stdlib`, float32, one thread, version 0.1.0")),
+        (1.0, ("", "")),
+    ):
+        arms = {row.arm: row for row in methods if row.prompts == ALL and row.temperature == t}
+        chat = [(arms[name].tau, arms[name].speed) for name in ("eagle2", "eagle2:draft_vocab=8192, tuned")]
+        tau = {row.arm: row.tau for row in speed.arms if row.temperature == t}
+        ratio = {row.arm: row.median for row in speed.ratios if row.over == VANILLA and row.temperature == t}
+        small = [(tau[name], ratio[name]) for name in (SPECULATIVE, TUNED)]
+        for pair, found in zip(pairs, (chat, small), strict=True):
+            cells = " | ".join(f"{a:.2f} | {b:.2f}" for a, b in found)
+            assert f"| {pair} | {t:g} | {cells} |".replace("|  |", "| |") in text
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/engines.md"])
