@@ -94,7 +94,7 @@ def test_readme_shows_figures_of_the_records() -> None:
         tau = {row.arm: row.tau for row in speed.arms if row.temperature == t}
         ratio = {row.arm: row.median for row in speed.ratios if row.over == VANILLA and row.temperature == t}
         small = [(tau[name], ratio[name]) for name in (SPECULATIVE, TUNED)]
-        for pair, found in zip(pairs, (chat, small), strict=True):
+        for pair, found in ((pairs[0], chat), (pairs[1], small)):
             cells = " | ".join(f"{a:.2f} | {b:.2f}" for a, b in found)
             assert f"| {pair} | {t:g} | {cells} |".replace("|  |", "| |") in text
 
