@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from eagle2_ref.errors import BadInput
+from harness.benchmark.acceptance_curve import MARK, curve_plot, curve_section, points, read_curve
 from harness.benchmark.acceptance_figures import (
     acceptance_figures,
     below_floor,
@@ -155,6 +156,15 @@ def test_learning_curve_has_the_tau_of_every_record(
     assert places == sorted(places) and (card.parent / "learning-curve.svg").read_text().startswith("<svg")
     slopes = [np.polyfit([0, 1, 2], [judged[t] * n / 4 for n in (1, 2, 4)], 1)[0] for t in (0.0, 1.0)]
     assert f"{slopes[0]:+.2f} at temperature 0 and {slopes[1]:+.2f} at temperature 1" in text
+
+
+def test_model_card_of_smollm2_has_the_curve_of_the_committed_records() -> None:
+    records = read_curve([ROOT / "reports" / "acceptance" / f"smollm2-{name}" for name in ("quarter", "half", "eagle2")])
+    card = ROOT / model_card(records[-1])
+    text = card.read_text(encoding="utf-8")
+    assert [record.header.trained_on for record in records] == [452_352, 904_704, 1_809_664]
+    assert replace_section(text, curve_section(records), MARK, card) == text, "run `eagle2 acceptance --curve`"
+    assert (card.parent / f"{MARK}.svg").read_text(encoding="utf-8") == curve_plot(points(records)).standalone()
 
 
 @pytest.mark.parametrize(
