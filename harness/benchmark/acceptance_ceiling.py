@@ -1,4 +1,8 @@
-"""What a perfect head would reach: EAGLE-2's trees with the target's own distribution as the head's confidences."""
+"""What a perfect head would reach: EAGLE-2's trees with the target's own distribution as the head's confidences.
+
+This is the limit of chosen draft tokens, each of which is accepted with its probability under the target. A token that is sampled
+from a head's distribution q is accepted with probability 1 - TV(p, q): from a perfect head, always.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ from harness.report.text import interval, join_names, join_sentences, plural, pr
 JUDGED = "τ: tokens per target pass, without the pass over the prompt; intervals by bootstrap over prompts."
 CEILING = (
     "The same texts, decoded with trees of the same size by a head that knows the target's distribution: what training can bring"
-    " at most. At temperature 0 it proposes the text itself, and only the depth limits τ."
+    " at most with chosen draft tokens. At temperature 0 it proposes the text itself, and only the depth limits τ. Sampled draft"
+    " tokens have another limit."
 )
 
 

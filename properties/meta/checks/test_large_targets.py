@@ -74,7 +74,7 @@ def test_engines_of_one_dtype_share_the_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_open_engines_share_the_weights_whatever_they_draft_with(method: str) -> None:
+def test_open_engines_of_one_method_share_the_weights(method: str) -> None:
     """An EAGLE-3 drafter reads a copy of the network; the original must stay known while the engine is open."""
     pair = shipped("coin4")
     engines = [connect(f"ref:drafter={method}").open(pair, dtype="float64").raw for _ in range(2)]
